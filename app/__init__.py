@@ -1,0 +1,7 @@
+"""node-whisper: a transcription worker node for the edge.
+
+Start with ``app/__main__.py``, which builds the parts, then ``app/server.py``, which is where a
+request is admitted and its outcome routed. ``docs/protocol.md`` says what is on the wire.
+"""
+
+__version__ = "0.1.0"
