@@ -1,0 +1,145 @@
+# shellcheck shell=bash
+# What scripts/run, scripts/test and scripts/check share: find a Python, fill .venv.
+#
+# .venv/installed/ is the stamp: it holds the version of the Python that .venv was made with and a
+# copy of every requirements file that is installed. It is taken away before pip starts and put
+# back, by one rename, after pip succeeded. So a set-up that was interrupted has no stamp and is
+# made anew, and a complete one is recognised without pip, without the network and within some
+# tens of milliseconds.
+#
+# Everything here goes to stderr: stdout belongs to what the scripts start.
+
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+venv=$root/.venv
+
+# An empty HOME would make pip keep its cache in /.cache.
+if [ -z "${HOME:-}" ]; then unset HOME; fi
+# Another Python's packages (ROS puts its own there) would be found before those of .venv.
+unset PYTHONPATH PYTHONHOME
+
+say() {
+    printf '%s\n' "$@" >&2
+}
+
+die() {
+    say "$@"
+    exit 1
+}
+
+# Prints "3.11.7 64" for an interpreter that works; fails for a pyenv shim without a Python and
+# other things that only look like one. Must run on any Python, however old.
+describe_python() {
+    "$1" -E -c 'import struct, sys
+print("%d.%d.%d %d" % (sys.version_info[0], sys.version_info[1], sys.version_info[2], struct.calcsize("P") * 8))' 2>/dev/null
+}
+
+in_range() {
+    case $1 in 3.10.* | 3.11.* | 3.12.* | 3.13.*) return 0 ;; *) return 1 ;; esac
+}
+
+refuse_32_bit() {
+    die "$1" \
+        "The speech engine comes as wheels for 64-bit x86_64 and aarch64 only; there are none for 32-bit." \
+        "Install a 64-bit system (on a Raspberry Pi 3 or newer: 'Raspberry Pi OS (64-bit)') and try again."
+}
+
+# Sets $python to the first interpreter that will do.
+find_python() {
+    local machine candidate candidates found bits seen='' narrow=''
+    machine=$(uname -m)
+    case $machine in
+        i?86 | x86 | arm | armhf | armv*) refuse_32_bit "This system is 32-bit ($machine)." ;;
+    esac
+    if [ -n "${PYTHON:-}" ]; then
+        candidates=("$PYTHON")
+    else
+        candidates=(python3 python3.13 python3.12 python3.11 python3.10)
+    fi
+    for candidate in "${candidates[@]}"; do
+        found=$(describe_python "$candidate") || continue
+        bits=${found#* } found=${found% *}
+        if ! in_range "$found"; then
+            seen="${seen:+$seen, }$candidate is Python $found"
+        elif [ "$bits" != 64 ]; then
+            narrow="$candidate is a 32-bit Python $found."
+        else
+            python=$candidate python_version=$found
+            return
+        fi
+    done
+    if [ -n "$narrow" ]; then refuse_32_bit "$narrow"; fi
+    if [ -n "${PYTHON:-}" ]; then
+        die "PYTHON=$PYTHON will not do: ${seen:-it does not start as a Python}." \
+            "Name a Python 3.10, 3.11, 3.12 or 3.13, or unset PYTHON to have one looked for."
+    fi
+    die "node-whisper needs Python 3.10, 3.11, 3.12 or 3.13, and there is none on PATH${seen:+ ($seen)}." \
+        "Install one (Debian, Ubuntu, Raspberry Pi OS: 'sudo apt install python3 python3-venv')," \
+        "or name one that PATH does not reach: PYTHON=/path/to/python3.12 $0"
+}
+
+# Whether .venv was once complete and its Python is still the one it was made with (an upgrade of the
+# system can put another under it) and the one asked for. Sets $python_version.
+is_sound() {
+    local found
+    [ -d "$venv/installed" ] && found=$(describe_python "$venv/bin/python") || return 1
+    [ "$found" = "$(<"$venv/installed/python") 64" ] || return 1
+    if [ -n "${PYTHON:-}" ] && [ "$(describe_python "$PYTHON")" != "$found" ]; then return 1; fi
+    python_version=${found% *}
+}
+
+is_complete() {
+    local file
+    is_sound || return 1
+    for file; do
+        [ -f "$venv/installed/$file" ] || return 1
+        [ "$(<"$root/$file")" = "$(<"$venv/installed/$file")" ] || return 1
+    done
+}
+
+make_venv() {
+    find_python
+    if ! "$python" -I -c 'import ensurepip, venv' 2>/dev/null; then
+        die "$python (Python $python_version) cannot make a virtual environment: its venv or ensurepip is missing." \
+            "Debian, Ubuntu, Raspberry Pi OS: 'sudo apt install python3-venv' (or python${python_version%.*}-venv), then try again."
+    fi
+    if [ -e "$venv" ]; then say "Making .venv anew: it was not complete, or of another Python."; fi
+    "$python" -I -m venv --clear "$venv" >&2 ||
+        die "Could not make $venv: see above. Is there room on the disk, and may you write there?"
+}
+
+# set_up FILE...: makes sure that .venv holds what these requirements files (names in the root of
+# the clone) list, and what an earlier set-up put there.
+set_up() {
+    if is_complete "$@"; then return; fi
+    # Two at once (scripts/run and scripts/test in two terminals) would install over one another.
+    if command -v flock >/dev/null; then
+        exec 9<"$root/requirements.txt"
+        flock 9
+    fi
+    if ! is_complete "$@"; then install "$@"; fi
+    exec 9<&-
+}
+
+install() {
+    local file files=() arguments=() options=(--disable-pip-version-check --no-input --only-binary :all:)
+    for file in requirements.txt requirements-test.txt requirements-convert.txt; do
+        if [[ " $* " == *" $file "* || -f $venv/installed/$file ]] && [ -f "$root/$file" ]; then
+            files+=("$file")
+            arguments+=(-r "$root/$file")
+        fi
+    done
+    if ! is_sound; then make_venv; fi
+    rm -rf -- "$venv/installed" "$venv/installed.new"
+
+    say "Installing ${files[*]} into .venv with Python $python_version (once; a minute or two) ..."
+    if [ ! -t 2 ]; then options+=(-q); fi
+    if [ -z "${HOME:-}" ]; then options+=(--no-cache-dir); fi
+    PIP_USER=0 "$venv/bin/python" -I -m pip install "${options[@]}" "${arguments[@]}" >&2 ||
+        die "pip could not install ${files[*]}: see above." \
+            "It needs the package index, or a mirror that pip is set to use (PIP_INDEX_URL, pip.conf); then try again."
+
+    mkdir -- "$venv/installed.new"
+    printf '%s\n' "$python_version" >"$venv/installed.new/python"
+    for file in "${files[@]}"; do cp -- "$root/$file" "$venv/installed.new/$file"; done
+    mv -- "$venv/installed.new" "$venv/installed"
+}
