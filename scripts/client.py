@@ -1,0 +1,460 @@
+#!/usr/bin/env python3
+"""Sends audio files to a node-whisper node and prints the text.
+
+One file, standard library only, Python 3.8 or newer: copy it to any machine that reaches the node.
+
+    client.py recording.flac                       the text
+    client.py --srt talk.mp3 > talk.srt            subtitles
+    client.py --json --parallel 4 *.wav            one JSON object a line, in the files' order
+    arecord -q -f S16_LE -r 16000 -d 5 | client.py -
+
+One connection a file: a 16-bit big-endian length, a JSON header, the bytes; the reply comes in the
+same framing. docs/protocol.md in node-whisper's repository describes all of it.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import select
+import shutil
+import socket
+import stat
+import struct
+import sys
+import tempfile
+import threading
+import time
+
+CHUNK = 64 * 1024
+MIB = 1024 * 1024
+# Below this an upload is over before a progress line could be read.
+PROGRESS_FROM = 4 * MIB
+CONNECT_SECONDS = 10
+RAW_SUFFIXES = (".pcm", ".raw")
+RAW_ENCODINGS = ("s16", "s24", "s32", "f32", "u8")
+
+
+class Failed(Exception):
+    """A file that got no transcript; the message is a sentence for the user."""
+
+
+class Progress:
+    """One line on a terminal's stderr that says how much of the big uploads is sent."""
+
+    def __init__(self):
+        self.shown = sys.stderr.isatty()
+        self.lock = threading.Lock()
+        self.uploads = {}
+        self.width = 0
+        self.next = 0.0
+
+    def update(self, key, name, sent, size):
+        if not self.shown or size < PROGRESS_FROM:
+            return
+        with self.lock:
+            self.uploads[key] = (sent, size)
+            if sent < size and time.monotonic() < self.next:
+                return
+            self.next = time.monotonic() + 0.2
+            done = sum(sent for sent, _ in self.uploads.values())
+            total = sum(size for _, size in self.uploads.values())
+            what = name if len(self.uploads) == 1 else f"{len(self.uploads)} files"
+            percent = f"{100 * done // total} %" if done < total else "all; waiting for the node"
+            self._draw(f"{what}: sent {done / MIB:.1f} of {total / MIB:.1f} MiB ({percent})")
+
+    def finish(self, key):
+        with self.lock:
+            self.uploads.pop(key, None)
+
+    def erase(self):
+        """Makes room for other output; an upload that goes on draws the line again."""
+        with self.lock:
+            if self.width:
+                self._draw("")
+
+    def _draw(self, line):
+        sys.stderr.write("\r" + line.ljust(self.width) + ("" if line else "\r"))
+        sys.stderr.flush()
+        self.width = len(line)
+
+
+def open_source(name):
+    """An open binary file and its size; what has no size (stdin, a pipe) is first copied to disk.
+
+    The protocol announces the length before the first byte, so a stream has to end before it can be
+    sent.
+    """
+    try:
+        source = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise Failed(f"cannot be opened: {error.strerror}") from None
+    try:
+        status = os.fstat(source.fileno())
+        if stat.S_ISREG(status.st_mode):
+            return source, status.st_size - source.tell()
+        spool = tempfile.SpooledTemporaryFile(max_size=8 * MIB)  # noqa: SIM115
+        with source:
+            shutil.copyfileobj(source, spool, CHUNK)
+        size = spool.tell()
+        spool.seek(0)
+    except OSError as error:
+        raise Failed(f"cannot be read: {error.strerror}") from None
+    return spool, size
+
+
+def is_raw(name, options):
+    return name.lower().endswith(RAW_SUFFIXES) or (name == "-" and options.encoding is not None)
+
+
+def make_header(name, size, options):
+    if is_raw(name, options):
+        missing = [
+            flag
+            for flag, value in (
+                ("--encoding", options.encoding),
+                ("--sample-rate", options.sample_rate),
+                ("--channels", options.channels),
+            )
+            if value is None
+        ]
+        if missing:
+            raise Failed(
+                "holds raw samples, which do not say how to read them: "
+                f"give {' and '.join(missing)} too"
+            )
+        header = {
+            "content-type": "audio/pcm",
+            "content-encoding": options.encoding,
+            "sample-rate": options.sample_rate,
+            "channels": options.channels,
+        }
+    else:
+        # The node looks at the bytes; the label is for whoever reads a capture.
+        label = os.path.splitext(name)[1][1:].lower() or "binary"
+        header = {"content-type": "binary/" + label, "content-encoding": label}
+    header.update({"byteorder": sys.byteorder, "content-length": size, "connection": "close"})
+    for field in ("language", "task", "prompt"):
+        value = getattr(options, field)
+        if value is not None:
+            header[field] = value
+    if options.words:
+        header["word-timestamps"] = True
+    if options.fire_and_forget:
+        header["reply"] = "accepted"
+    encoded = json.dumps(header).encode("utf-8")
+    if len(encoded) > 0xFFFF:
+        raise Failed("its header is over 65535 bytes: shorten --prompt")
+    return struct.pack("!H", len(encoded)) + encoded
+
+
+def connect(options):
+    try:
+        connection = socket.create_connection((options.host, options.port), CONNECT_SECONDS)
+    except socket.gaierror:
+        raise Failed(f"there is no host named {options.host}: check --host") from None
+    except ConnectionRefusedError:
+        raise Failed(
+            f"nothing listens on {options.host} port {options.port}: start the node there "
+            "(scripts/run), or say where it is with --host and --port"
+        ) from None
+    except (OSError, UnicodeError) as error:
+        raise Failed(
+            f"cannot reach {options.host} port {options.port} "
+            f"({getattr(error, 'strerror', None) or error}): check --host, --port and any firewall"
+        ) from None
+    # A long recording may wait hours for its turn, so there is no deadline for the reply; a node
+    # that lost its power is noticed within about three minutes all the same.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 6)):
+        if hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    connection.setblocking(False)
+    return connection
+
+
+def parse_reply(received):
+    """The JSON object of the first complete message in `received`, or None if there is none yet.
+
+    Raises ValueError, TypeError or KeyError where the bytes are not a node's.
+    """
+    if len(received) < 3:
+        return None
+    if received[2:3] != b"{":
+        raise ValueError
+    (length,) = struct.unpack_from("!H", received)
+    if len(received) < 2 + length:
+        return None
+    size = json.loads(received[2 : 2 + length].decode("utf-8"))["content-length"]
+    if len(received) < 2 + length + size:
+        return None
+    reply = json.loads(received[2 + length : 2 + length + size].decode("utf-8"))
+    needed = {"ok": ("text", "segments"), "accepted": ("id",), "error": ("error",)}
+    for field in needed[reply["status"]]:
+        reply[field]
+    return reply
+
+
+def exchange(connection, header, source, size, on_sent):
+    """Sends header and body and returns the reply, which may come before all is sent.
+
+    Reading and writing take turns, because a node that refuses a message says so at the header and
+    then closes: whoever only writes finds a broken pipe in place of the reason.
+    """
+    pending, left = memoryview(header), size
+    received = bytearray()
+    lost = None
+    while True:
+        if not pending and left and not lost:
+            block = source.read(min(CHUNK, left))
+            if not block:
+                raise Failed("became shorter while it was sent: send it again once it is complete")
+            left -= len(block)
+            pending = memoryview(block)
+        writers = [connection] if pending and not lost else []
+        readable, writable, _ = select.select([connection], writers, [])
+        if readable:
+            try:
+                block = connection.recv(CHUNK)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                block, lost = b"", error
+            received += block
+            try:
+                reply = parse_reply(received)
+            except (ValueError, TypeError, KeyError):
+                raise Failed(
+                    "what answers there is no node-whisper node: check --host and --port"
+                ) from None
+            if reply is not None:
+                return reply
+            if not block:
+                how = "in the middle of its reply" if received else "without a reply"
+                raise Failed(f"the node closed the connection {how}: its log says why")
+        elif writable:
+            try:
+                pending = pending[connection.send(pending) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                # The node takes no more, but its reply may be waiting to be read.
+                lost = error
+            on_sent(size - left - len(pending))
+
+
+def transcribe(key, name, options, progress, connections):
+    source, size = open_source(name)
+    with source:
+        header = make_header(name, size, options)
+        with connect(options) as connection:
+            connections.append(connection)
+            try:
+                return exchange(
+                    connection,
+                    header,
+                    source,
+                    size,
+                    lambda sent: progress.update(key, name, sent, size),
+                )
+            except OSError as error:
+                raise Failed(f"cannot be read: {error.strerror}") from None
+            finally:
+                progress.finish(key)
+                connections.remove(connection)
+
+
+def timestamp(seconds, separator):
+    minutes, milliseconds = divmod(max(0, round(seconds * 1000)), 60000)
+    hours, minutes = divmod(minutes, 60)
+    seconds, milliseconds = divmod(milliseconds, 1000)
+    return f"{hours:02d}:{minutes:02d}:{seconds:02d}{separator}{milliseconds:03d}"
+
+
+def cues(reply, words):
+    """What is shown from when to when: the segments, or their words."""
+    for segment in reply["segments"]:
+        for piece in segment.get("words") or [] if words else [segment]:
+            # A line break would end the cue.
+            text = " ".join(piece["text"].split())
+            if text:
+                yield piece["start"], piece["end"], text
+
+
+def render(name, reply, options):
+    """What goes to stdout for one file, line breaks included."""
+    if options.json:
+        return json.dumps(dict({"file": name}, **reply), ensure_ascii=False) + "\n"
+    if reply["status"] == "accepted":
+        return f"accepted {reply['id']}\n"
+    lines = []
+    if options.vtt:
+        lines.append("WEBVTT\n")
+    for number, (start, end, text) in enumerate(cues(reply, options.words), 1):
+        if options.srt:
+            lines.append(f"{number}\n{timestamp(start, ',')} --> {timestamp(end, ',')}\n{text}\n")
+        elif options.vtt:
+            # & < > are markup there.
+            text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+            lines.append(f"{timestamp(start, '.')} --> {timestamp(end, '.')}\n{text}\n")
+        elif options.words:
+            lines.append(f"{start:.2f}\t{end:.2f}\t{text}")
+    if not (options.srt or options.vtt or options.words):
+        lines.append(reply["text"].strip())
+    return "".join(line + "\n" for line in lines)
+
+
+def explain(reply):
+    """An error reply as one line."""
+    error = reply["error"]
+    line = f"{error.get('code')}: {error.get('message')}"
+    wait = error.get("retry_after_seconds")
+    return line if wait is None else f"{line} (try again in {wait:g} s)"
+
+
+def whole_number(low, high):
+    def parse(text):
+        value = int(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{value} is not within {low} to {high}")
+        return value
+
+    parse.__name__ = "number"
+    return parse
+
+
+def parse_arguments(arguments):
+    parser = argparse.ArgumentParser(
+        description="Send audio files to a node-whisper node and print the text.",
+        epilog="Exit code: 0 when every file was transcribed (or accepted), 1 when one was not, "
+        "2 for a mistake in the arguments.",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="audio file; - reads stdin")
+    parser.add_argument("--host", default="127.0.0.1", help="where the node is (%(default)s)")
+    parser.add_argument(
+        "--port", type=whole_number(1, 65535), default=56789, help="its port (%(default)s)"
+    )
+    parser.add_argument("--language", help="spoken language, such as en; default: the node's")
+    parser.add_argument(
+        "--task", choices=("transcribe", "translate"), help="translate gives English text"
+    )
+    parser.add_argument("--prompt", help="text that shows names and spelling to expect")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the reply, one object a line")
+    form.add_argument("--srt", action="store_true", help="print SubRip subtitles")
+    form.add_argument("--vtt", action="store_true", help="print WebVTT subtitles")
+    parser.add_argument(
+        "--words",
+        action="store_true",
+        help="with the times of each word: start, end, word a line; one word a subtitle; "
+        "in the JSON, words in each segment",
+    )
+    parser.add_argument(
+        "--fire-and-forget",
+        action="store_true",
+        help="wait only until the node has taken the file; the text goes to the node's stdout",
+    )
+    parser.add_argument(
+        "--parallel",
+        type=whole_number(1, 256),
+        default=1,
+        metavar="N",
+        help="send up to N files at a time (%(default)s)",
+    )
+    raw = parser.add_argument_group("raw samples (.pcm and .raw files, and - when they are given)")
+    raw.add_argument("--encoding", choices=RAW_ENCODINGS, help="of one sample")
+    raw.add_argument("--sample-rate", type=whole_number(1, 10**6), metavar="HZ")
+    raw.add_argument("--channels", type=whole_number(1, 1024), metavar="N")
+    options = parser.parse_args(arguments)
+    if options.files.count("-") > 1:
+        parser.error("- (stdin) can be read only once")
+    if (options.srt or options.vtt) and len(options.files) > 1:
+        parser.error("--srt and --vtt take one FILE: call once for each, into a file of its own")
+    if options.fire_and_forget and (options.srt or options.vtt):
+        parser.error("--fire-and-forget waits for no text: leave out --srt and --vtt")
+    if (options.encoding or options.sample_rate or options.channels) and not any(
+        is_raw(name, options) for name in options.files
+    ):
+        parser.error(
+            "--encoding, --sample-rate and --channels are for .pcm and .raw files, "
+            "or for - with all three given"
+        )
+    return options
+
+
+def leave(code):
+    """Ends the process though threads are at work: one may wait for stdin, which nothing ends."""
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def run(options):
+    progress = Progress()
+    connections = []
+    results = [None] * len(options.files)
+    ready = [threading.Event() for _ in options.files]
+    todo = iter(range(len(options.files)))
+    lock = threading.Lock()
+
+    def work():
+        while True:
+            with lock:
+                index = next(todo, None)
+            if index is None:
+                return
+            name = options.files[index]
+            try:
+                results[index] = transcribe(index, name, options, progress, connections)
+            except Failed as failure:
+                results[index] = failure
+            except BaseException:
+                results[index] = Failed("stopped by a mistake in client.py, see above")
+                raise
+            finally:
+                ready[index].set()
+
+    for _ in range(min(options.parallel, len(options.files))):
+        threading.Thread(target=work, daemon=True).start()
+    failed = False
+    try:
+        for index, name in enumerate(options.files):
+            ready[index].wait()
+            progress.erase()
+            result = results[index]
+            label = "stdin" if name == "-" else name
+            if isinstance(result, dict) and result["status"] in ("ok", "accepted"):
+                sys.stdout.write(render(name, result, options))
+                sys.stdout.flush()
+                if result.get("truncated"):
+                    print(f"{label}: broke off; this is what could be read", file=sys.stderr)
+                continue
+            failed = True
+            reason = explain(result) if isinstance(result, dict) else result
+            print(f"{label}: {reason}", file=sys.stderr)
+    except KeyboardInterrupt:
+        # A reset, unlike a close, tells the node that nobody waits for the rest.
+        for connection in connections.copy():
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        progress.erase()
+        print("client.py: interrupted", file=sys.stderr)
+        leave(130)
+    except BrokenPipeError:
+        # Whoever read our output (head, say) has seen enough.
+        leave(1)
+    return 1 if failed else 0
+
+
+def main():
+    options = parse_arguments(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        # Subtitles and JSON are UTF-8 whatever the locale; a terminal gets what it can show.
+        if stream.isatty():
+            stream.reconfigure(errors="replace")
+        else:
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    return run(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
