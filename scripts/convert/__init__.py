@@ -1,0 +1,11 @@
+"""The converter behind `scripts/convert_model.py`: a trained Whisper model in, a ggml file out.
+
+Three readers (`ctranslate2`, `huggingface`, `ggmlfile`) each turn one kind of source into
+what `source.Source` describes; `writer` puts it on the disk, quantized by `blocks`; `mel`
+and `words` make the two tables that the file carries beside the weights. `progress` is the
+progress bar, which `scripts/download_model.py` uses too (standard library only).
+
+None of this is part of the node: it needs numpy and gguf (requirements-convert.txt), never
+torch. The shape of a file is `app.catalog`'s, so that what is written is exactly what the
+node's check expects. One tensor is in memory at a time.
+"""

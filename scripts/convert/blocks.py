@@ -1,0 +1,76 @@
+"""ggml's block formats: matrices in, bytes of a file out.
+
+gguf's numpy code does the rounding. A few thousand rows at a time, because it makes
+several float32 copies: large-v3's token embedding alone would take more than 1 GB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.catalog import TENSOR_TYPES
+
+from .source import ConvertError
+
+# Values quantized at once: about 100 MB of float32 and gguf's copies of it.
+VALUES_AT_ONCE = 4 << 20
+
+
+@dataclass(frozen=True)
+class Format:
+    """`tensor` and `file`: ggml's numbers for it (ggml.h: enum ggml_type, enum ggml_ftype)."""
+
+    name: str
+    tensor: int
+    file: int
+
+
+FORMATS = {
+    "f16": Format("f16", 1, 1),
+    "q8_0": Format("q8_0", 8, 7),
+    "q5_1": Format("q5_1", 7, 9),
+    "q5_0": Format("q5_0", 6, 8),
+}
+
+
+def encode(matrix: np.ndarray, form: Format) -> Iterator[bytes]:
+    """The bytes of a float16 or float32 matrix [rows, columns] in `form`, in pieces.
+    Raises ConvertError if the columns do not fill whole blocks, or gguf is missing."""
+    rows = max(1, VALUES_AT_ONCE // matrix.shape[1])
+    for begin in range(0, matrix.shape[0], rows):
+        piece = matrix[begin : begin + rows]
+        if form.name == "f16":
+            yield np.ascontiguousarray(piece, np.float16).tobytes()
+        else:
+            yield _quantize(np.ascontiguousarray(piece, np.float32), form.tensor).tobytes()
+
+
+def decode(data: np.ndarray, kind: int, shape: tuple[int, ...]) -> np.ndarray:
+    """The values, float32 [rows, columns], of a matrix of ggml type `kind` (uint8 bytes)."""
+    values, size = TENSOR_TYPES[kind]
+    quants, types = _gguf()
+    rows = data.reshape(shape[0], shape[1] // values * size)
+    return np.asarray(quants.dequantize(rows, types(kind)), np.float32).reshape(shape)
+
+
+def _quantize(piece: np.ndarray, kind: int) -> np.ndarray:
+    if piece.shape[1] % TENSOR_TYPES[kind][0]:
+        raise ConvertError(
+            f"rows of {piece.shape[1]} values do not fill blocks of {TENSOR_TYPES[kind][0]}: "
+            "convert with --quantize f16"
+        )
+    quants, types = _gguf()
+    return np.asarray(quants.quantize(piece, types(kind)))
+
+
+def _gguf():  # type: ignore[no-untyped-def]
+    try:
+        from gguf import GGMLQuantizationType, quants
+    except ImportError as error:
+        raise ConvertError(
+            f"quantizing needs gguf ({error}): pip install -r requirements-convert.txt"
+        ) from error
+    return quants, GGMLQuantizationType

@@ -1,0 +1,301 @@
+"""Reads a CTranslate2 Whisper folder (what faster-whisper uses): model.bin, config.json,
+vocabulary.txt or .json.
+
+model.bin is little-endian: version u32, spec name, revision u32, number of variables u32;
+for each its name, rank u8, dimensions u32 each, type u8, bytes u32, data; then aliases. A
+string is its length u16, with a final NUL. Source: CTranslate2's documentation of its model
+format (python/ctranslate2/specs/model_spec.py); numbers of types: its enum DataType.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from app.catalog import VOCABULARIES, Hyperparameters
+
+from . import mel, words
+from .source import ConvertError, Source, check_names
+
+VERSIONS = (4, 5, 6)  # 4 brought the type byte; 6 is current
+FLOAT32, INT8, INT16, INT32, FLOAT16, BFLOAT16 = range(6)
+ITEM_BYTES = {FLOAT32: 4, INT8: 1, INT16: 2, INT32: 4, FLOAT16: 2, BFLOAT16: 2}
+SPEC = "WhisperSpec"
+
+# CTranslate2's name inside a layer -> ggml's names; several where it fuses them by rows.
+PAIRS = {
+    "self_attention/layer_norm": ("attn_ln",),
+    "self_attention/linear_0": ("attn.query", "attn.key", "attn.value"),
+    "self_attention/linear_1": ("attn.out",),
+    "attention/layer_norm": ("cross_attn_ln",),
+    "attention/linear_0": ("cross_attn.query",),
+    "attention/linear_1": ("cross_attn.key", "cross_attn.value"),
+    "attention/linear_2": ("cross_attn.out",),
+    "ffn/layer_norm": ("mlp_ln",),
+    "ffn/linear_0": ("mlp.0",),
+    "ffn/linear_1": ("mlp.2",),
+}
+ENDINGS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
+# Switches of the decoder's and encoder's make, no weights; none changes what we write.
+SETTINGS = frozenset(
+    {
+        "activation",
+        "alibi",
+        "alignment_heads",
+        "alignment_layer",
+        "num_heads",
+        "pre_norm",
+        "scale_embeddings",
+        "start_from_zero_embedding",
+        "multi_query_attention",
+        "rotary_interleave",
+        "rotary_base",
+        "quantization_type",
+        "sliding_window",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable: where its data lies in model.bin, in bytes."""
+
+    shape: tuple[int, ...]
+    type: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A ggml tensor as rows of a variable: the `index`-th of `parts` equal pieces."""
+
+    variable: str
+    index: int
+    parts: int
+
+
+def open_folder(folder: Path) -> Source:
+    """The model in `folder`. Reads only the headers. Raises ConvertError."""
+    path = folder / "model.bin"
+    variables, aliases = _index(path)
+    pieces = {target: piece for name in variables for target, piece in _targets(name)}
+    hp = _hyperparameters(path, variables)
+    _check_types(path, variables)
+    _check_projection(path, variables, aliases, pieces)
+    shapes = {}
+    for name, piece in list(pieces.items()):
+        shape = variables[piece.variable].shape
+        if name.endswith(".key.bias"):
+            # Whisper's key has no bias; CTranslate2 fills its place with zeros.
+            if np.any(_load(path, variables, piece)):
+                raise ConvertError(f"{path}: {name} is not zero, and Whisper has no such bias")
+            del pieces[name]
+            continue
+        shapes[name] = (shape[0] // piece.parts, *shape[1:])
+    order = check_names(hp, shapes, str(path))
+
+    def tensor(name: str) -> np.ndarray:
+        return _load(path, variables, pieces[name])
+
+    return Source(
+        description=f"CTranslate2 folder {folder}",
+        hyperparameters=hp,
+        filters=mel.filters(hp.n_mels),
+        words=words.read(folder, hp.n_vocab),
+        order=order,
+        tensor=tensor,
+    )
+
+
+def _index(path: Path) -> tuple[dict[str, Variable], dict[str, str]]:
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+
+            def number(code: str) -> int:
+                return int(struct.unpack("<" + code, file.read(struct.calcsize(code)))[0])
+
+            def string() -> str:
+                length = number("H")
+                return file.read(length).rstrip(b"\0").decode("utf-8")
+
+            version = number("I")
+            if version not in VERSIONS:
+                raise ConvertError(
+                    f"{path} is not a CTranslate2 model of a known version (found {version}, "
+                    f"known {VERSIONS})"
+                )
+            spec = string()
+            if spec != SPEC:
+                raise ConvertError(f"{path} holds a {spec}, not Whisper ({SPEC})")
+            number("I")  # the spec's revision: all known ones are laid out alike
+            return _walk(path, size, number, string, file.tell, file.seek)
+    except (OSError, struct.error, UnicodeDecodeError) as error:
+        raise ConvertError(f"{path} cannot be read as a CTranslate2 model ({error})") from error
+
+
+def _walk(
+    path: Path,
+    size: int,
+    number: Callable[[str], int],
+    string: Callable[[], str],
+    tell: Callable[[], int],
+    seek: Callable[[int], int],
+) -> tuple[dict[str, Variable], dict[str, str]]:
+    variables = {}
+    for _ in range(number("I")):
+        name = string()
+        shape = tuple(number("I") for _ in range(number("B")))
+        kind = number("B")
+        count = number("I")
+        items = int(np.prod(shape, dtype=np.int64))
+        if kind not in ITEM_BYTES or count != items * ITEM_BYTES[kind]:
+            raise ConvertError(f"{path}: variable {name} is damaged or of an unknown type {kind}")
+        variables[name] = Variable(shape, kind, tell(), count)
+        if tell() + count > size:
+            raise ConvertError(f"{path} is truncated: it ends in the middle of {name}")
+        seek(tell() + count)
+    aliases = {}
+    for _ in range(number("I")):
+        name = string()
+        aliases[name] = string()
+    return variables, aliases
+
+
+def _targets(name: str) -> list[tuple[str, Piece]]:
+    """The ggml tensors a variable holds; none for a setting. Names we do not know are kept
+    as they are, so that the check against Whisper's tensors reports them."""
+    side, _, rest = name.partition("/")
+    stem, _, ending = rest.rpartition("/")
+    if not stem and rest in SETTINGS:
+        return []
+    final = "ln" if side == "decoder" else "ln_post"
+    singles = {
+        "embeddings/weight": "token_embedding.weight",
+        "position_encodings/encodings": "positional_embedding",
+        "layer_norm/gamma": f"{final}.weight",
+        "layer_norm/beta": f"{final}.bias",
+        "conv1/weight": "conv1.weight",
+        "conv1/bias": "conv1.bias",
+        "conv2/weight": "conv2.weight",
+        "conv2/bias": "conv2.bias",
+    }
+    if rest in singles:
+        return [(f"{side}.{singles[rest]}", Piece(name, 0, 1))]
+    layer, _, inside = stem.partition("/")
+    if layer.startswith("layer_") and inside in PAIRS and ending in ENDINGS:
+        parts = PAIRS[inside]
+        block = f"{side}.blocks.{layer.removeprefix('layer_')}"
+        return [
+            (f"{block}.{part}.{ENDINGS[ending]}", Piece(name, index, len(parts)))
+            for index, part in enumerate(parts)
+        ]
+    if name == "decoder/projection/weight":
+        return []  # judged by _check_projection
+    return [(name, Piece(name, 0, 1))]
+
+
+def _hyperparameters(path: Path, variables: dict[str, Variable]) -> Hyperparameters:
+    try:
+        embedding = variables["decoder/embeddings/weight"].shape
+        audio = variables["encoder/position_encodings/encodings"].shape
+        text = variables["decoder/position_encodings/encodings"].shape
+        n_mels = variables["encoder/conv1/weight"].shape[1]
+        heads = [
+            int(_load(path, variables, Piece(f"{side}/num_heads", 0, 1)))
+            for side in ("encoder", "decoder")
+        ]
+    except (KeyError, IndexError) as error:
+        raise ConvertError(f"{path} is not a whole Whisper model: {error} is missing") from error
+    layers = {
+        side: len({n.split("/")[1] for n in variables if n.startswith(f"{side}/layer_")})
+        - (f"{side}/layer_norm/gamma" in variables)
+        for side in ("encoder", "decoder")
+    }
+    if embedding[0] not in VOCABULARIES:
+        raise ConvertError(
+            f"{path} has a vocabulary of {embedding[0]} entries; the engine knows {VOCABULARIES}"
+        )
+    return Hyperparameters(
+        n_vocab=embedding[0],
+        n_audio_ctx=audio[0],
+        n_audio_state=audio[1],
+        n_audio_head=heads[0],
+        n_audio_layer=layers["encoder"],
+        n_text_ctx=text[0],
+        n_text_state=embedding[1],
+        n_text_head=heads[1],
+        n_text_layer=layers["decoder"],
+        n_mels=n_mels,
+        ftype=1,
+    )
+
+
+def _check_types(path: Path, variables: dict[str, Variable]) -> None:
+    whole = any(name.endswith("/weight_scale") for name in variables) or any(
+        name.endswith("/weight") and variable.type in (INT8, INT16)
+        for name, variable in variables.items()
+    )
+    if whole:
+        raise ConvertError(
+            f"{path} was quantized to whole numbers, and what that rounded away is lost for "
+            "the formats here: convert the original again with '--quantization float16'"
+        )
+
+
+def _check_projection(
+    path: Path,
+    variables: dict[str, Variable],
+    aliases: dict[str, str],
+    pieces: dict[str, Piece],
+) -> None:
+    """whisper.cpp always uses the token embedding as output projection."""
+    name, embedding = "decoder/projection/weight", "decoder/embeddings/weight"
+    if "decoder/projection/bias" in pieces:
+        if np.any(_load(path, variables, pieces["decoder/projection/bias"])):
+            raise ConvertError(f"{path} has an output bias, which the engine cannot apply")
+        del pieces["decoder/projection/bias"]
+    if aliases.get(name) == embedding:
+        return
+    if name not in variables:
+        raise ConvertError(f"{path} has no output projection ({name}): it is not a whole model")
+    if not np.array_equal(
+        _load(path, variables, Piece(name, 0, 1)), _load(path, variables, Piece(embedding, 0, 1))
+    ):
+        raise ConvertError(untied(str(path)))
+
+
+def untied(what: str) -> str:
+    """Why a model with an output projection of its own is refused."""
+    return (
+        f"{what} has an output projection that differs from its token embedding. whisper.cpp "
+        "always uses the embedding for both, so the result would answer nonsense: fine-tune "
+        "with tie_word_embeddings on"
+    )
+
+
+def _load(path: Path, variables: dict[str, Variable], piece: Piece) -> np.ndarray:
+    variable = variables[piece.variable]
+    raw = np.dtype({2: "<u2", 4: "<u4", 1: "u1"}[ITEM_BYTES[variable.type]])
+    rows = variable.shape[0] // piece.parts if variable.shape else 1
+    count = variable.size // raw.itemsize // piece.parts
+    data = np.fromfile(
+        path, raw, count, offset=variable.offset + piece.index * count * raw.itemsize
+    )
+    if data.size != count:
+        raise ConvertError(f"{path} is truncated in {piece.variable}")
+    return as_numbers(data, variable.type).reshape(
+        (rows, *variable.shape[1:]) if variable.shape else ()
+    )
+
+
+def as_numbers(raw: np.ndarray, kind: int) -> np.ndarray:
+    """Unsigned words as the numbers of a CTranslate2 type; bfloat16 becomes float32."""
+    if kind == BFLOAT16:
+        return (raw.astype(np.uint32) << 16).view(np.float32)
+    return raw.view({FLOAT32: "<f4", INT8: "i1", INT16: "<i2", INT32: "<i4", FLOAT16: "<f2"}[kind])

@@ -1,0 +1,50 @@
+"""Reads an existing ggml Whisper file, to write it again in another format.
+
+The tensors keep the order they have, as upstream's own quantizer keeps it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from app.catalog import CatalogError, TensorPlace, inspect
+
+from . import blocks
+from .source import ConvertError, Source
+
+F32, F16 = 0, 1
+
+
+def open_file(path: Path) -> Source:
+    """The model in `path`, its structure checked. Raises ConvertError."""
+    try:
+        structure = inspect(path)
+    except CatalogError as error:
+        raise ConvertError(str(error)) from error
+    hp = structure.hyperparameters
+    places = {place.name: place for place in structure.tensors}
+    filters = np.fromfile(path, "<f4", hp.n_mels * 201, offset=structure.filters_offset)
+
+    def tensor(name: str) -> np.ndarray:
+        return _load(path, places[name])
+
+    lossy = " (already quantized: what that rounded away stays lost)" if hp.ftype > 1 else ""
+    return Source(
+        description=f"ggml file {path}{lossy}",
+        hyperparameters=hp,
+        filters=filters.reshape(hp.n_mels, 201),
+        words=structure.vocabulary,
+        order=tuple(places),
+        tensor=tensor,
+    )
+
+
+def _load(path: Path, place: TensorPlace) -> np.ndarray:
+    if place.type in (F32, F16):
+        dtype = np.dtype("<f4" if place.type == F32 else "<f2")
+        data = np.fromfile(path, dtype, place.size // dtype.itemsize, offset=place.offset)
+        return data.reshape(place.shape)
+    raw = np.fromfile(path, np.uint8, place.size, offset=place.offset)
+    return blocks.decode(raw, place.type, place.shape)

@@ -1,0 +1,90 @@
+"""The vocabulary a ggml file carries: the bytes of each token, in id order.
+
+Tokenizers write tokens in GPT-2's printable alphabet, which stands for bytes; a ggml file
+has the bytes themselves. It ends where the special tokens begin, since the engine names
+those itself: 50,257 entries, of which the last is `<|endoftext|>` in an English-only model
+(whose text tokens number 50,256) and the empty token that stands before it in a
+multilingual one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .source import ConvertError
+
+COUNT = 50257
+
+
+def read(folder: Path, n_vocab: int) -> tuple[bytes, ...]:
+    """The vocabulary of a model folder, from whichever of these it has: CTranslate2's
+    vocabulary.txt or vocabulary.json, Hugging Face's vocab.json (with added_tokens.json) or
+    tokenizer.json. Raises ConvertError."""
+    found: dict[int, str] = {}
+    try:
+        if (folder / "vocabulary.json").is_file():
+            found = dict(enumerate(_json(folder / "vocabulary.json")))
+        elif (folder / "vocabulary.txt").is_file():
+            # Not splitlines(): that would also cut at characters that are part of tokens.
+            text = (folder / "vocabulary.txt").read_text(encoding="utf-8")
+            found = dict(enumerate(text.removesuffix("\n").split("\n")))
+        elif (folder / "vocab.json").is_file():
+            found = _by_id(_json(folder / "vocab.json"))
+            if (folder / "added_tokens.json").is_file():
+                found |= _by_id(_json(folder / "added_tokens.json"))
+        elif (folder / "tokenizer.json").is_file():
+            document = _json(folder / "tokenizer.json")
+            found = _by_id(document["model"]["vocab"])
+            found |= {token["id"]: token["content"] for token in document["added_tokens"]}
+        else:
+            raise ConvertError(
+                f"{folder} has no vocabulary: put vocab.json and added_tokens.json, or "
+                "tokenizer.json, of the model it was trained from beside the weights"
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConvertError(f"the vocabulary in {folder} cannot be read ({error!r})") from error
+    return _words(folder, found, n_vocab)
+
+
+def _words(folder: Path, found: dict[int, str], n_vocab: int) -> tuple[bytes, ...]:
+    end = next((i for i, token in found.items() if token == "<|endoftext|>"), None)
+    # The engine derives the ids of all special tokens from the size of the vocabulary, so
+    # a model whose tokens were moved would speak nonsense.
+    expected = 50256 if n_vocab == 51864 else 50257
+    if end != expected:
+        raise ConvertError(
+            f"the vocabulary in {folder} has <|endoftext|> at {end}, but a Whisper model with "
+            f"{n_vocab} entries has it at {expected}; the engine can load no other"
+        )
+    alphabet = _alphabet()
+    words = []
+    for index in range(COUNT):
+        token = found.get(index)
+        if token is None:
+            raise ConvertError(f"the vocabulary in {folder} has no token number {index}")
+        try:
+            words.append(bytes(alphabet[character] for character in token))
+        except KeyError as error:
+            raise ConvertError(
+                f"token {index} of the vocabulary in {folder} is {token!r}, which is not "
+                "written in GPT-2's alphabet"
+            ) from error
+    return tuple(words)
+
+
+def _alphabet() -> dict[str, int]:
+    """GPT-2's alphabet: printable Latin-1 characters stand for themselves, the other bytes,
+    in order, for the characters from 256 up. Source: openai/gpt-2, src/encoder.py."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    table = {chr(byte): byte for byte in printable}
+    return table | {chr(256 + index): byte for index, byte in enumerate(others)}
+
+
+def _by_id(tokens: dict[str, int]) -> dict[int, str]:
+    return {index: token for token, index in tokens.items()}
+
+
+def _json(path: Path) -> object:
+    return json.loads(path.read_text(encoding="utf-8"))
