@@ -173,7 +173,10 @@ MAGIC = 0x67676D6C  # "ggml"
 # The engine derives the ids of its special tokens from these; others it would misread.
 VOCABULARIES = (51864, 51865, 51866)
 N_FFT = 201  # 400-point FFT: 1 + 400 / 2 bins; the engine relies on it
-QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION; a quantized file's type is written 2000 + type
+# GGML_QNT_VERSION: a quantized file's type is written 1000 x version + type. Upstream's
+# q5_1 files have 1, its q8_0 files 2; what 2 changed (blocks of q4 and q8) changed their
+# size too, so an older file of those formats fails at its first matrix.
+QUANTIZATION_VERSIONS = (1, 2)
 
 # ggml's tensor types: number -> (values in a block, bytes of a block).
 # Source: ggml.h (enum ggml_type) and ggml-common.h (the block structs).
@@ -374,7 +377,8 @@ class _Reader:
         if hp.n_mels not in (80, 128):
             self._bad(f"it has {hp.n_mels} mel bands; Whisper has 80 or 128")
         version, ftype = divmod(hp.ftype, 1000)
-        if ftype not in FILE_TYPES or version != (QUANTIZATION_VERSION if ftype > 1 else 0):
+        versions = QUANTIZATION_VERSIONS if ftype > 1 else (0,)
+        if ftype not in FILE_TYPES or version not in versions:
             self._bad(f"its file type {hp.ftype} is none the engine knows")
         return hp
 

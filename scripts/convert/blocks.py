@@ -21,18 +21,22 @@ VALUES_AT_ONCE = 4 << 20
 
 @dataclass(frozen=True)
 class Format:
-    """`tensor` and `file`: ggml's numbers for it (ggml.h: enum ggml_type, enum ggml_ftype)."""
+    """`tensor` and `file`: ggml's numbers for it (ggml.h: enum ggml_type, enum ggml_ftype).
+    `version`: the quantization version noted in the file's head."""
 
     name: str
     tensor: int
     file: int
+    version: int
 
 
+# Upstream published its q5_1 files while the version was 1. Version 2 changed the blocks of
+# other formats only and the engine just logs it, so with 1 ours equal the published ones.
 FORMATS = {
-    "f16": Format("f16", 1, 1),
-    "q8_0": Format("q8_0", 8, 7),
-    "q5_1": Format("q5_1", 7, 9),
-    "q5_0": Format("q5_0", 6, 8),
+    "f16": Format("f16", 1, 1, 0),
+    "q8_0": Format("q8_0", 8, 7, 2),
+    "q5_1": Format("q5_1", 7, 9, 1),
+    "q5_0": Format("q5_0", 6, 8, 2),
 }
 
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from app.catalog import (
     MAGIC,
-    QUANTIZATION_VERSION,
     TensorShape,
     expected_tensors,
     tensor_bytes,
@@ -31,8 +30,7 @@ def write(
 ) -> None:
     """Write `source` to `file` with its matrices in `form`. `progress` gets bytes.
     Raises ConvertError for values that the format cannot hold, OSError for the disk."""
-    version = 0 if form.name == "f16" else QUANTIZATION_VERSION
-    hp = dataclasses.replace(source.hyperparameters, ftype=1000 * version + form.file)
+    hp = dataclasses.replace(source.hyperparameters, ftype=1000 * form.version + form.file)
     file.write(struct.pack("<12i", MAGIC, *dataclasses.astuple(hp)))
     file.write(struct.pack("<2i", *source.filters.shape))
     file.write(np.ascontiguousarray(source.filters, "<f4").tobytes())
