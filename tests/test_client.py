@@ -1,0 +1,583 @@
+"""scripts/client.py as a user meets it: a process, against a small node made for the test.
+
+The fake node speaks the framing of docs/protocol.md with a parser of its own and nothing of app,
+so a mistake that client and node shared would not hide here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CLIENT = Path(__file__).resolve().parent.parent / "scripts" / "client.py"
+MIB = 1024 * 1024
+
+OK: dict[str, Any] = {
+    "id": "r1",
+    "status": "ok",
+    "text": "Größe <b> & Co. At last.",
+    "language": "en",
+    "segments": [
+        {
+            "start": 0.0,
+            "end": 2.3456,
+            "text": " Größe <b>\n& Co.",
+            "confidence": 0.9,
+            "words": [
+                {"start": 0.0, "end": 0.5, "text": " Größe", "confidence": 0.9},
+                {"start": 0.5, "end": 2.34, "text": "<b>", "confidence": 0.8},
+            ],
+        },
+        {"start": 2.5, "end": 2.6, "text": " ", "confidence": 0.1, "words": []},
+        {
+            "start": 3661.9996,
+            "end": 360000.0,
+            "text": " At last.",
+            "confidence": 0.7,
+            "words": [{"start": 3661.9996, "end": 360000.0, "text": " last.", "confidence": 0.7}],
+        },
+    ],
+    "audio_seconds": 4.0,
+    "queue_seconds": 0.0,
+    "processing_seconds": 0.1,
+    "model": "tiny.en-q8_0",
+    "truncated": False,
+}
+
+
+def failure(code: str, message: str, **more: Any) -> dict[str, Any]:
+    error = {"code": code, "message": message, **more}
+    return {"id": None, "status": "error", "error": error}
+
+
+def framed(reply: dict[str, Any]) -> bytes:
+    body = json.dumps(reply).encode()
+    header = json.dumps(
+        {
+            "byteorder": sys.byteorder,
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "content-length": len(body),
+        }
+    ).encode()
+    return struct.pack("!H", len(header)) + header + body
+
+
+def read_exactly(peer: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        block = peer.recv(min(count - len(data), MIB))
+        if not block:
+            break
+        data += block
+    return data
+
+
+def read_header(peer: socket.socket) -> dict[str, Any]:
+    (length,) = struct.unpack("!H", read_exactly(peer, 2))
+    header: dict[str, Any] = json.loads(read_exactly(peer, length))
+    return header
+
+
+@dataclass
+class Node:
+    """What the test sees of its fake node; `errors` is empty unless the node itself failed."""
+
+    port: int
+    received: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
+    errors: list[BaseException] = field(default_factory=list)
+    most_at_once: int = 0
+
+
+Answer = Callable[[socket.socket, Node], None]
+
+
+def answers(reply: dict[str, Any] | Callable[[bytes], dict[str, Any]]) -> Answer:
+    """A node that takes the whole message and answers."""
+
+    def answer(peer: socket.socket, node: Node) -> None:
+        header = read_header(peer)
+        body = read_exactly(peer, header["content-length"])
+        node.received.append((header, body))
+        peer.sendall(framed(reply(body) if callable(reply) else reply))
+
+    return answer
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[Answer], Node]]:
+    """Starts fake nodes: `start(answer)` calls `answer` in a thread for each connection."""
+    listeners: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+    nodes: list[Node] = []
+
+    def start_node(answer: Answer) -> Node:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+        node = Node(listener.getsockname()[1])
+        nodes.append(node)
+        lock = threading.Lock()
+        open_now = 0
+
+        def serve(peer: socket.socket) -> None:
+            nonlocal open_now
+            with lock:
+                open_now += 1
+                node.most_at_once = max(node.most_at_once, open_now)
+            try:
+                with peer:
+                    peer.settimeout(20)
+                    answer(peer, node)
+            except BaseException as error:
+                node.errors.append(error)
+            finally:
+                with lock:
+                    open_now -= 1
+
+        def accept() -> None:
+            while True:
+                try:
+                    peer, _ = listener.accept()
+                except OSError:
+                    return
+                thread = threading.Thread(target=serve, args=(peer,))
+                threads.append(thread)
+                thread.start()
+
+        thread = threading.Thread(target=accept)
+        threads.append(thread)
+        thread.start()
+        return node
+
+    yield start_node
+    for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert [node.errors for node in nodes] == [[] for _ in nodes]
+
+
+def command(*arguments: str | Path, port: int | None = None) -> list[str]:
+    # -W error: a socket or file left open is a failure here as in the tests themselves.
+    start = [sys.executable, "-I", "-W", "error", str(CLIENT)]
+    where = [] if port is None else ["--port", str(port)]
+    return start + where + [str(argument) for argument in arguments]
+
+
+def client(
+    *arguments: str | Path, port: int | None = None, stdin: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        command(*arguments, port=port), input=stdin, capture_output=True, timeout=30, check=False
+    )
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.flac"
+    path.write_bytes(b"fLaC" + os.urandom(200_000))
+    return path
+
+
+def test_prints_the_text_and_sends_the_file_as_it_is(start, clip):
+    node = start(answers(OK))
+    done = client(clip, port=node.port)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == "Größe <b> & Co. At last.\n"
+    ((header, body),) = node.received
+    assert body == clip.read_bytes()
+    assert header == {
+        "byteorder": sys.byteorder,
+        "content-type": "binary/flac",
+        "content-encoding": "flac",
+        "content-length": 200_004,
+        "connection": "close",
+    }
+
+
+def test_options_become_header_fields(start, clip):
+    node = start(answers(OK))
+    done = client(
+        *("--language", "en-GB", "--task", "transcribe", "--prompt", "Größe, ü", "--words", clip),
+        port=node.port,
+    )
+    assert done.returncode == 0
+    ((header, _),) = node.received
+    assert header["language"] == "en-GB"
+    assert header["task"] == "transcribe"
+    assert header["prompt"] == "Größe, ü"
+    assert header["word-timestamps"] is True
+
+
+def test_json_is_the_whole_reply_on_one_line(start, clip):
+    node = start(answers(OK))
+    done = client("--json", clip, port=node.port)
+    assert done.returncode == 0
+    (line,) = done.stdout.decode().splitlines()
+    assert json.loads(line) == {"file": str(clip), **OK}
+
+
+def test_srt(start, clip):
+    node = start(answers(OK))
+    done = client("--srt", clip, port=node.port)
+    assert done.returncode == 0
+    assert done.stdout.decode() == (
+        "1\n00:00:00,000 --> 00:00:02,346\nGröße <b> & Co.\n\n"
+        "2\n01:01:02,000 --> 100:00:00,000\nAt last.\n\n"
+    )
+
+
+def test_vtt(start, clip):
+    node = start(answers(OK))
+    done = client("--vtt", clip, port=node.port)
+    assert done.returncode == 0
+    assert done.stdout.decode() == (
+        "WEBVTT\n\n"
+        "00:00:00.000 --> 00:00:02.346\nGröße &lt;b&gt; &amp; Co.\n\n"
+        "01:01:02.000 --> 100:00:00.000\nAt last.\n\n"
+    )
+
+
+def test_words(start, clip):
+    node = start(answers(OK))
+    done = client("--words", clip, port=node.port)
+    assert done.stdout.decode() == (
+        "0.00\t0.50\tGröße\n0.50\t2.34\t<b>\n3662.00\t360000.00\tlast.\n"
+    )
+    subtitles = client("--words", "--srt", clip, port=node.port).stdout.decode()
+    assert "2\n00:00:00,500 --> 00:00:02,340\n<b>\n\n3\n" in subtitles
+
+
+def test_output_is_utf8_whatever_the_locale(start, clip):
+    node = start(answers(OK))
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "latin-1"}
+    arguments = [sys.executable, str(CLIENT), "--port", str(node.port), str(clip)]
+    done = subprocess.run(arguments, capture_output=True, timeout=30, check=False, env=environment)
+    assert done.stdout.decode("utf-8") == "Größe <b> & Co. At last.\n"
+
+
+def test_error_reply(start, clip):
+    node = start(answers(failure("busy", "the queue is full", retry_after_seconds=2.5)))
+    done = client(clip, port=node.port)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.decode() == f"{clip}: busy: the queue is full (try again in 2.5 s)\n"
+
+
+def test_truncated_audio_is_said_on_stderr(start, clip):
+    node = start(answers({**OK, "truncated": True}))
+    done = client(clip, port=node.port)
+    assert done.returncode == 0
+    assert done.stdout.decode() == "Größe <b> & Co. At last.\n"
+    assert "broke off" in done.stderr.decode()
+
+
+@pytest.mark.parametrize("drains", [True, False])
+def test_early_error_during_a_large_upload(start, tmp_path, drains):
+    """The node refuses at the header; without draining, the client's writes meet a reset."""
+
+    def answer(peer: socket.socket, node: Node) -> None:
+        node.received.append((read_header(peer), b""))
+        peer.sendall(framed(failure("too_large", "at most 1 MiB")))
+        if drains:
+            peer.shutdown(socket.SHUT_WR)
+            read_exactly(peer, MIB)
+
+    node = start(answer)
+    big = tmp_path / "big.wav"
+    with big.open("wb") as file:
+        file.truncate(300 * MIB)
+    began = time.monotonic()
+    done = client(big, port=node.port)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.decode() == f"{big}: too_large: at most 1 MiB\n"
+    assert time.monotonic() - began < 10
+    assert node.received[0][0]["content-length"] == 300 * MIB
+
+
+def test_a_large_file_is_never_whole_in_memory(start, tmp_path):
+    big = tmp_path / "big.wav"
+    with big.open("wb") as file:
+        file.truncate(300 * MIB)
+    counted = []
+
+    def answer(peer: socket.socket, node: Node) -> None:
+        left = read_header(peer)["content-length"]
+        while left:
+            left -= len(peer.recv(min(left, MIB)))
+        counted.append(left)
+        peer.sendall(framed(OK))
+
+    node = start(answer)
+    # The limit is on address space, so a copy of the file could not even be set up.
+    measured = ["bash", "-c", 'ulimit -v 262144; exec "$@"', "-", *command(big, port=node.port)]
+    done = subprocess.run(measured, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert counted == [0]
+
+
+def test_two_files_in_parallel_come_out_in_their_order(start, tmp_path):
+    both_here = threading.Barrier(2, timeout=20)
+    second_done = threading.Event()
+
+    def answer(peer: socket.socket, node: Node) -> None:
+        header = read_header(peer)
+        body = read_exactly(peer, header["content-length"])
+        both_here.wait()
+        if body == b"first":
+            assert second_done.wait(20)
+        peer.sendall(framed({**OK, "text": body.decode()}))
+        if body == b"second":
+            second_done.set()
+
+    node = start(answer)
+    names = []
+    for name in ("first", "second"):
+        names.append(tmp_path / f"{name}.wav")
+        names[-1].write_bytes(name.encode())
+    done = client("--parallel", "2", *names, port=node.port)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b"first\nsecond\n"
+
+
+def test_one_at_a_time_unless_asked_and_one_failure_spoils_the_exit_code_only(start, tmp_path):
+    def reply(body: bytes) -> dict[str, Any]:
+        time.sleep(0.1)
+        return failure("bad_audio", "no") if body == b"2" else {**OK, "text": body.decode()}
+
+    node = start(answers(reply))
+    names = [tmp_path / f"{number}.wav" for number in (1, 2, 3)]
+    for name in names:
+        name.write_bytes(name.stem.encode())
+    done = client(*names, port=node.port)
+    assert (done.returncode, done.stdout) == (1, b"1\n3\n")
+    assert done.stderr.decode() == f"{names[1]}: bad_audio: no\n"
+    assert node.most_at_once == 1
+
+
+def test_stdin(start):
+    node = start(answers(OK))
+    sound = os.urandom(MIB)
+    done = client("-", port=node.port, stdin=sound)
+    assert (done.returncode, done.stderr) == (0, b"")
+    ((header, body),) = node.received
+    assert body == sound
+    assert header["content-length"] == MIB
+
+
+def test_stdin_redirected_from_a_file_goes_on_where_it_stands(start, clip):
+    node = start(answers(OK))
+    with clip.open("rb") as file:
+        os.lseek(file.fileno(), 4, os.SEEK_SET)
+        done = subprocess.run(
+            command("-", port=node.port), stdin=file, capture_output=True, timeout=30, check=False
+        )
+    assert done.returncode == 0
+    assert node.received[0][1] == clip.read_bytes()[4:]
+
+
+def test_raw_samples_carry_their_format(start, tmp_path):
+    node = start(answers(OK))
+    raw = tmp_path / "voice.PCM"
+    raw.write_bytes(bytes(320))
+    form = ("--encoding", "s16", "--sample-rate", "8000", "--channels", "2")
+    for done in (client(*form, raw, port=node.port), client(*form, "-", port=node.port)):
+        assert (done.returncode, done.stderr) == (0, b"")
+    for header, _ in node.received:
+        assert header["content-type"] == "audio/pcm"
+        assert header["content-encoding"] == "s16"
+        assert header["sample-rate"] == 8000
+        assert header["channels"] == 2
+        assert header["byteorder"] == sys.byteorder
+    incomplete = client("--encoding", "s16", raw, port=node.port)
+    assert incomplete.returncode == 1
+    assert b"give --sample-rate and --channels too" in incomplete.stderr
+    assert len(node.received) == 2
+
+
+def test_fire_and_forget_says_that_it_was_taken(start, clip):
+    node = start(answers({"id": "r7", "status": "accepted"}))
+    done = client("--fire-and-forget", clip, port=node.port)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"accepted r7\n", b"")
+    assert node.received[0][0]["reply"] == "accepted"
+
+
+def test_empty_file(start, tmp_path):
+    node = start(answers(failure("bad_audio", "the message holds no audio")))
+    empty = tmp_path / "empty.wav"
+    empty.touch()
+    done = client(empty, port=node.port)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.decode() == f"{empty}: bad_audio: the message holds no audio\n"
+    ((header, body),) = node.received
+    assert (header["content-length"], body) == (0, b"")
+
+
+def test_reply_in_single_bytes(start, clip):
+    def answer(peer: socket.socket, node: Node) -> None:
+        read_exactly(peer, read_header(peer)["content-length"])
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in framed({**OK, "segments": []}):
+            peer.sendall(bytes([byte]))
+
+    node = start(answer)
+    done = client(clip, port=node.port)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_nothing_listens(clip):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # bound but not listening: refused, and nobody else's
+        done = client(clip, port=bound.getsockname()[1])
+    assert (done.returncode, done.stdout) == (1, b"")
+    (line,) = done.stderr.decode().splitlines()
+    assert "nothing listens on 127.0.0.1 port" in line
+    assert "scripts/run" in line
+
+
+def test_no_such_host(clip):
+    done = client("--host", "no-such-host.invalid", clip)
+    assert (done.returncode, done.stdout) == (1, b"")
+    (line,) = done.stderr.decode().splitlines()
+    assert "no-such-host.invalid" in line
+    assert "--host" in line
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (b"", "closed the connection without a reply"),
+        (framed(OK)[:-1], "in the middle of its reply"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no node-whisper node"),
+        (framed({"status": "ok"}), "no node-whisper node"),
+        (framed({"status": "strange"}), "no node-whisper node"),
+    ],
+    ids=["nothing", "half", "http", "fields missing", "unknown status"],
+)
+def test_node_that_does_not_answer_as_one(start, clip, sent, expected):
+    def answer(peer: socket.socket, node: Node) -> None:
+        read_exactly(peer, read_header(peer)["content-length"])
+        peer.sendall(sent)
+
+    node = start(answer)
+    done = client(clip, port=node.port)
+    assert (done.returncode, done.stdout) == (1, b"")
+    (line,) = done.stderr.decode().splitlines()
+    assert expected in line
+
+
+def test_files_that_cannot_be_read_do_not_stop_the_others(start, clip, tmp_path):
+    node = start(answers(OK))
+    done = client(tmp_path / "missing.wav", tmp_path, clip, port=node.port)
+    assert done.returncode == 1
+    assert done.stdout.decode() == "Größe <b> & Co. At last.\n"
+    first, second = done.stderr.decode().splitlines()
+    assert "missing.wav: cannot be opened: No such file" in first
+    assert f"{tmp_path}: cannot be opened: Is a directory" in second
+
+
+def test_a_file_that_shrinks_while_it_is_sent(start, tmp_path):
+    shrinking = tmp_path / "shrinking.wav"
+    with shrinking.open("wb") as file:
+        file.truncate(64 * MIB)
+
+    def answer(peer: socket.socket, node: Node) -> None:
+        header = read_header(peer)
+        os.truncate(shrinking, 0)
+        body = read_exactly(peer, header["content-length"])
+        node.received.append((header, body[:0]))
+        assert len(body) < header["content-length"]
+
+    node = start(answer)
+    done = client(shrinking, port=node.port)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert "became shorter while it was sent" in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--srt", "a.wav", "b.wav"), "take one FILE"),
+        (("--srt", "--json", "a.wav"), "not allowed with"),
+        (("--fire-and-forget", "--vtt", "a.wav"), "waits for no text"),
+        (("-", "-"), "only once"),
+        (("--port", "70000", "a.wav"), "not within 1 to 65535"),
+        (("--parallel", "0", "a.wav"), "not within 1 to 256"),
+        (("--channels", "1", "a.wav"), ".pcm and .raw"),
+        ((), "FILE"),
+    ],
+)
+def test_mistakes_in_the_arguments(arguments, expected):
+    done = client(*arguments)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert expected in done.stderr.decode()
+
+
+def test_interrupting_resets_the_connection_so_that_the_node_stops(start, clip):
+    waiting = threading.Event()
+    seen = []
+
+    def answer(peer: socket.socket, node: Node) -> None:
+        read_exactly(peer, read_header(peer)["content-length"])
+        waiting.set()
+        try:
+            seen.append(peer.recv(1))
+        except ConnectionResetError:
+            seen.append("reset")
+
+    node = start(answer)
+    with subprocess.Popen(
+        command(clip, port=node.port), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert waiting.wait(20)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output) == (130, b"")
+    assert errors == b"client.py: interrupted\n"
+    deadline = time.monotonic() + 10
+    while not seen and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert seen == ["reset"]
+
+
+@pytest.mark.parametrize(("size", "shown"), [(8 * MIB, True), (MIB, False)])
+def test_progress_is_for_big_uploads_on_a_terminal(start, tmp_path, size, shown):
+    node = start(answers(OK))
+    big = tmp_path / "big.wav"
+    with big.open("wb") as file:
+        file.truncate(size)
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command(big, port=node.port), stdout=subprocess.PIPE, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        output, _ = process.communicate(timeout=30)
+    said = b""
+    try:
+        while block := os.read(ours, 65536):
+            said += block
+    except OSError:  # what Linux answers once the other side is closed
+        pass
+    finally:
+        os.close(ours)
+    assert (process.returncode, output.decode()) == (0, "Größe <b> & Co. At last.\n")
+    if shown:
+        assert b"big.wav: sent 8.0 of 8.0 MiB (all; waiting for the node)" in said
+        assert said.endswith(b" \r")  # erased before the text
+    else:
+        assert said == b""

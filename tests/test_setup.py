@@ -1,0 +1,334 @@
+"""The shell scripts in their cheap failure modes, without a network.
+
+Each test works on a copy of the scripts in a folder whose name has a space, with a PATH that holds
+only a few tools and interpreters made for the test: shell scripts that answer as a Python would and
+write down what they were asked. One test at the end uses the real Python, venv and pip.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ("bash", "cp", "dirname", "env", "flock", "mkdir", "mv", "rm", "sleep", "uname")
+PINS = "something==1.0\n"
+
+# Arguments in, behaviour out; {version} and {bits} are what it says of itself. FAKE_FAIL names the
+# module that fails, FAKE_SLOW makes pip take its time.
+PYTHON = r"""#!/usr/bin/env bash
+printf '%s\n' "$*" >>"$FAKE_LOG"
+case "$*" in
+    "-E -c "*) printf '%s\n' '{version} {bits}' ;;
+    "-I -c import ensurepip, venv") [ "${{FAKE_FAIL:-}}" != ensurepip ] ;;
+    "-I -m venv --clear "*)
+        rm -rf -- "$5"
+        mkdir -p -- "$5/bin"
+        cp -- "$0" "$5/bin/python"
+        ;;
+    "-I -m pip install "*)
+        echo "noise of pip"
+        if [ -n "${{FAKE_SLOW:-}}" ]; then sleep 1; fi
+        [ "${{FAKE_FAIL:-}}" != pip ]
+        ;;
+    "-m "*)
+        printf '%s\n' "$*"
+        [ "${{FAKE_FAIL:-}}" != "$2" ]
+        ;;
+    "scripts/download_model.py "*) ;;
+    *) exit 99 ;;
+esac
+"""
+
+
+class Clone:
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "a clone"
+        self.bin = folder / "bin"
+        self.log = folder / "log"
+        self.cwd = folder / "elsewhere"
+        for path in (self.root, self.bin, self.cwd):
+            path.mkdir()
+        shutil.copytree(ROOT / "scripts", self.root / "scripts")
+        shutil.copytree(ROOT / ".ci", self.root / ".ci")
+        for name in ("requirements.txt", "requirements-test.txt"):
+            (self.root / name).write_text(PINS)
+        for tool in TOOLS:
+            found = shutil.which(tool)
+            assert found, f"these tests need {tool}"
+            (self.bin / tool).symlink_to(found)
+        self.environment = {
+            "PATH": str(self.bin),
+            "HOME": str(folder),
+            "FAKE_LOG": str(self.log),
+        }
+
+    def add_python(self, name: str, version: str = "3.11.7", bits: int = 64) -> Path:
+        return self.add_program(name, PYTHON.format(version=version, bits=bits))
+
+    def add_program(self, name: str, text: str) -> Path:
+        path = self.bin / name
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+    def command(self, script: str, *arguments: str) -> list[str]:
+        return [str(self.root / script), *arguments]
+
+    def run(
+        self, script: str, *arguments: str, **environment: str | None
+    ) -> subprocess.CompletedProcess[str]:
+        merged = {**self.environment, **environment}
+        return subprocess.run(
+            self.command(script, *arguments),
+            env={name: value for name, value in merged.items() if value is not None},
+            cwd=self.cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def calls(self, of: str) -> list[str]:
+        """The interpreters' calls that contain `of`, since the last time this was asked."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        self.log.unlink(missing_ok=True)
+        return [line for line in lines if of in line]
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    return Clone(tmp_path)
+
+
+def refusal(done: subprocess.CompletedProcess[str]) -> str:
+    """stderr of a run that ended as a refusal should: nothing on stdout, no traceback."""
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+    assert "line " not in done.stderr  # what bash says when a script itself goes wrong
+    return done.stderr
+
+
+def test_first_run_installs_and_starts_and_the_second_only_starts(clone):
+    clone.add_python("python3")
+    first = clone.run("scripts/run", "--port", "7")
+    assert (first.returncode, first.stdout) == (0, "-m app -m tiny.en --port 7\n")
+    assert "noise of pip" in first.stderr
+    (pip,) = clone.calls("pip install")
+    assert pip.endswith(f"-r {clone.root}/requirements.txt")
+    second = clone.run("scripts/run")
+    assert (second.returncode, second.stdout, second.stderr) == (0, "-m app -m tiny.en\n", "")
+    assert clone.calls("pip") == []
+
+
+def test_the_model_of_the_environment_is_not_overruled(clone):
+    clone.add_python("python3")
+    done = clone.run("scripts/run", NODE_WHISPER_MODEL="base")
+    assert done.stdout == "-m app -m base\n"
+
+
+def test_changed_requirements_are_installed_into_the_same_environment(clone):
+    clone.add_python("python3")
+    clone.run("scripts/run")
+    (clone.root / "requirements.txt").write_text("something==2.0\n")
+    clone.calls("")
+    assert clone.run("scripts/run").returncode == 0
+    calls = clone.calls("")
+    assert len([call for call in calls if "pip install" in call]) == 1
+    assert not [call for call in calls if "-m venv" in call]
+
+
+@pytest.mark.parametrize("state", ["pip failed", "killed before the stamp", "interpreter gone"])
+def test_an_incomplete_environment_is_made_anew(clone, state):
+    clone.add_python("python3")
+    if state == "pip failed":
+        done = clone.run("scripts/run", FAKE_FAIL="pip")
+        assert "pip could not install requirements.txt" in refusal(done)
+    else:
+        clone.run("scripts/run")
+        if state == "killed before the stamp":
+            (clone.root / ".venv/installed").rename(clone.root / ".venv/installed.new")
+        else:
+            (clone.root / ".venv/bin/python").unlink()
+    clone.calls("")
+    done = clone.run("scripts/run")
+    assert (done.returncode, done.stdout) == (0, "-m app -m tiny.en\n")
+    assert "anew" in done.stderr
+    assert clone.calls("-m venv --clear")
+
+
+def test_another_python_under_the_environment_is_noticed(clone):
+    clone.add_python("python3", "3.11.7")
+    clone.run("scripts/run")
+    upgraded = clone.add_python("python3", "3.12.1")
+    shutil.copy(upgraded, clone.root / ".venv/bin/python")
+    clone.calls("")
+    assert clone.run("scripts/run").returncode == 0
+    assert clone.calls("-m venv --clear")
+
+
+def test_two_at_once_install_once(clone):
+    clone.add_python("python3")
+    environment = {**clone.environment, "FAKE_SLOW": "1"}
+    both = [
+        subprocess.Popen(
+            clone.command("scripts/run"),
+            env=environment,
+            cwd=clone.cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(2)
+    ]
+    for process in both:
+        output, _ = process.communicate(timeout=60)
+        assert (process.returncode, output) == (0, b"-m app -m tiny.en\n")
+    assert len(clone.calls("pip install")) == 1
+
+
+def test_python_is_the_first_in_range(clone):
+    clone.add_python("python3", "3.9.18")
+    clone.add_program("python3.13", "#!/usr/bin/env bash\nexit 127\n")  # a shim without a Python
+    clone.add_python("python3.12", "3.12.1")
+    clone.add_python("python3.10", "3.10.13")
+    done = clone.run("scripts/run")
+    assert done.returncode == 0
+    assert "with Python 3.12.1" in done.stderr
+
+
+def test_python_can_be_named_and_renamed(clone, tmp_path):
+    clone.add_python("python3", "3.11.7")
+    other = clone.add_python("another", "3.13.0").rename(tmp_path / "my python")
+    assert "with Python 3.11.7" in clone.run("scripts/run").stderr
+    assert "with Python 3.13.0" in clone.run("scripts/run", PYTHON=str(other)).stderr
+    clone.calls("")
+    # Unset again: what is there is good enough.
+    assert clone.run("scripts/run").returncode == 0
+    assert clone.calls("pip") == []
+
+
+@pytest.mark.parametrize("version", ["2.7.18", "3.9.18", "3.14.0"])
+def test_python_out_of_range(clone, version):
+    clone.add_python("python3", version)
+    said = refusal(clone.run("scripts/run"))
+    assert f"python3 is Python {version}" in said
+    assert "3.10" in said
+    assert "PYTHON=" in said
+    assert not (clone.root / ".venv").exists()
+
+
+def test_no_python_at_all(clone):
+    said = refusal(clone.run("scripts/run"))
+    assert "there is none on PATH." in said
+    assert "apt install python3" in said
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("python3", "python3 is Python 3.9.18"), ("/nowhere/python", "does not start as a Python")],
+)
+def test_a_named_python_that_will_not_do(clone, value, expected):
+    clone.add_python("python3", "3.9.18")
+    clone.add_python("python3.12", "3.12.1")
+    said = refusal(clone.run("scripts/run", PYTHON=value))
+    assert f"PYTHON={value} will not do" in said
+    assert expected in said
+
+
+def test_venv_missing(clone):
+    clone.add_python("python3", "3.11.2")
+    said = refusal(clone.run("scripts/run", FAKE_FAIL="ensurepip"))
+    assert "apt install python3-venv" in said
+    assert "python3.11-venv" in said
+    assert not (clone.root / ".venv").exists()
+
+
+@pytest.mark.parametrize("machine", ["armv7l", "armv6l", "i686"])
+def test_32_bit_machine(clone, machine):
+    clone.add_python("python3")
+    clone.add_program("uname", f"#!/usr/bin/env bash\necho {machine}\n")
+    said = refusal(clone.run("scripts/run"))
+    assert machine in said
+    assert "64-bit system" in said
+
+
+def test_32_bit_python_on_a_64_bit_kernel(clone):
+    clone.add_python("python3", bits=32)
+    said = refusal(clone.run("scripts/run"))
+    assert "32-bit Python" in said
+    assert "64-bit system" in said
+
+
+def test_scripts_test_adds_its_requirements_and_keeps_them_for_run(clone):
+    clone.add_python("python3")
+    (clone.root / "requirements-convert.txt").write_text(PINS)
+    done = clone.run("scripts/test", "-k", "some thing")
+    assert (done.returncode, done.stdout) == (0, "-m pytest -k some thing\n")
+    (pip,) = clone.calls("pip install")
+    for name in ("requirements.txt", "requirements-test.txt", "requirements-convert.txt"):
+        assert f"-r {clone.root}/{name}" in pip
+    assert clone.run("scripts/run").returncode == 0
+    assert clone.run("scripts/test").returncode == 0
+    assert clone.calls("pip") == []
+    (clone.root / "requirements.txt").write_text("something==2.0\n")
+    clone.run("scripts/run")
+    (pip,) = clone.calls("pip install")
+    assert "requirements-test.txt" in pip
+
+
+@pytest.mark.parametrize("fails", ["ruff", "mypy"])
+def test_scripts_check_runs_all_and_fails_with_any(clone, fails):
+    clone.add_python("python3")
+    all_three = ["-m ruff check .", "-m ruff format --check .", "-m mypy --strict app"]
+    good = clone.run("scripts/check")
+    assert (good.returncode, good.stdout.splitlines()) == (0, all_three)
+    bad = clone.run("scripts/check", FAKE_FAIL=fails)
+    assert (bad.returncode, bad.stdout.splitlines()) == (1, all_three)
+
+
+@pytest.mark.parametrize(("fails", "code"), [("", 0), ("mypy", 1), ("pytest", 1)])
+def test_ci_ends_with_the_tests_and_fails_with_any(clone, fails, code):
+    clone.add_python("python3")
+    done = clone.run(".ci/run", FAKE_FAIL=fails)
+    assert done.returncode == code
+    assert done.stdout.splitlines()[-1] == "-m pytest"
+
+
+def test_with_the_real_python(clone):
+    """An empty requirements.txt, so that the real pip has nothing to ask the network for."""
+    for name in ("requirements.txt", "requirements-test.txt"):
+        (clone.root / name).write_text("# nothing\n")
+    (clone.root / "app").mkdir()
+    (clone.root / "app/__main__.py").write_text(
+        "import os, sys\nprint(sys.argv[1:], os.getcwd(), sys.prefix)\n"
+    )
+    if sys.version_info >= (3, 11):  # 3.10 has no way to keep the current folder off sys.path
+        (clone.cwd / "app.py").write_text("raise SystemExit('the wrong app')\n")
+    expected = f"['-m', 'tiny.en', '-m', 'x y'] {clone.cwd} {clone.root}/.venv\n"
+    for home in ("", None):
+        done = clone.run("scripts/run", "-m", "x y", PYTHON=sys.executable, HOME=home)
+        assert (done.returncode, done.stdout) == (0, expected), done.stderr
+    began = time.monotonic()
+    done = clone.run("scripts/run", "-m", "x y", HTTPS_PROXY="http://127.0.0.1:9")
+    assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
+    assert time.monotonic() - began < 2
+    assert list(clone.cwd.iterdir()) == [clone.cwd / "app.py"] * (sys.version_info >= (3, 11))
+
+    described = subprocess.run(
+        ["bash", "-c", '. scripts/lib/setup.sh; describe_python "$0"', sys.executable],
+        cwd=clone.root,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    assert described.stdout == f"{version} {struct.calcsize('P') * 8}\n"
