@@ -58,6 +58,162 @@ SETTINGS = frozenset(
         "start_from_zero_embedding",
     }
 )
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable: where its data lies in model.bin, in bytes."""
+
+    shape: tuple[int, ...]
+    type: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A ggml tensor as rows of a variable: the `index`-th of `parts` equal pieces."""
+
+    variable: str
+    index: int
+    parts: int
+
+
+def open_folder(folder: Path) -> Source:
+    """The model in `folder`. Reads only the headers. Raises ConvertError."""
+    path = folder / "model.bin"
+    variables, aliases = _index(path)
+    pieces = {target: piece for name in variables for target, piece in _targets(name)}
+    hp = _hyperparameters(path, variables)
+    _check_types(path, variables)
+    _check_projection(path, variables, aliases, pieces)
+    shapes = {}
+    for name, piece in list(pieces.items()):
+        shape = variables[piece.variable].shape
+        if name.endswith(".key.bias"):
+            # Whisper's key has no bias; CTranslate2 fills its place with zeros.
+            if np.any(_load(path, variables, piece)):
+                raise ConvertError(f"{path}: {name} is not zero, and Whisper has no such bias")
+            del pieces[name]
+            continue
+        shapes[name] = (shape[0] // piece.parts, *shape[1:])
+    order = check_names(hp, shapes, str(path))
+
+    def tensor(name: str) -> np.ndarray:
+        return _load(path, variables, pieces[name])
+
+    return Source(
+        description=f"CTranslate2 folder {folder}",
+        hyperparameters=hp,
+        filters=mel.filters(hp.n_mels),
+        words=words.read(folder, hp.n_vocab),
+        order=order,
+        tensor=tensor,
+    )
+
+
+def _index(path: Path) -> tuple[dict[str, Variable], dict[str, str]]:
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+
+            def number(code: str) -> int:
+                return int(struct.unpack("<" + code, file.read(struct.calcsize(code)))[0])
+
+            def string() -> str:
+                length = number("H")
+                return file.read(length).rstrip(b"\0").decode("utf-8")
+
+            version = number("I")
+            if version not in VERSIONS:
+                raise ConvertError(
+                    f"{path} is not a CTranslate2 model of a known version (found {version}, "
+                    f"known {VERSIONS})"
+                )
+            spec = string()
+            if spec != SPEC:
+                raise ConvertError(f"{path} holds a {spec}, not Whisper ({SPEC})")
+            number("I")  # the spec's revision: all known ones are laid out alike
+            return _walk(path, size, number, string, file.tell, file.seek)
+    except (OSError, struct.error, UnicodeDecodeError) as error:
+        raise ConvertError(f"{path} cannot be read as a CTranslate2 model ({error})") from error
+
+
+def _walk(
+    path: Path,
+    size: int,
+    number: Callable[[str], int],
+    string: Callable[[], str],
+    tell: Callable[[], int],
+    seek: Callable[[int], int],
+) -> tuple[dict[str, Variable], dict[str, str]]:
+    variables = {}
+    for _ in range(number("I")):
+        name = string()
+        shape = tuple(number("I") for _ in range(number("B")))
+        kind = number("B")
+        count = number("I")
+        items = int(np.prod(shape, dtype=np.int64))
+        if kind not in ITEM_BYTES or count != items * ITEM_BYTES[kind]:
+            raise ConvertError(f"{path}: variable {name} is damaged or of an unknown type {kind}")
+        variables[name] = Variable(shape, kind, tell(), count)
+        if tell() + count > size:
+            raise ConvertError(f"{path} is truncated: it ends in the middle of {name}")
+        seek(tell() + count)
+    aliases = {}
+    for _ in range(number("I")):
+        name = string()
+        aliases[name] = string()
+    return variables, aliases
+
+
+def _targets(name: str) -> list[tuple[str, Piece]]:
+    """The ggml tensors a variable holds; none for a setting. Names we do not know are kept
+    as they are, so that the check against Whisper's tensors reports them."""
+    side, _, rest = name.partition("/")
+    stem, _, ending = rest.rpartition("/")
+    if not stem and rest in SETTINGS:
+        return []
+    final = "ln" if side == "decoder" else "ln_post"
+    singles = {
+        "embeddings/weight": "token_embedding.weight",
+        "position_encodings/encodings": "positional_embedding",
+        "layer_norm/gamma": f"{final}.weight",
+        "layer_norm/beta": f"{final}.bias",
+        "conv1/weight": "conv1.weight",
+        "conv1/bias": "conv1.bias",
+        "conv2/weight": "conv2.weight",
+        "conv2/bias": "conv2.bias",
+    }
+    if rest in singles:
+        return [(f"{side}.{singles[rest]}", Piece(name, 0, 1))]
+    layer, _, inside = stem.partition("/")
+    if layer.startswith("layer_") and inside in PAIRS and ending in ENDINGS:
+        parts = PAIRS[inside]
+        block = f"{side}.blocks.{layer.removeprefix('layer_')}"
+        return [
+            (f"{block}.{part}.{ENDINGS[ending]}", Piece(name, index, len(parts)))
+            for index, part in enumerate(parts)
+        ]
+    if name == "decoder/projection/weight":
+        return []  # judged by _check_projection
+    return [(name, Piece(name, 0, 1))]
+
+
+def _hyperparameters(path: Path, variables: dict[str, Variable]) -> Hyperparameters:
+    try:
+        embedding = variables["decoder/embeddings/weight"].shape
+        audio = variables["encoder/position_encodings/encodings"].shape
+        text = variables["decoder/position_encodings/encodings"].shape
+        n_mels = variables["encoder/conv1/weight"].shape[1]
+        heads = [
+            int(_load(path, variables, Piece(f"{side}/num_heads", 0, 1)))
+            for side in ("encoder", "decoder")
+        ]
+    except (KeyError, IndexError) as error:
+        raise ConvertError(f"{path} is not a whole Whisper model: {error} is missing") from error
+    layers = {
+        side: len({n.split("/")[1] for n in variables if n.startswith(f"{side}/layer_")})
         - (f"{side}/layer_norm/gamma" in variables)
         for side in ("encoder", "decoder")
     }
