@@ -510,6 +510,7 @@ def _remember(path: Path, stamp: list[Any]) -> None:
             store.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=store.parent, prefix=".verified-")
             with os.fdopen(handle, "w", encoding="utf-8") as file:
+                os.fchmod(handle, 0o644)  # root fetches, the service's user reads
                 json.dump({**_load(store), key: stamp}, file, indent=1)
             os.replace(temporary, store)
         except OSError:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # for app.catalog; scripts/ itself is there already
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # for app.catalog and convert
 
 # Loads the file in a process of its own: a model the engine chokes on may crash it.
 # argv: the file. Exit status 3: the engine is not installed here.
