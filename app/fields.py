@@ -1,0 +1,60 @@
+"""The JSON form of what the node says: one place, so that a reply and its stdout line agree.
+
+Pure functions from messages to plain dictionaries. Optional fields that do not apply are left out
+rather than sent as null, except `id`, which is null where the request's was never parsed. Runs on
+whichever thread calls it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.messages import Accepted, Failure, Reply, Segment, Transcript, Word
+
+
+def reply_fields(request_id: str | None, reply: Reply) -> dict[str, Any]:
+    """The JSON object of one reply: `id`, `status`, then the fields of that status."""
+    if isinstance(reply, Transcript):
+        return {"id": request_id, "status": "ok", **_transcript_fields(reply)}
+    if isinstance(reply, Failure):
+        return {"id": request_id, "status": "error", "error": _failure_fields(reply)}
+    if isinstance(reply, Segment):
+        return {"id": request_id, "status": "segment", "segment": _segment_fields(reply)}
+    assert isinstance(reply, Accepted)
+    return {"id": request_id, "status": "accepted"}
+
+
+def _transcript_fields(transcript: Transcript) -> dict[str, Any]:
+    return {
+        "text": transcript.text,
+        "language": transcript.language,
+        "segments": [_segment_fields(segment) for segment in transcript.segments],
+        "audio_seconds": round(transcript.audio_seconds, 3),
+        "queue_seconds": round(transcript.queue_seconds, 4),
+        "processing_seconds": round(transcript.processing_seconds, 4),
+        "model": transcript.model,
+        "truncated": transcript.truncated,
+    }
+
+
+def _failure_fields(failure: Failure) -> dict[str, Any]:
+    fields: dict[str, Any] = {"code": failure.code, "message": failure.message}
+    if failure.retry_after_seconds is not None:
+        fields["retry_after_seconds"] = round(failure.retry_after_seconds, 1)
+    return fields
+
+
+def _segment_fields(segment: Segment) -> dict[str, Any]:
+    fields = _timed_fields(segment)
+    if segment.words is not None:
+        fields["words"] = [_timed_fields(word) for word in segment.words]
+    return fields
+
+
+def _timed_fields(timed: Segment | Word) -> dict[str, Any]:
+    return {
+        "start": round(timed.start, 2),
+        "end": round(timed.end, 2),
+        "text": timed.text,
+        "confidence": round(timed.confidence, 3),
+    }

@@ -1,0 +1,180 @@
+"""What the rooms of the node say to one another.
+
+Frozen dataclasses without behaviour. They cross threads (loop to worker and back), so nothing in
+them may be changed after it was made, and none of them holds a socket, a lock or a file. Times are
+seconds, sizes are bytes, rates are Hz.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ReplyMode = Literal["transcript", "segments", "accepted", "none"]
+Task = Literal["transcribe", "translate"]
+SampleEncoding = Literal["s16", "s24", "s32", "f32", "u8"]
+
+# The codes of `Failure`. They are part of the protocol (docs/protocol.md lists when each is sent):
+# add, never rename.
+BAD_HEADER = "bad_header"
+MISSING_FIELD = "missing_field"
+BAD_FIELD = "bad_field"
+TOO_LARGE = "too_large"
+INCOMPLETE = "incomplete"
+UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+BAD_AUDIO = "bad_audio"
+AUDIO_TOO_LONG = "audio_too_long"
+BUSY = "busy"
+TIMEOUT = "timeout"
+CANCELLED = "cancelled"
+NO_SPACE = "no_space"
+SHUTTING_DOWN = "shutting_down"
+INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a request has no transcript: a stable code, a sentence, and when to try again."""
+
+    code: str
+    message: str
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RawFormat:
+    """How to read a body of raw samples (`audio/pcm`, `audio/l16`), which cannot say so itself."""
+
+    encoding: SampleEncoding
+    sample_rate: int
+    channels: int
+    byteorder: Literal["little", "big"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One message's header, validated.
+
+    `content_length` is in bytes. `language` is a lower-case code without region (`en`), `auto`, or
+    None for the node's default; `raw` is None where the bytes themselves say what they are.
+    """
+
+    id: str
+    content_length: int
+    raw: RawFormat | None = None
+    language: str | None = None
+    task: Task = "transcribe"
+    prompt: str = ""
+    word_timestamps: bool = False
+    reply: ReplyMode = "transcript"
+    keep_alive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of a segment; `start` and `end` are seconds from the beginning of the audio."""
+
+    start: float
+    end: float
+    text: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of speech with its text; final once made. `confidence` is 0 to 1."""
+
+    start: float
+    end: float
+    text: str
+    confidence: float
+    words: tuple[Word, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """A request's outcome when all went well. `model` is the full name (`tiny.en-q8_0`)."""
+
+    text: str
+    language: str
+    segments: tuple[Segment, ...]
+    audio_seconds: float
+    queue_seconds: float
+    processing_seconds: float
+    model: str
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The whole body is in and queued; sent where `reply: accepted` asked for it."""
+
+
+Outcome = Transcript | Failure
+Reply = Transcript | Failure | Accepted | Segment
+
+
+# What a protocol makes of a peer's bytes. `app/protocols/base.py` says in which order they come.
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A header was read; the protocol waits for `accept()` or `reject()` before it goes on."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A header was read whose body's length is known but which cannot be served."""
+
+    id: str | None
+    failure: Failure
+    reply: ReplyMode
+    keep_alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The next bytes of the accepted body."""
+
+    data: bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The accepted body is complete."""
+
+
+Event = Begin | Refused | Body | End
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where and when a request arrived: for stdout and for fairness, never for the log's text."""
+
+    peer: str
+    received_at: float
+    """Seconds since the epoch (UTC), when the header was complete."""
+
+
+# Between loop and worker.
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A window of job `job` is final and gave this segment."""
+
+    job: int
+    segment: Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Job `job` has its outcome; nothing more will be said of it."""
+
+    job: int
+    outcome: Outcome
+
+
+Completion = Progress | Finished

@@ -1,0 +1,60 @@
+"""What a protocol is to the rest of the node.
+
+A protocol object belongs to one connection and lives on the loop thread. It is fed what the socket
+gave, and asked for events until it has none; it never sees a socket, a clock, a thread or a log.
+
+The order of events in one message is `Begin`, any number of `Body`, `End`. After a `Begin` no
+further event comes until the server has said `accept()` or `reject()`: so a body that nobody has
+made room for is not even looked at, and the server can let the sender wait simply by not answering
+yet and not reading on. `Refused` stands for a message whose header already rules it out; it needs
+no answer, its body is discarded by the protocol. Bodies pass through and are never collected here.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol as Interface
+
+from app.messages import Event, Failure, Reply
+
+
+class ProtocolError(Exception):
+    """The peer's bytes make no sense from here on, so nothing after them can be read.
+
+    The one exception a protocol raises. `failure` is what to tell the peer before closing; the
+    message it belonged to has no id, for it was never parsed.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(f"{failure.code}: {failure.message}")
+        self.failure = failure
+
+
+class Protocol(Interface):
+    """One connection's parser and encoder."""
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes as they came from the socket; any split of the stream is the same stream."""
+
+    def next_event(self) -> Event | None:
+        """The next event, or None until there are more bytes or an answer to `Begin`.
+
+        Raises `ProtocolError` where the position in the stream is lost; after that the object
+        yields nothing more.
+        """
+
+    def accept(self) -> None:
+        """The answer to `Begin`: pass the body on."""
+
+    def reject(self) -> None:
+        """The answer to `Begin`: discard the body. Telling the peer why is the server's part."""
+
+    @property
+    def idle(self) -> bool:
+        """True between two messages, where an end of the stream loses nothing."""
+
+    @property
+    def reading_body(self) -> bool:
+        """True within a body (accepted or being discarded): which deadline applies."""
+
+    def encode(self, request_id: str | None, reply: Reply) -> bytes:
+        """One reply as it goes on the wire."""

@@ -1,0 +1,160 @@
+"""The native framing of port 56789: a length, a JSON header, a body.
+
+    2 bytes   unsigned, network byte order: the length of the header in bytes
+    header    UTF-8 JSON object: byteorder, content-length, content-type, content-encoding, ...
+    body      content-length bytes
+
+Replies have the same shape. `FramedProtocol` is the state machine; what may stand in a header is
+`app/protocols/header.py`'s business, and docs/protocol.md has both for readers. Errors that still
+let us find the end of the message become `Refused` events; the others raise `ProtocolError`,
+because nothing behind them can be trusted. Loop thread only.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import NoReturn
+
+from app.fields import reply_fields
+from app.messages import BAD_HEADER, Begin, Body, End, Event, Failure, Refused, Reply
+from app.protocols.base import ProtocolError
+from app.protocols.header import parse_header
+
+_LENGTH = struct.Struct("!H")
+
+
+class _State(Enum):
+    LENGTH = auto()
+    HEADER = auto()
+    DECISION = auto()
+    BODY = auto()
+    DISCARD = auto()
+    DONE = auto()
+
+
+class FramedProtocol:
+    """The native framing as a `Protocol`: see `app/protocols/base.py` for the contract.
+
+    `max_body` is the largest `content-length` taken, in bytes; `new_id` makes the id of a request
+    that brought none.
+    """
+
+    def __init__(self, max_body: int, new_id: Callable[[], str]) -> None:
+        self._max_body = max_body
+        self._new_id = new_id
+        self._state = _State.LENGTH
+        self._input = memoryview(b"")
+        # Length and header gather here, so that a header sent byte by byte costs its size once.
+        self._gathered = bytearray()
+        self._wanted = _LENGTH.size
+        self._body_left = 0
+        self._keep_alive = False
+
+    def feed(self, data: bytes) -> None:
+        if self._state is _State.DONE:
+            return
+        # Something is left over only while a decision is pending, and then nobody feeds much.
+        left_over = bytes(self._input)
+        self._input = memoryview(left_over + data if left_over else data)
+
+    def next_event(self) -> Event | None:
+        while True:
+            if self._state in (_State.LENGTH, _State.HEADER):
+                if not self._gather():
+                    return None
+                if self._state is _State.LENGTH:
+                    self._expect_header()
+                else:
+                    return self._finish_header()
+            elif self._state is _State.BODY:
+                if self._body_left == 0:
+                    self._next_message()
+                    return End()
+                return Body(data) if (data := self._take(self._body_left)) else None
+            elif self._state is _State.DISCARD:
+                if self._body_left and not self._take(self._body_left):
+                    return None
+                if self._body_left == 0:
+                    self._next_message()
+            else:
+                return None
+
+    def accept(self) -> None:
+        self._decide(_State.BODY)
+
+    def reject(self) -> None:
+        self._decide(_State.DISCARD)
+
+    @property
+    def idle(self) -> bool:
+        return self._state is _State.DONE or (self._state is _State.LENGTH and not self._gathered)
+
+    @property
+    def reading_body(self) -> bool:
+        return self._state in (_State.BODY, _State.DISCARD)
+
+    def encode(self, request_id: str | None, reply: Reply) -> bytes:
+        body = json.dumps(reply_fields(request_id, reply), ensure_ascii=False).encode()
+        header = json.dumps(
+            {
+                "byteorder": sys.byteorder,
+                "content-type": "application/json",
+                "content-encoding": "utf-8",
+                "content-length": len(body),
+            }
+        ).encode()
+        return _LENGTH.pack(len(header)) + header + body
+
+    def _gather(self) -> bool:
+        missing = self._wanted - len(self._gathered)
+        self._gathered += self._input[:missing]
+        self._input = self._input[missing:]
+        return len(self._gathered) == self._wanted
+
+    def _take(self, most: int) -> memoryview:
+        data, self._input = self._input[:most], self._input[most:]
+        self._body_left -= len(data)
+        return data
+
+    def _expect_header(self) -> None:
+        (self._wanted,) = _LENGTH.unpack(self._gathered)
+        self._gathered.clear()
+        self._state = _State.HEADER
+        if self._wanted == 0:
+            self._lose(Failure(BAD_HEADER, "the header's length is 0; send a JSON object"))
+
+    def _finish_header(self) -> Event:
+        try:
+            parsed = parse_header(bytes(self._gathered), self._max_body, self._new_id)
+        except ProtocolError as error:
+            self._lose(error.failure)
+        self._gathered.clear()
+        self._body_left = parsed.content_length
+        self._keep_alive = parsed.keep_alive
+        if parsed.request is not None:
+            self._state = _State.DECISION
+            return Begin(parsed.request)
+        assert parsed.failure is not None
+        self._state = _State.DISCARD if parsed.keep_alive else _State.DONE
+        return Refused(parsed.id, parsed.failure, parsed.reply, parsed.keep_alive)
+
+    def _decide(self, state: _State) -> None:
+        if self._state is not _State.DECISION:
+            raise RuntimeError("accept() and reject() answer a Begin")
+        refused_for_good = state is _State.DISCARD and not self._keep_alive
+        self._state = _State.DONE if refused_for_good else state
+
+    def _next_message(self) -> None:
+        self._state = _State.LENGTH if self._keep_alive else _State.DONE
+        self._wanted = _LENGTH.size
+        if self._state is _State.DONE:
+            self._input = memoryview(b"")
+
+    def _lose(self, failure: Failure) -> NoReturn:
+        self._state = _State.DONE
+        self._input = memoryview(b"")
+        raise ProtocolError(failure) from None

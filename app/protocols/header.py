@@ -1,0 +1,238 @@
+"""What may stand in a message's JSON header, and what each fault is called.
+
+One rule per field, each in a function of its own; `parse_header` puts them together. Pure: bytes
+in, a `ParsedHeader` out, `ProtocolError` where the end of the message cannot be known. The limits
+here are also what other protocols apply to the same fields. Loop thread.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn, cast, get_args
+
+from app.messages import (
+    BAD_FIELD,
+    BAD_HEADER,
+    MISSING_FIELD,
+    TOO_LARGE,
+    Failure,
+    RawFormat,
+    ReplyMode,
+    Request,
+    SampleEncoding,
+    Task,
+)
+from app.protocols.base import ProtocolError
+
+MAX_PROMPT_CHARACTERS = 2000
+"""Whisper reads at most the last 223 tokens of a prompt (half its 448-token text context, less
+one); 2,000 characters are more than that in every language it knows."""
+
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 384_000
+"""Hz. Below, no speech is left; above, no microphone records."""
+
+MAX_CHANNELS = 64
+
+RAW_TYPES = frozenset({"audio/pcm", "audio/l16"})
+
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_LANGUAGE = re.compile(r"(auto|[a-z]{2,3})(?:[-_][A-Za-z0-9_-]{1,32})?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedHeader:
+    """A header whose message can at least be skipped: a `request`, or else a `failure`."""
+
+    content_length: int
+    id: str | None
+    reply: ReplyMode
+    keep_alive: bool
+    request: Request | None = None
+    failure: Failure | None = None
+
+
+class _FieldError(Exception):
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.failure = Failure(code, message)
+
+
+def parse_header(data: bytes, max_body: int, new_id: Callable[[], str]) -> ParsedHeader:
+    """Read and check one header.
+
+    Raises `ProtocolError` where the body's length is not known or not affordable: not JSON, not
+    UTF-8, not an object, a key twice, `content-length` missing, not an integer, negative or over
+    `max_body` (bytes). Every other fault comes back as `failure`.
+    """
+    fields = _load_object(data)
+    length = _content_length(fields, max_body)
+    # These three decide how an error is told, so they are read first and each by itself: one bad
+    # field does not keep the others from being honoured.
+    reply = _or_default(lambda: _reply(fields), "transcript")
+    keep_alive = _or_default(lambda: _keep_alive(fields), False)
+    request_id = _or_default(lambda: _request_id(fields, new_id), None)
+    try:
+        request = _request(fields, length, new_id if request_id is None else lambda: request_id)
+    except _FieldError as error:
+        return ParsedHeader(length, request_id, reply, keep_alive, failure=error.failure)
+    return ParsedHeader(length, request.id, reply, keep_alive, request=request)
+
+
+def _load_object(data: bytes) -> dict[str, Any]:
+    def reject_constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} is not JSON")
+
+    def reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) != len(pairs):
+            raise ValueError("a key occurs twice")
+        return fields
+
+    try:
+        fields = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=reject_duplicates,
+            parse_constant=reject_constant,
+        )
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        message = f"the header is not a UTF-8 JSON object: {reason[:200]}"
+        raise ProtocolError(Failure(BAD_HEADER, message)) from None
+    if not isinstance(fields, dict):
+        raise ProtocolError(Failure(BAD_HEADER, "the header is JSON but not an object"))
+    return fields
+
+
+def _content_length(fields: dict[str, Any], max_body: int) -> int:
+    if "content-length" not in fields:
+        message = "content-length is missing, so the end of the message cannot be found"
+        raise ProtocolError(Failure(MISSING_FIELD, message))
+    length = fields["content-length"]
+    if type(length) is not int or length < 0:
+        message = "content-length must be a whole number of bytes, 0 or more"
+        raise ProtocolError(Failure(BAD_HEADER, message))
+    if length > max_body:
+        message = f"content-length is over this node's limit of {max_body} bytes"
+        raise ProtocolError(Failure(TOO_LARGE, message))
+    return length
+
+
+def _or_default(read: Callable[[], Any], default: Any) -> Any:
+    try:
+        return read()
+    except _FieldError:
+        return default
+
+
+def _request(fields: dict[str, Any], length: int, new_id: Callable[[], str]) -> Request:
+    byteorder = cast(Literal["little", "big"], _choice(fields, "byteorder", ("little", "big")))
+    content_type = _string(fields, "content-type").partition(";")[0].strip().lower()
+    encoding = _string(fields, "content-encoding")
+    raw = _raw_format(fields, encoding, byteorder) if content_type in RAW_TYPES else None
+    return Request(
+        id=_request_id(fields, new_id),
+        content_length=length,
+        raw=raw,
+        language=_language(fields),
+        task=cast(Task, _choice(fields, "task", get_args(Task), "transcribe")),
+        prompt=_prompt(fields),
+        word_timestamps=_boolean(fields, "word-timestamps"),
+        reply=_reply(fields),
+        keep_alive=_keep_alive(fields),
+    )
+
+
+def _request_id(fields: dict[str, Any], new_id: Callable[[], str]) -> str:
+    if "id" not in fields:
+        return new_id()
+    value = fields["id"]
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise _FieldError(BAD_FIELD, "id must be 1 to 128 characters of A-Z a-z 0-9 . _ : -")
+    return value
+
+
+def _reply(fields: dict[str, Any]) -> ReplyMode:
+    return cast(ReplyMode, _choice(fields, "reply", get_args(ReplyMode), "transcript"))
+
+
+def _keep_alive(fields: dict[str, Any]) -> bool:
+    return _choice(fields, "connection", ("close", "keep-alive"), "close") == "keep-alive"
+
+
+def _language(fields: dict[str, Any]) -> str | None:
+    if "language" not in fields:
+        return None
+    value = fields["language"]
+    match = _LANGUAGE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise _FieldError(BAD_FIELD, "language must be a code such as en or en-GB, or auto")
+    return match[1].lower()
+
+
+def _prompt(fields: dict[str, Any]) -> str:
+    if "prompt" not in fields:
+        return ""
+    prompt = _string(fields, "prompt")
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        limit = MAX_PROMPT_CHARACTERS
+        raise _FieldError(BAD_FIELD, f"prompt is {len(prompt)} characters long, limit {limit}")
+    # The engine takes a C string: a NUL would end it, half a surrogate pair cannot be encoded.
+    if "\0" in prompt or any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise _FieldError(BAD_FIELD, "prompt holds a character that is not text")
+    return prompt
+
+
+def _raw_format(
+    fields: dict[str, Any], encoding: str, byteorder: Literal["little", "big"]
+) -> RawFormat:
+    encodings = get_args(SampleEncoding)
+    if encoding not in encodings:
+        wanted = ", ".join(encodings)
+        raise _FieldError(BAD_FIELD, f"content-encoding of raw audio must be one of {wanted}")
+    return RawFormat(
+        encoding=cast(SampleEncoding, encoding),
+        sample_rate=_integer(fields, "sample-rate", MIN_SAMPLE_RATE, MAX_SAMPLE_RATE),
+        channels=_integer(fields, "channels", 1, MAX_CHANNELS),
+        byteorder=byteorder,
+    )
+
+
+def _present(fields: dict[str, Any], name: str) -> Any:
+    if name not in fields:
+        raise _FieldError(MISSING_FIELD, f"{name} is missing")
+    return fields[name]
+
+
+def _string(fields: dict[str, Any], name: str) -> str:
+    value = _present(fields, name)
+    if not isinstance(value, str):
+        raise _FieldError(BAD_FIELD, f"{name} must be a string")
+    return value
+
+
+def _boolean(fields: dict[str, Any], name: str) -> bool:
+    value = fields.get(name, False)
+    if not isinstance(value, bool):
+        raise _FieldError(BAD_FIELD, f"{name} must be true or false")
+    return value
+
+
+def _integer(fields: dict[str, Any], name: str, least: int, most: int) -> int:
+    value = _present(fields, name)
+    if type(value) is not int or not least <= value <= most:
+        raise _FieldError(BAD_FIELD, f"{name} must be a whole number from {least} to {most}")
+    return value
+
+
+def _choice(
+    fields: dict[str, Any], name: str, choices: tuple[str, ...], default: str | None = None
+) -> str:
+    if default is not None and name not in fields:
+        return default
+    value = _present(fields, name)
+    if value not in choices:
+        raise _FieldError(BAD_FIELD, f"{name} must be one of {', '.join(choices)}")
+    return cast(str, value)
