@@ -1,0 +1,188 @@
+"""From a body to mono float32 at 16 kHz, a block at a time.
+
+`AudioStream` opens a descriptor with libsndfile, or as raw samples where the request said so, and
+gives blocks of at most about a second: mixed to mono, cleaned of NaN and infinities, resampled by
+soxr's stream resampler. Nothing is ever held whole, and what a file's header claims is checked
+before anything of that size is made. Everything that can be wrong with audio ends in one
+`AudioError`. Worker thread; the stream borrows the descriptor and does not close it.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from app.containers import READABLE, inspect
+from app.messages import (
+    AUDIO_TOO_LONG,
+    BAD_AUDIO,
+    UNSUPPORTED_MEDIA_TYPE,
+    Failure,
+    RawFormat,
+)
+
+Samples = npt.NDArray[np.float32]
+
+SAMPLE_RATE = 16_000
+"""Hz; what Whisper and the voice activity detector were trained on."""
+
+MIN_RATE, MAX_RATE, MAX_CHANNELS = 1_000, 384_000, 64
+_BLOCK_VALUES = 262_144
+"""Frames times channels in one block: 1 MiB of float32."""
+
+_SUBTYPES = {"s16": "PCM_16", "s24": "PCM_24", "s32": "PCM_32", "f32": "FLOAT", "u8": "PCM_U8"}
+_SAMPLE_BYTES = {"s16": 2, "s24": 3, "s32": 4, "f32": 4, "u8": 1}
+
+_NOT_OPENED_ENCODING = 4
+"""libsndfile's SF_ERR_UNSUPPORTED_ENCODING (sndfile.h): a container it knows with a codec it does
+not."""
+
+_UNKNOWN_FRAMES = 1 << 60
+"""libsndfile gives a huge frame count for a stream whose length is not known."""
+
+
+class AudioError(Exception):
+    """The audio cannot be used; `failure` says why, in the protocol's terms."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.failure = Failure(code, message)
+
+
+class AudioStream:
+    """One body as blocks of samples.
+
+    `descriptor` holds `size` bytes; `raw` describes them where they are bare samples;
+    `max_seconds` is the most that is decoded. Raises `AudioError` if it cannot be opened.
+    """
+
+    def __init__(
+        self, descriptor: int, size: int, raw: RawFormat | None, max_seconds: float
+    ) -> None:
+        if size == 0:
+            raise AudioError(BAD_AUDIO, "the body is empty")
+        self.truncated = False
+        """True once it is known that the file broke off."""
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        if raw is not None:
+            self._file = _open_raw(descriptor, raw)
+            self.truncated = size % (_SAMPLE_BYTES[raw.encoding] * raw.channels) != 0
+        else:
+            container = inspect(descriptor, size)
+            if container is None or not container.readable:
+                found = "not recognised" if container is None else f"recognised as {container.name}"
+                kinds = ", ".join(sorted(READABLE))
+                message = f"the audio was {found}; this node reads {kinds} and raw samples"
+                raise AudioError(UNSUPPORTED_MEDIA_TYPE, message)
+            self.truncated = container.truncated
+            self._file = _open(descriptor, container.name)
+        rate, channels = self._file.samplerate, self._file.channels
+        if not MIN_RATE <= rate <= MAX_RATE or not 1 <= channels <= MAX_CHANNELS:
+            message = (
+                f"{rate} Hz with {channels} channels is outside what is decoded: "
+                f"{MIN_RATE} to {MAX_RATE} Hz, 1 to {MAX_CHANNELS} channels"
+            )
+            raise AudioError(BAD_AUDIO, message)
+        self._rate = rate
+        self._max_frames = int(max_seconds * rate)
+        self._max_seconds = max_seconds
+        declared = self._file.frames
+        self._declared = declared if 0 < declared < _UNKNOWN_FRAMES else None
+        if self._declared is not None and self._declared > self._max_frames:
+            raise self._too_long()
+        self._frames = 0
+        self._ended = False
+        self._broken = False
+        block = max(1, min(rate, _BLOCK_VALUES // channels))
+        self._buffer = np.empty((block, channels), dtype=np.float32)
+        self._resampler = (
+            None
+            if rate == SAMPLE_RATE
+            else soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of audio decoded so far."""
+        return float(self._frames / self._rate)
+
+    @property
+    def declared_seconds(self) -> float | None:
+        """What the header promises, in seconds, where it says anything believable."""
+        return None if self._declared is None else self._declared / self._rate
+
+    def read(self) -> Samples | None:
+        """The next block: float32, shape [n], n >= 0, at 16 kHz, within -1 to 1; None at the end.
+
+        Raises `AudioError` where nothing could be decoded at all, or more than the limit was.
+        """
+        if self._ended:
+            return None
+        block = self._buffer[:0] if self._broken else self._decode()
+        self._frames += len(block)
+        if self._frames > self._max_frames:
+            raise self._too_long()
+        if len(block) == 0:
+            self._end()
+        mono: Samples = block[:, 0].copy() if block.shape[1] == 1 else block.mean(axis=1)
+        np.nan_to_num(mono, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        np.clip(mono, -1.0, 1.0, out=mono)
+        if self._resampler is None:
+            return mono
+        resampled: Samples = self._resampler.resample_chunk(mono, last=self._ended)
+        return resampled
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _decode(self) -> Samples:
+        # After an error soundfile does not say how many frames it had written before it, so they
+        # are counted: what is still NaN in every channel was not touched.
+        self._buffer.fill(np.nan)
+        try:
+            block: Samples = self._file.read(out=self._buffer)
+        except soundfile.LibsndfileError:
+            # A FLAC that breaks off in the middle of a frame: keep what came before it.
+            self._broken = self.truncated = True
+            untouched = np.isnan(self._buffer).all(axis=1)
+            return self._buffer[: int(untouched.argmax())]
+        return block
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._frames == 0:
+            raise AudioError(BAD_AUDIO, "the file holds no audio that can be decoded")
+        # An MP3's frame count is an estimate from its bit rate and says nothing.
+        if self._declared is not None and self._file.format != "MP3":
+            self.truncated = self.truncated or self._frames < self._declared
+
+    def _too_long(self) -> AudioError:
+        limit = self._max_seconds
+        return AudioError(AUDIO_TOO_LONG, f"the audio is longer than the limit of {limit:g} s")
+
+
+def _open(descriptor: int, name: str) -> soundfile.SoundFile:
+    try:
+        return soundfile.SoundFile(descriptor, closefd=False)
+    except soundfile.LibsndfileError as error:
+        if error.code == _NOT_OPENED_ENCODING:
+            message = f"the {name} file holds a codec this node does not read"
+            raise AudioError(UNSUPPORTED_MEDIA_TYPE, message) from None
+        reason = error.error_string.strip().rstrip(".")
+        raise AudioError(BAD_AUDIO, f"the {name} file cannot be read: {reason}") from None
+
+
+def _open_raw(descriptor: int, raw: RawFormat) -> soundfile.SoundFile:
+    return soundfile.SoundFile(
+        descriptor,
+        closefd=False,
+        format="RAW",
+        subtype=_SUBTYPES[raw.encoding],
+        samplerate=raw.sample_rate,
+        channels=raw.channels,
+        endian="BIG" if raw.byteorder == "big" else "LITTLE",
+    )

@@ -1,0 +1,191 @@
+"""What kind of file a body is, by its bytes, and whether all of it arrived.
+
+The label a client sends cannot be trusted, and libsndfile guesses: it takes some raw samples for
+an MP3, and reads a WAV whose length field was never filled in (streamed by ffmpeg or arecord) as
+silence. So the bytes are recognised here first, from a short list, and such a WAV gets its length
+written in, in our own copy. Works on a descriptor, reads a few kilobytes, allocates nothing that a
+file can choose the size of. Worker thread.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+
+_HEAD_BYTES = 4096
+_MAX_CHUNKS = 1000
+_UNKNOWN_LENGTHS = frozenset({0, 0xFFFFFFFF})
+"""What a WAV writer leaves in the length field when it cannot seek back: ffmpeg all ones, older
+arecord and some firmware zero."""
+
+READABLE = frozenset({"WAV", "FLAC", "Ogg", "MP3", "AIFF", "AU", "CAF", "W64"})
+
+_W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
+_W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
+
+# Bit rates in kbit/s and sample rates in Hz by MPEG version and layer: ISO/IEC 11172-3 2.4.2.3 and
+# ISO/IEC 13818-3 2.4.2.3. Version 1 is keyed 3, version 2 keyed 2, version 2.5 keyed 0.
+_V1_L1 = (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448)
+_V1_L2 = (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
+_V1_L3 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_V2_L1 = (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256)
+_V2_L23 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+_SAMPLE_RATES = {
+    3: (44100, 48000, 32000),
+    2: (22050, 24000, 16000),
+    0: (11025, 12000, 8000),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A recognised file. `readable` says whether the node decodes it."""
+
+    name: str
+    readable: bool
+    truncated: bool = False
+    """True where the file itself says that more should have come."""
+
+
+def inspect(descriptor: int, size: int) -> Container | None:
+    """Recognise the file of `size` bytes behind `descriptor`, and mend a streamed WAV in place.
+
+    None where nothing is recognised. Leaves the file position where it was. Raises `OSError`.
+    """
+    head = os.pread(descriptor, _HEAD_BYTES, 0)
+    name = recognise(head)
+    if name is None:
+        return None
+    if name not in READABLE:
+        return Container(name, readable=False)
+    return Container(name, True, _is_truncated(name, head, descriptor, size))
+
+
+def recognise(head: bytes) -> str | None:
+    """The container's name by the first bytes of a file, READABLE or not; None if unknown."""
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE":
+        return "WAV"
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return "AIFF"
+    if head[:16] == _W64_RIFF:
+        return "W64"
+    for magic, name in (
+        (b"fLaC", "FLAC"),
+        (b"OggS", "Ogg"),
+        (b".snd", "AU"),
+        (b"caff", "CAF"),
+        (b"\x1aE\xdf\xa3", "webm/Matroska"),
+        (b"#!AMR", "AMR"),
+        (b"0&\xb2u", "WMA"),
+        (b"MThd", "MIDI"),
+    ):
+        if head.startswith(magic):
+            return name
+    if head[4:8] in (b"ftyp", b"moov", b"mdat"):
+        return "mp4/m4a"
+    if head[:3] == b"ID3" or _starts_with_mpeg_frames(head):
+        return "MP3"
+    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
+        return "AAC"
+    return None
+
+
+def _starts_with_mpeg_frames(head: bytes) -> bool:
+    """Two frame headers in the right distance: one alone is found in any second raw recording."""
+    length = _mpeg_frame_length(head[:4])
+    return length is not None and _mpeg_frame_length(head[length : length + 4]) is not None
+
+
+def _mpeg_frame_length(header: bytes) -> int | None:
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
+        return None
+    version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
+    rate_index, frequency_index = header[2] >> 4, header[2] >> 2 & 3
+    if version == 1 or layer == 4 or rate_index in (0, 15) or frequency_index == 3:
+        return None
+    if version == 3:
+        kilobits = (_V1_L1, _V1_L2, _V1_L3)[layer - 1][rate_index]
+    else:
+        kilobits = (_V2_L1, _V2_L23, _V2_L23)[layer - 1][rate_index]
+    frequency = _SAMPLE_RATES[version][frequency_index]
+    padding = header[2] >> 1 & 1
+    if layer == 1:
+        return (12000 * kilobits // frequency + padding) * 4
+    samples = 576 if layer == 3 and version != 3 else 1152
+    return samples // 8 * 1000 * kilobits // frequency + padding
+
+
+def _is_truncated(name: str, head: bytes, descriptor: int, size: int) -> bool:
+    if name == "WAV":
+        return _mend_wav(head[:4], descriptor, size)
+    if name == "AIFF":
+        return len(head) >= 8 and struct.unpack(">I", head[4:8])[0] + 8 > size
+    if name == "AU":
+        if len(head) < 12:
+            return True
+        offset, length = struct.unpack(">II", head[4:12])
+        return bool(length != 0xFFFFFFFF and offset + length > size)
+    if name == "W64":
+        return _w64_is_truncated(descriptor, size)
+    if name == "CAF":
+        return _caf_is_truncated(descriptor, size)
+    if name == "Ogg":
+        return not _ogg_has_last_page(descriptor, size)
+    # FLAC: the decoder knows better. MP3 has no length to compare with.
+    return False
+
+
+def _mend_wav(magic: bytes, descriptor: int, size: int) -> bool:
+    """Find the data chunk; write its true length in where it was left open."""
+    length_format = ">I" if magic == b"RIFX" else "<I"
+    position = 12
+    for _ in range(_MAX_CHUNKS):
+        chunk = os.pread(descriptor, 8, position)
+        if len(chunk) < 8:
+            return True
+        (length,) = struct.unpack(length_format, chunk[4:])
+        if chunk[:4] == b"data":
+            there = size - position - 8
+            if magic != b"RF64" and length in _UNKNOWN_LENGTHS and there:
+                os.pwrite(descriptor, struct.pack(length_format, there), position + 4)
+                os.pwrite(descriptor, struct.pack(length_format, size - 8), 4)
+                return False
+            # An RF64's real length stands in its ds64 chunk; all ones here only points to it.
+            return magic != b"RF64" and length > there
+        position += 8 + length + length % 2
+    return False
+
+
+def _w64_is_truncated(descriptor: int, size: int) -> bool:
+    position = 40
+    for _ in range(_MAX_CHUNKS):
+        chunk = os.pread(descriptor, 24, position)
+        if len(chunk) < 24:
+            return True
+        (length,) = struct.unpack("<Q", chunk[16:])
+        if chunk[:16] == _W64_DATA:
+            return bool(position + length > size)
+        position += max(24, (length + 7) & ~7)
+    return False
+
+
+def _caf_is_truncated(descriptor: int, size: int) -> bool:
+    position = 8
+    for _ in range(_MAX_CHUNKS):
+        chunk = os.pread(descriptor, 12, position)
+        if len(chunk) < 12:
+            return True
+        (length,) = struct.unpack(">q", chunk[4:])
+        if chunk[:4] == b"data":
+            return bool(length >= 0 and position + 12 + length > size)
+        position += 12 + max(0, length)
+    return False
+
+
+def _ogg_has_last_page(descriptor: int, size: int) -> bool:
+    """Whether the last page carries the end-of-stream flag (RFC 3533, section 6, header type)."""
+    # A page is at most 65,307 bytes, so the last one begins within that distance of the end.
+    tail = os.pread(descriptor, 65_307, max(0, size - 65_307))
+    page = tail.rfind(b"OggS")
+    return page >= 0 and len(tail) > page + 5 and bool(tail[page + 5] & 4)
