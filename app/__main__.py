@@ -1,0 +1,147 @@
+"""Builds the parts and runs them: the only place that knows them all.
+
+Main thread: settings, model, engine, then the loop. The worker and stdout have threads of their
+own, started here and joined here. Exit codes: 0 after a drain, 1 where the node cannot start, 2 for
+wrong settings, 128 + n when signal n came twice.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import uuid
+from typing import NoReturn
+
+import structlog
+
+from app import __version__, catalog, config, cpus, logs
+from app.job import Limits
+from app.protocols.framed import FramedProtocol
+from app.server import Server
+from app.sinks import StdoutSink, json_line, text_line
+from app.spool import Spool
+from app.transcriber import EngineError, ModelInfo
+from app.vad import SileroDetector
+from app.worker import Worker
+
+_log = structlog.get_logger("main")
+
+_JOIN_SECONDS = 3.0
+"""For the engine to come back from the encoder pass it is in, which cannot be interrupted."""
+
+
+def main() -> int:
+    settings = config.read(sys.argv[1:], os.environ)
+    logs.configure(settings.log_verbose, settings.log_format == "json")
+    _raise_descriptor_limit()
+    try:
+        model = _obtain(settings)
+    except catalog.CatalogError as error:
+        return _fail(str(error))
+    # Imported here because loading whisper.cpp takes a while: not for --help or a wrong flag.
+    from app.engine import Engine, system_info
+
+    threads = settings.threads or cpus.available_cpus()
+    try:
+        engine = Engine(model.path, model.name, threads)
+    except (EngineError, OSError) as error:
+        return _fail(str(error))
+    language = settings.language or ("auto" if engine.info.multilingual else "en")
+    if wrong := _wrong_language(language, settings.language, engine.info):
+        engine.close()
+        return _fail(wrong, code=2)
+    _log.debug("engine", system=system_info(), threads=threads)
+
+    terminal = sys.stdout.isatty() if settings.output == "auto" else settings.output == "text"
+    sink = StdoutSink(sys.stdout, text_line if terminal else json_line, _terminate_self)
+    server = Server(
+        new_protocol=lambda: FramedProtocol(settings.max_message_bytes, lambda: uuid.uuid4().hex),
+        model=engine.info,
+        spool=Spool(settings.spool_dir),
+        sink=sink,
+        queue_size=settings.queue_size,
+        max_connections=settings.max_connections,
+        drain_seconds=settings.drain_seconds,
+        abort=engine.abort,
+    )
+    limits = Limits(
+        max_seconds=settings.max_audio_seconds,
+        vad_threshold=settings.vad_threshold,
+        language=language,
+        prompt=settings.prompt,
+        model=engine.info.name,
+    )
+    worker = Worker(engine, SileroDetector, limits, server.loop.wake)
+    server.attach(worker)
+    try:
+        port = server.listen(settings.host, settings.port)
+    except OSError as error:
+        engine.close()
+        where = f"{settings.host} port {settings.port}"
+        return _fail(f"cannot listen on {where}: {error.strerror}; is another node running?")
+    server.loop.handle_signals(signal.SIGTERM, signal.SIGINT)
+    worker.start()
+    sink.start()
+    _log.info(
+        "listening",
+        host=settings.host,
+        port=port,
+        model=engine.info.name,
+        threads=threads,
+        version=__version__,
+    )
+    server.run()
+
+    if server.killed_by is not None:
+        _exit_at_once(128 + server.killed_by)
+    worker.stop()
+    ended = worker.join(_JOIN_SECONDS)
+    sink.close(_JOIN_SECONDS)
+    if not ended:
+        # The engine is deep in a pass; tearing the interpreter down around it would crash.
+        _exit_at_once(0)
+    engine.close()
+    return 0
+
+
+def _obtain(settings: config.Settings) -> catalog.ModelFile:
+    directories = [config.MODELS_DIR]
+    if settings.models_dir is not None:
+        directories.append(settings.models_dir)
+    return catalog.obtain(settings.model, directories, offline=settings.offline)
+
+
+def _wrong_language(language: str, asked: str | None, model: ModelInfo) -> str | None:
+    if asked == "auto" and not model.multilingual:
+        return f"--language auto: {model.name} knows English only"
+    if language != "auto" and language not in model.languages:
+        return f"--language {language}: {model.name} does not know it"
+    return None
+
+
+def _raise_descriptor_limit() -> None:
+    """A connection is a descriptor and so is a body: take what the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _terminate_self() -> None:
+    """Nobody reads stdout any more: as if asked to stop."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _fail(message: str, code: int = 1) -> int:
+    print(f"node-whisper: {message}", file=sys.stderr)
+    return code
+
+
+def _exit_at_once(code: int) -> NoReturn:
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

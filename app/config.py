@@ -1,0 +1,258 @@
+"""The settings: one frozen object, and the table of flags and variables it is read from.
+
+Every flag has a variable of the same name (`--queue-size`, `NODE_WHISPER_QUEUE_SIZE`); a flag beats
+its variable. Every default carries its reason in its help or beside it. A value that makes no sense
+is one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from app import __version__
+
+PREFIX = "NODE_WHISPER_"
+
+MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
+"""The catalogue's own directory, always searched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a user can choose. Seconds, bytes; None where the node chooses by itself."""
+
+    model: str
+    log_verbose: bool
+    host: str
+    port: int
+    threads: int | None
+    language: str | None
+    prompt: str
+    vad_threshold: float
+    queue_size: int
+    max_connections: int
+    max_audio_seconds: float
+    max_message_bytes: int
+    models_dir: Path | None
+    spool_dir: Path
+    offline: bool
+    output: str
+    log_format: str
+    drain_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    names: tuple[str, ...]
+    default: Any
+    parse: Callable[[str], Any]
+    help: str
+    metavar: str = ""
+
+    @property
+    def field(self) -> str:
+        return self.names[-1].lstrip("-").replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        return PREFIX + self.field.upper()
+
+
+def _number(
+    kind: Callable[[str], Any], least: float, most: float | None = None
+) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        # Written so that NaN fails it as well.
+        if not value >= least or (most is not None and not value <= most):
+            limits = f"at least {least:g}" if most is None else f"from {least:g} to {most:g}"
+            raise argparse.ArgumentTypeError(f"{text} is out of range: {limits}")
+        return value
+
+    return parse
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _flag(text: str) -> bool:
+    values = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of 1, true, yes, 0, false, no")
+    return values[text.lower()]
+
+
+def _language(text: str) -> str:
+    code = text.lower().replace("_", "-").partition("-")[0]
+    if code != "auto" and not (code.isascii() and code.isalpha() and 2 <= len(code) <= 3):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a language code such as en, or auto")
+    return code
+
+
+def _prompt(text: str) -> str:
+    if len(text) > 2000:
+        raise argparse.ArgumentTypeError(f"it has {len(text)} characters; at most 2000 are read")
+    return text
+
+
+def _directory(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a directory")
+    return path
+
+
+def _model(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; name a model or a file")
+    return text
+
+
+_MANY = 1_000_000
+
+_OPTIONS = (
+    _Option(("-m", "--model"), "tiny.en", _model, "a Whisper model by name, or a ggml file"),
+    _Option(("-lv", "--log-verbose"), False, _flag, "log at debug level"),
+    _Option(
+        ("--host",),
+        "127.0.0.1",
+        str,
+        "address to listen on; 0.0.0.0 opens the node to the network, which is for you to decide",
+    ),
+    _Option(("--port",), 56789, _number(int, 0, 65535), "TCP port; 0 picks a free one"),
+    _Option(
+        ("--threads",),
+        None,
+        _number(int, 1, 512),
+        "engine threads (default: the processors this process may use)",
+        "N",
+    ),
+    _Option(
+        ("--language",),
+        None,
+        _language,
+        "language of requests that name none (default: auto for multilingual models, else en)",
+        "CODE",
+    ),
+    _Option(("--prompt",), "", _prompt, "words to expect, for requests that bring no prompt"),
+    _Option(
+        ("--vad-threshold",),
+        0.5,
+        _number(float, 0, 1),
+        "probability that counts as speech; 0 takes everything for speech",
+        "P",
+    ),
+    _Option(
+        ("--queue-size",),
+        64,
+        _number(int, 1, _MANY),
+        "requests admitted and unfinished; further ones wait unread",
+        "N",
+    ),
+    _Option(
+        ("--max-connections",),
+        1000,
+        _number(int, 1, _MANY),
+        "open connections; further ones are told busy",
+        "N",
+    ),
+    _Option(
+        ("--max-audio-seconds",),
+        4 * 3600.0,
+        _number(float, 1, 7 * 86400),
+        "longest recording taken",
+        "S",
+    ),
+    _Option(
+        ("--max-message-bytes",),
+        512 * 1024 * 1024,
+        _number(int, 1, 1 << 40),
+        "largest body taken; 512 MiB are four hours of 16 kHz 16-bit samples",
+        "N",
+    ),
+    _Option(("--models-dir",), None, _directory, "a further directory of models", "DIR"),
+    _Option(
+        ("--spool-dir",),
+        Path("/var/tmp"),
+        _directory,
+        "where bodies over 4 MiB wait; a disk, not RAM",
+        "DIR",
+    ),
+    _Option(("--offline",), False, _flag, "never touch the network"),
+    _Option(
+        ("--output",),
+        "auto",
+        _choice("auto", "text", "json"),
+        "stdout as text or JSON lines; auto is text on a terminal",
+        "KIND",
+    ),
+    _Option(("--log-format",), "console", _choice("console", "json"), "the log on stderr", "KIND"),
+    _Option(
+        ("--drain-seconds",),
+        8.0,
+        _number(float, 0, 3600),
+        "how long to finish after SIGTERM; Docker kills after 10",
+        "S",
+    ),
+)
+
+
+def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Settings from the command line and the environment. Exits with 2 where a value is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m app",
+        description="A transcription worker node: audio in over TCP, text out.",
+        epilog=f"Each option can also be set as {PREFIX}..., for example {PREFIX}QUEUE_SIZE.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"node-whisper {__version__}")
+    for option in _OPTIONS:
+        _add(parser, option)
+    values = {option.field: option.default for option in _OPTIONS}
+    values.update(_from_environment(parser, environment))
+    values.update(vars(parser.parse_args(arguments)))
+    return Settings(**{field.name: values[field.name] for field in fields(Settings)})
+
+
+def _add(parser: argparse.ArgumentParser, option: _Option) -> None:
+    # Defaults are kept out of argparse, so that what was not given can be told from what was.
+    shown = "" if option.default in (None, "", False) else f" (default: {option.default})"
+    text = (option.help + shown).replace("%", "%%")
+    if option.parse is _flag:
+        parser.add_argument(
+            *option.names, action="store_true", default=argparse.SUPPRESS, help=text
+        )
+    else:
+        parser.add_argument(
+            *option.names,
+            type=option.parse,
+            default=argparse.SUPPRESS,
+            metavar=option.metavar or option.field.upper(),
+            help=text,
+        )
+
+
+def _from_environment(
+    parser: argparse.ArgumentParser, environment: Mapping[str, str]
+) -> dict[str, Any]:
+    values = {}
+    for option in _OPTIONS:
+        if option.variable in environment:
+            try:
+                values[option.field] = option.parse(environment[option.variable])
+            except argparse.ArgumentTypeError as error:
+                parser.error(f"{option.variable}: {error}")
+    return values

@@ -1,0 +1,176 @@
+"""One request on its way through the worker: its body opened, cut and transcribed turn by turn.
+
+A `Job` is what the loop hands over. A `Task` is the worker's side of it: `turn()` does one piece of
+work, at most one window for the engine and a minute of audio without speech, and says what came of
+it. Nothing here knows of threads or of other jobs. Worker thread.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from app.audio import SAMPLE_RATE, AudioStream
+from app.hypothesis import Hypothesis, compression, join
+from app.messages import Request, Segment, Transcript, Word
+from app.spool import Body
+from app.transcriber import DecodeOptions, Transcriber
+from app.vad import Detector
+from app.windows import Window, Windower
+
+_TURN_SECONDS = 60.0
+"""Audio without speech that one turn may go through: about as long to decode as a window takes."""
+
+_BYTES_PER_SECOND = 16_000
+"""To guess a length before the file is open: half of 16 kHz 16-bit PCM, about FLAC."""
+
+_RESUME_SECONDS = 1.0
+"""A hypothesis that ends this much before its window does may have left speech behind."""
+
+_PROMPT_CHARACTERS = 600
+"""Of the text before, about 150 of the 223 tokens a prompt may have; measured in
+docs/benchmarks.md."""
+
+_CARRY_MIN_LOGPROB = -0.7
+_CARRY_MAX_COMPRESSION = 2.0
+"""A window's text goes into the next one's prompt only if it is surer and less repetitive than what
+is merely let through: a loop that is carried on stays a loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A complete request, from the loop to the worker. The worker closes `body`."""
+
+    number: int
+    connection: int
+    request: Request
+    body: Body
+    queued_at: float
+    """`time.monotonic()` when the body was complete."""
+
+    @property
+    def guessed_seconds(self) -> float:
+        """About how much audio this is, before it has been opened."""
+        raw = self.request.raw
+        if raw is None:
+            return self.body.size / _BYTES_PER_SECOND
+        width = {"s16": 2, "s24": 3, "s32": 4, "f32": 4, "u8": 1}[raw.encoding]
+        return self.body.size / (width * raw.channels * raw.sample_rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a task may do: `max_seconds` of audio; `vad_threshold` as `Windower` takes it."""
+
+    max_seconds: float
+    vad_threshold: float
+    language: str
+    prompt: str
+    model: str
+
+
+class Task:
+    """The work on one job. Raises what audio and engine raise."""
+
+    def __init__(self, job: Job, engine: Transcriber, detector: Detector, limits: Limits) -> None:
+        self.job = job
+        self._engine = engine
+        self._limits = limits
+        self._started_at = time.monotonic()
+        self._spent = 0.0
+        request = job.request
+        self._stream = AudioStream(
+            job.body.fileno(), job.body.size, request.raw, limits.max_seconds
+        )
+        self._windower = Windower(detector, limits.vad_threshold)
+        self._ended = False
+        self._language = request.language or limits.language
+        self._carried = ""
+        self.segments: list[Segment] = []
+
+    @property
+    def seconds_left(self) -> float:
+        """About how much audio is still to come."""
+        length = self._stream.declared_seconds or self.job.guessed_seconds
+        return max(0.0, length - self._stream.seconds)
+
+    def turn(self) -> tuple[list[Segment], bool]:
+        """Do one piece of work: the segments it gave, and whether the job is done."""
+        started = time.monotonic()
+        window = self._next_window()
+        segments = self._transcribe(window) if window is not None else []
+        self.segments += segments
+        self._spent += time.monotonic() - started
+        return segments, self._windower.exhausted
+
+    def transcript(self) -> Transcript:
+        """The whole, after the last turn."""
+        language = self._language
+        return Transcript(
+            text=join(self.segments),
+            language="en" if language == "auto" and not self.segments else language,
+            segments=tuple(self.segments),
+            audio_seconds=self._stream.seconds,
+            queue_seconds=self._started_at - self.job.queued_at,
+            processing_seconds=self._spent,
+            model=self._limits.model,
+            truncated=self._stream.truncated,
+        )
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def _next_window(self) -> Window | None:
+        until = self._stream.seconds + _TURN_SECONDS
+        while (window := self._windower.next()) is None and self._stream.seconds < until:
+            if self._ended:
+                return None
+            block = self._stream.read()
+            if block is None:
+                self._ended = True
+                self._windower.end()
+            else:
+                self._windower.push(block)
+        return window
+
+    def _transcribe(self, window: Window) -> list[Segment]:
+        request = self.job.request
+        options = DecodeOptions(
+            language=self._language,
+            translate=request.task == "translate",
+            prompt=self._prompt(),
+            words=request.word_timestamps,
+        )
+        hypothesis = self._engine.transcribe(window.samples, options)
+        # A recording has one language: what the first window was heard as holds for the rest.
+        self._language = hypothesis.language
+        self._carried = _worth_carrying(hypothesis)
+        self._take_back(window, hypothesis)
+        return [_shifted(segment, window.start) for segment in hypothesis.segments]
+
+    def _prompt(self) -> str:
+        given = self.job.request.prompt or self._limits.prompt
+        return f"{given} {self._carried[-_PROMPT_CHARACTERS:]}".strip()
+
+    def _take_back(self, window: Window, hypothesis: Hypothesis) -> None:
+        """Whisper sometimes stops in the middle of a window: let the rest be searched again."""
+        length = len(window.samples) / SAMPLE_RATE
+        if hypothesis.segments and _RESUME_SECONDS <= hypothesis.end <= length - _RESUME_SECONDS:
+            self._windower.resume(hypothesis.end)
+
+
+def _worth_carrying(hypothesis: Hypothesis) -> str:
+    text = hypothesis.text
+    sure = hypothesis.logprob >= _CARRY_MIN_LOGPROB
+    return text if text and sure and compression(text) <= _CARRY_MAX_COMPRESSION else ""
+
+
+def _shifted(segment: Segment, seconds: float) -> Segment:
+    """The segment's times from the beginning of the audio instead of the window's."""
+
+    def shift(word: Word) -> Word:
+        return replace(word, start=word.start + seconds, end=word.end + seconds)
+
+    words = None if segment.words is None else tuple(shift(word) for word in segment.words)
+    start, end = segment.start + seconds, segment.end + seconds
+    return replace(segment, start=start, end=end, words=words)

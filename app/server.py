@@ -1,0 +1,427 @@
+"""Listeners, admission, the routing of outcomes, and shutdown: where everything meets.
+
+The server owns every connection and knows of every request which place in which connection's order
+its reply has. It admits a body when its header is read, if there is room for one more request, and
+otherwise lets the sender wait unread, in order of arrival; nobody is sent away for being early. A
+complete body becomes a `Job` for the worker; what the worker makes of it comes back as completions,
+which are routed to the reply and to stdout. Loop thread only; it never blocks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from app.connection import Connection, Deadlines, Slot
+from app.job import Job
+from app.loop import READ, Loop
+from app.messages import (
+    BAD_FIELD,
+    BUSY,
+    INCOMPLETE,
+    NO_SPACE,
+    SHUTTING_DOWN,
+    Accepted,
+    Begin,
+    Body,
+    End,
+    Event,
+    Failure,
+    Finished,
+    Origin,
+    Outcome,
+    Refused,
+    Request,
+)
+from app.protocols.base import Protocol
+from app.sinks import StdoutSink
+from app.spool import Body as SpooledBody
+from app.spool import Spool
+from app.transcriber import ModelInfo
+from app.worker import Worker
+
+_log = structlog.get_logger("server")
+
+_ACCEPTS_PER_TURN = 64
+_ACCEPT_PAUSE_SECONDS = 0.5
+"""Out of descriptors: the listener would be ready again at once, for ever."""
+
+_OVERFLOW = 64
+"""Connections over the limit that are told `busy` at one time; further ones are just closed."""
+
+_MAX_STDOUT_BACKLOG = 1_000
+"""Lines nobody has read yet; beyond, no further audio is admitted."""
+
+_LAST_WORDS_SECONDS = 2.0
+"""After the drain: for the engine to notice, and for the last replies to leave."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A request that was admitted, until its outcome is known."""
+
+    request: Request
+    origin: Origin
+    connection: Connection
+    slot: Slot
+    body: SpooledBody | None = None
+    """While it is being received; afterwards it is the worker's."""
+
+    @property
+    def cancellable(self) -> bool:
+        return self.request.reply in ("transcript", "segments")
+
+
+class Server:
+    """Serves until told to drain.
+
+    `queue_size` is how many requests may be admitted and unfinished, `abort` stops the engine's
+    decode in progress.
+    """
+
+    def __init__(
+        self,
+        *,
+        new_protocol: Callable[[], Protocol],
+        model: ModelInfo,
+        spool: Spool,
+        sink: StdoutSink,
+        queue_size: int,
+        max_connections: int,
+        drain_seconds: float,
+        abort: Callable[[], None],
+        deadlines: Deadlines | None = None,
+    ) -> None:
+        self._new_protocol = new_protocol
+        self._model = model
+        self._spool = spool
+        self._sink = sink
+        self._queue_size = queue_size
+        self._max_connections = max_connections
+        self._drain_seconds = drain_seconds
+        self._abort = abort
+        self._deadlines = deadlines or Deadlines()
+        self._numbers = itertools.count(1)
+        self._listeners: list[socket.socket] = []
+        self._connections: dict[int, Connection] = {}
+        self._uploads: dict[int, _Entry] = {}
+        """By connection: the request whose body is being received."""
+        self._jobs: dict[int, _Entry] = {}
+        """By job: the requests the worker has."""
+        self._waiting: deque[tuple[Connection, Request, Origin]] = deque()
+        self._draining = False
+        self._stopping = False
+        self.loop = Loop(self._on_wake, self._on_signal)
+        self.killed_by: int | None = None
+        """The signal that ended the node at once, if one did."""
+
+    def attach(self, worker: Worker) -> None:
+        """The worker, which needs `loop.wake` to be made."""
+        self._worker = worker
+
+    def listen(self, host: str, port: int) -> int:
+        """Listen on `host` and `port` (0 picks a free one); the port. Raises `OSError`."""
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setblocking(False)
+            listener.bind(address)
+            listener.listen(1024)
+        except OSError:
+            listener.close()
+            raise
+        self._listeners.append(listener)
+        self.loop.watch(listener, READ, lambda _mask: self._accept(listener))
+        return int(listener.getsockname()[1])
+
+    def run(self) -> None:
+        """Serve until drained or killed."""
+        self.loop.run()
+        for listener in self._listeners:
+            listener.close()
+        self.loop.close()
+
+    def drain(self) -> None:
+        """Take no further request; stop when those admitted are done, or the time is up."""
+        if self._draining:
+            return
+        self._draining = True
+        _log.info("draining", unfinished=self._unfinished, seconds=self._drain_seconds)
+        for listener in self._listeners:
+            self.loop.watch(listener, 0, lambda _mask: None)
+            listener.close()
+        while self._waiting:
+            connection, request, origin = self._waiting.popleft()
+            self._refuse(connection, request, origin, _shutting_down())
+            connection.pump()
+        for connection in list(self._connections.values()):
+            if connection.idle:
+                connection.finish()
+        self.loop.call_at(time.monotonic() + self._drain_seconds, self._give_up)
+        self._stop_if_drained()
+
+    # The listener.
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                _log.warning("cannot accept", error=str(error))
+                self.loop.watch(listener, 0, lambda _mask: None)
+                resume = time.monotonic() + _ACCEPT_PAUSE_SECONDS
+                self.loop.call_at(resume, lambda: self._resume(listener))
+                return
+            over = len(self._connections) - self._max_connections
+            if over >= _OVERFLOW:
+                sock.close()
+                continue
+            self._greet(sock, address, full=over >= 0)
+
+    def _resume(self, listener: socket.socket) -> None:
+        if not self._draining:
+            self.loop.watch(listener, READ, lambda _mask: self._accept(listener))
+
+    def _greet(self, sock: socket.socket, address: tuple[str, int], full: bool) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        host, port = address[:2]
+        peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        number = next(self._numbers)
+        connection = Connection(
+            number, sock, peer, self._new_protocol(), self.loop, self, self._deadlines
+        )
+        self._connections[number] = connection
+        if full:
+            message = f"{self._max_connections} connections are open, which is the limit"
+            slot = connection.expect(None, silent=False)
+            connection.answer(slot, Failure(BUSY, message, retry_after_seconds=1.0), final=True)
+            connection.finish()
+
+    # What connections say.
+
+    def on_event(self, connection: Connection, event: Event) -> None:
+        if isinstance(event, Body):
+            self._receive(connection, event)
+        elif isinstance(event, End):
+            self._complete(connection)
+        elif isinstance(event, Begin):
+            self._consider(connection, event.request)
+        else:
+            self._note_refused(connection, event)
+
+    def on_lost(self, connection: Connection, failure: Failure) -> None:
+        self._drop_upload(connection)
+        self._report(None, self._origin(connection), failure)
+
+    def on_end(self, connection: Connection, reset: bool) -> None:
+        self._waiting = deque(entry for entry in self._waiting if entry[0] is not connection)
+        if entry := self._drop_upload(connection):
+            failure = Failure(INCOMPLETE, "the connection ended within the body")
+            connection.answer(entry.slot, failure, final=True)
+            self._report(entry.request.id, entry.origin, failure)
+        elif not connection.protocol.idle and not connection.protocol.reading_body:
+            failure = Failure(INCOMPLETE, "the connection ended within the header")
+            connection.answer(connection.expect(None, silent=False), failure, final=True)
+            self._report(None, self._origin(connection), failure)
+        if reset:
+            for number, entry in self._jobs.items():
+                if entry.connection is connection and entry.cancellable:
+                    self._worker.cancel(number)
+
+    def on_closed(self, connection: Connection) -> None:
+        del self._connections[connection.number]
+        self._drop_upload(connection)
+        self._stop_if_drained()
+
+    # Admission.
+
+    @property
+    def _unfinished(self) -> int:
+        return len(self._uploads) + len(self._jobs)
+
+    @property
+    def _has_room(self) -> bool:
+        return self._unfinished < self._queue_size and self._sink.backlog < _MAX_STDOUT_BACKLOG
+
+    def _consider(self, connection: Connection, request: Request) -> None:
+        origin = self._origin(connection)
+        failure = _shutting_down() if self._draining else unservable(request, self._model)
+        if failure is not None:
+            self._refuse(connection, request, origin, failure)
+        elif self._has_room and not self._waiting:
+            self._admit(connection, request, origin)
+        else:
+            connection.deciding = True
+            self._waiting.append((connection, request, origin))
+
+    def _admit_waiting(self) -> None:
+        while self._waiting and self._has_room and not self._draining:
+            connection, request, origin = self._waiting.popleft()
+            if not connection.closed:
+                self._admit(connection, request, origin)
+                connection.pump()
+
+    def _admit(self, connection: Connection, request: Request, origin: Origin) -> None:
+        try:
+            body = self._spool.create(request.content_length)
+        except OSError as error:
+            self._refuse(connection, request, origin, _no_space(error))
+            return
+        slot = connection.expect(request.id, request.reply == "none")
+        entry = _Entry(request, origin, connection, slot, body)
+        self._uploads[connection.number] = entry
+        connection.decide(accept=True)
+
+    def _refuse(
+        self, connection: Connection, request: Request, origin: Origin, failure: Failure
+    ) -> None:
+        connection.decide(accept=False)
+        slot = connection.expect(request.id, request.reply == "none")
+        self._fail(_Entry(request, origin, connection, slot), failure)
+
+    def _note_refused(self, connection: Connection, event: Refused) -> None:
+        slot = connection.expect(event.id, event.reply == "none")
+        connection.answer(slot, event.failure, final=True)
+        self._report(event.id, self._origin(connection), event.failure)
+        if not event.keep_alive:
+            connection.finish()
+
+    # Bodies.
+
+    def _receive(self, connection: Connection, event: Body) -> None:
+        entry = self._uploads.get(connection.number)
+        if entry is None or entry.body is None:
+            return
+        try:
+            entry.body.write(event.data)
+        except OSError as error:
+            # The rest of the body still has to be read past; it finds no entry and is dropped.
+            self._drop_upload(connection)
+            self._fail(entry, _no_space(error))
+
+    def _complete(self, connection: Connection) -> None:
+        entry = self._uploads.pop(connection.number, None)
+        if entry is None or entry.body is None:
+            return
+        number = next(self._numbers)
+        self._jobs[number] = entry
+        body, entry.body = entry.body, None
+        self._worker.submit(Job(number, connection.number, entry.request, body, time.monotonic()))
+        if entry.request.reply in ("accepted", "none"):
+            # A silent slot says nothing; either way the connection owes no more.
+            connection.answer(entry.slot, Accepted(), final=True)
+        if not entry.request.keep_alive:
+            connection.finish()
+
+    def _drop_upload(self, connection: Connection) -> _Entry | None:
+        entry = self._uploads.pop(connection.number, None)
+        if entry is not None and entry.body is not None:
+            entry.body.close()
+            entry.body = None
+        self.loop.defer(self._admit_waiting)
+        return entry
+
+    # Outcomes.
+
+    def _on_wake(self) -> None:
+        for completion in self._worker.take_completions():
+            entry = self._jobs[completion.job]
+            if isinstance(completion, Finished):
+                del self._jobs[completion.job]
+                self._settle(entry, completion.outcome)
+            else:
+                entry.connection.answer(entry.slot, completion.segment, final=False)
+        self._admit_waiting()
+        self._stop_if_drained()
+
+    def _settle(self, entry: _Entry, outcome: Outcome) -> None:
+        if not entry.slot.done:
+            entry.connection.answer(entry.slot, outcome, final=True)
+        self._report(entry.request.id, entry.origin, outcome)
+
+    def _fail(self, entry: _Entry, failure: Failure) -> None:
+        """A request that never became a job."""
+        self._settle(entry, failure)
+        if not entry.request.keep_alive:
+            entry.connection.finish()
+
+    def _report(self, request_id: str | None, origin: Origin, outcome: Outcome) -> None:
+        if isinstance(outcome, Failure):
+            _log.info("failed", id=request_id, peer=origin.peer, code=outcome.code)
+        else:
+            _log.info(
+                "transcribed",
+                id=request_id,
+                peer=origin.peer,
+                audio_seconds=round(outcome.audio_seconds, 2),
+                queue_seconds=round(outcome.queue_seconds, 3),
+                processing_seconds=round(outcome.processing_seconds, 3),
+            )
+        self._sink.put(request_id, origin, outcome)
+
+    def _origin(self, connection: Connection) -> Origin:
+        return Origin(connection.peer, time.time())
+
+    # The end.
+
+    def _on_signal(self, number: int) -> None:
+        if self._draining:
+            self.killed_by = number
+            self.loop.stop()
+        else:
+            self.drain()
+
+    def _give_up(self) -> None:
+        """The drain's time is up: what is not done now fails."""
+        _log.warning("not everything was done in time", unfinished=self._unfinished)
+        for number in list(self._uploads):
+            entry = self._uploads[number]
+            self._drop_upload(entry.connection)
+            self._fail(entry, _shutting_down())
+            entry.connection.finish()
+        self._abort()
+        self._worker.stop()
+        self.loop.call_at(time.monotonic() + _LAST_WORDS_SECONDS, self.loop.stop)
+
+    def _stop_if_drained(self) -> None:
+        if not self._draining or self._unfinished:
+            return
+        if not self._stopping:
+            self._stopping = True
+            for connection in list(self._connections.values()):
+                connection.finish()
+            self.loop.call_at(time.monotonic() + _LAST_WORDS_SECONDS, self.loop.stop)
+        if not self._connections:
+            self.loop.stop()
+
+
+def unservable(request: Request, model: ModelInfo) -> Failure | None:
+    """Why the loaded model cannot serve this request, if it cannot."""
+    if request.language == "auto" and not model.multilingual:
+        return Failure(BAD_FIELD, f"language: {model.name} knows English only, so not auto")
+    if request.language not in (None, "auto") and request.language not in model.languages:
+        return Failure(BAD_FIELD, f"language: {model.name} does not know {request.language}")
+    if request.task == "translate" and not model.multilingual:
+        return Failure(BAD_FIELD, f"task: {model.name} knows English only and cannot translate")
+    return None
+
+
+def _shutting_down() -> Failure:
+    return Failure(SHUTTING_DOWN, "the node is shutting down", retry_after_seconds=5.0)
+
+
+def _no_space(error: OSError) -> Failure:
+    message = f"there is no room for the audio: {error.strerror}"
+    return Failure(NO_SPACE, message, retry_after_seconds=60.0)

@@ -1,0 +1,182 @@
+"""The thread that turns the crank: next job, one window, engine, completion.
+
+The loop thread calls `submit`, `cancel`, `take_completions` and `stop`; everything else happens on
+the worker's own thread, which alone touches the engine, the scheduler and the bodies it was given.
+What passes between the two lies in lists under one lock, swapped out whole. A completion is
+announced by calling `wake`, outside the lock. The thread sleeps on a condition when it has nothing
+to do, and cannot be killed by a job: whatever goes wrong becomes that job's Failure.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from app.audio import AudioError
+from app.job import Job, Limits, Task
+from app.messages import (
+    CANCELLED,
+    INTERNAL,
+    SHUTTING_DOWN,
+    Completion,
+    Failure,
+    Finished,
+    Outcome,
+    Progress,
+)
+from app.scheduler import Scheduler
+from app.transcriber import EngineAborted, EngineError, Transcriber
+from app.vad import Detector
+
+_log = structlog.get_logger("worker")
+
+
+@dataclass(slots=True)
+class _Mailbox:
+    """What lies between the two threads; touched under the worker's lock only."""
+
+    jobs: list[Job]
+    cancelled: set[int]
+    completions: list[Completion]
+    stopping: bool = False
+
+
+class Worker:
+    """Runs jobs on one thread with one engine.
+
+    `new_detector` makes a voice activity detector for a job; `wake` is called, on the worker's
+    thread, whenever there are completions to take.
+    """
+
+    def __init__(
+        self,
+        engine: Transcriber,
+        new_detector: Callable[[], Detector],
+        limits: Limits,
+        wake: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._new_detector = new_detector
+        self._limits = limits
+        self._wake = wake
+        self._mail = _Mailbox([], set(), [])
+        self._condition = threading.Condition()
+        self._jobs: dict[int, Job] = {}
+        self._tasks: dict[int, Task] = {}
+        self._spare_detectors: list[Detector] = []
+        self._borrowed: dict[int, Detector] = {}
+        self._scheduler = Scheduler()
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def submit(self, job: Job) -> None:
+        """Hand over a job. Its outcome will be among the completions."""
+        with self._condition:
+            self._mail.jobs.append(job)
+            self._condition.notify()
+
+    def cancel(self, number: int) -> None:
+        """Drop what has not begun of a job; it ends with the failure `cancelled` soon after."""
+        with self._condition:
+            self._mail.cancelled.add(number)
+            self._condition.notify()
+
+    def take_completions(self) -> list[Completion]:
+        """Everything that became ready since the last call, in order."""
+        with self._condition:
+            completions, self._mail.completions = self._mail.completions, []
+        return completions
+
+    def stop(self) -> None:
+        """Begin no further window; every unfinished job ends with `shutting_down`."""
+        with self._condition:
+            self._mail.stopping = True
+            self._condition.notify()
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the thread to end, at most `seconds`; whether it did."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while self._collect():
+            number = self._scheduler.next()
+            if number is not None:
+                self._turn(self._jobs[number])
+        for job in list(self._jobs.values()):
+            self._finish(job, Failure(SHUTTING_DOWN, "the node stopped before this was done"))
+
+    def _collect(self) -> bool:
+        """Take the mail; sleep if there is neither mail nor work. False when it is time to go."""
+        with self._condition:
+            while not (
+                self._mail.jobs or self._mail.cancelled or self._mail.stopping or self._scheduler
+            ):
+                self._condition.wait()
+            jobs, self._mail.jobs = self._mail.jobs, []
+            cancelled, self._mail.cancelled = self._mail.cancelled, set()
+            stopping = self._mail.stopping
+        for job in jobs:
+            self._jobs[job.number] = job
+            self._scheduler.add(job.number, job.connection, job.guessed_seconds)
+        for number in cancelled & self._jobs.keys():
+            self._finish(self._jobs[number], Failure(CANCELLED, "the client reset the connection"))
+        return not stopping
+
+    def _turn(self, job: Job) -> None:
+        try:
+            task = self._tasks.get(job.number) or self._begin(job)
+            segments, done = task.turn()
+        except (AudioError, EngineError, EngineAborted) as error:
+            self._finish(job, _failure(error))
+            return
+        except Exception:
+            # Nothing a body can hold may end the thread that serves all the others.
+            _log.exception("job failed", id=job.request.id)
+            self._finish(job, Failure(INTERNAL, "the node failed on this audio; see its log"))
+            return
+        if job.request.reply == "segments" and segments:
+            self._announce([Progress(job.number, segment) for segment in segments])
+        if done:
+            self._finish(job, task.transcript())
+        else:
+            self._scheduler.update(job.number, task.seconds_left)
+
+    def _begin(self, job: Job) -> Task:
+        detector = self._spare_detectors.pop() if self._spare_detectors else self._new_detector()
+        self._borrowed[job.number] = detector
+        task = Task(job, self._engine, detector, self._limits)
+        self._tasks[job.number] = task
+        return task
+
+    def _finish(self, job: Job, outcome: Outcome) -> None:
+        self._scheduler.remove(job.number)
+        del self._jobs[job.number]
+        if task := self._tasks.pop(job.number, None):
+            task.close()
+        if detector := self._borrowed.pop(job.number, None):
+            self._spare_detectors.append(detector)
+        job.body.close()
+        self._announce([Finished(job.number, outcome)])
+
+    def _announce(self, completions: list[Completion]) -> None:
+        with self._condition:
+            self._mail.completions += completions
+        self._wake()
+
+
+def _failure(error: AudioError | EngineError | EngineAborted) -> Failure:
+    if isinstance(error, AudioError):
+        return error.failure
+    if isinstance(error, EngineAborted):
+        return Failure(SHUTTING_DOWN, "the node stopped before this was done")
+    return Failure(INTERNAL, str(error))
