@@ -287,23 +287,29 @@ def test_truncated_audio_is_said_on_stderr(start, clip):
     assert "broke off" in done.stderr.decode()
 
 
-@pytest.mark.parametrize("drains", [True, False])
-def test_early_error_during_a_large_upload(start, tmp_path, drains):
-    """The node refuses at the header; without draining, the client's writes meet a reset."""
+@pytest.mark.parametrize("then", ["drain", "close", "hold"])
+def test_early_error_during_a_large_upload(start, tmp_path, then):
+    """The node refuses at the header and then takes a little more, or resets, or does nothing."""
+    client_gone = threading.Event()
 
     def answer(peer: socket.socket, node: Node) -> None:
         node.received.append((read_header(peer), b""))
         peer.sendall(framed(failure("too_large", "at most 1 MiB")))
-        if drains:
+        if then == "drain":
             peer.shutdown(socket.SHUT_WR)
             read_exactly(peer, MIB)
+        elif then == "hold":
+            assert client_gone.wait(40)
 
     node = start(answer)
     big = tmp_path / "big.wav"
     with big.open("wb") as file:
         file.truncate(300 * MIB)
     began = time.monotonic()
-    done = client(big, port=node.port)
+    try:
+        done = client(big, port=node.port)
+    finally:
+        client_gone.set()
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.decode() == f"{big}: too_large: at most 1 MiB\n"
     assert time.monotonic() - began < 10

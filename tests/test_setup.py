@@ -144,12 +144,22 @@ def test_changed_requirements_are_installed_into_the_same_environment(clone):
     calls = clone.calls("")
     assert len([call for call in calls if "pip install" in call]) == 1
     assert not [call for call in calls if "-m venv" in call]
+    assert clone.run("scripts/run").returncode == 0
+    assert clone.calls("pip") == []
 
 
-@pytest.mark.parametrize("state", ["pip failed", "killed before the stamp", "interpreter gone"])
+@pytest.mark.parametrize(
+    "state", ["pip failed", "upgrade failed", "killed before the stamp", "interpreter gone"]
+)
 def test_an_incomplete_environment_is_made_anew(clone, state):
     clone.add_python("python3")
-    if state == "pip failed":
+    if state == "upgrade failed":
+        clone.run("scripts/run")
+        (clone.root / "requirements.txt").write_text("something==2.0\n")
+        assert clone.run("scripts/run", FAKE_FAIL="pip").returncode == 1
+        # The old pins again: what the failed upgrade left is not what they say.
+        (clone.root / "requirements.txt").write_text(PINS)
+    elif state == "pip failed":
         done = clone.run("scripts/run", FAKE_FAIL="pip")
         assert "pip could not install requirements.txt" in refusal(done)
     else:
