@@ -45,7 +45,7 @@ def main() -> int:
 
     threads = settings.threads or cpus.available_cpus()
     try:
-        engine = Engine(model.path, model.name, threads)
+        engine = Engine(model.path, model.name, threads, settings.encoder_context)
     except (EngineError, OSError) as error:
         return _fail(str(error))
     language = settings.language or ("auto" if engine.info.multilingual else "en")
@@ -53,6 +53,7 @@ def main() -> int:
         engine.close()
         return _fail(wrong, code=2)
     _log.debug("engine", system=system_info(), threads=threads)
+    engine.warm_up()
 
     terminal = sys.stdout.isatty() if settings.output == "auto" else settings.output == "text"
     sink = StdoutSink(sys.stdout, text_line if terminal else json_line, _terminate_self)

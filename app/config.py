@@ -11,9 +11,10 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from app import __version__
+from app.context import FULL, EncoderContext
 
 PREFIX = "NODE_WHISPER_"
 
@@ -30,6 +31,7 @@ class Settings:
     host: str
     port: int
     threads: int | None
+    encoder_context: EncoderContext
     language: str | None
     prompt: str
     vad_threshold: float
@@ -102,6 +104,13 @@ def _language(text: str) -> str:
     return code
 
 
+def _encoder_context(text: str) -> EncoderContext:
+    if text in ("auto", "full"):
+        return cast(EncoderContext, text)
+    positions: int = _number(int, 64, FULL)(text)
+    return positions
+
+
 def _prompt(text: str) -> str:
     if len(text) > 2000:
         raise argparse.ArgumentTypeError(f"it has {len(text)} characters; at most 2000 are read")
@@ -139,6 +148,13 @@ _OPTIONS = (
         _number(int, 1, 512),
         "engine threads (default: the processors this process may use)",
         "N",
+    ),
+    _Option(
+        ("--encoder-context",),
+        "auto",
+        _encoder_context,
+        f"how much of the encoder to use: auto, full, or positions up to {FULL}",
+        "CONTEXT",
     ),
     _Option(
         ("--language",),

@@ -4,18 +4,21 @@ It uses that package's binding `_pywhispercpp` rather than its `Model`: the bind
 `whisper_full`'s return code, which `Model` throws away, so that a failure cannot pass for silence,
 and it does not import requests, tqdm and platformdirs into a program that has no use for them.
 
-One thread owns an `Engine` (the worker): two on one whisper.cpp context crash. Every parameter that
-matters is set anew for every decode, on a fresh parameter object, so nothing is carried from one
-call to the next. whisper.cpp itself carries one thing, the random generator of its first decoder,
-which it seeds at load only and uses when sampling at a temperature above 0. That is a last resort
-here, and it loads the model again first, so that no result depends on what ran before.
+One thread owns an `Engine` (the worker): two on one whisper.cpp context crash. Nothing is carried
+from one call to the next. Every parameter that matters is set anew, on a fresh parameter object;
+language detection, which whisper.cpp runs at whatever encoder context the call before left, is a
+step of its own here, at a context of our choosing; and before sampling at a temperature above 0,
+which is the last resort, the model is loaded again, because whisper.cpp seeds its first decoder's
+random generator at load only.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,9 @@ import numpy as np
 import structlog
 
 from app.audio import SAMPLE_RATE, Samples
-from app.hypothesis import Hypothesis, confidence, fault
-from app.messages import Segment, Word
+from app.context import FULL, EncoderContext, choose, choose_for_detection
+from app.hypothesis import EXTRA_TOKENS, TOKENS_PER_SECOND, Hypothesis, fault
+from app.tokens import SegmentBuilder
 from app.transcriber import DecodeOptions, EngineAborted, EngineError, ModelInfo
 
 # libgomp reads its environment when it is loaded, so this stands before the import. With as many
@@ -48,29 +52,48 @@ _BEST_OF = 5
 
 _TEMPERATURE_STEP = 0.2
 
-_LOG_LEVELS = {3: "warning", 4: "error"}
-"""ggml.h: GGML_LOG_LEVEL_WARN and GGML_LOG_LEVEL_ERROR; the rest is debug to us."""
+_ERROR_LEVEL = 4
+"""GGML_LOG_LEVEL_ERROR of ggml.h."""
+
+_DETECTED = re.compile(r"auto-detected language: \w+ \(p = ([0-9.]+)\)")
+"""The only place where whisper.cpp tells how sure it is."""
 
 _log = structlog.get_logger("engine")
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One way to decode a window. `most_tokens` 0 is whisper.cpp's own limit."""
+
+    context: int
+    prompt: str
+    sampling: bool = False
+    most_tokens: int = 0
 
 
 class Engine:
     """A loaded model.
 
     `path` must have been verified (`app/catalog.py`): whisper.cpp crashes on a corrupt file.
-    Raises `EngineError` if whisper.cpp cannot load it.
+    Raises `EngineError` if whisper.cpp cannot load it, `OSError` if it cannot be opened.
     """
 
-    def __init__(self, path: Path, name: str, threads: int) -> None:
+    def __init__(self, path: Path, name: str, threads: int, context: EncoderContext) -> None:
         self._threads = threads
+        self._setting = context
         self._aborting = False
         self._errors: list[str] = []
+        self._detected_probability: float | None = None
+        self._context: Any = None
         # By descriptor, so that loading again finds the bytes that were verified, whatever happens
         # to the name meanwhile.
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # A Python callback left installed aborts the process at its end (status 134), also where
+        # an exception ended it.
+        atexit.register(pw.whisper_log_set, None)
         pw.whisper_log_set(self._take_log)
         try:
-            self._context = self._load()
+            self._load()
         except EngineError:
             self.close()
             raise
@@ -79,6 +102,12 @@ class Engine:
         # whisper_full decodes at most this many tokens, text and timestamps, in one go.
         self._most_tokens = int(pw.whisper_model_n_text_ctx(self._context)) // 2 - 4
         self.info = _model_info(self._context, name)
+
+    def warm_up(self) -> None:
+        """Touch what the first request would otherwise wait for: pages, buffers, threads."""
+        silence = np.zeros(MIN_SAMPLES, dtype=np.float32)
+        attempt = _Attempt(choose(1.0, self._setting), "", most_tokens=EXTRA_TOKENS)
+        self._decode(silence, 1.0, DecodeOptions(), attempt)
 
     def transcribe(self, samples: Samples, options: DecodeOptions) -> Hypothesis:
         """Decode one window: float32, shape [n], 16 kHz, at most 30 s; any n from 0 up.
@@ -89,76 +118,128 @@ class Engine:
         samples = np.ascontiguousarray(samples, dtype=np.float32)
         if len(samples) < MIN_SAMPLES:
             samples = np.pad(samples, (0, MIN_SAMPLES - len(samples)))
-        best: Hypothesis | None = None
-        for attempt in self._attempts(options):
-            hypothesis = _clip(attempt(samples), seconds)
-            reason = fault(hypothesis)
-            if reason is None:
-                return hypothesis
-            _log.debug("decoding again", reason=reason, logprob=round(hypothesis.logprob, 2))
-            if best is None or reason != "repetition":
-                best = hypothesis
-        assert best is not None
-        return best
+        probability: float | None = None
+        if options.language == "auto":
+            language, probability = self._detect(samples, seconds)
+            options = replace(options, language=language)
+        hypothesis = self._best(samples, seconds, options)
+        return replace(hypothesis, language_probability=probability)
 
     def abort(self) -> None:
         """Make the decode in progress, and any later one, end soon. May be called on any thread."""
         self._aborting = True
 
     def close(self) -> None:
-        """Free the model. Its log callback must be gone before the interpreter is: it would abort
-        the process (status 134)."""
+        """Free the model; the engine is of no use after."""
+        self._free()
         pw.whisper_log_set(None)
-        if hasattr(self, "_context"):
-            pw.whisper_free(self._context)
-            del self._context
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
-    def _attempts(self, options: DecodeOptions) -> Iterator[Callable[[Samples], Hypothesis]]:
-        yield lambda samples: self._decode(samples, options, sampling=False)
-        if options.prompt:
+    def _best(self, samples: Samples, seconds: float, options: DecodeOptions) -> Hypothesis:
+        """The first hypothesis without fault, or the least faulty of all."""
+        faulty: list[tuple[str, Hypothesis]] = []
+        for attempt in self._attempts(seconds, options.prompt):
+            hypothesis = self._decode(samples, seconds, options, attempt)
+            hypothesis = replace(hypothesis, passes=len(faulty) + 1)
+            reason = fault(hypothesis, seconds, reduced=attempt.context < FULL)
+            _log.debug(
+                "decoded",
+                seconds=round(seconds, 2),
+                encoder_context=attempt.context,
+                sampling=attempt.sampling,
+                logprob=round(hypothesis.logprob, 2),
+                fault=reason,
+            )
+            if reason is None:
+                return hypothesis
+            faulty.append((reason, hypothesis))
+        # A guess beats a loop, and a later attempt an earlier one.
+        guesses = [hypothesis for reason, hypothesis in faulty if reason == "improbable"]
+        chosen = (guesses or [hypothesis for _, hypothesis in faulty])[-1]
+        return replace(chosen, passes=len(faulty))
+
+    def _attempts(self, seconds: float, prompt: str) -> Iterator[_Attempt]:
+        context = choose(seconds, self._setting)
+        if context < FULL:
+            most = min(self._most_tokens, int(TOKENS_PER_SECOND * seconds) + EXTRA_TOKENS)
+            yield _Attempt(context, prompt, most_tokens=most)
+        yield _Attempt(FULL, prompt)
+        if prompt:
             # What came before is the usual reason for a loop: first do without it.
-            bare = replace(options, prompt="")
-            yield lambda samples: self._decode(samples, bare, sampling=False)
-        yield lambda samples: self._sample(samples, replace(options, prompt=""))
+            yield _Attempt(FULL, "")
+        yield _Attempt(FULL, "", sampling=True)
 
-    def _sample(self, samples: Samples, options: DecodeOptions) -> Hypothesis:
-        pw.whisper_free(self._context)
-        del self._context
-        self._context = self._load()
-        return self._decode(samples, options, sampling=True)
+    def _detect(self, samples: Samples, seconds: float) -> tuple[str, float | None]:
+        """The language of a window, by one encoder pass of its own."""
+        # Detection has no context parameter: it runs at the one that the call before has set. This
+        # call sets it and, at 0.1 s of audio, ends before the encoder.
+        context = choose_for_detection(seconds, self._setting)
+        silence = np.zeros(MIN_SAMPLES, dtype=np.float32)
+        params = self._parameters(DecodeOptions(), _Attempt(context, ""))
+        params.duration_ms = 100
+        self._run(params, silence)
+        params.duration_ms = 0
+        params.language = "auto"
+        params.detect_language = True
+        self._detected_probability = None
+        self._run(params, samples)
+        language = pw.whisper_lang_str(pw.whisper_full_lang_id(self._context))
+        return language, self._detected_probability
 
-    def _decode(self, samples: Samples, options: DecodeOptions, sampling: bool) -> Hypothesis:
-        params = self._parameters(options, sampling)
+    def _decode(
+        self, samples: Samples, seconds: float, options: DecodeOptions, attempt: _Attempt
+    ) -> Hypothesis:
+        if attempt.sampling:
+            self._load()
+        self._run(self._parameters(options, attempt), samples)
+        builder = SegmentBuilder(seconds, options.language, options.words)
+        for index in range(pw.whisper_full_n_segments(self._context)):
+            for position in range(pw.whisper_full_n_tokens(self._context, index)):
+                token = pw.whisper_full_get_token_data(self._context, index, position)
+                if token.id >= self._first_timestamp:
+                    builder.timestamp((token.id - self._first_timestamp) * _TIMESTAMP_SECONDS)
+                elif token.id < self._end_of_text:
+                    text = pw.whisper_token_to_bytes(self._context, token.id)
+                    builder.token(text, token.plog, token.t0 / 100, token.t1 / 100)
+        segments = builder.finish()
+        return Hypothesis(
+            segments=segments,
+            language=options.language,
+            logprob=float(np.mean(builder.logprobs)) if builder.logprobs else 0.0,
+            end=segments[-1].end if segments else seconds,
+            limited=builder.count >= (attempt.most_tokens or self._most_tokens),
+            encoder_context=attempt.context,
+        )
+
+    def _run(self, params: Any, samples: Samples) -> None:
         self._errors.clear()
         code = pw.whisper_full(self._context, params, samples, len(samples))
         if self._aborting:
             raise EngineAborted
         if code != 0:
             raise EngineError(f"whisper.cpp failed with code {code}: {self._last_error()}")
-        return self._hypothesis(len(samples) / SAMPLE_RATE, options.words)
 
-    def _parameters(self, options: DecodeOptions, sampling: bool) -> Any:
+    def _parameters(self, options: DecodeOptions, attempt: _Attempt) -> Any:
         params = pw.whisper_full_default_params(pw.WHISPER_SAMPLING_GREEDY)
         params.n_threads = self._threads
         params.language = options.language
         params.detect_language = False
         params.translate = options.translate
         params.no_context = True
-        params.initial_prompt = options.prompt
-        params.audio_ctx = 0
+        params.initial_prompt = attempt.prompt
+        params.audio_ctx = attempt.context
         # One segment, whose timestamps are read from its tokens: whisper.cpp would otherwise run
         # the encoder once more on whatever lies behind the last timestamp.
         params.single_segment = True
         params.no_timestamps = False
         params.token_timestamps = options.words
-        params.temperature = _TEMPERATURE_STEP if sampling else 0.0
-        params.temperature_inc = _TEMPERATURE_STEP if sampling else 0.0
-        params.greedy = {"best_of": _BEST_OF if sampling else 1}
+        params.temperature = _TEMPERATURE_STEP if attempt.sampling else 0.0
+        params.temperature_inc = _TEMPERATURE_STEP if attempt.sampling else 0.0
+        params.greedy = {"best_of": _BEST_OF if attempt.sampling else 1}
         params.suppress_blank = True
-        params.max_tokens = 0
+        params.max_tokens = attempt.most_tokens
         params.print_progress = False
         params.print_realtime = False
         params.print_special = False
@@ -166,127 +247,45 @@ class Engine:
         pw.assign_abort_callback(params, lambda: self._aborting)
         return params
 
-    def _hypothesis(self, seconds: float, words: bool) -> Hypothesis:
-        pieces = _Pieces(seconds, words)
-        for index in range(pw.whisper_full_n_segments(self._context)):
-            for position in range(pw.whisper_full_n_tokens(self._context, index)):
-                token = pw.whisper_full_get_token_data(self._context, index, position)
-                if token.id >= self._first_timestamp:
-                    pieces.timestamp((token.id - self._first_timestamp) * _TIMESTAMP_SECONDS)
-                elif token.id < self._end_of_text:
-                    text = pw.whisper_token_to_bytes(self._context, token.id)
-                    pieces.token(text, token.plog, token.t0 / 100, token.t1 / 100)
-        segments = pieces.finish()
-        language = pw.whisper_lang_str(pw.whisper_full_lang_id(self._context))
-        if not self.info.multilingual:
-            language = "en"
-        logprob = sum(pieces.logprobs) / len(pieces.logprobs) if pieces.logprobs else 0.0
-        end = segments[-1].end if segments else seconds
-        return Hypothesis(segments, language, logprob, end, pieces.count >= self._most_tokens)
-
-    def _load(self) -> Any:
+    def _load(self) -> None:
+        """Load the model, anew if it was loaded: the random generator starts from its seed."""
+        self._free()
         self._errors.clear()
         params = pw.whisper_context_default_params()
-        context = pw.whisper_init_from_file_with_params(f"/proc/self/fd/{self._file}", params)
+        path = f"/proc/self/fd/{self._file}"
+        context = pw.whisper_init_from_file_with_params(path, params)
         # The binding wraps a null pointer as if it were a context; only the log tells.
         if self._errors:
             raise EngineError(f"whisper.cpp cannot load the model: {self._last_error()}")
-        return context
+        self._context = context
+
+    def _free(self) -> None:
+        if self._context is not None:
+            pw.whisper_free(self._context)
+            self._context = None
 
     def _last_error(self) -> str:
         return self._errors[-1] if self._errors else "it gave no reason"
 
     def _take_log(self, level: int, text: str) -> None:
-        # Called from within whisper.cpp: nothing may be raised here.
+        # Called from within whisper.cpp, which no exception may cross.
         try:
             line = text.strip()
-            if level == 4:
+            if level == _ERROR_LEVEL:
                 self._errors.append(line)
-                del self._errors[:-10]
+            if found := _DETECTED.search(line):
+                self._detected_probability = float(found[1])
             if line:
-                _log.debug("whisper.cpp", line=line, level_there=_LOG_LEVELS.get(level, "info"))
+                _log.debug("whisper.cpp", line=line)
         except Exception:
             pass
 
 
-class _Pieces:
-    """Puts tokens together into segments and words, as they come."""
-
-    def __init__(self, seconds: float, with_words: bool) -> None:
-        self._seconds = seconds
-        self._with_words = with_words
-        self._segments: list[Segment] = []
-        self._start = 0.0
-        self._text = bytearray()
-        self._logprobs: list[float] = []
-        self._words: list[tuple[bytearray, float, float, list[float]]] = []
-        self.logprobs: list[float] = []
-        self.count = 0
-
-    def timestamp(self, at: float) -> None:
-        self.count += 1
-        self._close(at)
-        self._start = at
-
-    def token(self, text: bytes, logprob: float, start: float, end: float) -> None:
-        self.count += 1
-        if not self._words or text[:1] == b" ":
-            self._words.append((bytearray(), start, end, []))
-        word, begun, _, logprobs = self._words[-1]
-        word += text
-        logprobs.append(logprob)
-        self._words[-1] = (word, begun, end, logprobs)
-        self._text += text
-        self._logprobs.append(logprob)
-        self.logprobs.append(logprob)
-
-    def finish(self) -> tuple[Segment, ...]:
-        self._close(self._seconds)
-        return tuple(self._segments)
-
-    def _close(self, end: float) -> None:
-        text = self._text.decode(errors="replace").strip()
-        if text:
-            end = max(end, self._start)
-            words = tuple(self._finish_words(end)) if self._with_words else None
-            segment = Segment(self._start, end, text, confidence(self._logprobs), words)
-            self._segments.append(segment)
-        self._text.clear()
-        self._logprobs = []
-        self._words = []
-
-    def _finish_words(self, segment_end: float) -> Iterator[Word]:
-        # whisper.cpp's token times know nothing of where our segments end: keep them inside.
-        earliest = self._start
-        for text, start, end, logprobs in self._words:
-            begin = min(max(start, earliest), segment_end)
-            finish = min(max(end, begin), segment_end)
-            earliest = begin
-            word = text.decode(errors="replace").strip()
-            if word:
-                yield Word(begin, finish, word, confidence(logprobs))
-
-
-def _clip(hypothesis: Hypothesis, seconds: float) -> Hypothesis:
-    """Times of a padded window end where its audio did."""
-
-    def clip_word(word: Word) -> Word:
-        return replace(word, start=min(word.start, seconds), end=min(word.end, seconds))
-
-    def clip_segment(segment: Segment) -> Segment:
-        words = segment.words and tuple(clip_word(word) for word in segment.words)
-        start, end = min(segment.start, seconds), min(segment.end, seconds)
-        return replace(segment, start=start, end=end, words=words)
-
-    segments = tuple(clip_segment(segment) for segment in hypothesis.segments)
-    return replace(hypothesis, segments=segments, end=min(hypothesis.end, seconds))
-
-
 def _model_info(context: Any, name: str) -> ModelInfo:
-    multilingual = bool(pw.whisper_is_multilingual(context))
-    if not multilingual:
+    if not pw.whisper_is_multilingual(context):
         return ModelInfo(name, False, frozenset({"en"}))
-    # large-v3 added Cantonese as the hundredth; older vocabularies have one language token less.
+    # As whisper.cpp counts them: what the vocabulary has beyond the 51,765 tokens of the
+    # English-only models without languages, less one. 99, and Cantonese since large-v3.
     count = pw.whisper_model_n_vocab(context) - 51_765 - 1
     languages = frozenset(pw.whisper_lang_str(index) for index in range(count))
     return ModelInfo(name, True, languages)

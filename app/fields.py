@@ -1,8 +1,8 @@
 """The JSON form of what the node says: one place, so that a reply and its stdout line agree.
 
 Pure functions from messages to plain dictionaries. Optional fields that do not apply are left out
-rather than sent as null, except `id`, which is null where the request's was never parsed. Runs on
-whichever thread calls it.
+rather than sent as null, except `id`, where the request's was never parsed, and what is known of
+the language. Runs on whichever thread calls it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ def _transcript_fields(transcript: Transcript) -> dict[str, Any]:
     return {
         "text": transcript.text,
         "language": transcript.language,
+        "language_probability": _rounded(transcript.language_probability),
         "segments": [_segment_fields(segment) for segment in transcript.segments],
         "audio_seconds": round(transcript.audio_seconds, 3),
         "queue_seconds": round(transcript.queue_seconds, 4),
         "processing_seconds": round(transcript.processing_seconds, 4),
         "model": transcript.model,
         "truncated": transcript.truncated,
+        "encoder_context": transcript.encoder_context,
+        "passes": transcript.passes,
     }
 
 
@@ -49,6 +52,10 @@ def _segment_fields(segment: Segment) -> dict[str, Any]:
     if segment.words is not None:
         fields["words"] = [_timed_fields(word) for word in segment.words]
     return fields
+
+
+def _rounded(probability: float | None) -> float | None:
+    return None if probability is None else round(probability, 3)
 
 
 def _timed_fields(timed: Segment | Word) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """What one decode of one window said, and how much it is to be believed.
 
-`Hypothesis` is made by the engine from whisper.cpp's tokens; `fault` judges it. The rules are
-Whisper's own for its temperature fallback (Radford et al. 2022, section 4.5): a text that
-compresses too well is a loop, one whose tokens were improbable is a guess. Pure; times are seconds
-from the window's beginning.
+`Hypothesis` is made by the engine from whisper.cpp's tokens; `fault` judges it. Two kinds of rules:
+Whisper's own for its temperature fallback (Radford et al. 2022, section 4.5: a text that compresses
+too well is a loop, one whose tokens were improbable is a guess), and stricter ones for a decode
+with a reduced encoder context, which is repeated cheaply compared with what it saved. Pure; times
+are seconds from the window's beginning.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ MIN_LOGPROB = -1.0
 """Both thresholds as in openai/whisper's transcribe(): compression_ratio_threshold and
 logprob_threshold."""
 
+REDUCED_MAX_COMPRESSION = 2.0
+REDUCED_MAX_WORDS_PER_SECOND = 6.0
+"""Fast speech has 4 to 5 words a second; a short loop is caught by this before it compresses."""
+
+TOKENS_PER_SECOND, EXTRA_TOKENS = 8, 16
+"""The most tokens a reduced decode may take: fast English speech has about 6 a second, timestamps
+included. A loop ends here instead of at the 220 of a whole window."""
+
 MIN_COMPRESSED_BYTES = 40
 """Shorter texts are not judged by compression: zlib's own header and tables dominate, and "no, no,
 no, no" is a thing people say."""
@@ -30,7 +39,9 @@ class Hypothesis:
     """The segments of a window.
 
     `end` is where the last segment ends, `logprob` the mean natural log of the text tokens'
-    probabilities, `language` a code, `limited` true where decoding stopped at the token limit.
+    probabilities, `language` a code, `language_probability` 0 to 1 where it was detected, `limited`
+    true where decoding stopped at the token limit, `encoder_context` the positions used, `passes`
+    how many decodes it took to get here.
     """
 
     segments: tuple[Segment, ...]
@@ -38,6 +49,9 @@ class Hypothesis:
     logprob: float
     end: float
     limited: bool = False
+    language_probability: float | None = None
+    encoder_context: int = 0
+    passes: int = 1
 
     @property
     def text(self) -> str:
@@ -55,15 +69,23 @@ def compression(text: str) -> float:
     return len(data) / len(zlib.compress(data))
 
 
-def fault(hypothesis: Hypothesis) -> str | None:
-    """Why this hypothesis should be decoded again, in a word for the log, or None if it stands."""
+def fault(hypothesis: Hypothesis, seconds: float, reduced: bool) -> str | None:
+    """Why a window of `seconds` should be decoded again, in a word for the log; None if it stands.
+
+    `reduced` says that it was decoded with less than the whole encoder context.
+    """
     text = hypothesis.text
     if hypothesis.limited:
         return "limit"
-    if len(text.encode()) >= MIN_COMPRESSED_BYTES and compression(text) > MAX_COMPRESSION:
+    most = REDUCED_MAX_COMPRESSION if reduced else MAX_COMPRESSION
+    if len(text.encode()) >= MIN_COMPRESSED_BYTES and compression(text) > most:
         return "repetition"
     if text and hypothesis.logprob < MIN_LOGPROB:
         return "improbable"
+    if reduced and not text:
+        return "empty"
+    if reduced and len(text.split()) > REDUCED_MAX_WORDS_PER_SECOND * max(1.0, seconds):
+        return "too fast"
     return None
 
 

@@ -85,7 +85,10 @@ class Task:
         self._windower = Windower(detector, limits.vad_threshold)
         self._ended = False
         self._language = request.language or limits.language
+        self._language_probability: float | None = None
         self._carried = ""
+        self._encoder_context = 0
+        self._passes = 0
         self.segments: list[Segment] = []
 
     @property
@@ -105,16 +108,18 @@ class Task:
 
     def transcript(self) -> Transcript:
         """The whole, after the last turn."""
-        language = self._language
         return Transcript(
             text=join(self.segments),
-            language="en" if language == "auto" and not self.segments else language,
+            language=None if self._language == "auto" else self._language,
+            language_probability=self._language_probability,
             segments=tuple(self.segments),
             audio_seconds=self._stream.seconds,
             queue_seconds=self._started_at - self.job.queued_at,
             processing_seconds=self._spent,
             model=self._limits.model,
             truncated=self._stream.truncated,
+            encoder_context=self._encoder_context,
+            passes=self._passes,
         )
 
     def close(self) -> None:
@@ -142,8 +147,12 @@ class Task:
             words=request.word_timestamps,
         )
         hypothesis = self._engine.transcribe(window.samples, options)
-        # A recording has one language: what the first window was heard as holds for the rest.
-        self._language = hypothesis.language
+        if self._language == "auto" and hypothesis.segments:
+            # A recording has one language: what its first words were heard as holds for the rest.
+            self._language = hypothesis.language
+            self._language_probability = hypothesis.language_probability
+        self._encoder_context = max(self._encoder_context, hypothesis.encoder_context)
+        self._passes += hypothesis.passes
         self._carried = _worth_carrying(hypothesis)
         self._take_back(window, hypothesis)
         return [_shifted(segment, window.start) for segment in hypothesis.segments]

@@ -96,13 +96,20 @@ class Transcript:
     """A request's outcome when all went well. `model` is the full name (`tiny.en-q8_0`)."""
 
     text: str
-    language: str
+    language: str | None
+    """A code; None where no speech was heard and none was given."""
+    language_probability: float | None
+    """0 to 1 where the language was detected."""
     segments: tuple[Segment, ...]
     audio_seconds: float
     queue_seconds: float
     processing_seconds: float
     model: str
     truncated: bool
+    encoder_context: int
+    """The most encoder positions (20 ms each) that a window took; 0 where there was no speech."""
+    passes: int
+    """Decodes of all windows together; more than there were windows where one was repeated."""
 
 
 @dataclass(frozen=True, slots=True)
