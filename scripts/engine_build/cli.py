@@ -1,0 +1,188 @@
+"""The command line of scripts/build_engine: build, race, install, say what happened."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+
+from engine_build import contest, recipes, workshop
+from engine_build.installation import Environment, InstallError
+from engine_build.workshop import BuildError, Workshop
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        return _run(arguments)
+    except (BuildError, InstallError, RuntimeError) as error:
+        print(f"build_engine: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/build_engine",
+        description="Build the speech engine for this processor, and use it if it is faster than "
+        "the wheel. Needs a C++ compiler; takes about ten minutes on two cores.",
+    )
+    add = parser.add_argument
+    add("--model", type=Path, help="ggml model to try it with (default: models/ggml-tiny.en-q8_0)")
+    add("--venv", type=Path, default=ROOT / ".venv", help="environment to put it in")
+    add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores")
+    add(
+        "--scratch", type=Path, help="where to build, kept afterwards (default: a temporary folder)"
+    )
+    add("--openblas", type=Path, metavar="PREFIX", default=Path("/usr"), help="default: /usr")
+    add("--no-openblas", action="store_true", help="do not try OpenBLAS")
+    add("--native", action="store_true", help="also try the native build without tinyBLAS")
+    add("--dry-run", action="store_true", help="build and race, install nothing")
+    add("--restore", action="store_true", help="put the package index's wheel back and stop")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    environment = Environment(arguments.venv)
+    environment.check()
+    if arguments.restore:
+        environment.put_back()
+        _say("The wheel of the package index is back.")
+        return 0
+    model = arguments.model or ROOT / "models" / "ggml-tiny.en-q8_0.bin"
+    if not model.exists():
+        raise BuildError(
+            f"There is no model {model}. Run scripts/run once (it gets one), or give --model."
+        )
+    scratch = arguments.scratch or Path(tempfile.mkdtemp(prefix="build_engine-"))
+    try:
+        return _build_and_race(arguments, environment, model, Workshop(scratch, environment.python))
+    finally:
+        if arguments.scratch is None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _build_and_race(
+    arguments: argparse.Namespace, environment: Environment, model: Path, shop: Workshop
+) -> int:
+    candidates = _candidates(arguments)
+    _say("Getting the tools and the source distribution ...")
+    shop.prepare()
+    entrants = [contest.Entrant("wheel", shop.stock_engine())]
+    wheels: dict[str, Path] = {}
+    for recipe in candidates:
+        _say(f"Building {recipe.name} ({recipe.why}) ...")
+        wheels[recipe.name] = shop.build_wheel(recipe)
+        entrants.append(contest.Entrant(recipe.name, shop.unpack(wheels[recipe.name])))
+    _say(f"Racing with {model.name}, {arguments.threads} threads:")
+    clip = ROOT / "tests" / "audio" / "jfk.flac"
+    result = contest.race(environment.python, entrants, model, clip, arguments.threads)
+    print(_table(result))
+    fit = {name: result.speed_up(name) for name in wheels if result.fault(name) is None}
+    for name in wheels:
+        if name not in fit:
+            print(f"Not {name}: {result.fault(name)}")
+    if arguments.dry_run:
+        return 0
+    if not fit:
+        if environment.note() is not None:
+            environment.put_back()
+        print("None is better: the wheel stays.")
+        return 0
+    best = max(fit, key=lambda name: fit[name])
+    recipe = next(recipe for recipe in candidates if recipe.name == best)
+    facts = _facts(recipe, result, model, arguments.threads)
+    note = environment.put_in(wheels[best], facts)
+    # What counts is that it works where it now is, beside the environment's own libraries.
+    try:
+        final = contest.race(
+            environment.python,
+            [contest.Entrant(best, note.parent)],
+            model,
+            clip,
+            arguments.threads,
+            workloads=(),
+        )
+        if final.system_info[best] != result.system_info[best]:
+            raise RuntimeError(f"the environment loads another engine: {final.system_info[best]}")
+    except RuntimeError as error:
+        environment.put_back()
+        raise BuildError(
+            f"{best} does not work in {environment.folder} ({error}); the wheel is "
+            "back. Please report this."
+        ) from error
+    print(f"{best} is in {environment.folder}: {fit[best]:.2f} times the wheel's speed on average.")
+    print("scripts/build_engine --restore puts the wheel back.")
+    return 0
+
+
+def _candidates(arguments: argparse.Namespace) -> list[recipes.Recipe]:
+    if not recipes.has_openmp_runtime():
+        raise BuildError(
+            "The OpenMP run time is missing. Install it (Debian: sudo apt install libgomp1) and "
+            "run this again."
+        )
+    candidates = [recipes.NATIVE] if arguments.native else []
+    candidates.append(recipes.TINYBLAS)
+    if not arguments.no_openblas:
+        blas = recipes.find_openblas(arguments.openblas)
+        if blas is None:
+            _say(
+                f"No OpenBLAS with headers under {arguments.openblas}: trying without "
+                "(Debian: sudo apt install libopenblas-dev)."
+            )
+        else:
+            candidates.append(recipes.with_openblas(blas))
+    return candidates
+
+
+def _facts(
+    recipe: recipes.Recipe, result: contest.Contest, model: Path, threads: int
+) -> dict[str, object]:
+    compiler = subprocess.run(["c++", "--version"], capture_output=True, text=True, check=False)
+    return {
+        "recipe": recipe.name,
+        "options": list(recipe.options),
+        "source": f"pywhispercpp-{workshop.VERSION}.tar.gz",
+        "source_sha256": workshop.SDIST_SHA256,
+        "compiler": compiler.stdout.partition("\n")[0],
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "system_info": result.system_info[recipe.name],
+        "built_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "measured_with": {"model": model.name, "threads": threads},
+        "measured": [asdict(out) for out in result.outcomes if out.entrant == recipe.name],
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _table(result: contest.Contest) -> str:
+    rows = ["| | engine | median s | CPU s | times the wheel's speed | wheel's CPU / its CPU |"]
+    rows.append("|---|---|---|---|---|---|")
+    rows += (
+        f"| {out.workload} | {out.entrant} | {out.median_seconds:.3f} | "
+        f"{out.median_cpu_seconds:.3f} | {out.speed_up:.2f} | {out.cpu_ratio:.2f} |"
+        for out in result.outcomes
+    )
+    return "\n".join(rows)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

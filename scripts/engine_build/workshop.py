@@ -1,0 +1,179 @@
+"""The scratch folder where things are compiled: tools, sources, and one CMake run after another.
+
+pip brings the tools (CMake, Ninja, setuptools) into an environment of their own, so that a C++
+compiler is all the system must have. The source distribution is the pinned one, its hash checked
+by pip. pywhispercpp's setup.py hands every environment variable it finds to CMake as a definition,
+so the compiler runs in an environment that holds almost nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine_build.recipes import NO_EXTRAS, STATIC, Recipe
+
+VERSION = "1.5.1"
+SDIST_SHA256 = "5df897e5dd9d9f16804fc937bd85b9f5880a0b29a55f8843585e0e03d76195e5"
+TOOLS = (
+    "cmake==4.4.4",
+    "ninja==1.13.2",
+    "packaging==26.3",
+    "setuptools==84.2.1",
+    "setuptools-scm==10.3.4",
+    "vcs-versioning==2.6.0",
+    "wheel==0.48.0",
+)
+
+
+class BuildError(Exception):
+    """Something could not be built. The text says what to do next."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A scratch folder for builds that belong to one Python interpreter."""
+
+    folder: Path
+    python: Path
+
+    @property
+    def tools(self) -> Path:
+        """The interpreter of the environment that holds CMake and the like."""
+        return self.folder / "tools" / "bin" / "python"
+
+    def prepare(self) -> None:
+        """Install the tools and unpack the source, unless an earlier run has."""
+        if shutil.which("g++") is None and shutil.which("c++") is None:
+            raise BuildError(
+                "There is no C++ compiler. Install one (Debian: sudo apt install g++) and run "
+                "this again."
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "tools" / "complete").exists():
+            self._run([self.python, "-m", "venv", "--clear", self.folder / "tools"], "tools.log")
+            self._run([self.tools, "-m", "pip", "install", "-q", *TOOLS], "tools.log")
+            (self.folder / "tools" / "complete").touch()
+        if not self.source.exists():
+            self._fetch()
+
+    @property
+    def sdist(self) -> Path:
+        """The source distribution as it came from the package index."""
+        return self.folder / f"pywhispercpp-{VERSION}.tar.gz"
+
+    @property
+    def source(self) -> Path:
+        """The same, unpacked; whisper.cpp is inside it."""
+        return self.folder / f"pywhispercpp-{VERSION}"
+
+    def stock_engine(self) -> Path:
+        """The wheel of the package index, installed in a folder by itself."""
+        target = self.folder / "stock"
+        if not target.exists():
+            part = self.folder / "stock.part"
+            shutil.rmtree(part, ignore_errors=True)
+            command = [self.tools, "-m", "pip", "install", "-q", "--no-deps", "--target", part]
+            command += ["--only-binary", ":all:", f"pywhispercpp=={VERSION}"]
+            self._run(command, "stock.log")
+            part.rename(target)
+        return target
+
+    def build_wheel(self, recipe: Recipe) -> Path:
+        """Build pywhispercpp by `recipe`; the wheel's path. Takes one to three minutes."""
+        folder = self.folder / f"wheel-{recipe.name}"
+        shutil.rmtree(folder, ignore_errors=True)
+        options = " ".join((*STATIC, *NO_EXTRAS, *recipe.options))
+        if any(" " in option for option in recipe.options):
+            raise BuildError(
+                f"A path with a space cannot be handed to pywhispercpp's build: {recipe.options}. "
+                "Move OpenBLAS elsewhere, or build without it (--no-openblas)."
+            )
+        command = [self.tools, "-m", "pip", "wheel", "--no-index", "--no-deps"]
+        command += ["--no-build-isolation", "-v", "-w", folder, self.sdist]
+        self._run(command, f"wheel-{recipe.name}.log", environment=_bare(self, options))
+        wheels = list(folder.glob("*.whl"))
+        if len(wheels) != 1:
+            raise BuildError(f"pip made {len(wheels)} wheels instead of one in {folder}.")
+        return wheels[0]
+
+    def unpack(self, wheel: Path) -> Path:
+        """Install a wheel in a folder beside it, to be tried before anything is replaced."""
+        target = wheel.parent / "engine"
+        command = [self.tools, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
+        self._run([*command, "--target", target, wheel], "unpack.log")
+        return target
+
+    def build_server(self, recipe: Recipe) -> Path:
+        """Build whisper.cpp's own HTTP server by `recipe`; the program's path."""
+        build = self.folder / f"server-{recipe.name}"
+        program = build / "bin" / "whisper-server"
+        if program.exists():
+            return program
+        log = f"server-{recipe.name}.log"
+        cmake = self.tools.with_name("cmake")
+        configure: list[str | Path] = [cmake, "-S", self.source / "whisper.cpp", "-B", build]
+        configure += ["-GNinja", "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF"]
+        configure += ["-DWHISPER_BUILD_TESTS=OFF", *recipe.options]
+        environment = _bare(self, "")
+        self._run(configure, log, environment=environment)
+        command = [cmake, "--build", build, "--target", "whisper-server"]
+        self._run(command, log, environment=environment)
+        return program
+
+    def _fetch(self) -> None:
+        pin = self.folder / "source.txt"
+        pin.write_text(f"pywhispercpp=={VERSION} --hash=sha256:{SDIST_SHA256}\n")
+        command = [self.tools, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation"]
+        command += ["--no-binary", ":all:", "--require-hashes", "-r", pin, "-d", self.folder]
+        self._run(command, "source.log")
+        with tarfile.open(self.sdist) as archive:
+            if hasattr(tarfile, "data_filter"):
+                archive.extractall(self.folder, filter="data")
+            else:  # Pythons from before the filters were brought to 3.10 and 3.11
+                archive.extractall(self.folder)
+
+    def _run(
+        self,
+        command: Sequence[str | Path],
+        log: str,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        path = self.folder / log
+        if environment is None:
+            # Tools and source may have to come over a proxy or from a mirror that is set here.
+            environment = dict(os.environ)
+            environment["PATH"] = f"{self.tools.parent}:{environment.get('PATH', os.defpath)}"
+        with path.open("ab") as output:
+            done = subprocess.run(
+                [str(part) for part in command],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                cwd=self.folder,
+                check=False,
+            )
+        if done.returncode != 0:
+            tail = "\n".join(path.read_text(errors="replace").splitlines()[-15:])
+            words = " ".join(str(part) for part in command[:4])
+            raise BuildError(f"{words} ... failed; its whole output is in {path}:\n{tail}")
+
+
+def _bare(workshop: Workshop, options: str) -> dict[str, str]:
+    """An environment with just what a compiler needs, since setup.py hands all of it to CMake."""
+    environment = {
+        "PATH": f"{workshop.tools.parent}:{os.environ.get('PATH', os.defpath)}",
+        "HOME": str(workshop.folder),
+        "CMAKE_ARGS": options,
+        "CMAKE_BUILD_PARALLEL_LEVEL": str(len(os.sched_getaffinity(0))),
+    }
+    for name in ("CC", "CXX", "LD_LIBRARY_PATH", "TMPDIR"):
+        if name in os.environ:
+            environment[name] = os.environ[name]
+    return environment
