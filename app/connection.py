@@ -62,7 +62,7 @@ class Owner(Interface):
         """An event of the protocol. Until a `Begin` is decided, no further one comes."""
 
     def on_lost(self, connection: Connection, failure: Failure) -> None:
-        """The peer's bytes can be followed no further; the failure has been told to it."""
+        """The peer's bytes can be followed no further; the owner tells it why."""
 
     def on_end(self, connection: Connection, reset: bool) -> None:
         """The peer sends no more; `reset` if it also takes nothing more."""
@@ -164,9 +164,9 @@ class Connection:
         self._update()
 
     def abandon(self) -> None:
-        """End at once; nothing more is sent."""
-        self.closed = True
-        self._update()
+        """Close now and not at the end of a turn: there are no more turns."""
+        self.closed = self._buried = True
+        self._bury()
 
     @property
     def idle(self) -> bool:
@@ -236,10 +236,11 @@ class Connection:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
+                # Closed first: what the owner still has to say must not be tried on this socket.
+                self.closed = True
                 # After the peer's end this is its socket closed: the work goes on, see on_end.
                 if not self._heard_end:
                     self._owner.on_end(self, reset=True)
-                self.closed = True
                 return
             self._sent_at = time.monotonic()
             self._unsent_bytes -= sent
@@ -249,9 +250,7 @@ class Connection:
                 self._unsent[0] = self._unsent[0][sent:]
 
     def _lose(self, failure: Failure) -> None:
-        slot = self.expect(None, silent=False)
         self._last = True
-        self.answer(slot, failure, final=True)
         self._owner.on_lost(self, failure)
 
     def _update(self) -> None:
@@ -321,10 +320,9 @@ class Connection:
 
     def _time_out(self) -> None:
         if self._lingering_until is not None or self._unsent:
-            reset = self._lingering_until is None
-            if reset:
-                self._owner.on_end(self, reset=True)
             self.closed = True
+            if self._lingering_until is None:
+                self._owner.on_end(self, reset=True)
         elif self.protocol.idle and self._messages:
             self.finish()
         else:

@@ -58,6 +58,9 @@ _OVERFLOW = 64
 _MAX_STDOUT_BACKLOG = 1_000
 """Lines nobody has read yet; beyond, no further audio is admitted."""
 
+_BACKLOG_PAUSE_SECONDS = 0.1
+"""Between two looks at whether stdout is being read again, which nobody tells."""
+
 _LAST_WORDS_SECONDS = 2.0
 """After the drain: for the engine to notice, and for the last replies to leave."""
 
@@ -115,6 +118,7 @@ class Server:
         self._jobs: dict[int, _Entry] = {}
         """By job: the requests the worker has."""
         self._waiting: deque[tuple[Connection, Request, Origin]] = deque()
+        self._watching_stdout = False
         self._draining = False
         self._stopping = False
         self.loop = Loop(self._on_wake, self._on_signal)
@@ -148,6 +152,8 @@ class Server:
         self.loop.run()
         for listener in self._listeners:
             listener.close()
+        for connection in list(self._connections.values()):
+            connection.abandon()
         self.loop.close()
 
     def drain(self) -> None:
@@ -222,15 +228,17 @@ class Server:
             self._note_refused(connection, event)
 
     def on_lost(self, connection: Connection, failure: Failure) -> None:
-        self._drop_upload(connection)
+        if entry := self._drop_upload(connection):
+            # It has its place in the order already; a second one behind it would never be reached.
+            self._settle(entry, failure)
+            return
+        connection.answer(connection.expect(None, silent=False), failure, final=True)
         self._report(None, self._origin(connection), failure)
 
     def on_end(self, connection: Connection, reset: bool) -> None:
         self._waiting = deque(entry for entry in self._waiting if entry[0] is not connection)
         if entry := self._drop_upload(connection):
-            failure = Failure(INCOMPLETE, "the connection ended within the body")
-            connection.answer(entry.slot, failure, final=True)
-            self._report(entry.request.id, entry.origin, failure)
+            self._settle(entry, Failure(INCOMPLETE, "the connection ended within the body"))
         elif not connection.protocol.idle and not connection.protocol.reading_body:
             failure = Failure(INCOMPLETE, "the connection ended within the header")
             connection.answer(connection.expect(None, silent=False), failure, final=True)
@@ -253,7 +261,11 @@ class Server:
 
     @property
     def _has_room(self) -> bool:
-        return self._unfinished < self._queue_size and self._sink.backlog < _MAX_STDOUT_BACKLOG
+        return self._unfinished < self._queue_size and not self._stdout_is_slow
+
+    @property
+    def _stdout_is_slow(self) -> bool:
+        return self._sink.backlog >= _MAX_STDOUT_BACKLOG
 
     def _consider(self, connection: Connection, request: Request) -> None:
         origin = self._origin(connection)
@@ -265,6 +277,7 @@ class Server:
         else:
             connection.deciding = True
             self._waiting.append((connection, request, origin))
+            self._watch_stdout()
 
     def _admit_waiting(self) -> None:
         while self._waiting and self._has_room and not self._draining:
@@ -272,6 +285,17 @@ class Server:
             if not connection.closed:
                 self._admit(connection, request, origin)
                 connection.pump()
+        self._watch_stdout()
+
+    def _watch_stdout(self) -> None:
+        """Look again soon where senders wait for stdout: no other event may come to admit them."""
+        if self._waiting and self._stdout_is_slow and not self._watching_stdout:
+            self._watching_stdout = True
+            self.loop.call_at(time.monotonic() + _BACKLOG_PAUSE_SECONDS, self._look_again)
+
+    def _look_again(self) -> None:
+        self._watching_stdout = False
+        self._admit_waiting()
 
     def _admit(self, connection: Connection, request: Request, origin: Origin) -> None:
         try:
