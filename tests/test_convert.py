@@ -638,6 +638,10 @@ def test_a_file_the_engine_does_not_load_is_not_kept(
     monkeypatch.setattr(convert_model, "LOAD", "import sys; sys.exit(3)")
     assert _convert(tmp_path / "hf", tmp_path / "o" / "out.bin") == 0
     assert "structure only" in capsys.readouterr().err
+    monkeypatch.setattr(convert_model, "LOAD", "import os; os.abort()")
+    monkeypatch.setattr(convert_model, "_available_bytes", lambda: 1 << 20)
+    assert _convert(tmp_path / "hf", tmp_path / "o" / "out.bin", "f16", "--force") == 0
+    assert "only 1 MiB of memory are free" in capsys.readouterr().err
 
 
 # --- the tables ----------------------------------------------------------------------------------
