@@ -1,0 +1,41 @@
+"""Fixtures of more than one file. What they are made of stands in tests/fakes.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# The machine is shared: how long an example takes says nothing.
+settings.register_profile("node", deadline=None)
+settings.load_profile("node")
+
+
+@pytest.fixture
+def make_node() -> Iterator[Callable[..., Any]]:
+    """Starts nodes with a fake engine; afterwards nothing may have come out of their loops."""
+    # Imported here so that tests of the scripts alone do not need the node's requirements.
+    from fakes import Node, failed_callbacks
+    from structlog.testing import capture_logs
+
+    nodes: list[Node] = []
+
+    def make(*arguments: Any, **options: Any) -> Node:
+        node = Node(*arguments, **options)
+        nodes.append(node)
+        node.start()
+        return node
+
+    with capture_logs() as entries:
+        yield make
+        for node in nodes:
+            node.stop()
+    assert failed_callbacks(entries) == []
+
+
+@pytest.fixture
+def node(make_node: Callable[..., Any]) -> Any:
+    """One node with the default settings."""
+    return make_node()

@@ -1,0 +1,385 @@
+"""Stand-ins for the slow parts, and a client of the framing, for the fast tests.
+
+`FakeEngine` says how many samples it was given, so that a test can tell whose audio an answer is
+about; `FakeDetector` takes loud for speech; `Node` is the real loop, server and worker around them
+on a loopback port; `Client` speaks the framing with code of its own, nothing of `app`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import structlog
+
+from app.connection import Deadlines
+from app.hypothesis import Hypothesis
+from app.job import Limits
+from app.messages import Segment
+from app.protocols.framed import FramedProtocol
+from app.server import Server
+from app.sinks import StdoutSink, json_line
+from app.spool import Body, Spool
+from app.transcriber import DecodeOptions, EngineAborted, ModelInfo
+from app.worker import Worker
+
+RATE = 16_000
+PATIENCE = 30.0
+"""Seconds after which a test is taken to hang. Nothing is measured by it."""
+
+Samples = npt.NDArray[np.float32]
+ENGLISH = ModelInfo("fake.en", False, frozenset({"en"}))
+MULTILINGUAL = ModelInfo("fake", True, frozenset({"en", "de", "haw"}))
+
+
+def eventually(true: Callable[[], Any], what: str = "it") -> None:
+    """Wait until `true()`; fail where that never happens."""
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, f"{what} never came true"
+        time.sleep(0.005)
+
+
+# Audio.
+
+
+def tone(count: int, rate: int = RATE, channels: int = 1, hertz: float = 440.0) -> Samples:
+    """A loud sine; shape [count] or, with several channels, [count, channels]."""
+    wave = (0.5 * np.sin(2 * np.pi * hertz * np.arange(count) / rate)).astype(np.float32)
+    return wave if channels == 1 else np.repeat(wave[:, None], channels, axis=1)
+
+
+def pcm(count: int) -> bytes:
+    """`count` samples of a tone as the body of RAW."""
+    return (tone(count) * 32767).astype("<i2").tobytes()
+
+
+def encoded(samples: Samples, rate: int = RATE, format: str = "WAV", **more: Any) -> bytes:
+    """`samples` as a file of `format`, by libsndfile."""
+    # A real file, not a buffer: some writers want to seek back and truncate.
+    with tempfile.TemporaryFile() as file:
+        soundfile.write(file, samples, rate, format=format, **more)
+        file.seek(0)
+        return file.read()
+
+
+def body_of(data: bytes) -> Body:
+    """`data` as it lies in the spool. The caller closes it."""
+    body = Spool(Path("/var/tmp")).create(len(data))
+    body.write(data)
+    return body
+
+
+# The engine and the detector.
+
+
+def hypothesis_of(
+    text: str, seconds: float, language: str = "en", logprob: float = -0.1
+) -> Hypothesis:
+    """One segment over all of `seconds`, or none where `text` is empty."""
+    segments = (Segment(0.0, seconds, text, 0.9),) if text else ()
+    return Hypothesis(segments=segments, language=language, logprob=logprob, end=seconds)
+
+
+Answer = Callable[[Samples, DecodeOptions], Hypothesis]
+
+
+def count_samples(samples: Samples, options: DecodeOptions) -> Hypothesis:
+    language = "en" if options.language == "auto" else options.language
+    return hypothesis_of(str(len(samples)), len(samples) / RATE, language)
+
+
+class FakeEngine:
+    """Answers with `answer`; `hold()` makes it wait in the window until `release()`."""
+
+    def __init__(self, answer: Answer = count_samples) -> None:
+        self.answer = answer
+        self.calls: list[tuple[Samples, DecodeOptions]] = []
+        self.aborted = False
+        self._gate = threading.Event()
+        self._gate.set()
+        self._turns = threading.Semaphore(0)
+
+    def transcribe(self, samples: Samples, options: DecodeOptions) -> Hypothesis:
+        self.calls.append((samples, options))
+        # Either the gate stands open, or somebody lets exactly one window through.
+        end = time.monotonic() + PATIENCE
+        while not (self._gate.is_set() or self._turns.acquire(timeout=0.005)):
+            assert time.monotonic() < end, "nobody released the engine"
+        if self.aborted:
+            raise EngineAborted
+        return self.answer(samples, options)
+
+    def hold(self) -> None:
+        self._gate.clear()
+
+    def step(self) -> None:
+        """Let one window through."""
+        self._turns.release()
+
+    def release(self) -> None:
+        self._gate.set()
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.release()
+
+    def wait_for_calls(self, count: int) -> None:
+        eventually(lambda: len(self.calls) >= count, f"call {count} of the engine")
+
+
+class FakeDetector:
+    """Loud is speech. Counts how often it is asked."""
+
+    def __init__(self, level: float = 0.05) -> None:
+        self.level = level
+        self.asked = 0
+        self.resets = 0
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def probability(self, chunk: Samples) -> float:
+        assert chunk.dtype == np.float32
+        assert 0 < len(chunk) <= 512
+        self.asked += 1
+        return 1.0 if float(np.sqrt(np.mean(chunk**2))) >= self.level else 0.0
+
+
+# The framing.
+
+
+RAW = {
+    "byteorder": "little",
+    "content-type": "audio/pcm",
+    "content-encoding": "s16",
+    "sample-rate": RATE,
+    "channels": 1,
+}
+"""The header of `pcm()` but for its length."""
+
+
+def frame(header: dict[str, Any] | bytes, body: bytes = b"") -> bytes:
+    data = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("!H", len(data)) + data + body
+
+
+def message(body: bytes, **fields: Any) -> bytes:
+    """A whole request with raw samples; `keep_alive` stands for `keep-alive` and so on."""
+    named = {name.replace("_", "-"): value for name, value in fields.items()}
+    return frame({**RAW, "content-length": len(body), **named}, body)
+
+
+class Client:
+    """One connection to a node."""
+
+    def __init__(self, port: int, receive_buffer: int | None = None) -> None:
+        self.socket = socket.socket()
+        if receive_buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(PATIENCE)
+        try:
+            self.socket.connect(("127.0.0.1", port))
+        except OSError:
+            self.socket.close()
+            raise
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def peer(self) -> str:
+        """What the node calls this end."""
+        return "{}:{}".format(*self.socket.getsockname())
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def request(self, body: bytes, **fields: Any) -> None:
+        self.send(message(body, **fields))
+
+    def reply(self) -> dict[str, Any] | None:
+        """The next reply; None at the end of the stream."""
+        start = self._exactly(2, at_start=True)
+        if not start:
+            return None
+        header = json.loads(self._exactly(struct.unpack("!H", start)[0]))
+        assert header["content-type"] == "application/json"
+        assert header["content-encoding"] == "utf-8"
+        assert header["byteorder"] in ("little", "big")
+        reply = json.loads(self._exactly(header["content-length"]))
+        assert {"id", "status"} <= reply.keys()
+        return reply
+
+    def replies(self) -> list[dict[str, Any]]:
+        """All replies up to the end of the stream."""
+        return list(iter(self.reply, None))
+
+    def half_close(self) -> None:
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def reset(self) -> None:
+        """Close with a reset instead of an end."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def _exactly(self, count: int, at_start: bool = False) -> bytes:
+        data = b""
+        while len(data) < count:
+            more = self.socket.recv(count - len(data))
+            if not more:
+                assert at_start
+                assert not data, "the stream ended within a reply"
+                return b""
+            data += more
+        return data
+
+
+def text_or_code(reply: dict[str, Any] | None) -> str | None:
+    """A reply in a word: its text, its error's code, or else its status."""
+    if reply is None:
+        return None
+    if reply["status"] == "ok":
+        return str(reply["text"])
+    return str(reply["error"]["code"] if reply["status"] == "error" else reply["status"])
+
+
+# The node.
+
+
+class Lines(io.StringIO):
+    """A stdout that remembers. `hold()` makes its reader stop reading, `break_` go away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[dict[str, Any]] = []
+        self.flowing = threading.Event()
+        self.flowing.set()
+        self.broken = False
+
+    def write(self, text: str) -> int:
+        assert self.flowing.wait(PATIENCE)
+        if self.broken:
+            raise BrokenPipeError(32, "Broken pipe")
+        assert text.endswith("\n")
+        self.written.append(json.loads(text))
+        return len(text)
+
+    def of(self, request_id: str | None) -> list[dict[str, Any]]:
+        return [line for line in list(self.written) if line["id"] == request_id]
+
+    def wait_for(self, request_id: str | None) -> dict[str, Any]:
+        """The line of that request, once it is written."""
+        eventually(lambda: self.of(request_id), f"a line of {request_id} on stdout")
+        return self.of(request_id)[0]
+
+
+class Node:
+    """The node without its real engine, in threads of the test's process.
+
+    `drain` and `kill` go the way of a signal, so it must be made on the main thread.
+    """
+
+    _SIGNAL = signal.SIGUSR1
+
+    def __init__(
+        self,
+        engine: FakeEngine | None = None,
+        *,
+        model: ModelInfo = ENGLISH,
+        max_body: int = 16 * 1024 * 1024,
+        queue_size: int = 64,
+        max_connections: int = 1000,
+        drain_seconds: float = PATIENCE,
+        deadlines: Deadlines | None = None,
+        spool: Spool | None = None,
+        max_seconds: float = 3600.0,
+    ) -> None:
+        self.engine = engine or FakeEngine()
+        self.lines = Lines()
+        self.sink = StdoutSink(self.lines, json_line, self.drain)
+        self.server = Server(
+            new_protocol=lambda: FramedProtocol(max_body, lambda: f"made-{os.urandom(4).hex()}"),
+            model=model,
+            spool=spool or Spool(Path("/var/tmp")),
+            sink=self.sink,
+            queue_size=queue_size,
+            max_connections=max_connections,
+            drain_seconds=drain_seconds,
+            abort=self.engine.abort,
+            deadlines=deadlines,
+        )
+        # A threshold of 0 takes everything for speech: all of a body reaches the engine.
+        limits = Limits(max_seconds, 0.0, "en", "", model.name)
+        self.worker = Worker(self.engine, FakeDetector, limits, self.server.loop.wake)
+        self.server.attach(self.worker)
+        self.port = self.server.listen("127.0.0.1", 0)
+        self._old_handler = signal.getsignal(self._SIGNAL)
+        self.server.loop.handle_signals(self._SIGNAL)
+        self._thread = threading.Thread(target=self.server.run, name="loop", daemon=True)
+        self._clients: list[Client] = []
+
+    def start(self) -> None:
+        self.worker.start()
+        self.sink.start()
+        self._thread.start()
+
+    def connect(self, **more: Any) -> Client:
+        client = Client(self.port, **more)
+        self._clients.append(client)
+        return client
+
+    def ask(self, body: bytes, **fields: Any) -> list[dict[str, Any]]:
+        """All replies to one request on a connection of its own."""
+        with self.connect() as client:
+            client.request(body, **fields)
+            return client.replies()
+
+    def drain(self) -> None:
+        # To the main thread: another one would not wake it from a system call.
+        signal.pthread_kill(threading.main_thread().ident or 0, self._SIGNAL)
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def wait_until_stopped(self) -> None:
+        eventually(lambda: not self.running, "the end of the loop")
+
+    def stop(self) -> None:
+        """End at once, whatever is in progress."""
+        self.lines.flowing.set()
+        self.engine.abort()
+        for client in self._clients:
+            client.close()
+        while self.running:
+            self.drain()
+            self._thread.join(0.02)
+        signal.signal(self._SIGNAL, self._old_handler)
+        self.worker.stop()
+        assert self.worker.join(PATIENCE)
+        assert self.sink.close(PATIENCE)
+
+
+def failed_callbacks(entries: Iterable[structlog.typing.EventDict]) -> list[Any]:
+    """What the loop's guard caught: there must never be any."""
+    return [entry for entry in entries if entry["event"] in ("a callback failed", "job failed")]

@@ -1,0 +1,975 @@
+"""The node over real sockets, with a fake engine: replies and their order, admission, cancelling,
+deadlines, limits and the end. Every test also asserts (in its fixture) that nothing came out of the
+loop but what it was written to do."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import random
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import (
+    MULTILINGUAL,
+    PATIENCE,
+    RATE,
+    RAW,
+    Client,
+    FakeEngine,
+    Node,
+    encoded,
+    eventually,
+    frame,
+    message,
+    pcm,
+    text_or_code,
+    tone,
+)
+
+from app.connection import LINGER_BYTES, MAX_UNSENT_BYTES, Deadlines
+from app.hypothesis import Hypothesis
+from app.messages import Segment
+from app.spool import Body, Spool
+from app.transcriber import DecodeOptions, EngineError
+
+MakeNode = Callable[..., Node]
+
+
+def rejected(body: bytes, **fields: Any) -> bytes:
+    """A request that is refused at its header, with a body whose length is known."""
+    return message(body, **{"task": "sing", **fields})
+
+
+# The original client.
+
+
+def test_the_original_client_gets_its_reply_and_then_the_end(node: Node) -> None:
+    flac = encoded(tone(RATE), format="FLAC")
+    header = json.dumps(
+        {
+            "byteorder": sys.byteorder,
+            "content-type": "binary/flac",
+            "content-encoding": "flac",
+            "content-length": len(flac),
+        }
+    ).encode("utf-8")
+    received = b""
+    with socket.create_connection(("127.0.0.1", node.port), timeout=PATIENCE) as sock:
+        sock.sendall(struct.pack("!H", len(header)) + header + flac)
+        while data := sock.recv(4096):
+            received += data
+    (length,) = struct.unpack("!H", received[:2])
+    reply_header = json.loads(received[2 : 2 + length])
+    assert reply_header.keys() == {
+        "byteorder",
+        "content-type",
+        "content-encoding",
+        "content-length",
+    }
+    reply = json.loads(received[2 + length :])
+    assert len(received) == 2 + length + reply_header["content-length"]
+    assert reply["status"] == "ok"
+    assert reply["text"] == str(RATE)
+    assert reply["language"] == "en"
+    assert reply["model"] == "fake.en"
+    assert reply["truncated"] is False
+    assert reply["audio_seconds"] == 1.0
+    assert reply["queue_seconds"] >= 0
+    assert reply["processing_seconds"] > 0
+    assert [segment.keys() for segment in reply["segments"]] == [
+        {"start", "end", "text", "confidence"}
+    ]
+    line = node.lines.wait_for(reply["id"])
+    assert {name: line[name] for name in reply} == reply
+    assert line["peer"].startswith("127.0.0.1:")
+    assert line["received_at"].endswith("Z")
+
+
+# Reply modes.
+
+
+def three_windows() -> bytes:
+    """Raw samples that make three windows: cut at a gap after 20 s, twice."""
+    gap = np.zeros(RATE, dtype=np.float32)
+    samples = np.concatenate([tone(20 * RATE), gap, tone(20 * RATE), gap, tone(12 * RATE)])
+    return bytes((samples * 32767).astype("<i2").tobytes())
+
+
+def test_segments_come_while_the_job_goes_on_and_the_final_reply_repeats_them(node: Node) -> None:
+    node.engine.hold()
+    with node.connect() as client:
+        client.request(three_windows(), id="s", reply="segments")
+        early = []
+        for _ in range(2):
+            node.engine.step()
+            early.append(client.reply())
+        assert not node.lines.of("s")
+        node.engine.release()
+        rest = client.replies()
+    assert [reply["status"] for reply in early + rest] == ["segment"] * 3 + ["ok"]
+    assert [reply["segment"] for reply in early + rest[:1]] == rest[-1]["segments"]
+    starts = [segment["start"] for segment in rest[-1]["segments"]]
+    assert starts == sorted(set(starts))
+    assert {reply["id"] for reply in early + rest} == {"s"}
+    assert set(rest[0]["segment"]) == {"start", "end", "text", "confidence"}
+
+
+def test_accepted_is_said_before_the_work_is_done_and_then_the_connection_ends(node: Node) -> None:
+    node.engine.hold()
+    assert node.ask(pcm(2000), id="a", reply="accepted") == [{"id": "a", "status": "accepted"}]
+    assert not node.lines.of("a")
+    node.engine.release()
+    assert node.lines.wait_for("a")["text"] == "2000"
+
+
+def test_accepted_on_a_kept_connection(node: Node) -> None:
+    with node.connect() as client:
+        client.request(pcm(2000), id="a", reply="accepted", connection="keep-alive")
+        assert client.reply() == {"id": "a", "status": "accepted"}
+        client.request(pcm(3000), id="b", connection="keep-alive")
+        assert text_or_code(client.reply()) == "3000"
+
+
+def test_none_gets_nothing_not_even_an_error(node: Node) -> None:
+    assert node.ask(pcm(2000), id="n", reply="none") == []
+    assert node.lines.wait_for("n")["text"] == "2000"
+    assert node.ask(b"", id="empty", reply="none") == []
+    assert node.lines.wait_for("empty")["error"]["code"] == "bad_audio"
+    assert node.ask(pcm(100), id="sing", reply="none", task="sing") == []
+    assert node.lines.wait_for("sing")["error"]["code"] == "bad_field"
+    assert node.ask(pcm(100), id="de", reply="none", language="de") == []
+    assert node.lines.wait_for("de")["error"]["code"] == "bad_field"
+
+
+def test_words_are_passed_on(make_node: MakeNode) -> None:
+    def answer(samples: Any, options: DecodeOptions) -> Hypothesis:
+        assert options.words
+        return Hypothesis((Segment(0, 0.1, "x", 0.5, ()),), "en", -0.1, 0.1)
+
+    node = make_node(FakeEngine(answer))
+    [reply] = node.ask(pcm(2000), word_timestamps=True)
+    assert reply["segments"][0]["words"] == []
+
+
+# Keep-alive, pipelining, order.
+
+
+def test_pipelined_requests_are_answered_in_order(node: Node) -> None:
+    sizes = [5000, 900, 4000, 700, 3000]
+    with node.connect() as client:
+        client.send(b"".join(message(pcm(n), connection="keep-alive") for n in sizes[:-1]))
+        client.send(message(pcm(sizes[-1])))
+        assert [text_or_code(reply) for reply in client.replies()] == [str(n) for n in sizes]
+
+
+def test_an_error_at_the_header_waits_for_its_turn_and_exactly_its_body_is_discarded(
+    node: Node,
+) -> None:
+    node.engine.hold()
+    with node.connect() as client:
+        client.send(
+            message(pcm(1000), id="1", connection="keep-alive")
+            # A body that would itself be taken for a request if one byte more or less were dropped.
+            + rejected(message(pcm(10), id="no"), id="2", connection="keep-alive")
+            + message(pcm(1200), id="3", connection="keep-alive", language="fr")
+            + message(pcm(1100), id="4")
+        )
+        # The refusals are known by now, and yet the first reply is the first request's.
+        node.lines.wait_for("2")
+        node.lines.wait_for("3")
+        node.engine.release()
+        replies = client.replies()
+    assert [(reply["id"], text_or_code(reply)) for reply in replies] == [
+        ("1", "1000"),
+        ("2", "bad_field"),
+        ("3", "bad_field"),
+        ("4", "1100"),
+    ]
+    assert "task" in replies[1]["error"]["message"]
+    assert "language" in replies[2]["error"]["message"]
+
+
+def test_errors_in_the_audio_leave_a_kept_connection_open(node: Node) -> None:
+    with node.connect() as client:
+        for body in (b"", b"\x1aE\xdf\xa3webm", b"fLaC and then nonsense"):
+            client.send(
+                frame(
+                    {
+                        **RAW,
+                        "content-type": "audio/flac",
+                        "content-length": len(body),
+                        "connection": "keep-alive",
+                    },
+                    body,
+                )
+            )
+        client.request(pcm(800))
+        codes = [text_or_code(reply) for reply in client.replies()]
+    assert codes == ["bad_audio", "unsupported_media_type", "bad_audio", "800"]
+
+
+def test_a_lost_position_ends_even_a_kept_connection_after_the_replies_before_it(
+    node: Node,
+) -> None:
+    with node.connect() as client:
+        client.send(
+            message(pcm(1000), id="1", connection="keep-alive")
+            + frame(b"{}")
+            + message(pcm(900), id="never")
+        )
+        replies = client.replies()
+    assert [(reply["id"], text_or_code(reply)) for reply in replies] == [
+        ("1", "1000"),
+        (None, "missing_field"),
+    ]
+    node.lines.wait_for("1")
+    assert not node.lines.of("never")
+
+
+def test_segments_of_pipelined_requests_do_not_interleave(node: Node) -> None:
+    with node.connect() as client:
+        for name in "abc":
+            last = name == "c"
+            client.request(
+                three_windows(),
+                id=name,
+                reply="segments",
+                connection="close" if last else "keep-alive",
+            )
+        ids = [reply["id"] for reply in client.replies()]
+    assert ids == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+
+
+def test_a_request_byte_by_byte(node: Node) -> None:
+    with node.connect() as client:
+        client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in message(pcm(300), id="slow"):
+            client.send(bytes([byte]))
+        assert text_or_code(client.reply()) == "300"
+        assert client.reply() is None
+
+
+def test_a_header_of_the_greatest_length(node: Node) -> None:
+    header = {**RAW, "content-length": 2000, "x": ""}
+    header["x"] = "y" * (65_535 - len(json.dumps(header)))
+    with node.connect() as client:
+        client.send(frame(header, pcm(1000)))
+        assert text_or_code(client.reply()) == "1000"
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"language": "de"}, "language"),
+        ({"language": "auto"}, "language"),
+        ({"task": "translate"}, "task"),
+    ],
+)
+def test_what_an_english_model_cannot_do(node: Node, fields: dict[str, str], named: str) -> None:
+    [reply] = node.ask(pcm(500), id="x", **fields)
+    assert (reply["id"], reply["error"]["code"]) == ("x", "bad_field")
+    assert reply["error"]["message"].startswith(named)
+
+
+def test_what_a_multilingual_model_can_do(make_node: MakeNode) -> None:
+    node = make_node(model=MULTILINGUAL)
+    for fields in ({"language": "de"}, {"language": "auto"}, {"task": "translate"}):
+        assert [text_or_code(reply) for reply in node.ask(pcm(500), **fields)] == ["500"]
+    assert [text_or_code(reply) for reply in node.ask(pcm(5), language="fr")] == ["bad_field"]
+    options = [options for _, options in node.engine.calls]
+    assert [call.language for call in options] == ["de", "auto", "en"]
+    assert [call.translate for call in options] == [False, False, True]
+
+
+def test_short_goes_before_long_between_connections(node: Node) -> None:
+    node.engine.hold()
+    with node.connect() as first, node.connect() as long, node.connect() as short:
+        first.request(pcm(1000))
+        node.engine.wait_for_calls(1)
+        long.request(three_windows())
+        short.request(pcm(1500))
+        # Both are with the worker once a reply says so; this one rides behind them.
+        assert node.ask(pcm(40 * RATE), reply="accepted")[0]["status"] == "accepted"
+        node.engine.step()
+        node.engine.wait_for_calls(2)
+        assert len(node.engine.calls[1][0]) == 1500
+        node.engine.release()
+        assert [text_or_code(reply) for reply in short.replies()] == ["1500"]
+        assert len(long.replies()[0]["segments"]) == 3
+
+
+# The queue.
+
+
+def test_a_full_queue_stops_reading_and_nothing_is_lost(make_node: MakeNode) -> None:
+    node = make_node(queue_size=2)
+    node.engine.hold()
+    # Megabytes, so that they cannot all hide in the sockets' buffers.
+    big = pcm(3_000_000)
+    waiting = node.connect()
+    with node.connect() as first, node.connect() as second:
+        for client in (first, second):
+            client.request(pcm(1000), connection="keep-alive")
+        node.engine.wait_for_calls(1)
+        waiting.socket.settimeout(0.3)
+        data = message(big, id="big")
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < len(data):
+                sent += waiting.socket.send(data[sent : sent + 65536])
+        assert sent < len(data), "the node read a body that it had no room for"
+        waiting.socket.settimeout(PATIENCE)
+        node.engine.release()
+        waiting.send(data[sent:])
+        [reply] = waiting.replies()
+        assert reply["id"] == "big"
+        assert reply["audio_seconds"] == pytest.approx(3_000_000 / RATE, abs=0.01)
+        assert text_or_code(first.reply()) == "1000"
+        assert text_or_code(second.reply()) == "1000"
+
+
+def test_waiting_senders_are_admitted_in_the_order_they_came(make_node: MakeNode) -> None:
+    node = make_node(queue_size=1)
+    node.engine.hold()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(node.connect()) for _ in range(8)]
+        for number, client in enumerate(clients):
+            # Longer ones first: were the order the scheduler's, it would be the reverse.
+            client.request(pcm(2000 - 100 * number))
+            if number == 0:
+                node.engine.wait_for_calls(1)
+            else:
+                # The next one sends only once this one is known to wait.
+                eventually(lambda peer=client.peer: peer in waiting_peers(node))
+        node.engine.release()
+        for number, client in enumerate(clients):
+            assert text_or_code(client.reply()) == str(2000 - 100 * number)
+    assert [len(samples) for samples, _ in node.engine.calls] == [
+        2000 - 100 * number for number in range(8)
+    ]
+
+
+def test_a_sender_that_stops_waiting_does_not_block_those_behind_it(make_node: MakeNode) -> None:
+    node = make_node(queue_size=1)
+    node.engine.hold()
+    with node.connect() as first, node.connect() as patient:
+        first.request(pcm(1000))
+        node.engine.wait_for_calls(1)
+        for leave in (Client.reset, Client.close, Client.half_close):
+            gone = node.connect()
+            gone.send(frame({**RAW, "content-length": 4000, "id": "gone"}))
+            eventually(lambda peer=gone.peer: peer in waiting_peers(node))
+            leave(gone)
+        patient.request(pcm(1200))
+        eventually(lambda: patient.peer in waiting_peers(node))
+        node.engine.release()
+        assert text_or_code(first.reply()) == "1000"
+        assert text_or_code(patient.reply()) == "1200"
+    eventually(lambda: len(node.lines.of("gone")) == 3)
+    assert {line["error"]["code"] for line in node.lines.of("gone")} == {"incomplete"}
+
+
+def waiting_peers(node: Node) -> list[str]:
+    return [entry[0].peer for entry in list(node.server._waiting)]
+
+
+def test_an_upload_that_breaks_off_makes_room(make_node: MakeNode) -> None:
+    node = make_node(queue_size=1)
+    with node.connect() as broken, node.connect() as next_one:
+        broken.send(frame({**RAW, "content-length": 4000, "id": "broken"}, b"x" * 100))
+        eventually(lambda: node.server._uploads)
+        next_one.request(pcm(700))
+        eventually(lambda: next_one.peer in waiting_peers(node))
+        broken.half_close()
+        assert [text_or_code(reply) for reply in broken.replies()] == ["incomplete"]
+        assert text_or_code(next_one.reply()) == "700"
+
+
+def test_nothing_is_admitted_while_nobody_reads_stdout_and_again_once_it_is_read(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.server._MAX_STDOUT_BACKLOG", 5)
+    node = make_node()
+    node.lines.flowing.clear()
+    # The first line is in the writer's hands; these fill the backlog behind it.
+    for _ in range(6):
+        node.ask(pcm(500))
+    with node.connect() as client:
+        client.request(pcm(900))
+        eventually(lambda: client.peer in waiting_peers(node))
+        node.lines.flowing.set()
+        # Nothing else happens at the node: it must notice by itself.
+        assert text_or_code(client.reply()) == "900"
+
+
+# The end of the peer's stream, and resets.
+
+
+@pytest.mark.parametrize("leave", [Client.close, Client.half_close])
+@pytest.mark.parametrize("reply", ["transcript", "segments", "accepted", "none"])
+def test_who_leaves_after_the_last_byte_is_transcribed_to_stdout(
+    node: Node, leave: Callable[[Client], None], reply: str
+) -> None:
+    node.engine.hold()
+    client = node.connect()
+    client.request(three_windows(), id="left", reply=reply)
+    leave(client)
+    node.engine.wait_for_calls(1)
+    time.sleep(0.02)
+    node.engine.release()
+    line = node.lines.wait_for("left")
+    assert line["status"] == "ok"
+    assert len(line["segments"]) == 3
+    client.close()
+
+
+def test_who_half_closes_still_gets_the_reply(node: Node) -> None:
+    with node.connect() as client:
+        client.request(pcm(1234), connection="keep-alive")
+        client.half_close()
+        assert [text_or_code(reply) for reply in client.replies()] == ["1234"]
+
+
+@pytest.mark.parametrize("reply", ["transcript", "segments"])
+def test_a_reset_cancels_what_has_not_begun_and_the_windows_to_come(node: Node, reply: str) -> None:
+    node.engine.hold()
+    client = node.connect()
+    client.request(three_windows(), id="begun", reply=reply, connection="keep-alive")
+    client.request(pcm(1000), id="queued", reply=reply, connection="keep-alive")
+    eventually(lambda: len(node.server._jobs) == 2)
+    node.engine.wait_for_calls(1)
+    client.reset()
+    eventually(lambda: not node.server._connections)
+    node.engine.release()
+    assert node.lines.wait_for("begun")["error"]["code"] == "cancelled"
+    assert node.lines.wait_for("queued")["error"]["code"] == "cancelled"
+    assert len(node.engine.calls) == 1
+    assert [text_or_code(reply) for reply in node.ask(pcm(700))] == ["700"]
+
+
+@pytest.mark.parametrize("reply", ["accepted", "none"])
+def test_a_reset_does_not_cancel_what_nobody_waits_for(node: Node, reply: str) -> None:
+    node.engine.hold()
+    client = node.connect()
+    client.request(three_windows(), id="begun", reply=reply, connection="keep-alive")
+    client.request(pcm(1000), id="queued", reply=reply, connection="keep-alive")
+    eventually(lambda: len(node.server._jobs) == 2)
+    client.reset()
+    eventually(lambda: not node.server._connections)
+    node.engine.release()
+    assert node.lines.wait_for("begun")["status"] == "ok"
+    assert node.lines.wait_for("queued")["text"] == "1000"
+
+
+def test_a_reset_after_the_end_of_the_stream_cancels_nothing(node: Node) -> None:
+    node.engine.hold()
+    client = node.connect()
+    client.request(three_windows(), id="seg", reply="segments", connection="keep-alive")
+    client.request(pcm(1000), id="next")
+    eventually(lambda: len(node.server._jobs) == 2)
+    client.half_close()
+    # The end is heard: the node stops wanting to read.
+    eventually(lambda: all(not c.wants_read() for c in list(node.server._connections.values())))
+    client.reset()
+    # Sending a segment there now runs into the reset.
+    node.engine.release()
+    assert node.lines.wait_for("seg")["status"] == "ok"
+    assert node.lines.wait_for("next")["text"] == "1000"
+
+
+def test_a_reset_within_the_next_header(node: Node) -> None:
+    node.engine.hold()
+    client = node.connect()
+    client.request(pcm(1000), id="first", reply="accepted", connection="keep-alive")
+    client.request(pcm(1000), id="second", connection="keep-alive")
+    eventually(lambda: len(node.server._jobs) == 2)
+    client.send(struct.pack("!H", 200) + b"{")
+    eventually(lambda: began_to_read(node, client, None))
+    client.reset()
+    node.engine.release()
+    assert node.lines.wait_for("first")["status"] == "ok"
+    assert node.lines.wait_for(None)["error"]["code"] == "incomplete"
+    eventually(lambda: not node.server._connections)
+
+
+@pytest.mark.parametrize("leave", [Client.half_close, Client.close, Client.reset])
+@pytest.mark.parametrize(
+    ("part", "request_id"),
+    [
+        (b"\x00", None),
+        (b"\x00\x40", None),
+        (b"\x00\x40{", None),
+        (frame({**RAW, "content-length": 9, "id": "part"}), "part"),
+        (frame({**RAW, "content-length": 9, "id": "part"}, b"12345678"), "part"),
+    ],
+)
+def test_a_stream_that_ends_too_early(
+    node: Node, leave: Callable[[Client], None], part: bytes, request_id: str | None
+) -> None:
+    with node.connect() as client:
+        client.send(part)
+        eventually(lambda: began_to_read(node, client, request_id))
+        leave(client)
+        if leave is Client.half_close:
+            [reply] = client.replies()
+            assert (reply["id"], text_or_code(reply)) == (request_id, "incomplete")
+        assert node.lines.wait_for(request_id)["error"]["code"] == "incomplete"
+    eventually(lambda: not node.server._connections)
+    assert len(node.lines.of(request_id)) == 1
+    assert not node.server._uploads
+
+
+def began_to_read(node: Node, client: Client, request_id: str | None) -> bool:
+    if request_id is not None:
+        return any(entry.request.id == request_id for entry in list(node.server._uploads.values()))
+    connections = list(node.server._connections.values())
+    return any(c.peer == client.peer and not c.protocol.idle for c in connections)
+
+
+@pytest.mark.parametrize("leave", [Client.half_close, Client.close, Client.reset])
+def test_who_says_nothing_and_leaves_is_not_worth_a_line(
+    node: Node, leave: Callable[[Client], None]
+) -> None:
+    client = node.connect()
+    eventually(lambda: node.server._connections)
+    leave(client)
+    if leave is Client.half_close:
+        assert client.replies() == []
+    client.close()
+    eventually(lambda: not node.server._connections)
+    node.ask(pcm(500), id="after")
+    node.lines.wait_for("after")
+    assert len(node.lines.written) == 1
+
+
+def test_who_leaves_within_a_body_that_is_being_discarded(node: Node) -> None:
+    with node.connect() as client:
+        client.send(rejected(b"12345678", id="r", connection="keep-alive")[:-4])
+        assert text_or_code(client.reply()) == "bad_field"
+        client.half_close()
+        assert client.replies() == []
+    eventually(lambda: not node.server._connections)
+    assert len(node.lines.written) == 1
+
+
+def test_a_client_that_vanishes_at_any_moment(node: Node) -> None:
+    """Cut a stream of all kinds of messages anywhere, leave in any way; the node stays well."""
+    chance = random.Random(20)
+    stream = (
+        message(pcm(600), reply="segments", connection="keep-alive")
+        + rejected(b"x" * 50, connection="keep-alive")
+        + message(pcm(500), reply="accepted", connection="keep-alive")
+        + message(b"", connection="keep-alive")
+        + message(pcm(400), reply="none", connection="keep-alive")
+        + message(pcm(300))
+    )
+    for _ in range(60):
+        client = node.connect()
+        client.send(stream[: chance.randrange(len(stream) + 1)])
+        if chance.random() < 0.5:
+            time.sleep(0.003)
+        if chance.random() < 0.3:
+            client.half_close()
+        chance.choice([Client.close, Client.reset])(client)
+    eventually(lambda: not node.server._connections)
+    eventually(lambda: not node.server._jobs)
+    assert not node.server._uploads
+    assert [text_or_code(reply) for reply in node.ask(pcm(777))] == ["777"]
+
+
+# Errors at once.
+
+
+@pytest.mark.parametrize(
+    ("start", "code"),
+    [
+        (b"\x00\x00", "bad_header"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + b" " * 20_000, "bad_header"),
+        (frame(b"[]"), "bad_header"),
+        (frame({**RAW}), "missing_field"),
+        (frame({**RAW, "content-length": 1 << 40}), "too_large"),
+        (frame({**RAW, "content-length": "9"}), "bad_header"),
+    ],
+)
+def test_a_lost_position_is_told_at_once(node: Node, start: bytes, code: str) -> None:
+    with node.connect() as client:
+        # More follows than lingers: the reply must survive it, and the rest need not be taken.
+        client.send(start)
+        replies = client.replies()
+        assert [(reply["id"], text_or_code(reply)) for reply in replies] == [(None, code)]
+        assert node.lines.wait_for(None)["error"]["code"] == code
+
+
+def test_a_reply_to_a_rejected_header_survives_a_body_that_keeps_coming(node: Node) -> None:
+    with node.connect() as client:
+        body = b"x" * (LINGER_BYTES // 2)
+        client.send(rejected(body, id="r"))
+        assert [text_or_code(reply) for reply in client.replies()] == ["bad_field"]
+
+
+def test_who_goes_on_sending_after_the_last_reply_is_cut_off(node: Node) -> None:
+    with node.connect() as client:
+        client.send(rejected(b"", id="r", content_length=8 * LINGER_BYTES))
+        far_too_much = bytes(64 * LINGER_BYTES)
+        with pytest.raises(OSError, match=r"reset|Broken pipe|abort"):
+            client.send(far_too_much)
+    eventually(lambda: not node.server._connections)
+
+
+# Deadlines.
+
+
+def test_a_header_that_does_not_come(make_node: MakeNode) -> None:
+    node = make_node(deadlines=Deadlines(header=0.1))
+    with node.connect() as silent, node.connect() as halting:
+        halting.send(b"\x00\x40{")
+        for client in (silent, halting):
+            [reply] = client.replies()
+            assert (reply["id"], text_or_code(reply)) == (None, "timeout")
+            assert "header" in reply["error"]["message"]
+
+
+def test_a_header_byte_by_byte_does_not_extend_its_deadline(make_node: MakeNode) -> None:
+    node = make_node(deadlines=Deadlines(header=0.3))
+    with node.connect() as client:
+        client.send(struct.pack("!H", 65_535))
+        client.socket.setblocking(False)
+        end = time.monotonic() + PATIENCE
+        received = b""
+        while not received and time.monotonic() < end:
+            with contextlib.suppress(BlockingIOError):
+                client.socket.send(b" ")
+            with contextlib.suppress(BlockingIOError):
+                received = client.socket.recv(4096)
+            time.sleep(0.01)
+        assert b'"timeout"' in received
+
+
+def test_a_body_that_does_not_come(make_node: MakeNode) -> None:
+    node = make_node(deadlines=Deadlines(body=0.1))
+    with node.connect() as client:
+        client.send(frame({**RAW, "content-length": 100, "id": "slow"}, b"12345678"))
+        [reply] = client.replies()
+        assert (reply["id"], text_or_code(reply)) == ("slow", "timeout")
+        assert "body" in reply["error"]["message"]
+    assert node.lines.wait_for("slow")["error"]["code"] == "timeout"
+    eventually(lambda: not node.server._connections)
+    assert not node.server._uploads
+
+
+def test_a_body_that_does_not_come_behind_a_request_that_is_worked_on(make_node: MakeNode) -> None:
+    node = make_node(deadlines=Deadlines(body=0.1))
+    node.engine.hold()
+    with node.connect() as client:
+        client.request(pcm(900), id="good", connection="keep-alive")
+        client.send(frame({**RAW, "content-length": 100, "id": "slow"}, b"12345678"))
+        node.lines.wait_for("slow")
+        node.engine.release()
+        replies = client.replies()
+    assert [(reply["id"], text_or_code(reply)) for reply in replies] == [
+        ("good", "900"),
+        ("slow", "timeout"),
+    ]
+
+
+def test_a_body_that_trickles_is_waited_for(make_node: MakeNode) -> None:
+    node = make_node(deadlines=Deadlines(body=1.0))
+    data = message(pcm(300))
+    with node.connect() as client:
+        client.send(data[:-600])
+        for at in range(len(data) - 600, len(data), 20):
+            client.send(data[at : at + 20])
+            # 30 pieces take longer than the deadline, each of them far less.
+            time.sleep(0.05)
+        assert text_or_code(client.reply()) == "300"
+
+
+def test_waiting_in_the_queue_is_nobodys_deadline(make_node: MakeNode) -> None:
+    node = make_node(queue_size=1, deadlines=Deadlines(0.2, 0.2, 0.2, 0.2))
+    node.engine.hold()
+    with node.connect() as working, node.connect() as waiting:
+        working.request(pcm(1000), connection="keep-alive")
+        node.engine.wait_for_calls(1)
+        waiting.request(pcm(1100))
+        eventually(lambda: waiting.peer in waiting_peers(node))
+        time.sleep(0.7)
+        node.engine.release()
+        assert text_or_code(working.reply()) == "1000"
+        assert text_or_code(waiting.reply()) == "1100"
+
+
+def test_a_kept_connection_without_a_message_ends_in_silence(make_node: MakeNode) -> None:
+    node = make_node(deadlines=Deadlines(idle=0.1, header=0.2))
+    with node.connect() as client:
+        client.request(pcm(600), connection="keep-alive")
+        assert [text_or_code(reply) for reply in client.replies()] == ["600"]
+    eventually(lambda: not node.server._connections)
+    assert len(node.lines.written) == 1
+
+
+def test_who_does_not_take_the_replies_is_dropped(make_node: MakeNode) -> None:
+    long = "word " * 400_000
+
+    def answer(samples: Any, options: DecodeOptions) -> Hypothesis:
+        return Hypothesis((Segment(0, 1, long, 0.9),), "en", -0.1, 1.0)
+
+    node = make_node(FakeEngine(answer), deadlines=Deadlines(write=0.2))
+    with node.connect(receive_buffer=4096) as client:
+        for number in range(6):
+            client.request(pcm(500), id=str(number), connection="keep-alive")
+        client.send(frame({**RAW, "content-length": 100, "id": "open"}, b"12"))
+        eventually(lambda: not node.server._connections)
+        assert not node.server._uploads
+
+
+def test_a_slow_reader_gets_everything_and_is_not_read_from_meanwhile(make_node: MakeNode) -> None:
+    long = "word " * 100_000
+
+    def answer(samples: Any, options: DecodeOptions) -> Hypothesis:
+        return Hypothesis((Segment(0, 1, long, 0.9),), "en", -0.1, 1.0)
+
+    node = make_node(FakeEngine(answer))
+    count = 30
+    with node.connect(receive_buffer=4096) as client:
+        requests = b"".join(
+            message(pcm(500), id=str(number), connection="keep-alive") for number in range(count)
+        )
+        writer = threading.Thread(target=client.send, args=(requests,))
+        writer.start()
+        eventually(
+            lambda: any(
+                c._unsent_bytes >= MAX_UNSENT_BYTES for c in list(node.server._connections.values())
+            )
+        )
+        assert not any(c.wants_read() for c in list(node.server._connections.values()))
+        # The others do not notice.
+        assert node.ask(pcm(300), reply="accepted")[0]["status"] == "accepted"
+        assert [client.reply()["id"] for _ in range(count)] == [str(n) for n in range(count)]
+        writer.join(PATIENCE)
+
+
+# Many.
+
+
+def test_a_connection_over_the_limit_is_told_busy(make_node: MakeNode) -> None:
+    node = make_node(max_connections=2)
+    with node.connect() as one, node.connect() as two:
+        eventually(lambda: len(node.server._connections) == 2)
+        with node.connect() as three:
+            [reply] = three.replies()
+            assert text_or_code(reply) == "busy"
+            assert reply["error"]["retry_after_seconds"] > 0
+        eventually(lambda: len(node.server._connections) == 2)
+        one.request(pcm(500))
+        assert text_or_code(one.reply()) == "500"
+        two.request(pcm(600))
+        assert text_or_code(two.reply()) == "600"
+        assert [one.reply(), two.reply()] == [None, None]
+    eventually(lambda: not node.server._connections)
+    assert [text_or_code(reply) for reply in node.ask(pcm(700))] == ["700"]
+
+
+def test_far_over_the_limit_connections_are_just_closed(make_node: MakeNode) -> None:
+    node = make_node(max_connections=1)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(node.connect()) for _ in range(90)]
+        eventually(lambda: len(node.server._connections) >= 1)
+        answers = [text_or_code(next(iter(client.replies()), None)) for client in clients[1:]]
+        assert set(answers) <= {"busy", None}
+        assert "busy" in answers
+        clients[0].request(pcm(500))
+        assert text_or_code(clients[0].reply()) == "500"
+
+
+def test_two_hundred_clients_at_once_each_get_their_own_answer(node: Node) -> None:
+    answers: dict[int, list[str | None]] = {}
+
+    def ask(number: int) -> None:
+        answers[number] = [text_or_code(reply) for reply in node.ask(pcm(1000 + number))]
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(200)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert answers == {number: [str(1000 + number)] for number in range(200)}
+
+
+# The engine and the disk fail.
+
+
+def test_a_failure_of_the_engine_is_internal_and_the_next_request_is_fine(
+    make_node: MakeNode,
+) -> None:
+    fake = FakeEngine()
+    good = fake.answer
+
+    def answer(samples: Any, options: DecodeOptions) -> Hypothesis:
+        if len(samples) == 666:
+            raise EngineError("whisper.cpp failed with code -6")
+        return good(samples, options)
+
+    fake.answer = answer
+    node = make_node(fake)
+    with node.connect() as client:
+        for size in (500, 666, 700):
+            client.request(pcm(size), connection="keep-alive")
+        assert [text_or_code(client.reply()) for _ in range(3)] == ["500", "internal", "700"]
+
+
+class FullDisk(Spool):
+    """Room for `room` bytes a body; creating one fails below 0."""
+
+    room = 0
+
+    def create(self, size: int) -> Body:
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        room = self.room
+
+        class Full(Body):
+            def write(self, data: bytes | memoryview) -> None:
+                if self.size + len(data) > room:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                super().write(data)
+
+        return Full(super().create(size)._descriptor)
+
+
+@pytest.mark.parametrize("room", [-1, 0, 1000])
+def test_a_full_disk(make_node: MakeNode, room: int) -> None:
+    spool = FullDisk(Path("/var/tmp"))
+    spool.room = room
+    node = make_node(spool=spool)
+    with node.connect() as client:
+        client.request(pcm(5000), id="full", connection="keep-alive")
+        reply = client.reply()
+        assert reply is not None
+        assert (reply["id"], text_or_code(reply)) == ("full", "no_space")
+        assert reply["error"]["retry_after_seconds"] > 0
+        spool.room = 1 << 20
+        client.request(pcm(400))
+        assert [text_or_code(reply) for reply in client.replies()] == ["400"]
+    spool.room = room
+    assert [text_or_code(reply) for reply in node.ask(pcm(5000))] == ["no_space"]
+    eventually(lambda: len(node.lines.written) == 3)
+
+
+def test_stdout_without_a_reader_ends_the_node(make_node: MakeNode) -> None:
+    node = make_node()
+    node.lines.broken = True
+    # It answers what it has, and then goes.
+    assert [text_or_code(reply) for reply in node.ask(pcm(500))] == ["500"]
+    node.wait_until_stopped()
+    assert node.server.killed_by is None
+
+
+# The end.
+
+
+def test_a_drain_finishes_what_was_admitted_and_refuses_the_rest(make_node: MakeNode) -> None:
+    node = make_node(queue_size=3)
+    node.engine.hold()
+    with contextlib.ExitStack() as stack:
+        working, uploading, kept, waiting, idle, silent = (
+            stack.enter_context(node.connect()) for _ in range(6)
+        )
+        idle.request(b"", connection="keep-alive")
+        assert text_or_code(idle.reply()) == "bad_audio"
+        working.request(pcm(1000))
+        node.engine.wait_for_calls(1)
+        kept.request(pcm(1100), connection="keep-alive")
+        data = message(pcm(1200))
+        uploading.send(data[:-10])
+        eventually(lambda: len(node.server._jobs) == 2 and node.server._uploads)
+        waiting.request(pcm(1300), id="waits")
+        eventually(lambda: waiting.peer in waiting_peers(node))
+        eventually(lambda: len(node.server._connections) == 6)
+        node.drain()
+        [reply] = waiting.replies()
+        assert (reply["id"], text_or_code(reply)) == ("waits", "shutting_down")
+        assert reply["error"]["retry_after_seconds"] > 0
+        assert idle.replies() == []
+        assert silent.replies() == []
+        with pytest.raises(ConnectionRefusedError):
+            node.connect()
+        kept.request(pcm(1400), id="late", connection="keep-alive")
+        node.lines.wait_for("late")
+        uploading.send(data[-10:])
+        node.engine.release()
+        assert [text_or_code(reply) for reply in working.replies()] == ["1000"]
+        assert [text_or_code(reply) for reply in uploading.replies()] == ["1200"]
+        assert [text_or_code(reply) for reply in kept.replies()] == ["1100", "shutting_down"]
+    node.wait_until_stopped()
+    assert node.server.killed_by is None
+
+
+def test_a_drain_past_its_deadline(make_node: MakeNode) -> None:
+    node = make_node(drain_seconds=0.2)
+    node.engine.hold()
+    with node.connect() as working, node.connect() as queued, node.connect() as uploading:
+        working.request(three_windows(), id="working")
+        node.engine.wait_for_calls(1)
+        queued.request(pcm(1000), id="queued")
+        uploading.send(message(pcm(900), id="uploading")[:-5])
+        eventually(lambda: len(node.server._jobs) == 2 and node.server._uploads)
+        node.drain()
+        for client, name in ((working, "working"), (queued, "queued"), (uploading, "uploading")):
+            [reply] = client.replies()
+            assert (reply["id"], text_or_code(reply)) == (name, "shutting_down")
+    node.wait_until_stopped()
+    assert node.engine.aborted
+    for name in ("working", "queued", "uploading"):
+        assert node.lines.wait_for(name)["error"]["code"] == "shutting_down"
+
+
+def test_a_drain_of_an_idle_node(make_node: MakeNode) -> None:
+    node = make_node()
+    node.drain()
+    node.wait_until_stopped()
+    assert node.server.killed_by is None
+
+
+def test_a_second_signal_ends_at_once(make_node: MakeNode) -> None:
+    node = make_node()
+    node.engine.hold()
+    with node.connect() as client:
+        client.request(pcm(1000))
+        node.engine.wait_for_calls(1)
+        node.drain()
+        eventually(lambda: node.server._draining)
+        assert node.running
+        node.drain()
+        node.wait_until_stopped()
+    assert node.server.killed_by == Node._SIGNAL
+
+
+def test_the_end_leaves_no_socket_open(make_node: MakeNode) -> None:
+    node = make_node()
+    node.engine.hold()
+    with node.connect() as client, node.connect() as uploading:
+        client.request(pcm(1000))
+        node.engine.wait_for_calls(1)
+        uploading.send(message(pcm(900))[:-5])
+        eventually(lambda: node.server._uploads)
+        sockets = [c._socket for c in node.server._connections.values()]
+        node.drain()
+        eventually(lambda: node.server._draining)
+        node.drain()
+        node.wait_until_stopped()
+        assert [sock.fileno() for sock in sockets] == [-1, -1]
+
+
+def test_a_port_in_use_is_an_oserror(node: Node) -> None:
+    with pytest.raises(OSError, match="in use"):
+        node.server.listen("127.0.0.1", node.port)
