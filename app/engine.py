@@ -17,7 +17,7 @@ from __future__ import annotations
 import atexit
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import structlog
 
+from app.alignment import snap
 from app.audio import SAMPLE_RATE, Samples
 from app.context import FULL, EncoderContext, choose, choose_for_detection
 from app.hypothesis import EXTRA_TOKENS, TOKENS_PER_SECOND, Hypothesis, fault
@@ -204,6 +205,8 @@ class Engine:
                     text = pw.whisper_token_to_bytes(self._context, token.id)
                     builder.token(text, token.plog, token.t0 / 100, token.t1 / 100)
         segments = builder.finish()
+        if options.words:
+            segments = snap(segments, samples)
         return Hypothesis(
             segments=segments,
             language=options.language,
@@ -231,8 +234,10 @@ class Engine:
         params.initial_prompt = attempt.prompt
         params.audio_ctx = attempt.context
         # One segment, whose timestamps are read from its tokens: whisper.cpp would otherwise run
-        # the encoder once more on whatever lies behind the last timestamp.
-        params.single_segment = True
+        # the encoder once more on whatever lies behind the last timestamp. For words it has to be
+        # several, since their times are guessed within each; there the callback ends it after one.
+        params.single_segment = not options.words
+        pw.assign_encoder_begin_callback(params, _once())
         params.no_timestamps = False
         params.token_timestamps = options.words
         params.temperature = _TEMPERATURE_STEP if attempt.sampling else 0.0
@@ -279,6 +284,12 @@ class Engine:
                 _log.debug("whisper.cpp", line=line)
         except Exception:
             pass
+
+
+def _once() -> Callable[[Any], bool]:
+    """True when called the first time."""
+    answers = iter((True,))
+    return lambda _context: next(answers, False)
 
 
 def _model_info(context: Any, name: str) -> ModelInfo:

@@ -27,6 +27,9 @@ _BYTES_PER_SECOND = 16_000
 _RESUME_SECONDS = 1.0
 """A hypothesis that ends this much before its window does may have left speech behind."""
 
+_RESUME_WORDS_SECONDS = 0.3
+"""The same where words are asked for: whisper.cpp then drops what follows the last timestamp."""
+
 _PROMPT_CHARACTERS = 600
 """Of the text before, about 150 of the 223 tokens a prompt may have; measured in
 docs/benchmarks.md."""
@@ -164,7 +167,8 @@ class Task:
     def _take_back(self, window: Window, hypothesis: Hypothesis) -> None:
         """Whisper sometimes stops in the middle of a window: let the rest be searched again."""
         length = len(window.samples) / SAMPLE_RATE
-        if hypothesis.segments and _RESUME_SECONDS <= hypothesis.end <= length - _RESUME_SECONDS:
+        rest = _RESUME_WORDS_SECONDS if self.job.request.word_timestamps else _RESUME_SECONDS
+        if hypothesis.segments and _RESUME_SECONDS <= hypothesis.end <= length - rest:
             self._windower.resume(hypothesis.end)
 
 
