@@ -115,6 +115,9 @@ class Engine:
 
         Raises `EngineError` where whisper.cpp fails, `EngineAborted` after `abort()`.
         """
+        if self._context is None:
+            # Loading again failed the last time, for want of memory most likely.
+            self._load()
         seconds = len(samples) / SAMPLE_RATE
         samples = np.ascontiguousarray(samples, dtype=np.float32)
         if len(samples) < MIN_SAMPLES:

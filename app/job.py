@@ -1,8 +1,8 @@
 """One request on its way through the worker: its body opened, cut and transcribed turn by turn.
 
-A `Job` is what the loop hands over. A `Task` is the worker's side of it: `turn()` does one piece of
-work, at most one window for the engine and a minute of audio without speech, and says what came of
-it. Nothing here knows of threads or of other jobs. Worker thread.
+A `Job` is what the loop hands over. A `Transcription` is the worker's side of it: `turn()` does one
+piece of work, at most one window for the engine and a minute of audio without speech, and says what
+came of it. Nothing here knows of threads or of other jobs. Worker thread.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a task may do: `max_seconds` of audio; `vad_threshold` as `Windower` takes it."""
+    """What holds for every job: `max_seconds` of audio, `vad_threshold` as `Windower` takes it,
+    `language` and `prompt` where a request names none, the `model`'s full name."""
 
     max_seconds: float
     vad_threshold: float
@@ -72,7 +73,7 @@ class Limits:
     model: str
 
 
-class Task:
+class Transcription:
     """The work on one job. Raises what audio and engine raise."""
 
     def __init__(self, job: Job, engine: Transcriber, detector: Detector, limits: Limits) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import structlog
 
 from app.audio import AudioError
-from app.job import Job, Limits, Task
+from app.job import Job, Limits, Transcription
 from app.messages import (
     CANCELLED,
     INTERNAL,
@@ -65,7 +65,7 @@ class Worker:
         self._mail = _Mailbox([], set(), [])
         self._condition = threading.Condition()
         self._jobs: dict[int, Job] = {}
-        self._tasks: dict[int, Task] = {}
+        self._begun: dict[int, Transcription] = {}
         self._spare_detectors: list[Detector] = []
         self._borrowed: dict[int, Detector] = {}
         self._scheduler = Scheduler()
@@ -108,6 +108,8 @@ class Worker:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        # The first job should not wait for this one's model.
+        self._spare_detectors.append(self._new_detector())
         while self._collect():
             number = self._scheduler.next()
             if number is not None:
@@ -134,8 +136,8 @@ class Worker:
 
     def _turn(self, job: Job) -> None:
         try:
-            task = self._tasks.get(job.number) or self._begin(job)
-            segments, done = task.turn()
+            work = self._begun.get(job.number) or self._begin(job)
+            segments, done = work.turn()
         except (AudioError, EngineError, EngineAborted) as error:
             self._finish(job, _failure(error))
             return
@@ -147,22 +149,22 @@ class Worker:
         if job.request.reply == "segments" and segments:
             self._announce([Progress(job.number, segment) for segment in segments])
         if done:
-            self._finish(job, task.transcript())
+            self._finish(job, work.transcript())
         else:
-            self._scheduler.update(job.number, task.seconds_left)
+            self._scheduler.update(job.number, work.seconds_left)
 
-    def _begin(self, job: Job) -> Task:
+    def _begin(self, job: Job) -> Transcription:
         detector = self._spare_detectors.pop() if self._spare_detectors else self._new_detector()
         self._borrowed[job.number] = detector
-        task = Task(job, self._engine, detector, self._limits)
-        self._tasks[job.number] = task
-        return task
+        work = Transcription(job, self._engine, detector, self._limits)
+        self._begun[job.number] = work
+        return work
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         self._scheduler.remove(job.number)
         del self._jobs[job.number]
-        if task := self._tasks.pop(job.number, None):
-            task.close()
+        if work := self._begun.pop(job.number, None):
+            work.close()
         if detector := self._borrowed.pop(job.number, None):
             self._spare_detectors.append(detector)
         job.body.close()
