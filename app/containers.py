@@ -19,6 +19,9 @@ _UNKNOWN_LENGTHS = frozenset({0, 0xFFFFFFFF})
 """What a WAV writer leaves in the length field when it cannot seek back: ffmpeg all ones, older
 arecord and some firmware zero."""
 
+_MOST = 0xFFFFFFFE
+"""The greatest length the field can say; what lies behind it is not reached."""
+
 READABLE = frozenset({"WAV", "FLAC", "Ogg", "MP3", "AIFF", "AU", "CAF", "W64"})
 
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
@@ -148,9 +151,9 @@ def _mend_wav(magic: bytes, descriptor: int, size: int) -> bool:
         if chunk[:4] == b"data":
             there = size - position - 8
             if magic != b"RF64" and length in _UNKNOWN_LENGTHS and there:
-                os.pwrite(descriptor, struct.pack(length_format, there), position + 4)
-                os.pwrite(descriptor, struct.pack(length_format, size - 8), 4)
-                return False
+                for value, at in ((there, position + 4), (size - 8, 4)):
+                    os.pwrite(descriptor, struct.pack(length_format, min(value, _MOST)), at)
+                return there > _MOST
             # An RF64's real length stands in its ds64 chunk; all ones here only points to it.
             return magic != b"RF64" and length > there
         position += 8 + length + length % 2
