@@ -28,7 +28,7 @@ import structlog
 from app.connection import Deadlines
 from app.hypothesis import Hypothesis
 from app.job import Limits
-from app.messages import Segment
+from app.messages import Segment, Transcript
 from app.protocols.framed import FramedProtocol
 from app.server import Server
 from app.sinks import StdoutSink, json_line
@@ -92,6 +92,24 @@ def hypothesis_of(
     """One segment over all of `seconds`, or none where `text` is empty."""
     segments = (Segment(0.0, seconds, text, 0.9),) if text else ()
     return Hypothesis(segments=segments, language=language, logprob=logprob, end=seconds)
+
+
+def transcript_of(text: str = "", **more: Any) -> Transcript:
+    """A transcript of silence but for what is given."""
+    fields: dict[str, Any] = {
+        "text": text,
+        "language": "en",
+        "language_probability": None,
+        "segments": (),
+        "audio_seconds": 0.0,
+        "queue_seconds": 0.0,
+        "processing_seconds": 0.0,
+        "model": "tiny.en-q8_0",
+        "truncated": False,
+        "encoder_context": 0,
+        "passes": 0,
+    }
+    return Transcript(**{**fields, **more})
 
 
 Answer = Callable[[Samples, DecodeOptions], Hypothesis]

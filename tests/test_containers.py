@@ -1,0 +1,252 @@
+"""Files recognised by their bytes, and what they say of their own length."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from fakes import body_of, encoded, pcm, tone
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.containers import READABLE, Container, inspect, recognise
+
+FORMATS = {
+    "WAV": {"format": "WAV"},
+    "WAVEX": {"format": "WAVEX"},
+    "RF64": {"format": "RF64"},
+    "RIFX": {"format": "WAV", "endian": "BIG"},
+    "FLAC": {"format": "FLAC"},
+    "Vorbis": {"format": "OGG", "subtype": "VORBIS"},
+    "Opus": {"format": "OGG", "subtype": "OPUS"},
+    "MP3": {"format": "MP3"},
+    "AIFF": {"format": "AIFF"},
+    "AU": {"format": "AU"},
+    "CAF": {"format": "CAF"},
+    "W64": {"format": "W64"},
+}
+NAMES = {"WAVEX": "WAV", "RF64": "WAV", "RIFX": "WAV", "Vorbis": "Ogg", "Opus": "Ogg"}
+
+
+def looked_at(data: bytes) -> Container | None:
+    body = body_of(data)
+    try:
+        return inspect(body.fileno(), body.size)
+    finally:
+        body.close()
+
+
+@pytest.fixture(scope="module")
+def files() -> Iterator[dict[str, bytes]]:
+    return {kind: encoded(tone(32_000), **how) for kind, how in FORMATS.items()}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_whole_file_is_recognised_and_not_truncated(files: dict[str, bytes], kind: str) -> None:
+    name = NAMES.get(kind, kind)
+    assert name in READABLE
+    assert looked_at(files[kind]) == Container(name, readable=True, truncated=False)
+
+
+@pytest.mark.parametrize("kind", sorted(FORMATS.keys() - {"FLAC", "MP3", "RF64"}))
+def test_half_a_file_is_truncated(files: dict[str, bytes], kind: str) -> None:
+    # Of FLAC the decoder says so, MP3 has no length, and RF64's is libsndfile's to compare.
+    data = files[kind]
+    assert looked_at(data[: len(data) // 2]) == Container(
+        NAMES.get(kind, kind), readable=True, truncated=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"\x1aE\xdf\xa3\x01\x00\x00\x00webm", "webm/Matroska"),
+        (b"\x00\x00\x00\x20ftypM4A \x00\x00", "mp4/m4a"),
+        (b"\x00\x00\x00\x20ftypisom", "mp4/m4a"),
+        (b"\x00\x00\x10\x00moov", "mp4/m4a"),
+        (b"\xff\xf1\x50\x80\x02\x1f\xfc", "AAC"),
+        (b"\xff\xf9\x50\x80\x02\x1f\xfc", "AAC"),
+        (b"#!AMR\n", "AMR"),
+        (b"0&\xb2u\x8ef\xcf\x11", "WMA"),
+        (b"MThd\0\0\0\6", "MIDI"),
+    ],
+)
+def test_what_cannot_be_read_is_named(head: bytes, name: str) -> None:
+    assert recognise(head) == name
+    assert name not in READABLE
+    assert looked_at(head) == Container(name, readable=False)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"R",
+        b"RIFF",
+        b"RIFF\0\0\0\0AVI ",
+        b"FORM\0\0\0\x008SVX",
+        b"<html>",
+        b"\0" * 64,
+        b"\xff",
+        b"\xff\xff\xff\xff" * 16,
+        b"riff but not that one",
+    ],
+)
+def test_what_is_nothing_is_nothing(head: bytes) -> None:
+    assert recognise(head) is None
+    assert looked_at(head) is None
+
+
+def mpeg_frame(second: int, third: int, length: int) -> bytes:
+    return bytes([0xFF, second, third, 0]) + bytes(length - 4)
+
+
+@pytest.mark.parametrize(
+    ("second", "third", "length"),
+    [
+        (0xFB, 0x90, 417),  # MPEG 1 layer III, 128 kbit/s, 44.1 kHz
+        (0xFB, 0x92, 418),  # the same, padded
+        (0xF3, 0x88, 288),  # MPEG 2 layer III, 64 kbit/s, 16 kHz
+        (0xE3, 0x48, 288),  # MPEG 2.5 layer III, 32 kbit/s, 8 kHz
+        (0xFD, 0x90, 522),  # MPEG 1 layer II, 160 kbit/s, 44.1 kHz
+        (0xFF, 0x90, 312),  # MPEG 1 layer I, 288 kbit/s, 44.1 kHz: 4-byte slots
+    ],
+)
+def test_mpeg_frames_are_counted_in_the_right_length(second: int, third: int, length: int) -> None:
+    frame = mpeg_frame(second, third, length)
+    assert recognise(frame * 2) == "MP3"
+    # One frame alone, or two in the wrong distance, is found in any noise.
+    assert recognise(frame) is None
+    assert recognise(frame + b"\0" + frame) is None
+
+
+@pytest.mark.parametrize(
+    ("second", "third"),
+    [(0xEB, 0x90), (0xF9, 0x90), (0xFB, 0xF0), (0xFB, 0x00), (0xFB, 0x9C)],
+    ids=["version", "layer", "rate 15", "free rate", "frequency"],
+)
+def test_reserved_values_are_no_mpeg(second: int, third: int) -> None:
+    assert recognise(mpeg_frame(second, third, 417) * 2) != "MP3"
+
+
+def test_raw_samples_are_hardly_ever_taken_for_a_file() -> None:
+    random = np.random.default_rng(7)
+    named = [recognise(random.bytes(4096)) for _ in range(2000)]
+    assert sum(name is not None for name in named) <= 2
+    assert recognise(pcm(2000)) is None
+
+
+# Streamed WAV.
+
+
+def wav_with_length(length: int, riff: int, before: bytes = b"", magic: bytes = b"RIFF") -> bytes:
+    order = ">" if magic == b"RIFX" else "<"
+    format_chunk = struct.pack(order + "HHIIHH", 1, 1, 16_000, 32_000, 2, 16)
+    samples = pcm(8000)
+    if magic == b"RIFX":
+        samples = np.frombuffer(samples, "<i2").astype(">i2").tobytes()
+    return (
+        magic
+        + struct.pack(order + "I", riff)
+        + b"WAVEfmt "
+        + struct.pack(order + "I", 16)
+        + format_chunk
+        + before
+        + b"data"
+        + struct.pack(order + "I", length)
+        + samples
+    )
+
+
+@pytest.mark.parametrize("magic", [b"RIFF", b"RIFX"])
+@pytest.mark.parametrize("unknown", [0, 0xFFFFFFFF])
+def test_a_streamed_wav_gets_its_length_written_in(magic: bytes, unknown: int) -> None:
+    data = wav_with_length(unknown, unknown, magic=magic)
+    body = body_of(data)
+    try:
+        assert inspect(body.fileno(), body.size) == Container("WAV", True, False)
+        mended = os.pread(body.fileno(), len(data) + 1, 0)
+    finally:
+        body.close()
+    assert mended == wav_with_length(16_000, len(data) - 8, magic=magic)
+
+
+def test_a_wav_that_says_its_length_is_not_touched() -> None:
+    data = wav_with_length(16_000, 36 + 16_000)
+    body = body_of(data)
+    try:
+        assert inspect(body.fileno(), body.size) == Container("WAV", True, False)
+        assert os.pread(body.fileno(), len(data) + 1, 0) == data
+    finally:
+        body.close()
+
+
+def test_a_wav_that_promises_more_is_truncated() -> None:
+    assert looked_at(wav_with_length(16_001, 36 + 16_001)) == Container("WAV", True, True)
+
+
+def test_chunks_before_the_data_are_stepped_over_with_their_padding() -> None:
+    odd = b"LIST" + struct.pack("<I", 5) + b"INFO\0" + b"\0"
+    container = looked_at(wav_with_length(16_001, 36, before=odd))
+    assert container == Container("WAV", True, True)
+    assert looked_at(wav_with_length(0, 0, before=odd)) == Container("WAV", True, False)
+
+
+def test_a_wav_without_a_data_chunk() -> None:
+    data = wav_with_length(16_000, 36)
+    assert looked_at(data[:36]) == Container("WAV", True, True)
+    assert looked_at(data[:12]) == Container("WAV", True, True)
+
+
+def test_a_streamed_wav_too_large_for_the_length_field() -> None:
+    """Sparse, so nothing of that size is made."""
+    body = body_of(wav_with_length(0xFFFFFFFF, 0xFFFFFFFF))
+    try:
+        size = 5 << 30
+        os.truncate(body.fileno(), size)
+        assert inspect(body.fileno(), size) == Container("WAV", True, True)
+    finally:
+        body.close()
+
+
+def test_a_caf_whose_length_is_left_open() -> None:
+    data = bytearray(encoded(tone(16_000), format="CAF"))
+    at = data.index(b"data") + 4
+    data[at : at + 8] = b"\xff" * 8
+    assert looked_at(bytes(data)) == Container("CAF", True, False)
+
+
+def test_an_au_whose_length_is_left_open() -> None:
+    data = bytearray(encoded(tone(16_000), format="AU"))
+    data[8:12] = b"\xff" * 4
+    assert looked_at(bytes(data)) == Container("AU", True, False)
+
+
+@given(
+    st.sampled_from(
+        [
+            b"RIFF\x00\x00\x00\x00WAVE",
+            b"RIFX\x00\x00\x00\x00WAVE",
+            b"RF64\x00\x00\x00\x00WAVE",
+            b"FORM\x00\x00\x00\x00AIFF",
+            b".snd",
+            b"caff",
+            b"OggS",
+            b"fLaC",
+            b"ID3",
+            b"\xff\xfb\x90\x00",
+            b"riff.\x91\xcf\x11\xa5\xd6(\xdb\x04\xc1\x00\x00",
+        ]
+    ),
+    st.binary(max_size=200),
+)
+def test_whatever_follows_the_first_bytes_the_file_has_a_name_and_no_more(
+    magic: bytes, rest: bytes
+) -> None:
+    container = looked_at(magic + rest)
+    assert container is None or container.readable
+    if not magic.startswith(b"\xff"):
+        assert container is not None

@@ -1,0 +1,78 @@
+"""The JSON form of what the node says, where the framing's tests do not show it already."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fakes import transcript_of
+
+from app.fields import reply_fields
+from app.messages import Accepted, Failure, Reply, Segment
+
+SEGMENT = Segment(1.0, 2.0, "x", 0.5)
+SILENCE = transcript_of()
+
+
+@pytest.mark.parametrize(
+    ("reply", "status"),
+    [
+        (SILENCE, "ok"),
+        (SEGMENT, "segment"),
+        (Accepted(), "accepted"),
+        (Failure("busy", "later"), "error"),
+    ],
+)
+@pytest.mark.parametrize("request_id", ["r", None])
+def test_every_reply_begins_with_id_and_status(
+    reply: Reply, status: str, request_id: str | None
+) -> None:
+    fields = reply_fields(request_id, reply)
+    assert list(fields)[:2] == ["id", "status"]
+    assert (fields["id"], fields["status"]) == (request_id, status)
+
+
+def test_a_transcript_of_silence_has_all_its_fields() -> None:
+    fields = reply_fields("r", SILENCE)
+    assert fields["text"] == ""
+    assert fields["segments"] == []
+    assert fields.keys() == {
+        "id",
+        "status",
+        "text",
+        "language",
+        "language_probability",
+        "segments",
+        "audio_seconds",
+        "queue_seconds",
+        "processing_seconds",
+        "model",
+        "truncated",
+        "encoder_context",
+        "passes",
+    }
+
+
+def test_what_does_not_apply_is_left_out() -> None:
+    assert "words" not in reply_fields("r", SEGMENT)["segment"]
+    assert reply_fields("r", Segment(0, 1, "x", 1, ()))["segment"]["words"] == []
+    assert "retry_after_seconds" not in reply_fields("r", Failure("busy", "later"))["error"]
+    assert reply_fields("r", Failure("busy", "later", 0.0))["error"]["retry_after_seconds"] == 0.0
+
+
+def test_numbers_are_rounded_and_stay_numbers() -> None:
+    third = Segment(1 / 3, 2 / 3, "x", 1 / 3)
+    transcript = transcript_of(
+        "x",
+        segments=(third,),
+        audio_seconds=1 / 3,
+        queue_seconds=1 / 3,
+        processing_seconds=2 / 3,
+        language_probability=2 / 3,
+    )
+    fields = json.loads(json.dumps(reply_fields("r", transcript)))
+    assert fields["segments"] == [{"start": 0.33, "end": 0.67, "text": "x", "confidence": 0.333}]
+    assert fields["audio_seconds"] == 0.333
+    assert fields["queue_seconds"] == 0.3333
+    assert fields["processing_seconds"] == 0.6667
+    assert fields["language_probability"] == 0.667

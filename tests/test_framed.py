@@ -1,0 +1,416 @@
+"""The native framing, sans IO: bytes in, events out, however they are split."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from fakes import RAW, frame, message, transcript_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.messages import (
+    Accepted,
+    Begin,
+    Body,
+    End,
+    Event,
+    Failure,
+    Refused,
+    Segment,
+    Word,
+)
+from app.protocols.base import ProtocolError
+from app.protocols.framed import FramedProtocol
+
+MAX_BODY = 1000
+Seen = list[tuple[Any, ...]]
+
+
+def new_protocol() -> FramedProtocol:
+    return FramedProtocol(MAX_BODY, lambda: "made")
+
+
+def see(seen: Seen, event: Event) -> None:
+    """Write an event down; pieces of one body are one body."""
+    if isinstance(event, Body):
+        data = bytes(event.data)
+        assert data, "an empty piece of a body says nothing"
+        if seen and seen[-1][0] == "body":
+            data = seen.pop()[1] + data
+        seen.append(("body", data))
+    elif isinstance(event, Begin):
+        seen.append(("begin", event.request.id, event.request.content_length))
+    elif isinstance(event, Refused):
+        seen.append(("refused", event.id, event.failure.code, event.reply, event.keep_alive))
+    else:
+        assert isinstance(event, End)
+        seen.append(("end",))
+
+
+def drive(pieces: Iterable[bytes], accept: Any = lambda request_id: True) -> Seen:
+    """Feed `pieces` to a protocol; what it says. `accept` decides by the request's id."""
+    protocol = new_protocol()
+    seen: Seen = []
+    for piece in pieces:
+        protocol.feed(piece)
+        try:
+            while (event := protocol.next_event()) is not None:
+                see(seen, event)
+                if isinstance(event, Begin):
+                    assert protocol.next_event() is None, "nothing may come before the decision"
+                    protocol.accept() if accept(event.request.id) else protocol.reject()
+        except ProtocolError as error:
+            seen.append(("lost", error.failure.code))
+    return seen
+
+
+def keep(body: bytes, **fields: Any) -> bytes:
+    return message(body, connection="keep-alive", **fields)
+
+
+VECTORS: dict[str, tuple[bytes, Seen]] = {
+    "one request": (
+        message(b"abc", id="r"),
+        [("begin", "r", 3), ("body", b"abc"), ("end",)],
+    ),
+    "an id of our own": (message(b"a"), [("begin", "made", 1), ("body", b"a"), ("end",)]),
+    "an empty body": (message(b"", id="r"), [("begin", "r", 0), ("end",)]),
+    "the largest body": (
+        message(b"x" * MAX_BODY, id="r"),
+        [("begin", "r", MAX_BODY), ("body", b"x" * MAX_BODY), ("end",)],
+    ),
+    "two, pipelined": (
+        keep(b"abc", id="1") + keep(b"de", id="2"),
+        [
+            ("begin", "1", 3),
+            ("body", b"abc"),
+            ("end",),
+            ("begin", "2", 2),
+            ("body", b"de"),
+            ("end",),
+        ],
+    ),
+    "nothing is read after the last": (
+        keep(b"a", id="1") + message(b"b", id="2") + message(b"c", id="3"),
+        [("begin", "1", 1), ("body", b"a"), ("end",), ("begin", "2", 1), ("body", b"b"), ("end",)],
+    ),
+    "rejected, its body skipped": (
+        keep(b"abc", id="no") + message(b"d", id="r"),
+        [("begin", "no", 3), ("begin", "r", 1), ("body", b"d"), ("end",)],
+    ),
+    "rejected, and no further": (
+        message(b"abc", id="no") + message(b"d", id="r"),
+        [("begin", "no", 3)],
+    ),
+    "rejected with an empty body": (
+        keep(b"", id="no") + message(b"", id="r"),
+        [("begin", "no", 0), ("begin", "r", 0), ("end",)],
+    ),
+    "refused, its body skipped": (
+        keep(b"abc", id="x", task="sing") + message(b"d", id="r"),
+        [
+            ("refused", "x", "bad_field", "transcript", True),
+            ("begin", "r", 1),
+            ("body", b"d"),
+            ("end",),
+        ],
+    ),
+    "refused, and no further": (
+        message(b"abc", id="x", reply="none", task="sing") + message(b"d", id="r"),
+        [("refused", "x", "bad_field", "none", False)],
+    ),
+    "a header of no length": (b"\0\0", [("lost", "bad_header")]),
+    "not JSON": (frame(b"{'a'}") + message(b"d"), [("lost", "bad_header")]),
+    "lost after a good one": (
+        keep(b"abc", id="1") + frame(b"[]") + message(b"d"),
+        [("begin", "1", 3), ("body", b"abc"), ("end",), ("lost", "bad_header")],
+    ),
+    "too large": (message(b"x" * (MAX_BODY + 1)), [("lost", "too_large")]),
+    "the longest header": (
+        frame({**RAW, "id": "r", "content-length": 1, "x": "y" * 65_000}, b"a"),
+        [("begin", "r", 1), ("body", b"a"), ("end",)],
+    ),
+}
+
+
+def accept(request_id: str) -> bool:
+    return request_id != "no"
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_a_vector_whole(name: str) -> None:
+    stream, events = VECTORS[name]
+    assert drive([stream], accept) == events
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_a_vector_byte_by_byte(name: str) -> None:
+    stream, events = VECTORS[name]
+    assert drive((stream[at : at + 1] for at in range(len(stream))), accept) == events
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_a_vector_with_trailing_bytes(name: str) -> None:
+    """What follows a message that ends the conversation changes nothing; otherwise it begins the
+    next one, of which three bytes do not make an event."""
+    stream, events = VECTORS[name]
+    assert drive([stream + b"\xff\xff{"], accept) == events
+    assert drive([stream, b"\xff\xff{"], accept) == events
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_a_vector_cut_short_gives_the_beginning_of_its_events(name: str) -> None:
+    stream, events = VECTORS[name]
+    for end in {0, 1, 2, 3, len(stream) // 2, len(stream) - 1}:
+        seen = drive([stream[:end]], accept)
+        if seen and seen[-1][0] == "body" and len(seen) <= len(events):
+            assert events[len(seen) - 1][1].startswith(seen[-1][1])
+            seen.pop()
+        assert seen == events[: len(seen)]
+
+
+# Random streams: what they must give is put together beside them.
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> tuple[bytes, Seen, set[str]]:
+    """A stream of valid messages, its events, and the ids to reject."""
+    stream, events, rejected = b"", [], set()
+    over = False
+    for number in range(draw(st.integers(1, 5))):
+        body = draw(st.binary(max_size=60))
+        kept = draw(st.booleans())
+        kind = draw(st.sampled_from(["accept", "reject", "refuse"]))
+        name = f"r{number}"
+        fields = {"id": name, "connection": "keep-alive" if kept else "close"}
+        if kind == "refuse":
+            fields["task"] = "sing"
+        stream += message(body, **fields)
+        if over:
+            continue
+        if kind == "refuse":
+            events.append(("refused", name, "bad_field", "transcript", kept))
+        else:
+            events.append(("begin", name, len(body)))
+        if kind == "reject":
+            rejected.add(name)
+        if kind == "accept":
+            events += [("body", body)] if body else []
+            events.append(("end",))
+        over = not kept
+    return stream, events, rejected
+
+
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    return [data[a:b] for a, b in itertools.pairwise(places)]
+
+
+CUTS = st.lists(st.integers(0, 1 << 16), max_size=20)
+
+
+@given(streams(), CUTS)
+def test_any_split_of_any_valid_stream_gives_the_same_events(
+    case: tuple[bytes, Seen, set[str]], cuts: list[int]
+) -> None:
+    stream, events, rejected = case
+    assert drive(split(stream, cuts), lambda name: name not in rejected) == events
+
+
+@given(streams(), CUTS, st.integers(0, 1 << 16), st.binary(min_size=1, max_size=3))
+def test_a_stream_with_a_fault_anywhere_gives_the_same_events_however_it_is_split(
+    case: tuple[bytes, Seen, set[str]], cuts: list[int], at: int, fault: bytes
+) -> None:
+    stream, _, rejected = case
+    at %= len(stream)
+    broken = stream[:at] + fault + stream[at + len(fault) :]
+
+    def decide(name: str) -> bool:
+        return name not in rejected
+
+    assert drive(split(broken, cuts), decide) == drive([broken], decide)
+
+
+@given(st.lists(st.binary(max_size=200), max_size=8), st.booleans())
+def test_any_bytes_at_all_give_events_or_the_one_exception(
+    pieces: list[bytes], accepts: bool
+) -> None:
+    seen = drive(pieces, lambda _: accepts)
+    lost = [index for index, entry in enumerate(seen) if entry[0] == "lost"]
+    assert lost in ([], [len(seen) - 1]), "nothing may come after the loss"
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["little", "s16", "audio/pcm", "en", "keep-alive", "none"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=6,
+)
+FIELD = st.sampled_from(
+    [
+        *RAW,
+        "content-length",
+        "id",
+        "connection",
+        "reply",
+        "language",
+        "task",
+        "prompt",
+        "word-timestamps",
+        "unknown",
+    ]
+)
+
+
+@given(st.dictionaries(FIELD, JSON), st.booleans(), st.binary(max_size=50))
+def test_any_header_at_all_gives_events_or_the_one_exception(
+    fields: dict[str, Any], on_top_of_a_good_one: bool, body: bytes
+) -> None:
+    header = {**RAW, "content-length": len(body), **fields} if on_top_of_a_good_one else fields
+    seen = drive([frame(header, body)])
+    assert len(seen) >= 1
+    assert [entry[0] for entry in seen[1:]] in ([], ["body"], ["body", "end"], ["end"], ["lost"])
+
+
+def test_after_the_loss_there_is_nothing_more_and_no_second_exception() -> None:
+    protocol = new_protocol()
+    protocol.feed(b"\0\0" + message(b"abc"))
+    with pytest.raises(ProtocolError):
+        protocol.next_event()
+    for _ in range(3):
+        assert protocol.next_event() is None
+        protocol.feed(message(b"abc"))
+    assert protocol.idle
+    assert not protocol.reading_body
+
+
+def test_decisions_answer_a_begin_and_nothing_else() -> None:
+    protocol = new_protocol()
+    for decide in (protocol.accept, protocol.reject):
+        with pytest.raises(RuntimeError):
+            decide()
+    protocol.feed(message(b"abc"))
+    protocol.next_event()
+    protocol.accept()
+    with pytest.raises(RuntimeError):
+        protocol.accept()
+
+
+def test_idle_and_reading_body_follow_the_stream() -> None:
+    protocol = new_protocol()
+    data = keep(b"abc")
+    states = []
+
+    def note() -> None:
+        states.append((protocol.idle, protocol.reading_body))
+
+    note()
+    for piece in (data[:1], data[1:-3], None, data[-3:-1], data[-1:]):
+        if piece is None:
+            protocol.accept()
+        else:
+            protocol.feed(piece)
+            while protocol.next_event() is not None:
+                pass
+        note()
+    assert states == [
+        (True, False),
+        (False, False),
+        (False, False),
+        (False, True),
+        (False, True),
+        (True, False),
+    ]
+
+
+def test_a_body_passes_through_without_being_copied_together() -> None:
+    """Fed a megabyte in pieces, the protocol gives as many pieces and keeps none of them."""
+    protocol = FramedProtocol(1 << 20, lambda: "made")
+    protocol.feed(frame({**RAW, "content-length": 1 << 20}))
+    assert isinstance(protocol.next_event(), Begin)
+    protocol.accept()
+    for _ in range(16):
+        protocol.feed(b"x" * 65_536)
+        event = protocol.next_event()
+        assert isinstance(event, Body)
+        assert len(event.data) == 65_536
+    assert isinstance(protocol.next_event(), End)
+
+
+# What it says.
+
+
+def decode(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    (length,) = struct.unpack("!H", data[:2])
+    header = json.loads(data[2 : 2 + length])
+    body = data[2 + length :]
+    assert len(body) == header["content-length"]
+    return header, json.loads(body.decode("utf-8"))
+
+
+def test_the_encoded_replies() -> None:
+    protocol = new_protocol()
+    word = Word(0.1234, 0.5678, "Größe", 0.98765)
+    segment = Segment(0.0, 1.23456, "Größe 日本", 0.98765, (word,))
+    transcript = transcript_of(
+        "Größe 日本",
+        language="de",
+        segments=(segment,),
+        audio_seconds=2.34567,
+        queue_seconds=0.1,
+        processing_seconds=0.2,
+        truncated=True,
+        encoder_context=1500,
+        passes=2,
+    )
+    word_fields = {"start": 0.12, "end": 0.57, "text": "Größe", "confidence": 0.988}
+    segment_fields = {
+        "start": 0.0,
+        "end": 1.23,
+        "text": "Größe 日本",
+        "confidence": 0.988,
+        "words": [word_fields],
+    }
+    header, reply = decode(protocol.encode("r", transcript))
+    assert header.keys() == {"byteorder", "content-type", "content-encoding", "content-length"}
+    assert (header["content-type"], header["content-encoding"]) == ("application/json", "utf-8")
+    assert reply == {
+        "id": "r",
+        "status": "ok",
+        "text": "Größe 日本",
+        "language": "de",
+        "language_probability": None,
+        "segments": [segment_fields],
+        "audio_seconds": 2.346,
+        "queue_seconds": 0.1,
+        "processing_seconds": 0.2,
+        "model": "tiny.en-q8_0",
+        "truncated": True,
+        "encoder_context": 1500,
+        "passes": 2,
+    }
+    assert decode(protocol.encode("r", segment))[1] == {
+        "id": "r",
+        "status": "segment",
+        "segment": segment_fields,
+    }
+    assert "words" not in decode(protocol.encode("r", Segment(0, 1, "x", 1)))[1]["segment"]
+    assert decode(protocol.encode("r", Accepted()))[1] == {"id": "r", "status": "accepted"}
+    assert decode(protocol.encode(None, Failure("busy", "later", 1.26)))[1] == {
+        "id": None,
+        "status": "error",
+        "error": {"code": "busy", "message": "later", "retry_after_seconds": 1.3},
+    }
+    assert decode(protocol.encode("r", Failure("internal", "no")))[1]["error"] == {
+        "code": "internal",
+        "message": "no",
+    }
