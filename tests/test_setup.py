@@ -270,6 +270,13 @@ def test_32_bit_machine(clone, machine):
     assert "64-bit system" in said
 
 
+def test_32_bit_machine_with_an_environment_from_a_64_bit_one(clone):
+    clone.add_python("python3")
+    clone.run("scripts/run")
+    clone.add_program("uname", "#!/usr/bin/env bash\necho i686\n")
+    assert "64-bit system" in refusal(clone.run("scripts/run"))
+
+
 def test_32_bit_python_on_a_64_bit_kernel(clone):
     clone.add_python("python3", bits=32)
     said = refusal(clone.run("scripts/run"))

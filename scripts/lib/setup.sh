@@ -45,11 +45,7 @@ refuse_32_bit() {
 
 # Sets $python to the first interpreter that will do.
 find_python() {
-    local machine candidate candidates found bits seen='' narrow=''
-    machine=$(uname -m)
-    case $machine in
-        i?86 | x86 | arm | armhf | armv*) refuse_32_bit "This system is 32-bit ($machine)." ;;
-    esac
+    local candidate candidates found bits seen='' narrow=''
     if [ -n "${PYTHON:-}" ]; then
         candidates=("$PYTHON")
     else
@@ -110,6 +106,11 @@ make_venv() {
 # set_up FILE...: makes sure that .venv holds what these requirements files (names in the root of
 # the clone) list, and what an earlier set-up put there.
 set_up() {
+    local machine
+    machine=$(uname -m)
+    case $machine in
+        i?86 | x86 | arm | armhf | armv*) refuse_32_bit "This system is 32-bit ($machine)." ;;
+    esac
     if is_complete "$@"; then return; fi
     # Two at once (scripts/run and scripts/test in two terminals) would install over one another.
     if command -v flock >/dev/null; then
