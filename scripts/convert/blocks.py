@@ -1,7 +1,7 @@
 """ggml's block formats: matrices in, bytes of a file out.
 
 gguf's numpy code does the rounding. A few thousand rows at a time, because it makes
-several float32 copies: large-v3's token embedding alone would take more than 1 GB.
+several copies, and large-v3's token embedding alone is 265 MB in float32.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from app.catalog import TENSOR_TYPES
 
 from .source import ConvertError
 
-# Values quantized at once: about 100 MB of float32 and gguf's copies of it.
+# Values quantized at once: 16 MB of float32.
 VALUES_AT_ONCE = 4 << 20
 
 
