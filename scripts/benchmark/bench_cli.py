@@ -1,0 +1,226 @@
+"""The program behind scripts/bench: the node beside its peers, in one run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from engine_build.recipes import NATIVE, TINYBLAS, Recipe
+from engine_build.workshop import BuildError, Workshop
+
+from benchmark import corpus, measure, report, share, usage
+from benchmark.corpus import CorpusError
+from benchmark.engines import Child, Engine, EngineError, Maker, Node, WhisperServer
+from benchmark.environment import (
+    FOLDER,
+    ROOT,
+    SetupError,
+    ggml_model,
+    node_python,
+    peer_weights,
+)
+from benchmark.node import NodeError
+
+CLIENTS = 8
+LONG_SECONDS = 120.0
+QUICK_SHORT, QUICK_LONG, QUICK_CROWD = 12, 1, 8
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            return _run(arguments, Path(folder))
+    except (BuildError, CorpusError, EngineError, NodeError, SetupError, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="fewer clips: under five minutes once set up")
+    add("--model", default="tiny.en", help="a name from models/catalog.json (default: tiny.en)")
+    add("--language", default="en", help="en, another code, or auto (default: en)")
+    add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each engine")
+    add("--rounds", type=int, default=1, help="times each short clip is done; the median counts")
+    add("--audio", type=Path, default=ROOT.parent / "shared" / "audio", help="with refs.tsv")
+    add("--venv", type=Path, default=ROOT / ".venv", help="the node's environment")
+    add(
+        "--only",
+        default="",
+        help="engines to measure beside the node: a comma-separated part "
+        "of server, pywhispercpp, beam1, beam5 (default: all)",
+    )
+    add(
+        "--server-tinyblas",
+        action="store_true",
+        help="build whisper.cpp's server with tinyBLAS, which it leaves off, as well",
+    )
+    add("--json", type=Path, metavar="FILE", help="default: docs/benchmark-MODEL.json")
+    add("--picture", type=Path, metavar="FILE", help="default: docs/benchmark-MODEL.svg")
+    add("node_options", nargs="*", metavar="-- OPTION", help="options for the node")
+    return parser
+
+
+def _run(arguments: argparse.Namespace, folder: Path) -> int:
+    clips = corpus.read(arguments.audio)
+    speech = [clip for clip in clips if clip.group == "speech"]
+    short = [clip for clip in speech if clip.seconds < corpus.SHORT_SECONDS]
+    long = corpus.as_wav([clip for clip in clips if clip.group == "long"], folder)
+    long += corpus.join(speech, LONG_SECONDS, "joined", folder)
+    crowded = short
+    if arguments.quick:
+        short = short[:: max(1, len(short) // QUICK_SHORT)][:QUICK_SHORT]
+        long = [clip for clip in long if clip.name == "joined-1"][:QUICK_LONG]
+        crowded = short[:QUICK_CROWD]
+    short = corpus.as_wav(short, folder)
+    crowded = [clip for clip in short if clip.name in {one.name for one in crowded}]
+    engines: list[Engine] = []
+    try:
+        for maker in _makers(arguments):
+            print(f"Starting {maker.name} ...", file=sys.stderr)
+            engines.append(maker.start())
+        results = _measure(arguments, engines, short, long, crowded)
+    finally:
+        for engine in engines:
+            engine.close()
+    text = report.markdown(results)
+    print(text)
+    name = arguments.model + ("" if arguments.language == "en" else f"-{arguments.language}")
+    json_path = arguments.json or ROOT / "docs" / f"benchmark-{name}.json"
+    picture = arguments.picture or ROOT / "docs" / f"benchmark-{name}.svg"
+    if arguments.quick and arguments.json is None:
+        json_path = Path(tempfile.gettempdir()) / json_path.name
+    report.write_json(results, json_path)
+    if not arguments.quick or arguments.picture is not None:
+        report.draw(results, picture, f"{name}: {results.machine['processor']}")
+        print(f"Picture: {picture}", file=sys.stderr)
+    print(f"JSON: {json_path}", file=sys.stderr)
+    return 0
+
+
+def _makers(arguments: argparse.Namespace) -> list[Maker]:
+    """The node first; then what was asked for of the peers."""
+    model, threads, language = arguments.model, str(arguments.threads), arguments.language
+    file = ggml_model(model)
+    python = node_python(arguments.venv)
+    options = ["--threads", threads, "--language", language, *arguments.node_options]
+    wanted = set(arguments.only.split(",")) if arguments.only else None
+    makers = [Maker("node", lambda: Node(python, model, options))]
+
+    def ask_for(key: str) -> bool:
+        return wanted is None or key in wanted
+
+    if ask_for("server"):
+        recipes = [NATIVE, TINYBLAS] if arguments.server_tinyblas else [NATIVE]
+        for recipe in recipes:
+            name = "whisper.cpp server" + (" + tinyBLAS" if recipe is TINYBLAS else "")
+            program = _server(recipe)
+            makers.append(
+                Maker(
+                    name,
+                    lambda name=name, program=program: WhisperServer(
+                        name, program, file, arguments.threads, language
+                    ),
+                )
+            )
+    if ask_for("pywhispercpp"):
+        worker = ["pywhispercpp", str(file), threads, language]
+        makers.append(
+            Maker("pywhispercpp, defaults", lambda: Child("pywhispercpp, defaults", worker))
+        )
+    weights = peer_weights(model) if ask_for("beam1") or ask_for("beam5") else None
+    if weights is None and (wanted is None or wanted & {"beam1", "beam5"}):
+        print(
+            f"No CTranslate2 weights of {model} to be had: without faster-whisper.", file=sys.stderr
+        )
+    for beam in (1, 5):
+        if weights is not None and ask_for(f"beam{beam}"):
+            name = f"faster-whisper int8, beam {beam}"
+            child = ["faster-whisper", str(weights), threads, language, str(beam)]
+            makers.append(Maker(name, lambda name=name, child=child: Child(name, child)))
+    return makers
+
+
+def _server(recipe: Recipe) -> Path:
+    """whisper.cpp's server, built once and kept in .venv-bench."""
+    program = FOLDER / "bin" / f"whisper-server-{recipe.name}"
+    if not program.exists():
+        print("Building whisper.cpp's server (once, a few minutes) ...", file=sys.stderr)
+        with tempfile.TemporaryDirectory(prefix="bench-build-") as scratch:
+            shop = Workshop(Path(scratch), FOLDER / "bin" / "python")
+            shop.prepare()
+            data = shop.build_server(recipe).read_bytes()
+        part = program.with_suffix(".part")
+        part.write_bytes(data)
+        part.chmod(0o755)
+        part.rename(program)
+    return program
+
+
+def _measure(
+    arguments: argparse.Namespace,
+    engines: Sequence[Engine],
+    short: Sequence[corpus.Clip],
+    long: Sequence[corpus.Clip],
+    crowded: Sequence[corpus.Clip],
+) -> report.Results:
+    idle = {engine.name: usage.memory(engine.pid) for engine in engines}
+    # The peers' first call makes buffers; the node warms itself up. It is not what we compare.
+    for engine in engines:
+        engine.transcribe(short[0].path)
+    samples = measure.in_turn(engines, short, "short", arguments.rounds)
+    samples += measure.in_turn(engines, long, "long")
+    crowds = [measure.crowd(engine, crowded, CLIENTS) for engine in engines]
+    node = engines[0]
+    assert isinstance(node, Node)
+    latency = share.of_latency(node, short, 1 if arguments.quick else 3)
+    facts = tuple(
+        report.EngineFacts(
+            engine.name, engine.cold_start, idle[engine.name], usage.memory(engine.pid)
+        )
+        for engine in engines
+    )
+    # After the memory was read: a body of 100 MB is no part of a normal load.
+    ingest = share.of_ingest(node)
+    references = {clip.name: clip.text for clip in (*short, *long)}
+    machine = _machine(arguments)
+    return report.Results(
+        machine, facts, tuple(samples), tuple(crowds), latency, ingest, references, CLIENTS
+    )
+
+
+def _machine(arguments: argparse.Namespace) -> dict[str, str]:
+    commit = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "model": arguments.model,
+        "language": arguments.language,
+        "processor": names[0] if names else platform.machine(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "threads": str(arguments.threads),
+        "load before": f"{os.getloadavg()[0]:.1f}",
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "commit": commit.stdout.strip() or "none",
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""One face for every engine that is measured: start, ask about a file, say who uses the CPU.
+
+An engine that can do one thing at a time answers several callers in the order they came, as a
+program built on it would have to arrange; the waiting is part of the latency that is measured.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from benchmark.node import NodeProcess, Reply, request
+
+_START_SECONDS = 180.0
+_BOUNDARY = "benchmark-7f2c1e"
+
+
+class EngineError(Exception):
+    """An engine did not start or did not answer."""
+
+
+class Engine(Protocol):
+    """What is measured. `pid` is the process whose family is charged."""
+
+    name: str
+    pid: int
+    cold_start: float
+
+    def transcribe(self, path: Path) -> str: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Maker:
+    """An engine's name, and how to start it."""
+
+    name: str
+    start: Callable[[], Engine]
+
+
+class Node:
+    """The node over its socket, a connection for each request as the original client does it."""
+
+    name = "node"
+
+    def __init__(self, python: Path, model: str, arguments: Sequence[str]) -> None:
+        self.process = NodeProcess(python, model, arguments)
+        self.cold_start = self.process.cold_start
+        self.pid = self.process.pid
+
+    def ask(self, path: Path) -> Reply:
+        return request(self.process.address, path.read_bytes(), "wav")
+
+    def transcribe(self, path: Path) -> str:
+        return self.ask(path).text
+
+    def close(self) -> None:
+        self.process.close()
+
+
+class Child:
+    """A Python peer: benchmark.peer_process with `arguments`."""
+
+    def __init__(self, name: str, arguments: Sequence[str]) -> None:
+        self.name = name
+        self._lock = threading.Lock()
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        began = time.perf_counter()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmark.peer_process", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self.pid = self._process.pid
+        self._answer()
+        self.cold_start = time.perf_counter() - began
+
+    def transcribe(self, path: Path) -> str:
+        with self._lock:
+            assert self._process.stdin is not None
+            self._process.stdin.write(f"{path}\n")
+            self._process.stdin.flush()
+            return str(self._answer()["text"])
+
+    def close(self) -> None:
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._errors.close()
+
+    def _answer(self) -> dict[str, str]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._errors.seek(0)
+            raise EngineError(f"{self.name} ended: {self._errors.read()[-800:]}")
+        reply: dict[str, str] = json.loads(line)
+        return reply
+
+
+class WhisperServer:
+    """whisper.cpp's own HTTP server, its defaults but for threads and language."""
+
+    def __init__(self, name: str, program: Path, model: Path, threads: int, language: str) -> None:
+        self.name = name
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self._port = probe.getsockname()[1]
+        command = [str(program), "-m", str(model), "-t", str(threads), "-l", language]
+        command += ["--host", "127.0.0.1", "--port", str(self._port)]
+        began = time.perf_counter()
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.pid = self._process.pid
+        self._wait()
+        self.cold_start = time.perf_counter() - began
+
+    def transcribe(self, path: Path) -> str:
+        body = b"".join(
+            (
+                f"--{_BOUNDARY}\r\n".encode(),
+                b'Content-Disposition: form-data; name="response_format"\r\n\r\njson\r\n',
+                f"--{_BOUNDARY}\r\n".encode(),
+                b'Content-Disposition: form-data; name="file"; filename="clip.wav"\r\n',
+                b"Content-Type: audio/wav\r\n\r\n",
+                path.read_bytes(),
+                f"\r\n--{_BOUNDARY}--\r\n".encode(),
+            )
+        )
+        kind = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=600)
+        try:
+            connection.request("POST", "/inference", body, kind)
+            reply = json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+        if "text" not in reply:
+            raise EngineError(f"{self.name} answered {reply}")
+        return str(reply["text"])
+
+    def close(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise EngineError(f"{self.name} ended with {self._process.returncode}")
+            try:
+                socket.create_connection(("127.0.0.1", self._port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.002)
+        raise EngineError(f"{self.name} did not listen within {_START_SECONDS:.0f} s")

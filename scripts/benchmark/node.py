@@ -1,0 +1,129 @@
+"""The node as a peer: its process, and its protocol from the outside (docs/protocol.md).
+
+Written anew from the protocol's text rather than with the node's own modules, so that a mistake
+there cannot hide in the measurement.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.environment import ROOT
+
+_LENGTH = struct.Struct("!H")
+_START_SECONDS = 120.0
+
+
+class NodeError(Exception):
+    """The node did not start or did not keep to its protocol."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back, and how long it took from the first byte sent."""
+
+    fields: dict[str, Any]
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        if self.fields.get("status") != "ok":
+            raise NodeError(f"the node answered {self.fields}")
+        return str(self.fields["text"])
+
+
+def request(address: tuple[str, int], body: bytes, label: str, **extra: str) -> Reply:
+    """Send one message on a connection of its own and wait for the reply."""
+    header = {
+        "byteorder": sys.byteorder,
+        "content-type": f"audio/{label}",
+        "content-encoding": label,
+        "content-length": len(body),
+        **extra,
+    }
+    encoded = json.dumps(header).encode()
+    began = time.perf_counter()
+    with socket.create_connection(address, timeout=600) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(_LENGTH.pack(len(encoded)) + encoded)
+        connection.sendall(body)
+        with connection.makefile("rb") as stream:
+            fields = _read(stream)
+    return Reply(fields, time.perf_counter() - began)
+
+
+def _read(stream: Any) -> dict[str, Any]:
+    length = stream.read(_LENGTH.size)
+    if len(length) < _LENGTH.size:
+        raise NodeError("the node closed the connection without a reply: see its log")
+    header = json.loads(stream.read(_LENGTH.unpack(length)[0]))
+    fields: dict[str, Any] = json.loads(stream.read(header["content-length"]))
+    return fields
+
+
+class NodeProcess:
+    """A node of our own on a free port. Ready when the constructor returns."""
+
+    def __init__(self, python: Path, model: str, arguments: Sequence[str] = ()) -> None:
+        self._log = tempfile.NamedTemporaryFile(mode="w+b", suffix=".log")  # noqa: SIM115
+        command = [str(python), "-m", "app", "-m", model, "--port", "0", "--offline"]
+        command += ["--output", "json", "--log-format", "json", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        began = time.perf_counter()
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._log,
+            env=environment,
+        )
+        try:
+            listening = self._wait()
+        except NodeError:
+            self.close()
+            raise
+        self.cold_start = time.perf_counter() - began
+        self.address = ("127.0.0.1", int(listening["port"]))
+        self.pid = self._process.pid
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._log.close()
+
+    def _wait(self) -> dict[str, Any]:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            for fields in self._logged():
+                if fields.get("event") == "listening":
+                    return fields
+            if self._process.poll() is not None:
+                raise NodeError(f"the node ended at once: {self._tail()}")
+            time.sleep(0.002)
+        raise NodeError(f"the node did not listen within {_START_SECONDS:.0f} s: {self._tail()}")
+
+    def _logged(self) -> Iterator[dict[str, Any]]:
+        for line in Path(self._log.name).read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                yield json.loads(line)
+
+    def _tail(self) -> str:
+        return Path(self._log.name).read_text(errors="replace")[-600:]

@@ -1,0 +1,59 @@
+"""A peer engine in a process of its own, asked over stdin, a WAV file a line.
+
+    python -m benchmark.peer_process pywhispercpp MODEL THREADS LANGUAGE
+    python -m benchmark.peer_process faster-whisper FOLDER THREADS LANGUAGE BEAM
+
+One JSON line says that the model is loaded; then one for each file. pywhispercpp runs with its
+default parameters, faster-whisper in int8 with its defaults but for the beam. The audio is decoded
+here, inside the measured time, as it is in the node.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+
+
+def _pywhispercpp(model: str, threads: int, language: str) -> Callable[[str], str]:
+    from pywhispercpp.model import Model
+
+    from benchmark.corpus import samples
+
+    options = {} if language == "auto" else {"language": language}
+    engine = Model(model, redirect_whispercpp_logs_to=None, n_threads=threads, **options)
+
+    def transcribe(path: str) -> str:
+        segments = engine.transcribe(samples(path), print_progress=False)
+        return " ".join(segment.text.strip() for segment in segments)
+
+    return transcribe
+
+
+def _faster_whisper(model: str, threads: int, language: str, beam: int) -> Callable[[str], str]:
+    from faster_whisper import WhisperModel
+
+    engine = WhisperModel(model, device="cpu", compute_type="int8", cpu_threads=threads)
+    fixed = None if language == "auto" else language
+
+    def transcribe(path: str) -> str:
+        segments, _ = engine.transcribe(path, beam_size=beam, language=fixed)
+        return " ".join(segment.text.strip() for segment in segments)
+
+    return transcribe
+
+
+def main() -> int:
+    kind, model, threads, language, *rest = sys.argv[1:]
+    if kind == "pywhispercpp":
+        transcribe = _pywhispercpp(model, int(threads), language)
+    else:
+        transcribe = _faster_whisper(model, int(threads), language, int(rest[0]))
+    print(json.dumps({"ready": kind}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps({"text": transcribe(line.strip())}), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

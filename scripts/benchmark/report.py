@@ -1,0 +1,172 @@
+"""What came out, as Markdown, JSON and one picture."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmark.measure import Crowd, Sample, percentile, ratio
+from benchmark.scoring import Score, score
+from benchmark.share import Ingest, Share
+from benchmark.usage import Memory
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What is not measured per clip: seconds to listening, memory when loaded and after all."""
+
+    name: str
+    cold_start: float
+    idle: Memory
+    loaded: Memory
+
+
+@dataclass(frozen=True)
+class Results:
+    """One whole run. `machine` describes what it ran on; `references` are the clips' texts."""
+
+    machine: dict[str, str]
+    facts: tuple[EngineFacts, ...]
+    samples: tuple[Sample, ...]
+    crowds: tuple[Crowd, ...]
+    share: Share | None
+    ingest: Ingest | None
+    references: Mapping[str, str]
+    clients: int
+
+    @property
+    def engines(self) -> list[str]:
+        return [facts.name for facts in self.facts]
+
+
+def markdown(results: Results) -> str:
+    """The tables; the first engine is the node and everything is compared with it."""
+    machine = "; ".join(f"{key}: {value}" for key, value in results.machine.items())
+    parts = [machine]
+    for group, title in (("short", "Short clips (under 12 s)"), ("long", "Long files")):
+        chosen = [one for one in results.samples if one.group == group]
+        if chosen:
+            parts.append(_latency_table(title, results, chosen))
+    if results.crowds:
+        parts.append(_crowd_table(results))
+    parts.append(_facts_table(results))
+    if results.share is not None:
+        share = results.share
+        parts.append(
+            f"The node's own share of a 3 s command ({share.clips} clips): round trip "
+            f"{share.median_round_trip * 1000:.0f} ms, of it beyond `processing_seconds` "
+            f"{share.median_beyond_processing * 1000:.1f} ms median, "
+            f"{share.worst_beyond_processing * 1000:.1f} ms worst."
+        )
+    if results.ingest is not None:
+        ingest = results.ingest
+        parts.append(
+            f"A body of {ingest.bytes / 1e6:.0f} MB is accepted after {ingest.node_seconds:.3f} s; "
+            f"a bare socket sink takes {ingest.sink_seconds:.3f} s for the same bytes."
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def write_json(results: Results, path: Path) -> None:
+    """Everything, down to the single sample."""
+    path.write_text(json.dumps(asdict(results), indent=1) + "\n")
+
+
+def draw(results: Results, path: Path, title: str) -> None:
+    """Latency against clip length, a line for each engine, as SVG."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    for engine in results.engines:
+        points = sorted(
+            (one.audio_seconds, one.seconds) for one in results.samples if one.engine == engine
+        )
+        (line,) = axes.plot(*zip(*_running_median(points), strict=True), label=engine)
+        axes.scatter(*zip(*points, strict=True), s=6, alpha=0.35, color=line.get_color())
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("length of the recording, seconds")
+    axes.set_ylabel("latency, seconds (lower is better)")
+    axes.set_title(title)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _running_median(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Medians of groups of neighbours: a line that can be read through scattered points."""
+    size = max(1, min(7, len(points) // 6))
+    return [
+        (statistics.median(p[0] for p in group), statistics.median(p[1] for p in group))
+        for group in (points[at : at + size] for at in range(0, len(points), size))
+    ]
+
+
+def _score(results: Results, samples: Sequence[Sample]) -> Score:
+    return score((results.references[one.clip], one.text) for one in samples)
+
+
+def _latency_table(title: str, results: Results, samples: Sequence[Sample]) -> str:
+    clips = {one.clip: one.audio_seconds for one in samples}
+    rows = [
+        f"### {title}: {len(clips)}, {sum(clips.values()):.0f} s of speech",
+        "",
+        "| | word error rate | median s | p95 s | real-time factor | CPU s | "
+        "times slower than the node |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for engine in results.engines:
+        own = [one for one in samples if one.engine == engine]
+        seconds = [one.seconds for one in own]
+        audio = sum(one.audio_seconds for one in own)
+        times = ratio(samples, engine, results.engines[0])
+        rows.append(
+            f"| {engine} | {_score(results, own)} | {statistics.median(seconds):.3f} | "
+            f"{percentile(seconds, 95):.3f} | {sum(seconds) / audio:.3f} | "
+            f"{sum(one.cpu_seconds for one in own):.1f} | {times:.2f} |"
+        )
+    return "\n".join(rows)
+
+
+def _crowd_table(results: Results) -> str:
+    crowds = {crowd.engine: crowd for crowd in results.crowds}
+    first = crowds[results.engines[0]]
+    rows = [
+        f"### {results.clients} clients at once: {len(first.samples)} short clips",
+        "",
+        "| | word error rate | all done s | median s | p95 s | real-time factor | CPU s | "
+        "times slower than the node |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for engine, crowd in crowds.items():
+        seconds = [one.seconds for one in crowd.samples]
+        rows.append(
+            f"| {engine} | {_score(results, crowd.samples)} | {crowd.seconds:.2f} | "
+            f"{statistics.median(seconds):.3f} | {percentile(seconds, 95):.3f} | "
+            f"{crowd.seconds / crowd.audio_seconds:.3f} | {crowd.cpu_seconds:.1f} | "
+            f"{crowd.seconds / first.seconds:.2f} |"
+        )
+    return "\n".join(rows)
+
+
+def _facts_table(results: Results) -> str:
+    rows = [
+        "### Start and memory",
+        "",
+        "| | cold start to ready s | RSS loaded, idle MiB | RSS after the run MiB | peak MiB |",
+        "|---|---|---|---|---|",
+    ]
+    rows += (
+        f"| {facts.name} | {facts.cold_start:.2f} | {facts.idle.now:.0f} | "
+        f"{facts.loaded.now:.0f} | {facts.loaded.peak:.0f} |"
+        for facts in results.facts
+    )
+    return "\n".join(rows)
