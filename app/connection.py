@@ -99,6 +99,8 @@ class Connection:
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
         self._heard_end = False
+        self._unheard = False
+        """The peer takes no more replies; what it sent before is still to be read."""
         self._last = False
         """No further message is taken; ends once the slots are answered and all is sent."""
         self._lingering_until: float | None = None
@@ -143,7 +145,7 @@ class Connection:
         """Send `reply` when its turn has come; `final` closes the slot."""
         if self.closed:
             return
-        if not slot.silent:
+        if not slot.silent and not self._unheard:
             slot.ready.append(self.protocol.encode(slot.request_id, reply))
         slot.done = slot.done or final
         while self._slots:
@@ -235,7 +237,14 @@ class Connection:
                 sent = self._socket.send(self._unsent[0])
             except (BlockingIOError, InterruptedError):
                 return
-            except OSError:
+            except OSError as error:
+                if isinstance(error, BrokenPipeError) and not self._heard_end:
+                    # Not ECONNRESET: the peer's end came first and lies unread behind its last
+                    # bytes; our own reply to its closed socket provoked the reset. Read on.
+                    self._unheard = True
+                    self._unsent.clear()
+                    self._unsent_bytes = 0
+                    return
                 # Closed first: what the owner still has to say must not be tried on this socket.
                 self.closed = True
                 # After the peer's end this is its socket closed: the work goes on, see on_end.
