@@ -7,12 +7,13 @@ wrong settings, 128 + n when signal n came twice.
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import signal
 import sys
 import uuid
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import structlog
 
@@ -40,6 +41,10 @@ def main() -> int:
         model = _obtain(settings)
     except catalog.CatalogError as error:
         return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted", code=128 + signal.SIGINT)
+    # Until the loop takes signals: no KeyboardInterrupt in the middle of whisper.cpp's callbacks.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Imported here because loading whisper.cpp takes a while: not for --help or a wrong flag.
     from app.engine import Engine, system_info
 
@@ -56,7 +61,11 @@ def main() -> int:
     engine.warm_up()
 
     terminal = sys.stdout.isatty() if settings.output == "auto" else settings.output == "text"
-    sink = StdoutSink(sys.stdout, text_line if terminal else json_line, _terminate_self)
+    _make_writable(sys.stdout, terminal)
+    # Nobody reads stdout any more: a drain, not a signal, which could be the second one.
+    sink = StdoutSink(
+        sys.stdout, text_line if terminal else json_line, lambda: server.drain_soon()
+    )
     server = Server(
         new_protocol=lambda: FramedProtocol(settings.max_message_bytes, lambda: uuid.uuid4().hex),
         model=engine.info,
@@ -129,9 +138,11 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _terminate_self() -> None:
-    """Nobody reads stdout any more: as if asked to stop."""
-    os.kill(os.getpid(), signal.SIGTERM)
+def _make_writable(stream: TextIO, terminal: bool) -> None:
+    """No locale may keep a transcript from being written: JSON is UTF-8, a terminal shows what it
+    can."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding=None if terminal else "utf-8", errors="replace")
 
 
 def _fail(message: str, code: int = 1) -> int:

@@ -119,6 +119,7 @@ class Server:
         """By job: the requests the worker has."""
         self._waiting: deque[tuple[Connection, Request, Origin]] = deque()
         self._watching_stdout = False
+        self._drain_asked = False
         self._draining = False
         self._stopping = False
         self.loop = Loop(self._on_wake, self._on_signal)
@@ -155,6 +156,11 @@ class Server:
         for connection in list(self._connections.values()):
             connection.abandon()
         self.loop.close()
+
+    def drain_soon(self) -> None:
+        """Ask for a drain. From any thread."""
+        self._drain_asked = True
+        self.loop.wake()
 
     def drain(self) -> None:
         """Take no further request; stop when those admitted are done, or the time is up."""
@@ -360,6 +366,8 @@ class Server:
     # Outcomes.
 
     def _on_wake(self) -> None:
+        if self._drain_asked:
+            self.drain()
         for completion in self._worker.take_completions():
             entry = self._jobs[completion.job]
             if isinstance(completion, Finished):
