@@ -115,7 +115,7 @@ class Worker:
             if number is not None:
                 self._turn(self._jobs[number])
         for job in list(self._jobs.values()):
-            self._finish(job, Failure(SHUTTING_DOWN, "the node stopped before this was done"))
+            self._finish(job, _stopped())
 
     def _collect(self) -> bool:
         """Take the mail; sleep if there is neither mail nor work. False when it is time to go."""
@@ -180,5 +180,9 @@ def _failure(error: AudioError | EngineError | EngineAborted) -> Failure:
     if isinstance(error, AudioError):
         return error.failure
     if isinstance(error, EngineAborted):
-        return Failure(SHUTTING_DOWN, "the node stopped before this was done")
+        return _stopped()
     return Failure(INTERNAL, str(error))
+
+
+def _stopped() -> Failure:
+    return Failure(SHUTTING_DOWN, "the node stopped before this was done", retry_after_seconds=5.0)
