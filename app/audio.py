@@ -128,9 +128,10 @@ class AudioStream:
             raise self._too_long()
         if len(block) == 0:
             self._end()
+        # Before mixing, so that one bad channel neither silences nor drowns the others.
+        np.nan_to_num(block, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        np.clip(block, -1.0, 1.0, out=block)
         mono: Samples = block[:, 0].copy() if block.shape[1] == 1 else block.mean(axis=1)
-        np.nan_to_num(mono, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-        np.clip(mono, -1.0, 1.0, out=mono)
         if self._resampler is None:
             return mono
         resampled: Samples = self._resampler.resample_chunk(mono, last=self._ended)
@@ -149,7 +150,7 @@ class AudioStream:
             # A FLAC that breaks off in the middle of a frame: keep what came before it.
             self._broken = self.truncated = True
             untouched = np.isnan(self._buffer).all(axis=1)
-            return self._buffer[: int(untouched.argmax())]
+            return self._buffer[: int(untouched.argmax()) if untouched.any() else None]
         return block
 
     def _end(self) -> None:

@@ -2,7 +2,7 @@
 
 The label a client sends cannot be trusted, and libsndfile guesses: it takes some raw samples for
 an MP3, and reads a WAV whose length field was never filled in (streamed by ffmpeg or arecord) as
-silence. So the bytes are recognised here first, from a short list, and such a WAV gets its length
+silence. So the bytes are recognised here first, from a short list, and such a file gets its length
 written in, in our own copy. Works on a descriptor, reads a few kilobytes, allocates nothing that a
 file can choose the size of. Worker thread.
 """
@@ -52,7 +52,7 @@ class Container:
 
 
 def inspect(descriptor: int, size: int) -> Container | None:
-    """Recognise the file of `size` bytes behind `descriptor`, and mend a streamed WAV in place.
+    """Recognise the file of `size` bytes behind `descriptor`, and mend a WAV's or CAF's length.
 
     None where nothing is recognised. Leaves the file position where it was. Raises `OSError`.
     """
@@ -132,7 +132,7 @@ def _is_truncated(name: str, head: bytes, descriptor: int, size: int) -> bool:
     if name == "W64":
         return _w64_is_truncated(descriptor, size)
     if name == "CAF":
-        return _caf_is_truncated(descriptor, size)
+        return _mend_caf(descriptor, size)
     if name == "Ogg":
         return not _ogg_has_last_page(descriptor, size)
     # FLAC: the decoder knows better. MP3 has no length to compare with.
@@ -143,11 +143,16 @@ def _mend_wav(magic: bytes, descriptor: int, size: int) -> bool:
     """Find the data chunk; write its true length in where it was left open."""
     length_format = ">I" if magic == b"RIFX" else "<I"
     position = 12
+    long_length = 0
     for _ in range(_MAX_CHUNKS):
         chunk = os.pread(descriptor, 8, position)
         if len(chunk) < 8:
             return True
         (length,) = struct.unpack(length_format, chunk[4:])
+        if chunk[:4] == b"ds64":
+            lengths = os.pread(descriptor, 16, position + 8)
+            if len(lengths) == 16:
+                (long_length,) = struct.unpack("<8xQ", lengths)
         if chunk[:4] == b"data":
             there = size - position - 8
             if magic != b"RF64" and length in _UNKNOWN_LENGTHS and there:
@@ -155,7 +160,7 @@ def _mend_wav(magic: bytes, descriptor: int, size: int) -> bool:
                     os.pwrite(descriptor, struct.pack(length_format, min(value, _MOST)), at)
                 return there > _MOST
             # An RF64's real length stands in its ds64 chunk; all ones here only points to it.
-            return magic != b"RF64" and length > there
+            return (long_length if magic == b"RF64" else length) > there
         position += 8 + length + length % 2
     return False
 
@@ -173,7 +178,9 @@ def _w64_is_truncated(descriptor: int, size: int) -> bool:
     return False
 
 
-def _caf_is_truncated(descriptor: int, size: int) -> bool:
+def _mend_caf(descriptor: int, size: int) -> bool:
+    """Find the data chunk; write its true length in where it was left open or more should have
+    come: libsndfile refuses both."""
     position = 8
     for _ in range(_MAX_CHUNKS):
         chunk = os.pread(descriptor, 12, position)
@@ -181,14 +188,22 @@ def _caf_is_truncated(descriptor: int, size: int) -> bool:
             return True
         (length,) = struct.unpack(">q", chunk[4:])
         if chunk[:4] == b"data":
-            return bool(length >= 0 and position + 12 + length > size)
+            there = size - position - 12
+            if 0 <= length <= there:
+                return False
+            os.pwrite(descriptor, struct.pack(">q", there), position + 4)
+            return bool(length >= 0)
         position += 12 + max(0, length)
     return False
 
 
 def _ogg_has_last_page(descriptor: int, size: int) -> bool:
-    """Whether the last page carries the end-of-stream flag (RFC 3533, section 6, header type)."""
+    """Whether the last page is whole and carries the end-of-stream flag (RFC 3533, section 6)."""
     # A page is at most 65,307 bytes, so the last one begins within that distance of the end.
     tail = os.pread(descriptor, 65_307, max(0, size - 65_307))
-    page = tail.rfind(b"OggS")
-    return page >= 0 and len(tail) > page + 5 and bool(tail[page + 5] & 4)
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    if len(page) < 27 or not page[5] & 4:
+        return False
+    # 27 bytes, the last of them the number of segments; their lengths; the segments.
+    lengths = page[27 : 27 + page[26]]
+    return len(page) >= 27 + page[26] + sum(lengths)
