@@ -1,0 +1,358 @@
+"""Cutting a stream into windows, with a detector that takes loud for speech.
+
+Signals are made of stretches of noise of a known level, so what is speech, what is a pause and
+where the quietest place lies is known beforehand.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from fakes import RATE, FakeDetector, Samples
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.vad import CHUNK, SileroDetector
+from app.windows import MAX_SECONDS, Window, Windower
+
+LOUD, MURMUR, SILENT = 0.2, 0.01, 0.0
+"""Speech to the detector; under its level but not plain silence; plain silence."""
+
+Blocks = Iterable[Samples]
+
+
+def signal(*stretches: tuple[float, float]) -> Samples:
+    """Noise of (seconds, level) one after the other; no sample of it occurs twice."""
+    random = np.random.default_rng(5)
+    parts = [
+        random.normal(0, 1, int(seconds * RATE)).clip(-3, 3) * level for seconds, level in stretches
+    ]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def cut(
+    samples: Samples, sizes: Iterable[int] = (), threshold: float = 0.5
+) -> tuple[list[Window], FakeDetector]:
+    """All windows of `samples`, pushed in blocks of `sizes`, over and over."""
+    detector = FakeDetector()
+    windower = Windower(detector, threshold)
+    windows: list[Window] = []
+    at = 0
+    for size in itertools.cycle(list(sizes) or [RATE]):
+        if at >= len(samples):
+            break
+        windower.push(samples[at : at + size])
+        at += size
+        while (window := windower.next()) is not None:
+            windows.append(window)
+        assert not windower.exhausted
+    windower.end()
+    while (window := windower.next()) is not None:
+        windows.append(window)
+    assert windower.exhausted
+    assert windower.next() is None
+    return windows, detector
+
+
+def span(window: Window) -> tuple[int, int]:
+    """Where the window lies in the stream, in samples."""
+    start = round(window.start * RATE)
+    return start, start + len(window.samples)
+
+
+def check(samples: Samples, windows: list[Window]) -> None:
+    """What holds of any windows: size, order, and that they are what stands there in the stream."""
+    end = 0
+    for window in windows:
+        begin, finish = span(window)
+        assert window.samples.dtype == np.float32
+        assert window.samples.flags.c_contiguous
+        assert 0 < len(window.samples) <= MAX_SECONDS * RATE
+        assert begin >= end, "two windows overlap"
+        assert np.array_equal(window.samples, samples[begin:finish])
+        end = finish
+
+
+def covered(windows: list[Window], begin: float, end: float) -> bool:
+    """Whether every sample from `begin` to `end` (seconds) lies in a window."""
+    inside = np.zeros(int(end * RATE) + 1, dtype=bool)
+    for window in windows:
+        first, last = span(window)
+        inside[first:last] = True
+    return bool(inside[int(begin * RATE) : int(end * RATE)].all())
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.01, 0.5, 31.0, 90.0])
+@pytest.mark.parametrize("level", [SILENT, MURMUR])
+def test_without_speech_there_is_no_window(seconds: float, level: float) -> None:
+    assert cut(signal((seconds, level)))[0] == []
+
+
+def test_plain_silence_is_not_even_looked_at() -> None:
+    samples = signal((20, SILENT)) + np.float32(0.3)
+    windows, detector = cut(samples)
+    assert windows == []
+    assert detector.asked == 0, "a constant is silence, whatever its level"
+
+
+def test_a_short_command_is_one_window_with_a_margin_before_it() -> None:
+    samples = signal((2, MURMUR), (1.5, LOUD), (0.3, MURMUR))
+    windows, _ = cut(samples)
+    check(samples, windows)
+    assert len(windows) == 1
+    assert covered(windows, 2.0, 3.5)
+    assert 0.4 <= 2.0 - windows[0].start <= 0.7
+
+
+def test_speech_from_the_first_sample_to_the_last() -> None:
+    samples = signal((3.01, LOUD))
+    windows, _ = cut(samples)
+    check(samples, windows)
+    assert [span(window) for window in windows] == [(0, len(samples))]
+
+
+@pytest.mark.parametrize(("chunks", "count"), [(1, 0), (4, 0), (5, 1), (8, 1)])
+def test_speech_is_established_by_five_chunks_in_a_row(chunks: int, count: int) -> None:
+    speech = chunks * CHUNK / RATE
+    samples = signal((64 * CHUNK / RATE, MURMUR), (speech, LOUD), (1, MURMUR))
+    assert len(cut(samples)[0]) == count
+
+
+def test_clicks_do_not_add_up() -> None:
+    click, pause = (3 * CHUNK / RATE, LOUD), (5 * CHUNK / RATE, MURMUR)
+    assert cut(signal(*([click, pause] * 50)))[0] == []
+
+
+def test_once_established_the_detector_is_not_asked_until_a_cut() -> None:
+    samples = signal((10, LOUD))
+    _, detector = cut(samples)
+    assert detector.asked == 5
+
+
+def test_a_long_recording_is_cut_in_its_pauses_and_all_speech_is_kept() -> None:
+    phrases = [(20.0, LOUD), (0.5, MURMUR)] * 6
+    samples = signal(*phrases)
+    windows, _ = cut(samples)
+    check(samples, windows)
+    for number in range(6):
+        begin = number * 20.5
+        assert covered(windows, begin, begin + 20)
+    # Every boundary lies in a pause.
+    for window in windows[1:]:
+        assert window.start % 20.5 >= 20.0 or window.start % 20.5 == 0
+
+
+def test_the_cut_is_at_the_quietest_of_several_pauses() -> None:
+    samples = signal(
+        (19, LOUD),
+        (0.4, MURMUR),
+        (3, LOUD),
+        (0.4, MURMUR / 4),
+        (3, LOUD),
+        (0.4, MURMUR),
+        (20, LOUD),
+    )
+    windows, _ = cut(samples)
+    check(samples, windows)
+    assert 22.4 <= windows[1].start <= 22.8
+
+
+def test_a_pause_too_early_is_not_used() -> None:
+    samples = signal((5, LOUD), (0.5, MURMUR / 4), (19, LOUD), (0.5, MURMUR), (20, LOUD))
+    windows, _ = cut(samples)
+    check(samples, windows)
+    assert 24.5 <= windows[1].start <= 25.0
+
+
+def test_quiet_speech_is_not_a_pause() -> None:
+    """The quietest place sounds like speech to the detector: the next quietest is taken."""
+    samples = signal((20, LOUD), (0.5, 0.06), (3, LOUD), (0.5, 0.07), (20, LOUD))
+    detector = FakeDetector()
+
+    def probability(chunk: Samples) -> float:
+        level = float(chunk.std())
+        return 0.0 if 0.065 < level < 0.075 else 1.0
+
+    detector.probability = probability  # type: ignore[method-assign]
+    windower = Windower(detector, 0.5)
+    windower.push(samples)
+    first, second = windower.next(), None
+    windower.end()
+    second = windower.next()
+    assert first is not None
+    assert second is not None
+    assert 23.5 <= second.start <= 24.0
+
+
+def test_speech_without_any_pause_is_cut_all_the_same() -> None:
+    samples = signal((100, LOUD))
+    windows, _ = cut(samples)
+    check(samples, windows)
+    assert covered(windows, 0, 99)
+    assert all(len(window.samples) >= 18 * RATE for window in windows[:-1])
+
+
+def test_silence_after_the_speech_is_taken_off_the_window() -> None:
+    samples = signal((2, LOUD), (60, SILENT), (2, LOUD), (60, SILENT))
+    windows, _ = cut(samples)
+    check(samples, windows)
+    assert len(windows) == 2
+    assert covered(windows, 0, 2)
+    assert covered(windows, 62, 64)
+    assert all(len(window.samples) < 4 * RATE for window in windows)
+
+
+def test_a_threshold_of_0_takes_everything_but_trailing_silence() -> None:
+    samples = signal((40, MURMUR), (1, SILENT))
+    windows, _ = cut(samples, threshold=0.0)
+    check(samples, windows)
+    assert covered(windows, 0, 40)
+    for count in (1, 100, CHUNK, RATE):
+        [window] = cut(signal((count / RATE, LOUD)), threshold=0.0)[0]
+        assert len(window.samples) == count
+
+
+def test_exactly_thirty_seconds() -> None:
+    for extra in (-1, 0, 1):
+        samples = signal((31, LOUD))[: 30 * RATE + extra]
+        windows, _ = cut(samples)
+        check(samples, windows)
+        assert covered(windows, 0, 29)
+
+
+# resume
+
+
+def test_resume_searches_the_rest_of_the_window_again() -> None:
+    samples = signal((5, LOUD), (2, MURMUR), (5, LOUD))
+    windower = Windower(FakeDetector(), 0.5)
+    windower.push(samples)
+    windower.end()
+    first = windower.next()
+    assert first is not None
+    assert windower.exhausted
+    windower.resume(5.5)
+    assert not windower.exhausted
+    second = windower.next()
+    assert second is not None
+    check(samples, [Window(0.0, first.samples[: int(5.5 * RATE)]), second])
+    # From the rest, the pause is dropped but for the margin.
+    assert 6.2 <= second.start <= 7.0
+    assert span(second)[1] == len(samples)
+    assert windower.exhausted
+
+
+def test_resume_in_the_middle_of_a_stream_loses_nothing() -> None:
+    samples = signal((20, LOUD), (0.5, MURMUR), (20, LOUD), (0.5, MURMUR), (20, LOUD))
+    windower = Windower(FakeDetector(), 0.5)
+    windows = []
+    for at in range(0, len(samples), RATE):
+        windower.push(samples[at : at + RATE])
+        while (window := windower.next()) is not None:
+            if len(windows) == 0:
+                windower.resume(12.0)
+                window = Window(window.start, window.samples[: 12 * RATE])
+            windows.append(window)
+    windower.end()
+    while (window := windower.next()) is not None:
+        windows.append(window)
+    check(samples, windows)
+    assert span(windows[1])[0] == 12 * RATE
+    assert covered(windows, 0, 20)
+    assert covered(windows, 20.5, 40.5)
+    assert covered(windows, 41, 61)
+
+
+def test_a_rest_without_speech_gives_no_further_window() -> None:
+    windower = Windower(FakeDetector(), 0.5)
+    windower.push(signal((5, LOUD), (3, MURMUR)))
+    windower.end()
+    assert windower.next() is not None
+    windower.resume(5.2)
+    assert windower.next() is None
+    assert windower.exhausted
+
+
+# Memory and blocks.
+
+
+@pytest.mark.parametrize("level", [SILENT, MURMUR, LOUD])
+def test_memory_is_a_window_and_a_block_whatever_the_length(level: float) -> None:
+    windower = Windower(FakeDetector(), 0.5)
+    block = signal((1, level))
+    for _ in range(600):
+        windower.push(block)
+        while windower.next() is not None:
+            pass
+        assert len(windower._buffer) <= (MAX_SECONDS + 1) * RATE
+        base = windower._buffer.base
+        assert base is None or base.nbytes <= (MAX_SECONDS + 2) * RATE * 4
+
+
+def test_a_window_is_not_kept_alive_by_the_rest() -> None:
+    windower = Windower(FakeDetector(), 0.5)
+    windower.push(signal((31, LOUD)))
+    window = windower.next()
+    assert window is not None
+    windower.push(signal((1, LOUD)))
+    assert not np.shares_memory(windower._buffer, window.samples)
+
+
+STRETCHES = st.lists(
+    st.tuples(st.floats(0.02, 12.0), st.sampled_from([LOUD, MURMUR, SILENT, 0.06, 0.04])),
+    min_size=1,
+    max_size=10,
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(STRETCHES, st.lists(st.integers(1, 100_000), min_size=1, max_size=10))
+def test_any_split_into_blocks_gives_equal_windows(
+    stretches: list[tuple[float, float]], sizes: list[int]
+) -> None:
+    samples = signal(*stretches)
+    # Many tiny blocks say no more and take long.
+    sizes[0] = max(sizes[0], 20_000)
+    whole, _ = cut(samples)
+    pieces, _ = cut(samples, sizes)
+    check(samples, whole)
+    assert [span(window) for window in pieces] == [span(window) for window in whole]
+    at_once, _ = cut(samples, [max(1, len(samples))])
+    assert [span(window) for window in at_once] == [span(window) for window in whole]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(STRETCHES)
+def test_long_speech_is_always_covered(stretches: list[tuple[float, float]]) -> None:
+    samples = signal(*stretches)
+    windows, _ = cut(samples)
+    check(samples, windows)
+    at = 0.0
+    for seconds, level in stretches:
+        # Up to five chunks at its edges may be lost to a cut just there.
+        if level == LOUD and seconds > 1.0:
+            assert covered(windows, at + 0.2, at + int(seconds * RATE) / RATE - 0.2)
+        at += int(seconds * RATE) / RATE
+
+
+# The real detector, for what the fake takes for granted.
+
+
+def test_the_real_detector_hears_the_clip_and_not_the_noise() -> None:
+    samples, rate = soundfile.read(
+        Path(__file__).resolve().parent / "audio" / "jfk.flac", dtype="float32", always_2d=True
+    )
+    speech = soxr.resample(samples.mean(axis=1), rate, RATE)
+    for audio, count in ((speech, 1), (signal((5, MURMUR)), 0), (signal((5, SILENT)), 0)):
+        windower = Windower(SileroDetector(), 0.5)
+        windower.push(audio)
+        windower.end()
+        windows = list(iter(windower.next, None))
+        assert len(windows) == count
+    assert SileroDetector().probability(np.zeros(3, dtype=np.float32)) < 0.5
