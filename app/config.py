@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from app import __version__
 from app.context import FULL, EncoderContext
@@ -226,9 +226,15 @@ _OPTIONS = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line: argparse would print the whole usage above it, where nobody finds the fault."""
+        self.exit(2, f"node-whisper: {message} (see --help)\n")
+
+
 def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """Settings from the command line and the environment. Exits with 2 where a value is wrong."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m app",
         description="A transcription worker node: audio in over TCP, text out.",
         epilog=f"Each option can also be set as {PREFIX}..., for example {PREFIX}QUEUE_SIZE.",
