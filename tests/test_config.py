@@ -1,0 +1,183 @@
+"""Every setting by flag and by variable, and every wrong value in one line and exit code 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import __version__, config
+from app.config import Settings, read
+
+# Flag, its field, a value as text, the value read, and a wrong one (None: every text is right).
+CASES: list[tuple[str, str, str, Any, str | None]] = [
+    ("-m", "model", "base", "base", ""),
+    ("--model", "model", "./x.bin", "./x.bin", ""),
+    ("--host", "host", "0.0.0.0", "0.0.0.0", None),
+    ("--port", "port", "0", 0, "65536"),
+    ("--threads", "threads", "3", 3, "0"),
+    ("--encoder-context", "encoder_context", "full", "full", "half"),
+    ("--language", "language", "en-GB", "en", "english"),
+    ("--language", "language", "auto", "auto", "e"),
+    ("--prompt", "prompt", "Grüezi", "Grüezi", "x" * 2001),
+    ("--vad-threshold", "vad_threshold", "0.25", 0.25, "1.1"),
+    ("--queue-size", "queue_size", "1", 1, "0"),
+    ("--max-connections", "max_connections", "7", 7, "-1"),
+    ("--max-audio-seconds", "max_audio_seconds", "90.5", 90.5, "0"),
+    ("--max-message-bytes", "max_message_bytes", "1000", 1000, "1.5"),
+    ("--models-dir", "models_dir", "/", Path("/"), "/nowhere/at/all"),
+    ("--spool-dir", "spool_dir", "/tmp", Path("/tmp"), "/nowhere/at/all"),
+    ("--output", "output", "json", "json", "xml"),
+    ("--log-format", "log_format", "json", "json", "xml"),
+    ("--drain-seconds", "drain_seconds", "0", 0.0, "nan"),
+]
+SWITCHES = [("-lv", "log_verbose"), ("--log-verbose", "log_verbose"), ("--offline", "offline")]
+
+
+def variable(field: str) -> str:
+    return f"NODE_WHISPER_{field.upper()}"
+
+
+def refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], environment: dict[str, str]
+) -> str:
+    """The one line that a wrong value is told in."""
+    with pytest.raises(SystemExit) as caught:
+        read(arguments, environment)
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1, err
+    return err
+
+
+def test_the_defaults_are_those_that_the_documentation_names() -> None:
+    settings = read([], {})
+    assert settings == Settings(
+        model="tiny.en",
+        log_verbose=False,
+        host="127.0.0.1",
+        port=56789,
+        threads=None,
+        encoder_context="auto",
+        language=None,
+        prompt="",
+        vad_threshold=0.5,
+        queue_size=64,
+        max_connections=1000,
+        max_audio_seconds=4 * 3600.0,
+        max_message_bytes=512 * 1024 * 1024,
+        models_dir=None,
+        spool_dir=Path("/var/tmp"),
+        offline=False,
+        output="auto",
+        log_format="console",
+        drain_seconds=8.0,
+    )
+
+
+def test_no_setting_is_left_out_here() -> None:
+    covered = {field for _, field, *_ in CASES} | {field for _, field in SWITCHES}
+    assert covered == set(Settings.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(("flag", "field", "text", "value", "_wrong"), CASES)
+def test_by_flag_and_by_variable(
+    flag: str, field: str, text: str, value: Any, _wrong: str | None
+) -> None:
+    assert getattr(read([flag, text], {}), field) == value
+    assert getattr(read([f"--{field.replace('_', '-')}={text}"], {}), field) == value
+    assert getattr(read([], {variable(field): text}), field) == value
+
+
+@pytest.mark.parametrize(("flag", "field"), SWITCHES)
+def test_switches(flag: str, field: str) -> None:
+    assert getattr(read([flag], {}), field) is True
+    for text, value in (("1", True), ("true", True), ("YES", True), ("0", False), ("no", False)):
+        assert getattr(read([], {variable(field): text}), field) is value
+    assert getattr(read([flag], {variable(field): "0"}), field) is True
+
+
+@pytest.mark.parametrize(
+    ("flag", "field", "text", "wrong"),
+    [(flag, field, text, wrong) for flag, field, text, _, wrong in CASES if wrong is not None],
+)
+def test_a_wrong_value_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], flag: str, field: str, text: str, wrong: str
+) -> None:
+    assert flag in refused(capsys, [flag, wrong], {})
+    assert variable(field) in refused(capsys, [], {variable(field): wrong})
+
+
+def test_a_switch_by_variable_that_is_neither(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "NODE_WHISPER_OFFLINE" in refused(capsys, [], {"NODE_WHISPER_OFFLINE": "perhaps"})
+
+
+@pytest.mark.parametrize(("flag", "text", "other"), [("--port", "1", "2"), ("--host", "a", "b")])
+def test_a_flag_beats_its_variable(flag: str, text: str, other: str) -> None:
+    field = flag[2:]
+    assert str(getattr(read([flag, text], {variable(field): other}), field)) == text
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "", "x", "1e999"])
+@pytest.mark.parametrize(
+    "flag", ["--port", "--threads", "--vad-threshold", "--queue-size", "--drain-seconds"]
+)
+def test_numbers_that_are_none(capsys: pytest.CaptureFixture[str], flag: str, text: str) -> None:
+    # "=": argparse would take -1 for a flag.
+    assert flag in refused(capsys, [f"{flag}={text}"], {})
+
+
+@pytest.mark.parametrize("prompt", ["a\0b", "\udc80"])
+def test_a_prompt_that_the_engine_could_not_take(
+    capsys: pytest.CaptureFixture[str], prompt: str
+) -> None:
+    """What is not UTF-8 in the environment arrives as half a surrogate pair."""
+    assert "--prompt" in refused(capsys, ["--prompt", prompt], {})
+
+
+@pytest.mark.parametrize("text", ["auto", "full", "64", "1500"])
+def test_encoder_context(text: str) -> None:
+    read_back = read(["--encoder-context", text], {}).encoder_context
+    assert read_back == (int(text) if text.isdigit() else text)
+
+
+def test_encoder_context_out_of_range(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "1500" in refused(capsys, ["--encoder-context", "1501"], {})
+
+
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["file.wav"], ["--port"], ["--que", "3"]])
+def test_arguments_that_do_not_exist(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    refused(capsys, arguments, {})
+
+
+def test_variables_of_others_are_nobodys_business() -> None:
+    assert read([], {"NODE_WHISPER_NONSENSE": "1", "PORT": "x"}) == read([], {})
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_names_every_flag_and_fits_the_width(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as caught:
+        read([flag], {})
+    assert caught.value.code == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for name, *_ in [*CASES, *SWITCHES]:
+        assert name in out
+    assert config.PREFIX in out
+    assert "56789" in out
+    assert "%" not in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        read(["--version"], {})
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"node-whisper {__version__}\n"

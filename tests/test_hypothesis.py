@@ -1,0 +1,69 @@
+"""What a decode is to be believed. Its thresholds are measured elsewhere; here is their logic."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from fakes import hypothesis_of
+
+from app.hypothesis import compression, confidence, fault, join
+from app.messages import Segment
+
+GOOD = hypothesis_of("and so my fellow americans ask not what your country can do for you", 5.0)
+LOOP = " ".join(["thank you"] * 40)
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_ordinary_speech_stands(reduced: bool) -> None:
+    assert fault(GOOD, 5.0, reduced) is None
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        replace(GOOD, limited=True),
+        hypothesis_of(LOOP, 30.0),
+        replace(GOOD, logprob=-1.5),
+    ],
+    ids=["limit", "repetition", "improbable"],
+)
+def test_what_does_not_stand(wrong: object, reduced: bool) -> None:
+    assert fault(wrong, 30.0, reduced)  # type: ignore[arg-type]
+
+
+def test_the_faults_are_told_apart() -> None:
+    reasons = {
+        fault(replace(GOOD, limited=True), 30.0, False),
+        fault(hypothesis_of(LOOP, 30.0), 30.0, False),
+        fault(replace(GOOD, logprob=-1.5), 30.0, False),
+    }
+    assert len(reasons) == 3
+
+
+def test_silence_stands_where_the_whole_encoder_heard_it() -> None:
+    silence = hypothesis_of("", 5.0, logprob=-9.0)
+    assert fault(silence, 5.0, False) is None
+    assert fault(silence, 5.0, True)
+
+
+def test_a_short_repetition_is_a_thing_people_say() -> None:
+    assert fault(hypothesis_of("no, no, no, no", 2.0), 2.0, False) is None
+
+
+def test_a_reduced_decode_is_judged_more_strictly() -> None:
+    fast = hypothesis_of("one two three four five six seven eight nine ten eleven twelve", 1.0)
+    assert fault(fast, 1.0, False) is None
+    assert fault(fast, 1.0, True)
+
+
+def test_join_compression_and_confidence() -> None:
+    assert join([]) == ""
+    assert join([Segment(0, 1, "a", 1), Segment(1, 2, "b", 1)]) == "a b"
+    assert compression(LOOP) > compression(GOOD.text)
+    assert compression("") == 0
+    assert confidence([]) == 0.0
+    assert confidence([math.log(0.5), math.log(0.5)]) == pytest.approx(0.5)
+    assert 0 < confidence([-0.1, -3.0]) < 1
