@@ -63,9 +63,7 @@ def main() -> int:
     terminal = sys.stdout.isatty() if settings.output == "auto" else settings.output == "text"
     _make_writable(sys.stdout, terminal)
     # Nobody reads stdout any more: a drain, not a signal, which could be the second one.
-    sink = StdoutSink(
-        sys.stdout, text_line if terminal else json_line, lambda: server.drain_soon()
-    )
+    sink = StdoutSink(sys.stdout, text_line if terminal else json_line, lambda: server.drain_soon())
     server = Server(
         new_protocol=lambda: FramedProtocol(settings.max_message_bytes, lambda: uuid.uuid4().hex),
         model=engine.info,

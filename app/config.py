@@ -15,6 +15,7 @@ from typing import Any, NoReturn, cast
 
 from app import __version__
 from app.context import FULL, EncoderContext
+from app.prompts import prompt_fault
 
 PREFIX = "NODE_WHISPER_"
 
@@ -112,8 +113,8 @@ def _encoder_context(text: str) -> EncoderContext:
 
 
 def _prompt(text: str) -> str:
-    if len(text) > 2000:
-        raise argparse.ArgumentTypeError(f"it has {len(text)} characters; at most 2000 are read")
+    if fault := prompt_fault(text):
+        raise argparse.ArgumentTypeError(fault)
     return text
 
 

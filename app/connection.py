@@ -29,6 +29,9 @@ RECEIVE_BYTES = 65_536
 MAX_UNSENT_BYTES = 1_048_576
 """A peer that does not read its replies is not read from beyond this."""
 
+MAX_SLOTS = 1_024
+"""Nor while this many of its requests wait for their replies: refused ones cost it nothing."""
+
 LINGER_SECONDS, LINGER_BYTES = 2.0, 1_048_576
 """How long, and how much, is read and dropped after the last reply."""
 
@@ -61,7 +64,7 @@ class Owner(Interface):
     def on_event(self, connection: Connection, event: Event) -> None:
         """An event of the protocol. Until a `Begin` is decided, no further one comes."""
 
-    def on_lost(self, connection: Connection, failure: Failure) -> None:
+    def on_lost(self, connection: Connection, error: ProtocolError) -> None:
         """The peer's bytes can be followed no further; the owner tells it why."""
 
     def on_end(self, connection: Connection, reset: bool) -> None:
@@ -132,7 +135,7 @@ class Connection:
                 self._messages += 1
                 self._owner.on_event(self, event)
         except ProtocolError as error:
-            self._lose(error.failure)
+            self._lose(error)
         self._update()
 
     def expect(self, request_id: str | None, silent: bool) -> Slot:
@@ -146,13 +149,13 @@ class Connection:
         if self.closed:
             return
         if not slot.silent and not self._unheard:
-            slot.ready.append(self.protocol.encode(slot.request_id, reply))
+            data = self.protocol.encode(slot.request_id, reply)
+            slot.ready.append(data)
+            self._unsent_bytes += len(data)
         slot.done = slot.done or final
         while self._slots:
             head = self._slots[0]
-            for data in head.ready:
-                self._unsent.append(memoryview(data))
-                self._unsent_bytes += len(data)
+            self._unsent.extend(memoryview(data) for data in head.ready)
             head.ready.clear()
             if not head.done:
                 break
@@ -178,12 +181,14 @@ class Connection:
     def wants_read(self) -> bool:
         """1. Not after the peer's end. 2. After the last message only to hear that end, and not
         for ever. 3. Not while a body waits for a place. 4. Not while the peer does not take what
-        we sent."""
+        we sent, or too much is due to it."""
         if self.closed or self._heard_end:
             return False
         if self._last:
             return self._dropped_bytes <= LINGER_BYTES
-        return not self.deciding and self._unsent_bytes < MAX_UNSENT_BYTES
+        if self.deciding:
+            return False
+        return self._unsent_bytes < MAX_UNSENT_BYTES and len(self._slots) < MAX_SLOTS
 
     def wants_write(self) -> bool:
         """Only for what could not be sent at once."""
@@ -192,11 +197,17 @@ class Connection:
     # What the loop calls.
 
     def _ready(self, mask: int) -> None:
-        if mask & WRITE and not self.closed:
-            self._send()
-        if mask & READ and self.wants_read():
-            self._receive()
-        self._update()
+        try:
+            if mask & WRITE and not self.closed:
+                self._send()
+            if mask & READ and self.wants_read():
+                self._receive()
+        except Exception:
+            # A bug: end this connection, or the socket would be ready for it again and again.
+            self.closed = True
+            raise
+        finally:
+            self._update()
 
     def _receive(self) -> None:
         try:
@@ -243,6 +254,8 @@ class Connection:
                     # bytes; our own reply to its closed socket provoked the reset. Read on.
                     self._unheard = True
                     self._unsent.clear()
+                    for slot in self._slots:
+                        slot.ready.clear()
                     self._unsent_bytes = 0
                     return
                 # Closed first: what the owner still has to say must not be tried on this socket.
@@ -258,9 +271,9 @@ class Connection:
             else:
                 self._unsent[0] = self._unsent[0][sent:]
 
-    def _lose(self, failure: Failure) -> None:
+    def _lose(self, error: ProtocolError) -> None:
         self._last = True
-        self._owner.on_lost(self, failure)
+        self._owner.on_lost(self, error)
 
     def _update(self) -> None:
         """After anything happened: end if it is time, and compute interest and deadline anew."""
@@ -336,4 +349,5 @@ class Connection:
             self.finish()
         else:
             what = "body" if self.protocol.reading_body else "header"
-            self._lose(Failure(TIMEOUT, f"the {what} did not arrive in time"))
+            failure = Failure(TIMEOUT, f"the {what} did not arrive in time")
+            self._lose(ProtocolError(failure))

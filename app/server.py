@@ -1,4 +1,4 @@
-"""Listeners, admission, the routing of outcomes, and shutdown: where everything meets.
+"""Admission, the routing of outcomes, and shutdown: where everything meets.
 
 The server owns every connection and knows of every request which place in which connection's order
 its reply has. It admits a body when its header is read, if there is room for one more request, and
@@ -20,13 +20,10 @@ import structlog
 
 from app.connection import Connection, Deadlines, Slot
 from app.job import Job
-from app.loop import READ, Loop
+from app.listener import Listener
+from app.loop import Loop
 from app.messages import (
-    BAD_FIELD,
-    BUSY,
     INCOMPLETE,
-    NO_SPACE,
-    SHUTTING_DOWN,
     Accepted,
     Begin,
     Body,
@@ -39,7 +36,8 @@ from app.messages import (
     Refused,
     Request,
 )
-from app.protocols.base import Protocol
+from app.protocols.base import Protocol, ProtocolError
+from app.refusals import no_space, shutting_down, too_many_connections, unservable
 from app.sinks import StdoutSink
 from app.spool import Body as SpooledBody
 from app.spool import Spool
@@ -47,10 +45,6 @@ from app.transcriber import ModelInfo
 from app.worker import Worker
 
 _log = structlog.get_logger("server")
-
-_ACCEPTS_PER_TURN = 64
-_ACCEPT_PAUSE_SECONDS = 0.5
-"""Out of descriptors: the listener would be ready again at once, for ever."""
 
 _OVERFLOW = 64
 """Connections over the limit that are told `busy` at one time; further ones are just closed."""
@@ -111,7 +105,7 @@ class Server:
         self._abort = abort
         self._deadlines = deadlines or Deadlines()
         self._numbers = itertools.count(1)
-        self._listeners: list[socket.socket] = []
+        self._listeners: list[Listener] = []
         self._connections: dict[int, Connection] = {}
         self._uploads: dict[int, _Entry] = {}
         """By connection: the request whose body is being received."""
@@ -132,21 +126,9 @@ class Server:
 
     def listen(self, host: str, port: int) -> int:
         """Listen on `host` and `port` (0 picks a free one); the port. Raises `OSError`."""
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, proto)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.setblocking(False)
-            listener.bind(address)
-            listener.listen(1024)
-        except OSError:
-            listener.close()
-            raise
+        listener = Listener(self.loop, host, port, self._greet)
         self._listeners.append(listener)
-        self.loop.watch(listener, READ, lambda _mask: self._accept(listener))
-        return int(listener.getsockname()[1])
+        return listener.port
 
     def run(self) -> None:
         """Serve until drained or killed."""
@@ -169,11 +151,10 @@ class Server:
         self._draining = True
         _log.info("draining", unfinished=self._unfinished, seconds=self._drain_seconds)
         for listener in self._listeners:
-            self.loop.watch(listener, 0, lambda _mask: None)
             listener.close()
         while self._waiting:
             connection, request, origin = self._waiting.popleft()
-            self._refuse(connection, request, origin, _shutting_down())
+            self._refuse(connection, request, origin, shutting_down())
             connection.pump()
         for connection in list(self._connections.values()):
             if connection.idle:
@@ -181,31 +162,13 @@ class Server:
         self.loop.call_at(time.monotonic() + self._drain_seconds, self._give_up)
         self._stop_if_drained()
 
-    # The listener.
+    # Connections.
 
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(_ACCEPTS_PER_TURN):
-            try:
-                sock, address = listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                _log.warning("cannot accept", error=str(error))
-                self.loop.watch(listener, 0, lambda _mask: None)
-                resume = time.monotonic() + _ACCEPT_PAUSE_SECONDS
-                self.loop.call_at(resume, lambda: self._resume(listener))
-                return
-            over = len(self._connections) - self._max_connections
-            if over >= _OVERFLOW:
-                sock.close()
-                continue
-            self._greet(sock, address, full=over >= 0)
-
-    def _resume(self, listener: socket.socket) -> None:
-        if not self._draining:
-            self.loop.watch(listener, READ, lambda _mask: self._accept(listener))
-
-    def _greet(self, sock: socket.socket, address: tuple[str, int], full: bool) -> None:
+    def _greet(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        over = len(self._connections) - self._max_connections
+        if over >= _OVERFLOW:
+            sock.close()
+            return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         host, port = address[:2]
@@ -215,10 +178,9 @@ class Server:
             number, sock, peer, self._new_protocol(), self.loop, self, self._deadlines
         )
         self._connections[number] = connection
-        if full:
-            message = f"{self._max_connections} connections are open, which is the limit"
-            slot = connection.expect(None, silent=False)
-            connection.answer(slot, Failure(BUSY, message, retry_after_seconds=1.0), final=True)
+        if over >= 0:
+            failure = too_many_connections(self._max_connections)
+            connection.answer(connection.expect(None, silent=False), failure, final=True)
             connection.finish()
 
     # What connections say.
@@ -233,13 +195,15 @@ class Server:
         else:
             self._note_refused(connection, event)
 
-    def on_lost(self, connection: Connection, failure: Failure) -> None:
+    def on_lost(self, connection: Connection, error: ProtocolError) -> None:
         if entry := self._drop_upload(connection):
             # It has its place in the order already; a second one behind it would never be reached.
-            self._settle(entry, failure)
-            return
-        connection.answer(connection.expect(None, silent=False), failure, final=True)
-        self._report(None, self._origin(connection), failure)
+            self._settle(entry, error.failure)
+        elif not connection.protocol.reading_body:
+            # Within a body that is being discarded everything has been said.
+            slot = connection.expect(error.request_id, error.silent)
+            connection.answer(slot, error.failure, final=True)
+            self._report(error.request_id, self._origin(connection), error.failure)
 
     def on_end(self, connection: Connection, reset: bool) -> None:
         self._waiting = deque(entry for entry in self._waiting if entry[0] is not connection)
@@ -275,7 +239,7 @@ class Server:
 
     def _consider(self, connection: Connection, request: Request) -> None:
         origin = self._origin(connection)
-        failure = _shutting_down() if self._draining else unservable(request, self._model)
+        failure = shutting_down() if self._draining else unservable(request, self._model)
         if failure is not None:
             self._refuse(connection, request, origin, failure)
         elif self._has_room and not self._waiting:
@@ -307,7 +271,7 @@ class Server:
         try:
             body = self._spool.create(request.content_length)
         except OSError as error:
-            self._refuse(connection, request, origin, _no_space(error))
+            self._refuse(connection, request, origin, no_space(error))
             return
         slot = connection.expect(request.id, request.reply == "none")
         entry = _Entry(request, origin, connection, slot, body)
@@ -339,7 +303,7 @@ class Server:
         except OSError as error:
             # The rest of the body still has to be read past; it finds no entry and is dropped.
             self._drop_upload(connection)
-            self._fail(entry, _no_space(error))
+            self._fail(entry, no_space(error))
 
     def _complete(self, connection: Connection) -> None:
         entry = self._uploads.pop(connection.number, None)
@@ -369,7 +333,9 @@ class Server:
         if self._drain_asked:
             self.drain()
         for completion in self._worker.take_completions():
-            entry = self._jobs[completion.job]
+            entry = self._jobs.get(completion.job)
+            if entry is None:
+                continue  # given up at the end of the drain
             if isinstance(completion, Finished):
                 del self._jobs[completion.job]
                 self._settle(entry, completion.outcome)
@@ -421,8 +387,12 @@ class Server:
         for number in list(self._uploads):
             entry = self._uploads[number]
             self._drop_upload(entry.connection)
-            self._fail(entry, _shutting_down())
+            self._fail(entry, shutting_down())
             entry.connection.finish()
+        # At once, also for the one in progress: the engine may take longer to come back from its
+        # encoder pass than there is time for last words.
+        while self._jobs:
+            self._settle(self._jobs.popitem()[1], shutting_down())
         self._abort()
         self._worker.stop()
         self.loop.call_at(time.monotonic() + _LAST_WORDS_SECONDS, self.loop.stop)
@@ -437,23 +407,3 @@ class Server:
             self.loop.call_at(time.monotonic() + _LAST_WORDS_SECONDS, self.loop.stop)
         if not self._connections:
             self.loop.stop()
-
-
-def unservable(request: Request, model: ModelInfo) -> Failure | None:
-    """Why the loaded model cannot serve this request, if it cannot."""
-    if request.language == "auto" and not model.multilingual:
-        return Failure(BAD_FIELD, f"language: {model.name} knows English only, so not auto")
-    if request.language not in (None, "auto") and request.language not in model.languages:
-        return Failure(BAD_FIELD, f"language: {model.name} does not know {request.language}")
-    if request.task == "translate" and not model.multilingual:
-        return Failure(BAD_FIELD, f"task: {model.name} knows English only and cannot translate")
-    return None
-
-
-def _shutting_down() -> Failure:
-    return Failure(SHUTTING_DOWN, "the node is shutting down", retry_after_seconds=5.0)
-
-
-def _no_space(error: OSError) -> Failure:
-    message = f"there is no room for the audio: {error.strerror}"
-    return Failure(NO_SPACE, message, retry_after_seconds=60.0)

@@ -348,3 +348,13 @@ def test_any_value_of_any_field_gives_a_header_or_the_one_exception(fields: Any)
     if failure is not None:
         assert failure.code in codes
         failure.message.encode()
+
+
+def test_a_lost_position_still_knows_whom_to_tell() -> None:
+    header = {"id": "x1", "reply": "none", "content-length": -1}
+    with pytest.raises(ProtocolError) as caught:
+        parse_bytes(json.dumps(header).encode())
+    assert (caught.value.request_id, caught.value.silent) == ("x1", True)
+    with pytest.raises(ProtocolError) as caught:
+        parse_bytes(b'{"reply": "accepted", "id": "no good", "content-length": null}')
+    assert (caught.value.request_id, caught.value.silent) == (None, False)

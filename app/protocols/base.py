@@ -20,13 +20,17 @@ from app.messages import Event, Failure, Reply
 class ProtocolError(Exception):
     """The peer's bytes make no sense from here on, so nothing after them can be read.
 
-    The one exception a protocol raises. `failure` is what to tell the peer before closing; the
-    message it belonged to has no id, for it was never parsed.
+    The one exception a protocol raises. `failure` is what to tell the peer before closing, unless
+    it asked to be told nothing (`silent`); `request_id` is None where no id was parsed.
     """
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(
+        self, failure: Failure, request_id: str | None = None, silent: bool = False
+    ) -> None:
         super().__init__(f"{failure.code}: {failure.message}")
         self.failure = failure
+        self.request_id = request_id
+        self.silent = silent
 
 
 class Protocol(Interface):

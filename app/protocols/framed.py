@@ -125,13 +125,14 @@ class FramedProtocol:
         self._gathered.clear()
         self._state = _State.HEADER
         if self._wanted == 0:
-            self._lose(Failure(BAD_HEADER, "the header's length is 0; send a JSON object"))
+            failure = Failure(BAD_HEADER, "the header's length is 0; send a JSON object")
+            self._lose(ProtocolError(failure))
 
     def _finish_header(self) -> Event:
         try:
             parsed = parse_header(bytes(self._gathered), self._max_body, self._new_id)
         except ProtocolError as error:
-            self._lose(error.failure)
+            self._lose(error)
         self._gathered.clear()
         self._body_left = parsed.content_length
         self._keep_alive = parsed.keep_alive
@@ -154,7 +155,7 @@ class FramedProtocol:
         if self._state is _State.DONE:
             self._input = memoryview(b"")
 
-    def _lose(self, failure: Failure) -> NoReturn:
+    def _lose(self, error: ProtocolError) -> NoReturn:
         self._state = _State.DONE
         self._input = memoryview(b"")
-        raise ProtocolError(failure) from None
+        raise error from None

@@ -25,11 +25,8 @@ from app.messages import (
     SampleEncoding,
     Task,
 )
+from app.prompts import prompt_fault
 from app.protocols.base import ProtocolError
-
-MAX_PROMPT_CHARACTERS = 2000
-"""Whisper reads at most the last 223 tokens of a prompt (half its 448-token text context, less
-one); 2,000 characters are more than that in every language it knows."""
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 384_000
 """Hz. Below, no speech is left; above, no microphone records."""
@@ -68,12 +65,16 @@ def parse_header(data: bytes, max_body: int, new_id: Callable[[], str]) -> Parse
     `max_body` (bytes). Every other fault comes back as `failure`.
     """
     fields = _load_object(data)
-    length = _content_length(fields, max_body)
     # These three decide how an error is told, so they are read first and each by itself: one bad
     # field does not keep the others from being honoured.
     reply = _or_default(lambda: _reply(fields), "transcript")
     keep_alive = _or_default(lambda: _keep_alive(fields), False)
     request_id = _or_default(lambda: _request_id(fields, new_id), None)
+    try:
+        length = _content_length(fields, max_body)
+    except _FieldError as error:
+        given = request_id if "id" in fields else None
+        raise ProtocolError(error.failure, given, silent=reply == "none") from None
     try:
         request = _request(fields, length, new_id if request_id is None else lambda: request_id)
     except _FieldError as error:
@@ -109,14 +110,14 @@ def _load_object(data: bytes) -> dict[str, Any]:
 def _content_length(fields: dict[str, Any], max_body: int) -> int:
     if "content-length" not in fields:
         message = "content-length is missing, so the end of the message cannot be found"
-        raise ProtocolError(Failure(MISSING_FIELD, message))
+        raise _FieldError(MISSING_FIELD, message)
     length = fields["content-length"]
     if type(length) is not int or length < 0:
         message = "content-length must be a whole number of bytes, 0 or more"
-        raise ProtocolError(Failure(BAD_HEADER, message))
+        raise _FieldError(BAD_HEADER, message)
     if length > max_body:
         message = f"content-length is over this node's limit of {max_body} bytes"
-        raise ProtocolError(Failure(TOO_LARGE, message))
+        raise _FieldError(TOO_LARGE, message)
     return length
 
 
@@ -176,12 +177,8 @@ def _prompt(fields: dict[str, Any]) -> str:
     if "prompt" not in fields:
         return ""
     prompt = _string(fields, "prompt")
-    if len(prompt) > MAX_PROMPT_CHARACTERS:
-        limit = MAX_PROMPT_CHARACTERS
-        raise _FieldError(BAD_FIELD, f"prompt is {len(prompt)} characters long, limit {limit}")
-    # The engine takes a C string: a NUL would end it, half a surrogate pair cannot be encoded.
-    if "\0" in prompt or any("\ud800" <= character <= "\udfff" for character in prompt):
-        raise _FieldError(BAD_FIELD, "prompt holds a character that is not text")
+    if fault := prompt_fault(prompt):
+        raise _FieldError(BAD_FIELD, f"prompt {fault}")
     return prompt
 
 

@@ -1,0 +1,34 @@
+"""Why a request is not served, as far as it can be known before its audio is looked at.
+
+Pure functions that make the `Failure` to send; deciding when is the server's part.
+"""
+
+from __future__ import annotations
+
+from app.messages import BAD_FIELD, BUSY, NO_SPACE, SHUTTING_DOWN, Failure, Request
+from app.transcriber import ModelInfo
+
+
+def unservable(request: Request, model: ModelInfo) -> Failure | None:
+    """Why the loaded model cannot serve this request, if it cannot."""
+    if request.language == "auto" and not model.multilingual:
+        return Failure(BAD_FIELD, f"language: {model.name} knows English only, so not auto")
+    if request.language not in (None, "auto") and request.language not in model.languages:
+        return Failure(BAD_FIELD, f"language: {model.name} does not know {request.language}")
+    if request.task == "translate" and not model.multilingual:
+        return Failure(BAD_FIELD, f"task: {model.name} knows English only and cannot translate")
+    return None
+
+
+def shutting_down() -> Failure:
+    return Failure(SHUTTING_DOWN, "the node is shutting down", retry_after_seconds=5.0)
+
+
+def no_space(error: OSError) -> Failure:
+    message = f"there is no room for the audio: {error.strerror}"
+    return Failure(NO_SPACE, message, retry_after_seconds=60.0)
+
+
+def too_many_connections(limit: int) -> Failure:
+    message = f"{limit} connections are open, which is the limit"
+    return Failure(BUSY, message, retry_after_seconds=1.0)
