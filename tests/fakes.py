@@ -334,7 +334,7 @@ class Node:
     ) -> None:
         self.engine = engine or FakeEngine()
         self.lines = Lines()
-        self.sink = StdoutSink(self.lines, json_line, self.drain)
+        self.sink = StdoutSink(self.lines, json_line, lambda: self.server.drain_soon())
         self.server = Server(
             new_protocol=lambda: FramedProtocol(max_body, lambda: f"made-{os.urandom(4).hex()}"),
             model=model,

@@ -1,0 +1,287 @@
+"""One request turn by turn: times, prompts, languages, what is taken back, what is summed up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import (
+    RATE,
+    FakeDetector,
+    FakeEngine,
+    Samples,
+    body_of,
+    encoded,
+    hypothesis_of,
+    pcm,
+    tone,
+)
+
+from app.hypothesis import Hypothesis
+from app.job import Job, Limits, Transcription
+from app.messages import RawFormat, Request, Segment, Transcript, Word
+from app.transcriber import DecodeOptions
+
+RAW = RawFormat("s16", RATE, 1, "little")
+GAP = np.zeros(RATE, dtype=np.float32)
+
+
+def three_phrases() -> bytes:
+    """Three windows: 20 s of tone each, a second of silence between."""
+    samples = np.concatenate([tone(20 * RATE), GAP, tone(20 * RATE), GAP, tone(12 * RATE)])
+    return bytes((samples * 32767).astype("<i2").tobytes())
+
+
+def run(
+    engine: FakeEngine,
+    data: bytes,
+    raw: RawFormat | None = RAW,
+    threshold: float = 0.5,
+    language: str = "en",
+    prompt: str = "",
+    **fields: Any,
+) -> tuple[list[list[Segment]], Transcript]:
+    """Turn until done: the segments of every turn, and the whole."""
+    body = body_of(data)
+    try:
+        job = Job(1, 1, Request("r", len(data), raw, **fields), body, time.monotonic())
+        limits = Limits(3600.0, threshold, language, prompt, "fake")
+        work = Transcription(job, engine, FakeDetector(), limits)
+        turns = []
+        for _ in range(10_000):
+            segments, done = work.turn()
+            turns.append(segments)
+            if done:
+                break
+        else:
+            pytest.fail("it never ends")
+        work.close()
+        return turns, work.transcript()
+    finally:
+        body.close()
+
+
+def answers(*hypotheses: Hypothesis) -> FakeEngine:
+    """An engine that says these, one after the other."""
+    following: Iterator[Hypothesis] = iter(hypotheses)
+    return FakeEngine(lambda _samples, _options: next(following))
+
+
+def prompts(engine: FakeEngine) -> list[str]:
+    return [options.prompt for _, options in engine.calls]
+
+
+def test_a_turn_is_one_window_at_most() -> None:
+    engine = FakeEngine()
+    turns, transcript = run(engine, three_phrases())
+    assert [len(segments) for segments in turns if segments] == [1, 1, 1]
+    assert len(engine.calls) == 3
+    assert [segment for turn in turns for segment in turn] == list(transcript.segments)
+
+
+def test_times_are_those_of_the_whole_audio() -> None:
+    def answer(samples: Samples, options: DecodeOptions) -> Hypothesis:
+        end = len(samples) / RATE
+        words = (Word(0.5, 1.0, "x", 0.9),)
+        return Hypothesis((Segment(0.5, end, "x", 0.9, words),), "en", -0.1, end)
+
+    engine = FakeEngine(answer)
+    _, transcript = run(engine, three_phrases(), word_timestamps=True)
+    assert all(options.words for _, options in engine.calls)
+    starts = [segment.start for segment in transcript.segments]
+    # Cut in the middle of the silent seconds; the margin before the speech is half a second.
+    assert starts[0] == 0.5
+    assert 20.5 <= starts[1] <= 21.5
+    assert 41.5 <= starts[2] <= 42.5
+    for segment in transcript.segments:
+        assert segment.words is not None
+        assert segment.words[0].start == segment.start
+        assert segment.words[0].end == pytest.approx(segment.start + 0.5)
+    assert transcript.segments[-1].end == pytest.approx(54.0, abs=0.05)
+
+
+def test_the_whole_is_summed_up() -> None:
+    _, transcript = run(FakeEngine(), three_phrases())
+    assert transcript.text == " ".join(segment.text for segment in transcript.segments)
+    assert transcript.audio_seconds == 54.0
+    assert transcript.queue_seconds >= 0
+    assert transcript.processing_seconds > 0
+    assert transcript.model == "fake"
+    assert not transcript.truncated
+    assert transcript.passes == 3
+
+
+@pytest.mark.parametrize("seconds", [1, 200])
+def test_silence_never_reaches_the_engine(seconds: int) -> None:
+    engine = FakeEngine()
+    turns, transcript = run(engine, bytes(2 * RATE * seconds))
+    assert engine.calls == []
+    assert (transcript.text, transcript.segments) == ("", ())
+    assert transcript.audio_seconds == seconds
+    # Not all of it in one turn: others may be waiting.
+    assert len(turns) >= seconds // 61
+
+
+def test_a_truncated_file_says_so() -> None:
+    data = encoded(tone(4 * RATE), format="WAV")
+    _, transcript = run(FakeEngine(), data[: len(data) // 2], raw=None)
+    assert transcript.truncated
+    assert transcript.audio_seconds == pytest.approx(2.0, abs=0.01)
+
+
+# Prompts.
+
+
+def test_the_text_of_a_window_is_carried_into_the_next() -> None:
+    engine = answers(
+        hypothesis_of("first", 20.5), hypothesis_of("second", 20.5), hypothesis_of("third", 12.0)
+    )
+    run(engine, three_phrases(), prompt="")
+    assert prompts(engine) == ["", "first", "second"]
+
+
+def test_a_given_prompt_stands_before_what_is_carried() -> None:
+    for fields in ({"prompt": "Grüezi"}, {"prompt": ""}):
+        engine = answers(
+            hypothesis_of("first", 20.5), hypothesis_of("second", 20.5), hypothesis_of("x", 12.0)
+        )
+        body = three_phrases()
+        run(engine, body, **fields)
+        given = fields["prompt"]
+        assert prompts(engine) == [given, f"{given} first".strip(), f"{given} second".strip()]
+
+
+def test_the_requests_prompt_beats_the_nodes() -> None:
+    engine = FakeEngine()
+    data = pcm(2 * RATE)
+    body = body_of(data)
+    limits = Limits(60.0, 0.5, "en", "the node's", "fake")
+    for prompt, expected in (("mine", "mine"), ("", "the node's")):
+        request = Request("r", len(data), RAW, prompt=prompt)
+        work = Transcription(Job(1, 1, request, body, 0.0), engine, FakeDetector(), limits)
+        while not work.turn()[1]:
+            pass
+        work.close()
+        assert prompts(engine)[-1] == expected
+    body.close()
+
+
+@pytest.mark.parametrize(
+    "poor",
+    [
+        hypothesis_of("well well well well well well well well well " * 5, 20.5),
+        hypothesis_of("a guess", 20.5, logprob=-0.9),
+        hypothesis_of("", 20.5),
+    ],
+    ids=["repetition", "improbable", "nothing"],
+)
+def test_what_is_poor_is_not_carried(poor: Hypothesis) -> None:
+    engine = answers(poor, hypothesis_of("second", 20.5), hypothesis_of("third", 12.0))
+    run(engine, three_phrases())
+    assert prompts(engine) == ["", "", "second"]
+
+
+def test_what_is_carried_has_a_limit() -> None:
+    # Random letters: what compresses well is not carried at all.
+    random = np.random.default_rng(3)
+    words = " ".join("".join(random.choice(list("abcdefghijklmnopqr"), 7)) for _ in range(400))
+    engine = answers(hypothesis_of(words, 20.5), hypothesis_of("b", 20.5), hypothesis_of("c", 12.0))
+    run(engine, three_phrases(), prompt="given")
+    carried = prompts(engine)[1]
+    assert carried.startswith("given ")
+    assert words.endswith(carried.removeprefix("given "))
+    assert len(carried) > 100
+    assert len(carried) < 1000
+
+
+# Languages.
+
+
+def test_what_was_heard_first_holds_for_the_rest() -> None:
+    engine = answers(
+        hypothesis_of("eins", 20.5, "de"),
+        hypothesis_of("zwei", 20.5, "de"),
+        hypothesis_of("drei", 12.0, "de"),
+    )
+    _, transcript = run(engine, three_phrases(), language="auto")
+    assert [options.language for _, options in engine.calls] == ["auto", "de", "de"]
+    assert transcript.language == "de"
+
+
+def test_the_requests_language_beats_the_nodes() -> None:
+    engine = FakeEngine()
+    data = pcm(2 * RATE)
+    body = body_of(data)
+    limits = Limits(60.0, 0.5, "auto", "", "fake")
+    request = Request("r", len(data), RAW, language="de", task="translate")
+    work = Transcription(Job(1, 1, request, body, 0.0), engine, FakeDetector(), limits)
+    while not work.turn()[1]:
+        pass
+    work.close()
+    body.close()
+    [(_, options)] = engine.calls
+    assert (options.language, options.translate) == ("de", True)
+
+
+def test_silence_in_no_known_language() -> None:
+    assert run(FakeEngine(), bytes(2 * RATE), language="auto")[1].language is None
+    assert run(FakeEngine(), bytes(2 * RATE), language="en")[1].language == "en"
+
+
+# Whisper stopped early.
+
+
+def test_what_the_engine_left_of_a_window_is_decoded_again() -> None:
+    """The engine says only 8 s of whatever it is given."""
+
+    def answer(samples: Samples, options: DecodeOptions) -> Hypothesis:
+        return hypothesis_of("x", min(8.0, len(samples) / RATE))
+
+    engine = FakeEngine(answer)
+    _, transcript = run(engine, pcm(20 * RATE))
+    ends = [segment.end for segment in transcript.segments]
+    assert ends == pytest.approx([8.0, 16.0, 20.0], abs=0.1)
+
+
+def test_an_engine_that_says_next_to_nothing_still_comes_to_an_end() -> None:
+    for end in (0.0, 0.5, 1.0):
+        engine = FakeEngine(lambda _samples, _options, end=end: hypothesis_of("x", end))
+        run(engine, three_phrases())
+        assert len(engine.calls) <= 60
+
+
+def test_seconds_left_go_down_to_nothing() -> None:
+    data = three_phrases()
+    body = body_of(data)
+    job = Job(1, 1, Request("r", len(data), RAW), body, 0.0)
+    work = Transcription(job, FakeEngine(), FakeDetector(), Limits(3600, 0.5, "en", "", "m"))
+    assert job.guessed_seconds == 54.0
+    left = [work.seconds_left]
+    while not work.turn()[1]:
+        left.append(work.seconds_left)
+    left.append(work.seconds_left)
+    work.close()
+    body.close()
+    assert left[0] == 54.0
+    assert left == sorted(left, reverse=True)
+    assert left[-1] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("raw", "size", "seconds"),
+    [
+        (RawFormat("s24", 8000, 2, "little"), 48_000, 1.0),
+        (RawFormat("u8", 8000, 1, "little"), 8_000, 1.0),
+        (RawFormat("f32", 16_000, 1, "big"), 64_000, 1.0),
+        (None, 16_000, 1.0),
+    ],
+)
+def test_the_guess_before_a_body_is_opened(
+    raw: RawFormat | None, size: int, seconds: float
+) -> None:
+    body = body_of(bytes(size))
+    assert Job(1, 1, Request("r", size, raw), body, 0.0).guessed_seconds == seconds
+    body.close()

@@ -1,0 +1,304 @@
+"""The worker's thread: whatever a job is, it ends with one outcome, and the next one is fine."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fakes import RATE, FakeDetector, FakeEngine, Samples, body_of, eventually, hypothesis_of, pcm
+from structlog.testing import capture_logs
+from test_job import three_phrases
+
+from app.hypothesis import Hypothesis
+from app.job import Job, Limits
+from app.messages import (
+    Completion,
+    Failure,
+    Finished,
+    Outcome,
+    Progress,
+    RawFormat,
+    Request,
+    Transcript,
+)
+from app.transcriber import DecodeOptions, EngineError
+from app.worker import Worker
+
+RAW = RawFormat("s16", RATE, 1, "little")
+
+
+class Bench:
+    """A worker, and what it has said so far."""
+
+    def __init__(self) -> None:
+        self.engine = FakeEngine()
+        self.detectors: list[FakeDetector] = []
+        self.woken = 0
+        self.wakers: set[str] = set()
+        self.completions: list[Completion] = []
+        limits = Limits(3600.0, 0.5, "en", "", "fake")
+        self.worker = Worker(self.engine, self._new_detector, limits, self._wake)
+        self._numbers = 0
+
+    def _new_detector(self) -> FakeDetector:
+        self.detectors.append(FakeDetector())
+        return self.detectors[-1]
+
+    def _wake(self) -> None:
+        self.woken += 1
+        self.wakers.add(threading.current_thread().name)
+
+    def submit(
+        self, data: bytes, connection: int | None = None, raw: RawFormat | None = RAW, **more: Any
+    ) -> int:
+        self._numbers += 1
+        number = self._numbers
+        request = Request(f"r{number}", len(data), raw, **more)
+        place = number if connection is None else connection
+        self.worker.submit(Job(number, place, request, body_of(data), time.monotonic()))
+        return number
+
+    def take(self) -> list[Completion]:
+        self.completions += self.worker.take_completions()
+        return self.completions
+
+    def outcome(self, number: int) -> Outcome:
+        def found() -> list[Outcome]:
+            return [
+                entry.outcome
+                for entry in self.take()
+                if isinstance(entry, Finished) and entry.job == number
+            ]
+
+        eventually(found, f"the outcome of job {number}")
+        assert len(found()) == 1
+        return found()[0]
+
+    def code(self, number: int) -> str:
+        """The outcome in a word: a failure's code or `ok`."""
+        outcome = self.outcome(number)
+        return outcome.code if isinstance(outcome, Failure) else "ok"
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    before = len(os.listdir("/proc/self/fd"))
+    bench = Bench()
+    bench.worker.start()
+    yield bench
+    bench.engine.abort()
+    bench.worker.stop()
+    assert bench.worker.join(30)
+    assert not bench.worker.alive
+    # Every body it was given is closed.
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_job_gives_its_transcript_and_a_wake(bench: Bench) -> None:
+    outcome = bench.outcome(bench.submit(pcm(2 * RATE)))
+    assert isinstance(outcome, Transcript)
+    assert outcome.audio_seconds == 2.0
+    assert bench.woken >= 1
+    assert bench.wakers == {"worker"}
+
+
+def test_completions_are_given_once(bench: Bench) -> None:
+    bench.outcome(bench.submit(pcm(RATE)))
+    assert bench.worker.take_completions() == []
+
+
+def test_segments_are_announced_where_they_were_asked_for(bench: Bench) -> None:
+    quiet = bench.submit(three_phrases())
+    bench.outcome(quiet)
+    loud = bench.submit(three_phrases(), reply="segments")
+    outcome = bench.outcome(loud)
+    assert isinstance(outcome, Transcript)
+    progress = [entry for entry in bench.completions if isinstance(entry, Progress)]
+    assert {entry.job for entry in progress} == {loud}
+    assert tuple(entry.segment for entry in progress) == outcome.segments
+    assert bench.completions[-1] == Finished(loud, outcome)
+
+
+def test_short_before_long_and_in_order_within_a_connection(bench: Bench) -> None:
+    bench.engine.hold()
+    first = bench.submit(pcm(RATE))
+    bench.engine.wait_for_calls(1)
+    jobs = [
+        bench.submit(three_phrases(), connection=70),
+        bench.submit(pcm(RATE), connection=70),
+        bench.submit(pcm(2 * RATE), connection=71),
+    ]
+    bench.engine.release()
+    for job in jobs:
+        bench.outcome(job)
+    order = [entry.job for entry in bench.completions if isinstance(entry, Finished)]
+    assert order == [first, jobs[2], jobs[0], jobs[1]]
+
+
+@pytest.mark.parametrize(
+    ("data", "raw", "code"),
+    [
+        (b"", None, "bad_audio"),
+        (b"<html>", None, "unsupported_media_type"),
+        (b"fLaC" + bytes(100), None, "bad_audio"),
+        (bytes(2 * RATE * 3601), RawFormat("s16", RATE, 1, "little"), "audio_too_long"),
+    ],
+)
+def test_failures_in_the_audio(bench: Bench, data: bytes, raw: RawFormat | None, code: str) -> None:
+    assert bench.code(bench.submit(data, raw=raw)) == code
+    assert bench.code(bench.submit(pcm(RATE))) == "ok"
+    assert bench.engine.calls[0][0].any()
+    assert len(bench.engine.calls) == 1
+
+
+def test_an_engine_error_is_internal_and_the_next_job_is_fine(bench: Bench) -> None:
+    def fail(samples: Samples, options: DecodeOptions) -> Hypothesis:
+        raise EngineError("whisper.cpp failed with code -6")
+
+    good, bench.engine.answer = bench.engine.answer, fail
+    failed = bench.outcome(bench.submit(pcm(RATE)))
+    assert failed == Failure("internal", "whisper.cpp failed with code -6")
+    bench.engine.answer = good
+    assert bench.code(bench.submit(pcm(RATE))) == "ok"
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("x"), MemoryError(), RecursionError()])
+def test_an_unexpected_exception_is_internal_and_the_thread_lives(
+    bench: Bench, error: Exception
+) -> None:
+    def fail(samples: Samples, options: DecodeOptions) -> Hypothesis:
+        raise error
+
+    good, bench.engine.answer = bench.engine.answer, fail
+    with capture_logs() as entries:
+        outcome = bench.outcome(bench.submit(pcm(RATE)))
+    assert isinstance(outcome, Failure)
+    assert outcome.code == "internal"
+    # What went wrong inside is for the log, not for the peer.
+    assert type(error).__name__ not in outcome.message
+    assert [entry["id"] for entry in entries if entry["event"] == "job failed"] == ["r1"]
+    bench.engine.answer = good
+    assert bench.worker.alive
+    assert bench.code(bench.submit(pcm(RATE))) == "ok"
+
+
+def test_a_failure_in_the_middle_of_a_job_gives_no_partial_text(bench: Bench) -> None:
+    def answer(samples: Samples, options: DecodeOptions) -> Hypothesis:
+        if len(bench.engine.calls) == 2:
+            raise EngineError("no")
+        return hypothesis_of("x", len(samples) / RATE)
+
+    bench.engine.answer = answer
+    assert bench.code(bench.submit(three_phrases())) == "internal"
+    assert len(bench.engine.calls) == 2
+
+
+def test_detectors_are_used_again_and_reset(bench: Bench) -> None:
+    for _ in range(5):
+        bench.outcome(bench.submit(pcm(RATE)))
+    bench.outcome(bench.submit(b"", raw=None))
+    bench.outcome(bench.submit(pcm(RATE)))
+    assert len(bench.detectors) == 1
+    assert bench.detectors[0].resets >= 6
+
+
+def test_a_detector_that_cannot_be_made_is_internal(bench: Bench) -> None:
+    bench.engine.hold()
+    first = bench.submit(pcm(RATE))
+    bench.engine.wait_for_calls(1)
+
+    def fail() -> FakeDetector:
+        raise OSError("no model")
+
+    bench.worker._new_detector = fail
+    # A long one and a short one: while one is under way, the other needs a second detector.
+    bench.engine.release()
+    assert bench.code(first) == "ok"
+    bench.worker._spare_detectors.clear()
+    assert bench.code(bench.submit(pcm(RATE))) == "internal"
+    assert bench.worker.alive
+
+
+# Cancelling.
+
+
+def test_cancelled_before_it_began(bench: Bench) -> None:
+    bench.engine.hold()
+    first = bench.submit(pcm(RATE))
+    bench.engine.wait_for_calls(1)
+    second = bench.submit(pcm(RATE))
+    bench.worker.cancel(second)
+    bench.engine.release()
+    assert bench.code(first) == "ok"
+    assert bench.code(second) == "cancelled"
+    assert len(bench.engine.calls) == 1
+
+
+def test_cancelled_between_two_windows(bench: Bench) -> None:
+    bench.engine.hold()
+    job = bench.submit(three_phrases())
+    bench.engine.wait_for_calls(1)
+    bench.worker.cancel(job)
+    bench.engine.release()
+    assert bench.code(job) == "cancelled"
+    assert len(bench.engine.calls) == 1
+
+
+def test_cancelling_what_is_done_or_never_was_changes_nothing(bench: Bench) -> None:
+    job = bench.submit(pcm(RATE))
+    assert bench.code(job) == "ok"
+    bench.worker.cancel(job)
+    bench.worker.cancel(99_999)
+    assert bench.code(bench.submit(pcm(RATE))) == "ok"
+    assert bench.code(job) == "ok"
+
+
+# Stopping.
+
+
+def test_stop_fails_what_is_not_done(bench: Bench) -> None:
+    bench.engine.hold()
+    jobs = [bench.submit(three_phrases()), bench.submit(pcm(RATE))]
+    bench.engine.wait_for_calls(1)
+    bench.worker.stop()
+    bench.engine.release()
+    assert [bench.code(job) for job in jobs] == ["shutting_down"] * 2
+    assert len(bench.engine.calls) == 1
+
+
+def test_an_aborted_engine_is_shutting_down_too(bench: Bench) -> None:
+    bench.engine.hold()
+    job = bench.submit(pcm(RATE))
+    bench.engine.wait_for_calls(1)
+    bench.engine.abort()
+    assert bench.code(job) == "shutting_down"
+
+
+def test_stop_of_an_idle_worker() -> None:
+    bench = Bench()
+    bench.worker.start()
+    bench.worker.stop()
+    assert bench.worker.join(30)
+
+
+def test_hundreds_of_jobs_from_many_threads(bench: Bench) -> None:
+    numbers: list[int] = []
+    lock = threading.Lock()
+
+    def submit() -> None:
+        for _ in range(50):
+            with lock:
+                numbers.append(bench.submit(pcm(3000)))
+
+    threads = [threading.Thread(target=submit) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in numbers:
+        assert bench.code(number) == "ok"
+    assert len(set(numbers)) == 400
