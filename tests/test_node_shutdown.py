@@ -1,0 +1,169 @@
+"""How the node ends: by signal, by its drain's deadline, by a stdout that nobody reads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+
+import pytest
+from node import HANG, JFK, Client, Node, eventually, message
+
+pytestmark = pytest.mark.slow
+
+CRASHED = (134, 139, -signal.SIGABRT, -signal.SIGSEGV)
+
+
+@pytest.fixture(scope="module")
+def jfk() -> bytes:
+    return JFK.read_bytes()
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with Node("--drain-seconds", "150") as node:
+        yield node
+
+
+def begin(node: Node, jfk: bytes, count: int, **fields: str) -> Client:
+    """A connection with `count` requests of which the first is certainly being worked on."""
+    client = node.connect()
+    for number in range(count):
+        client.send(jfk, id=f"r{number}", connection="keep-alive", **fields)
+    first = client.receive()
+    assert first is not None
+    assert first["id"] == "r0"
+    return client
+
+
+def takes_connections(node: Node) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", node.port), HANG).close()
+    except ConnectionError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_idle_it_ends_at_once_with_0(node: Node, number: int) -> None:
+    node.signal(number)
+    assert node.wait() == 0
+
+
+def test_an_idle_connection_does_not_hold_it_up(node: Node) -> None:
+    with node.connect() as client:
+        # The node knows of the connection once it has answered on it.
+        client.send(b"junk", connection="keep-alive")
+        assert client.receive() is not None
+        node.signal(signal.SIGTERM)
+        assert client.receive() is None
+    assert node.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_was_accepted_is_finished_and_answered(node: Node, jfk: bytes, number: int) -> None:
+    with begin(node, jfk, 3) as client:
+        # The uploads of the others are in: they go out one behind the other.
+        node.signal(number)
+        node.wait_for_log("draining")
+        eventually(lambda: not takes_connections(node))
+        replies = [client.receive(), client.receive()]
+        assert client.receive() is None
+    assert [reply and reply["status"] for reply in replies] == ["ok", "ok"]
+    assert node.wait() == 0
+    assert [outcome["status"] for outcome in node.outcomes()] == ["ok"] * 3
+
+
+def test_a_new_request_while_it_drains_is_told_so(node: Node, jfk: bytes) -> None:
+    # Enough work before it that the node is certainly still there when the late one comes.
+    with begin(node, jfk, 5) as client:
+        node.signal(signal.SIGTERM)
+        node.wait_for_log("draining")
+        client.send(jfk, id="late", connection="keep-alive")
+        *finished, late = [client.receive() for _ in range(5)]
+    assert [reply and reply["status"] for reply in finished] == ["ok"] * 4
+    assert late is not None
+    assert late["id"] == "late"
+    assert late["error"]["code"] == "shutting_down"
+    assert late["error"]["retry_after_seconds"] > 0
+    assert node.wait() == 0
+
+
+def test_a_second_signal_ends_it_at_once(node: Node, jfk: bytes) -> None:
+    with begin(node, jfk, 12):
+        node.signal(signal.SIGTERM)
+        node.wait_for_log("draining")
+        node.signal(signal.SIGTERM)
+        status = node.wait()
+    assert status == 128 + signal.SIGTERM
+    # At once: most of the work was not waited for.
+    assert len(node.outcomes()) < 12
+
+
+def test_what_is_not_done_at_the_deadline_is_told_so(jfk: bytes) -> None:
+    with Node("--drain-seconds", "0") as node:
+        with begin(node, jfk, 12) as client:
+            node.signal(signal.SIGTERM)
+            replies = []
+            while (reply := client.receive()) is not None:
+                replies.append(reply)
+        assert node.wait() == 0
+        outcomes = node.outcomes()
+    failed = [reply["error"] for reply in replies if reply["status"] == "error"]
+    assert failed
+    assert {error["code"] for error in failed} == {"shutting_down"}
+    assert all(error["retry_after_seconds"] > 0 for error in failed)
+    assert [reply["id"] for reply in replies] == [f"r{number}" for number in range(1, 12)]
+    assert len(outcomes) == 12
+
+
+def test_an_upload_that_is_not_done_at_the_deadline_is_told_so(jfk: bytes) -> None:
+    with Node("--drain-seconds", "0.2") as node:
+        with node.connect() as client:
+            client.send(b"junk", connection="keep-alive")
+            assert client.receive() is not None
+            client.socket.sendall(message(jfk, id="half")[: len(jfk) // 2])
+            node.signal(signal.SIGTERM)
+            reply = client.receive()
+        assert node.wait() == 0
+    # Whether the header was read before the signal is the kernel's affair; both are an end.
+    assert reply is None or reply["error"]["code"] in ("shutting_down", "incomplete")
+
+
+def test_a_reader_that_goes_away_ends_it(jfk: bytes) -> None:
+    # As in `node | head -1`.
+    read, write = os.pipe()
+    with Node("--drain-seconds", "150", stdout=write) as node:
+        os.close(write)
+        with begin(node, jfk, 3) as client:
+            assert os.read(read, 10)
+            os.close(read)
+            replies = [client.receive(), client.receive()]
+        # What was accepted is answered nevertheless.
+        assert [reply and reply["status"] for reply in replies] == ["ok", "ok"]
+        assert node.wait() == 0
+
+
+def test_ctrl_c_that_ends_the_reader_as_well_is_one_signal(jfk: bytes) -> None:
+    # As in `node | tee log`, where both get it: the broken pipe must not count as a second one.
+    read, write = os.pipe()
+    with Node("--drain-seconds", "150", stdout=write) as node:
+        os.close(write)
+        with begin(node, jfk, 4) as client:
+            os.close(read)
+            node.signal(signal.SIGINT)
+            replies = [client.receive(), client.receive(), client.receive()]
+        assert [reply and reply["status"] for reply in replies] == ["ok", "ok", "ok"]
+        assert node.wait() == 0
+
+
+@pytest.mark.parametrize("drain", ["0", "0.3", "150"])
+def test_it_never_crashes_on_its_way_out(jfk: bytes, drain: str) -> None:
+    # In the middle of the engine's work, with its log flowing.
+    with Node("-lv", "--drain-seconds", drain) as node:
+        with begin(node, jfk, 3):
+            node.signal(signal.SIGTERM)
+        status = node.wait()
+    assert status not in CRASHED
+    assert status == 0
