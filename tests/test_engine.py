@@ -1,0 +1,202 @@
+"""app/engine.py with the real whisper.cpp: what it must never do, and what a decode may say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from node import HANG, JFK, ROOT, clean_environment
+
+from app import engine as engine_module
+from app.engine import Engine
+from app.hypothesis import Hypothesis
+from app.transcriber import DecodeOptions, EngineAborted, EngineError
+
+pytestmark = pytest.mark.slow
+
+MODEL = ROOT / "models" / "ggml-tiny.en-q8_0.bin"
+PLAIN = DecodeOptions()
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    engine = Engine(MODEL, "tiny.en-q8_0", 2, "auto")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def fresh() -> Iterator[Engine]:
+    """An engine that a test may spoil."""
+    engine = Engine(MODEL, "tiny.en-q8_0", 2, "auto")
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def speech() -> Any:
+    samples, rate = soundfile.read(JFK, dtype="float32")
+    return soxr.resample(samples.mean(axis=1), rate, 16000).astype(np.float32)
+
+
+def check_numbers(hypothesis: Hypothesis, seconds: float) -> None:
+    before = 0.0
+    for segment in hypothesis.segments:
+        assert before <= segment.start <= segment.end <= seconds
+        assert 0 <= segment.confidence <= 1
+        before = segment.end
+    assert np.isfinite(hypothesis.logprob)
+    assert np.isfinite(hypothesis.end)
+
+
+def test_it_hears(engine: Engine, speech: Any) -> None:
+    hypothesis = engine.transcribe(speech, PLAIN)
+    assert "ask what you can do for your country" in hypothesis.text.lower()
+    assert hypothesis.language == "en"
+    check_numbers(hypothesis, len(speech) / 16000)
+
+
+@pytest.mark.parametrize("count", [0, 1, 199, 200, 8000])
+@pytest.mark.parametrize("words", [False, True])
+def test_any_length_is_decoded_within_its_bounds(
+    engine: Engine, speech: Any, count: int, words: bool
+) -> None:
+    # From the middle of the speech, so that there is something to be heard.
+    hypothesis = engine.transcribe(speech[16000 : 16000 + count], DecodeOptions(words=words))
+    check_numbers(hypothesis, count / 16000)
+
+
+def test_a_short_clip_is_not_answered_with_the_text_before(engine: Engine, speech: Any) -> None:
+    assert "country" in engine.transcribe(speech, PLAIN).text
+    assert "country" not in engine.transcribe(speech[:0], PLAIN).text
+
+
+def test_a_strided_array_is_the_same_as_its_copy(engine: Engine, speech: Any) -> None:
+    # whisper.cpp reads memory as if it were contiguous; a column of stereo is not.
+    stereo = np.stack((speech, np.zeros_like(speech)), axis=1)
+    column = stereo[:, 0]
+    assert not column.flags.c_contiguous
+    assert engine.transcribe(column, PLAIN) == engine.transcribe(speech, PLAIN)
+
+
+def test_another_type_of_number_is_the_same(engine: Engine, speech: Any) -> None:
+    double = speech.astype(np.float64)
+    assert engine.transcribe(double, PLAIN) == engine.transcribe(speech, PLAIN)
+
+
+def test_nothing_is_carried_from_one_decode_to_the_next(engine: Engine, speech: Any) -> None:
+    first = engine.transcribe(speech, PLAIN)
+    engine.transcribe(speech[:48000], DecodeOptions(words=True, prompt="Mr. Wordsworth, Esq."))
+    generator = np.random.default_rng(1)
+    engine.transcribe(generator.normal(0, 0.05, 80000).astype(np.float32), PLAIN)
+    assert astuple(engine.transcribe(speech, PLAIN)) == astuple(first)
+
+
+def test_words_make_up_their_segment(engine: Engine, speech: Any) -> None:
+    plain = engine.transcribe(speech, PLAIN)
+    timed = engine.transcribe(speech, DecodeOptions(words=True))
+    assert timed.text == plain.text
+    assert all(segment.words is None for segment in plain.segments)
+    for segment in timed.segments:
+        assert segment.words
+        assert " ".join(word.text for word in segment.words) == segment.text
+        for word in segment.words:
+            assert segment.start <= word.start <= word.end <= segment.end
+
+
+def test_a_failure_is_an_error_and_never_a_text(
+    fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The context still holds this text when the next call fails.
+    assert fresh.transcribe(speech, PLAIN).text
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_module.pw, "whisper_full", lambda *_: -6)
+        with pytest.raises(EngineError, match="-6"):
+            fresh.transcribe(speech, PLAIN)
+    assert fresh.transcribe(speech, PLAIN).text
+
+
+def test_a_failure_of_whisper_cpp_itself_is_an_error(
+    fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The real whisper_full, given a parameter that it refuses.
+    full = engine_module.pw.whisper_full
+
+    def refused(context: Any, params: Any, samples: Any, count: int) -> int:
+        params.audio_ctx = 100_000
+        return int(full(context, params, samples, count))
+
+    assert fresh.transcribe(speech, PLAIN).text
+    monkeypatch.setattr(engine_module.pw, "whisper_full", refused)
+    with pytest.raises(EngineError):
+        fresh.transcribe(speech, PLAIN)
+
+
+def test_abort_ends_the_decode_in_progress(fresh: Engine, speech: Any) -> None:
+    begun = threading.Event()
+    ended: list[object] = []
+
+    def work() -> None:
+        try:
+            while True:
+                begun.set()
+                ended.append(fresh.transcribe(speech, PLAIN))
+        except EngineAborted as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait(HANG)
+    fresh.abort()
+    thread.join(HANG)
+    assert not thread.is_alive()
+    assert isinstance(ended[-1], EngineAborted)
+
+
+def test_abort_holds_for_later_decodes(fresh: Engine, speech: Any) -> None:
+    fresh.abort()
+    with pytest.raises(EngineAborted):
+        fresh.transcribe(speech, PLAIN)
+
+
+def test_what_is_no_model_is_an_error(tmp_path: Any) -> None:
+    path = tmp_path / "text.bin"
+    path.write_text("This is no model.\n" * 100)
+    with pytest.raises(EngineError):
+        Engine(path, "text", 1, "auto")
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+from app import logs
+from app.engine import Engine
+from app.transcriber import DecodeOptions
+
+logs.configure(True, True)
+engine = Engine(Path(sys.argv[1]), "tiny.en-q8_0", 1, "auto")
+engine.transcribe(np.zeros(16000, dtype=np.float32), DecodeOptions())
+engine.close()
+"""
+
+
+def test_the_log_callback_is_gone_before_the_interpreter_is() -> None:
+    # Left installed, it aborts the process at exit: status 134.
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(MODEL)],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        timeout=HANG,
+    )
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert b"whisper" in done.stderr, "the callback was never called, so this shows nothing"
