@@ -141,6 +141,20 @@ def test_a_content_length_that_is_missing() -> None:
     assert lost(b'{"content_length": 5, "Content-Length": 5}') == "missing_field"
 
 
+@pytest.mark.parametrize("length", [None, "9", -1, MAX_BODY + 1])
+def test_a_lost_position_keeps_what_was_read_of_who_asked_and_how(length: Any) -> None:
+    def lose(**fields: Any) -> ProtocolError:
+        with pytest.raises(ProtocolError) as caught:
+            parse_bytes(json.dumps({**FLAC, "content-length": length, **fields}).encode())
+        return caught.value
+
+    assert (lose().request_id, lose().silent) == (None, False)
+    assert lose(id="mine").request_id == "mine"
+    assert lose(id="not one").request_id is None
+    assert lose(reply="none").silent
+    assert not lose(reply="loud").silent
+
+
 def test_the_limit_of_content_length() -> None:
     assert request(content_length=MAX_BODY).content_length == MAX_BODY
     assert request(content_length=0).content_length == 0

@@ -610,6 +610,16 @@ def test_a_lost_position_is_told_at_once(node: Node, start: bytes, code: str) ->
         assert node.lines.wait_for(None)["error"]["code"] == code
 
 
+def test_a_lost_position_is_told_to_whom_it_concerns(node: Node) -> None:
+    with node.connect() as client:
+        client.send(frame({**RAW, "id": "mine"}))
+        assert [(r["id"], text_or_code(r)) for r in client.replies()] == [("mine", "missing_field")]
+    with node.connect() as client:
+        client.send(frame({**RAW, "id": "quiet", "reply": "none"}))
+        assert client.replies() == []
+    assert node.lines.wait_for("quiet")["error"]["code"] == "missing_field"
+
+
 def test_a_reply_to_a_rejected_header_survives_a_body_that_keeps_coming(node: Node) -> None:
     with node.connect() as client:
         body = b"x" * (LINGER_BYTES // 2)
@@ -680,6 +690,16 @@ def test_a_body_that_does_not_come_behind_a_request_that_is_worked_on(make_node:
         ("good", "900"),
         ("slow", "timeout"),
     ]
+
+
+def test_a_discarded_body_that_does_not_come(make_node: MakeNode) -> None:
+    """Its refusal was told already; a second reply would be taken for another request's."""
+    node = make_node(deadlines=Deadlines(body=0.1))
+    with node.connect() as client:
+        client.send(rejected(b"12345678", id="r", connection="keep-alive")[:-4])
+        assert [text_or_code(reply) for reply in client.replies()] == ["bad_field"]
+    eventually(lambda: not node.server._connections)
+    assert len(node.lines.written) == 1
 
 
 def test_a_body_that_trickles_is_waited_for(make_node: MakeNode) -> None:

@@ -1,0 +1,327 @@
+"""One connection with an owner that writes down what it is told: order of replies, interest, ends.
+
+What the server makes of it, over a whole node, is in tests/test_server.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fakes import PATIENCE, RAW, frame, message
+from structlog.testing import capture_logs
+
+from app.connection import LINGER_BYTES, MAX_UNSENT_BYTES, Connection, Deadlines
+from app.loop import Loop
+from app.messages import Accepted, Begin, Body, End, Event, Failure
+from app.protocols.framed import FramedProtocol
+
+
+class Owner:
+    """Accepts every body unless told to wait, and answers nothing by itself."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.decides = True
+        self.at_end: Callable[[Connection], None] = lambda _connection: None
+
+    def on_event(self, connection: Connection, event: Event) -> None:
+        if isinstance(event, Begin):
+            self.told.append(("begin", event.request.id))
+            connection.deciding = True
+            if self.decides:
+                connection.decide(accept=True)
+        elif isinstance(event, Body):
+            self.told.append("body")
+        elif isinstance(event, End):
+            self.told.append("end")
+        else:
+            self.told.append("refused")
+
+    def on_lost(self, connection: Connection, error: Any) -> None:
+        self.told.append("lost")
+        failure = getattr(error, "failure", error)
+        connection.answer(connection.expect(None, silent=False), failure, final=True)
+
+    def on_end(self, connection: Connection, reset: bool) -> None:
+        self.told.append("reset" if reset else "end of stream")
+        self.at_end(connection)
+
+    def on_closed(self, connection: Connection) -> None:
+        self.told.append("closed")
+
+
+class Bench:
+    """A connection over TCP, its peer, and a loop that the test turns by hand."""
+
+    def __init__(self, deadlines: Deadlines | None = None) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.peer = socket.create_connection(listener.getsockname())
+            self.ours, _ = listener.accept()
+        self.peer.settimeout(PATIENCE)
+        self.ours.setblocking(False)
+        self.loop = Loop(lambda: None, lambda _number: None)
+        self.owner = Owner()
+        protocol = FramedProtocol(1 << 24, lambda: "made")
+        self.connection = Connection(
+            1, self.ours, "peer", protocol, self.loop, self.owner, deadlines or Deadlines()
+        )
+
+    def turn_until(self, true: Callable[[], Any]) -> None:
+        end = time.monotonic() + PATIENCE
+
+        def look() -> None:
+            assert time.monotonic() < end, "it never came true"
+            if true():
+                self.loop.stop()
+            else:
+                self.loop.call_at(time.monotonic() + 0.002, look)
+
+        look()
+        if not true():
+            self.loop.run()
+        assert true()
+
+    def turn_until_told(self, what: Any) -> None:
+        self.turn_until(lambda: what in self.owner.told)
+
+    def receive_all(self) -> list[dict[str, Any]]:
+        """Every reply up to the end of the stream, while the loop turns."""
+        self.peer.setblocking(False)
+        data = bytearray()
+        ended = False
+
+        def more() -> bool:
+            nonlocal ended
+            with contextlib.suppress(BlockingIOError):
+                while not ended:
+                    piece = self.peer.recv(1 << 20)
+                    data.extend(piece)
+                    ended = not piece
+            return ended
+
+        self.turn_until(more)
+        replies = []
+        while data:
+            (length,) = struct.unpack("!H", data[:2])
+            size = json.loads(data[2 : 2 + length])["content-length"]
+            replies.append(json.loads(data[2 + length : 2 + length + size]))
+            del data[: 2 + length + size]
+        return replies
+
+    def reset(self) -> None:
+        self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.peer.close()
+
+    def close(self) -> None:
+        self.peer.close()
+        if "closed" not in self.owner.told:
+            self.connection.abandon()
+        self.loop.close()
+
+
+@pytest.fixture
+def make_bench() -> Iterator[Callable[..., Bench]]:
+    benches: list[Bench] = []
+
+    def make(*arguments: Any) -> Bench:
+        benches.append(Bench(*arguments))
+        return benches[-1]
+
+    with capture_logs() as entries:
+        yield make
+        for bench in benches:
+            bench.close()
+    assert [entry for entry in entries if entry["event"] == "a callback failed"] == []
+    for bench in benches:
+        assert bench.owner.told.count("closed") == 1
+        assert bench.ours.fileno() == -1
+
+
+@pytest.fixture
+def bench(make_bench: Callable[..., Bench]) -> Bench:
+    return make_bench()
+
+
+def test_events_go_to_the_owner(bench: Bench) -> None:
+    bench.peer.sendall(message(b"abc", id="1", connection="keep-alive") + message(b"", id="2"))
+    bench.turn_until(lambda: bench.owner.told.count("end") == 2)
+    assert bench.owner.told == [("begin", "1"), "body", "end", ("begin", "2"), "end"]
+
+
+def test_replies_leave_in_the_order_of_their_requests(bench: Bench) -> None:
+    first, silent, third = (
+        bench.connection.expect(name, silent=name == "b") for name in ("a", "b", "c")
+    )
+    bench.connection.answer(third, Accepted(), final=True)
+    bench.connection.answer(silent, Accepted(), final=True)
+    bench.connection.answer(first, Failure("internal", "1"), final=False)
+    bench.connection.answer(first, Failure("internal", "2"), final=True)
+    bench.connection.finish()
+    replies = bench.receive_all()
+    assert [reply["id"] for reply in replies] == ["a", "a", "c"]
+    assert [reply["error"]["message"] for reply in replies[:2]] == ["1", "2"]
+
+
+def test_what_is_not_final_leaves_at_once_if_it_is_its_turn(bench: Bench) -> None:
+    slot = bench.connection.expect("a", silent=False)
+    bench.connection.answer(slot, Accepted(), final=False)
+    assert b'"accepted"' in bench.peer.recv(1000)
+    assert not bench.connection.idle
+
+
+def test_nothing_is_read_while_a_body_waits_for_a_place(bench: Bench) -> None:
+    bench.owner.decides = False
+    bench.peer.sendall(message(b"abc", id="1"))
+    bench.turn_until_told(("begin", "1"))
+    assert not bench.connection.wants_read()
+    assert "body" not in bench.owner.told
+    bench.connection.decide(accept=True)
+    bench.connection.pump()
+    assert bench.owner.told[-2:] == ["body", "end"]
+
+
+def test_a_body_that_is_turned_down_is_skipped(bench: Bench) -> None:
+    bench.owner.decides = False
+    bench.peer.sendall(message(b"abc", id="1", connection="keep-alive") + message(b"", id="2"))
+    bench.turn_until_told(("begin", "1"))
+    bench.connection.decide(accept=False)
+    bench.connection.pump()
+    assert bench.owner.told == [("begin", "1"), ("begin", "2")]
+
+
+def test_a_peer_that_does_not_read_is_not_read_from(bench: Bench) -> None:
+    assert bench.connection.wants_read()
+    assert not bench.connection.wants_write()
+    slot = bench.connection.expect("a", silent=False)
+    bench.connection.answer(slot, Failure("internal", "x" * 8 * MAX_UNSENT_BYTES), final=True)
+    assert bench.connection.wants_write()
+    assert not bench.connection.wants_read()
+    assert not bench.connection.idle
+    bench.connection.finish()
+    [reply] = bench.receive_all()
+    assert len(reply["error"]["message"]) == 8 * MAX_UNSENT_BYTES
+    assert not bench.connection.wants_write()
+
+
+# Ends.
+
+
+def test_after_the_last_reply_it_lingers_until_the_peer_has_ended(bench: Bench) -> None:
+    bench.connection.answer(bench.connection.expect("a", silent=False), Accepted(), final=True)
+    bench.connection.finish()
+    bench.peer.sendall(b"nobody reads this")
+    assert [reply["id"] for reply in bench.receive_all()] == ["a"]
+    assert "closed" not in bench.owner.told
+    bench.peer.close()
+    bench.turn_until_told("closed")
+    assert bench.owner.told == ["closed"]
+
+
+def test_lingering_ends_where_too_much_comes(bench: Bench) -> None:
+    bench.connection.finish()
+    bench.peer.setblocking(False)
+    sent = 0
+
+    def push() -> bool:
+        nonlocal sent
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            sent += bench.peer.send(bytes(1 << 16))
+        return "closed" in bench.owner.told
+
+    bench.turn_until(push)
+    assert sent > LINGER_BYTES
+
+
+def test_the_end_of_the_stream_is_told_and_replies_still_leave(bench: Bench) -> None:
+    slot = bench.connection.expect("a", silent=False)
+    bench.peer.shutdown(socket.SHUT_WR)
+    bench.turn_until_told("end of stream")
+    assert not bench.connection.wants_read()
+    bench.connection.answer(slot, Accepted(), final=True)
+    assert [reply["id"] for reply in bench.receive_all()] == ["a"]
+    bench.turn_until_told("closed")
+
+
+def test_a_reset_is_told_and_closes(bench: Bench) -> None:
+    bench.connection.expect("a", silent=False)
+    bench.reset()
+    bench.turn_until_told("closed")
+    assert bench.owner.told == ["reset", "closed"]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [b"\0", b"\0\x40{", frame({**RAW, "content-length": 9, "id": "x"}, b"12")],
+    ids=["length", "header", "body"],
+)
+def test_a_reset_that_a_reply_runs_into(bench: Bench, part: bytes) -> None:
+    """What the owner then answers on the same connection must not run into it again."""
+    first = bench.connection.expect("a", silent=False)
+    bench.peer.sendall(part)
+    bench.turn_until(lambda: not bench.connection.protocol.idle)
+
+    def say_more(connection: Connection) -> None:
+        slot = connection.expect("b", silent=False)
+        connection.answer(slot, Failure("incomplete", "x"), final=True)
+
+    bench.owner.at_end = say_more
+    bench.reset()
+    # Not through the loop, which would see the reset first.
+    time.sleep(0.05)
+    bench.connection.answer(first, Accepted(), final=True)
+    bench.turn_until_told("closed")
+    assert bench.owner.told.count("reset") == 1
+
+
+def test_answers_after_the_end_are_nothing(bench: Bench) -> None:
+    slot = bench.connection.expect("a", silent=False)
+    bench.reset()
+    bench.turn_until_told("closed")
+    bench.connection.answer(slot, Accepted(), final=True)
+    bench.connection.finish()
+    assert bench.owner.told.count("closed") == 1
+
+
+def test_a_lost_position_is_told_and_ends_it(bench: Bench) -> None:
+    bench.peer.sendall(b"\0\0more of it")
+    [reply] = bench.receive_all()
+    assert (reply["id"], reply["error"]["code"]) == (None, "bad_header")
+    assert bench.owner.told == ["lost"]
+
+
+def test_a_header_that_does_not_come_is_lost(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(Deadlines(header=0.05))
+    [reply] = bench.receive_all()
+    assert reply["error"]["code"] == "timeout"
+
+
+def test_while_it_is_our_turn_nobody_is_late(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(Deadlines(0.05, 0.05, 0.05, 0.05))
+    slot = bench.connection.expect("a", silent=False)
+    bench.peer.sendall(message(b"abc", id="1", connection="keep-alive"))
+    bench.turn_until_told("end")
+    later = time.monotonic() + 0.3
+    bench.turn_until(lambda: time.monotonic() > later)
+    assert "lost" not in bench.owner.told
+    assert not bench.connection.closed
+    bench.connection.answer(slot, Accepted(), final=True)
+    # Now it is the peer's turn, and it says nothing: the end, without a word.
+    assert [reply["id"] for reply in bench.receive_all()] == ["a"]
+    assert "lost" not in bench.owner.told
+
+
+def test_an_idle_connection_is_one_that_owes_nothing(bench: Bench) -> None:
+    assert bench.connection.idle
+    slot = bench.connection.expect("a", silent=True)
+    assert not bench.connection.idle
+    bench.connection.answer(slot, Accepted(), final=True)
+    assert bench.connection.idle
+    bench.peer.sendall(b"\0")
+    bench.turn_until(lambda: not bench.connection.idle)
