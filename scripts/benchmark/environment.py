@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".venv-bench"
@@ -24,19 +25,15 @@ class SetupError(Exception):
     """Something needed for measuring is missing. The text says what to do."""
 
 
-def enter(module: str) -> int:
-    """Run `module` with this command's arguments inside `.venv-bench`; its exit code."""
+def enter(module: str) -> NoReturn:
+    """Become `module`, with this command's arguments, in `.venv-bench`."""
     try:
         _prepare()
     except SetupError as error:
-        print(error, file=sys.stderr)
-        return 1
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
-    command = [str(PYTHON), "-m", module, *sys.argv[1:]]
-    try:
-        return subprocess.run(command, env=environment, check=False).returncode
-    except KeyboardInterrupt:
-        return 130
+        sys.exit(str(error))
+    # In place of this process, so that signals reach the one that started the engines.
+    os.environ["PYTHONPATH"] = str(ROOT / "scripts")
+    os.execv(str(PYTHON), [str(PYTHON), "-m", module, *sys.argv[1:]])
 
 
 def node_python(venv: Path) -> Path:

@@ -4,7 +4,8 @@
     python -m benchmark.peer_process faster-whisper FOLDER THREADS LANGUAGE BEAM
 
 One JSON line says that the model is loaded; then one for each file. pywhispercpp runs with its
-default parameters, faster-whisper in int8 with its defaults but for the beam. The audio is decoded
+default parameters but for threads and language, faster-whisper in int8 with its own but for the
+beam as well. The audio is decoded
 here, inside the measured time, as it is in the node.
 """
 
@@ -20,8 +21,7 @@ def _pywhispercpp(model: str, threads: int, language: str) -> Callable[[str], st
 
     from benchmark.corpus import samples
 
-    options = {} if language == "auto" else {"language": language}
-    engine = Model(model, redirect_whispercpp_logs_to=None, n_threads=threads, **options)
+    engine = Model(model, redirect_whispercpp_logs_to=None, n_threads=threads, language=language)
 
     def transcribe(path: str) -> str:
         segments = engine.transcribe(samples(path), print_progress=False)
