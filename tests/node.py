@@ -295,8 +295,7 @@ def command(*arguments: str) -> list[str]:
 
 def clean_environment() -> dict[str, str]:
     """This process's environment without settings of a node."""
-    kept = {name: value for name, value in os.environ.items() if "NODE_WHISPER" not in name}
-    return kept
+    return {name: value for name, value in os.environ.items() if "NODE_WHISPER" not in name}
 
 
 def run(*arguments: str, environment: dict[str, str] | None = None) -> tuple[int, str, str]:
