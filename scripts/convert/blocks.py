@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.catalog import TENSOR_TYPES
+from app.modelfile import TENSOR_TYPES
 
 from .source import ConvertError
 

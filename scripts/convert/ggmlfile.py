@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from app.catalog import CatalogError, TensorPlace, inspect
+from app.entry import CatalogError
+from app.modelfile import TensorPlace, inspect
 
 from . import blocks
 from .source import ConvertError, Source
