@@ -412,6 +412,28 @@ def test_nothing_is_admitted_while_nobody_reads_stdout_and_again_once_it_is_read
         assert text_or_code(client.reply()) == "900"
 
 
+def test_who_comes_when_there_is_room_again_does_not_overtake_those_who_wait(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.server._MAX_STDOUT_BACKLOG", 5)
+    monkeypatch.setattr("app.server._BACKLOG_PAUSE_SECONDS", 3600.0)
+    node = make_node()
+    node.lines.flowing.clear()
+    for _ in range(6):
+        node.ask(pcm(500))
+    with node.connect() as first, node.connect() as second:
+        first.request(pcm(900))
+        eventually(lambda: first.peer in waiting_peers(node))
+        node.lines.flowing.set()
+        eventually(lambda: node.sink.backlog == 0)
+        second.request(pcm(800))
+        eventually(lambda: second.peer in waiting_peers(node))
+        # Any event lets them in.
+        node.server.loop.wake()
+        assert text_or_code(first.reply()) == "900"
+        assert text_or_code(second.reply()) == "800"
+
+
 # The end of the peer's stream, and resets.
 
 
