@@ -7,7 +7,8 @@ and it does not import requests, tqdm and platformdirs into a program that has n
 One thread owns an `Engine` (the worker): two on one whisper.cpp context crash. Nothing is carried
 from one call to the next. Every parameter that matters is set anew, on a fresh parameter object;
 language detection, which whisper.cpp runs at whatever encoder context the call before left, is a
-step of its own here, at a context of our choosing; and before sampling at a temperature above 0,
+step of its own here, at a context of our choosing; flash attention, which reads beyond a reduced
+context into what earlier audio left, is off; and before sampling at a temperature above 0,
 which is the last resort, the model is loaded again, because whisper.cpp seeds its first decoder's
 random generator at load only.
 """
@@ -260,6 +261,9 @@ class Engine:
         self._free()
         self._errors.clear()
         params = pw.whisper_context_default_params()
+        # With flash attention whisper.cpp rounds the context up to a multiple of 256 and attends,
+        # unmasked, to rows that it does not write: to what an earlier request left there.
+        params.flash_attn = False
         path = f"/proc/self/fd/{self._file}"
         context = pw.whisper_init_from_file_with_params(path, params)
         # The binding wraps a null pointer as if it were a context; only the log tells.

@@ -12,8 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 AGING_SECONDS = 60.0
-"""How much shorter a job looks for every turn it was passed over. A ten-minute file beside an
-endless stream of commands gets at least every eleventh window."""
+"""How much shorter a job looks for every turn it was passed over. A ten-minute file beside
+commands that come one after another gets about every eleventh window; the more wait beside it, the
+fewer, since they age as well, but it always gets on."""
 
 
 @dataclass(slots=True)

@@ -88,4 +88,8 @@ def _measure(transcript: Transcript) -> str:
 
 def _printable(line: str) -> str:
     """Without what a terminal would obey."""
-    return "".join(character if character.isprintable() else "?" for character in line)
+    shown = (
+        character if character.isprintable() else " " if character.isspace() else "?"
+        for character in line
+    )
+    return "".join(shown)
