@@ -91,8 +91,11 @@ class AudioStream:
         self._max_frames = int(max_seconds * rate)
         self._max_seconds = max_seconds
         declared = self._file.frames
+        # An MP3's frame count is an estimate from its bit rate: good enough for the scheduler.
+        self._is_estimate = self._file.format == "MP3"
         self._declared = declared if 0 < declared < _UNKNOWN_FRAMES else None
-        if self._declared is not None and self._declared > self._max_frames:
+        surely = self._declared is not None and not self._is_estimate
+        if surely and declared > self._max_frames:
             raise self._too_long()
         self._frames = 0
         self._ended = False
@@ -157,8 +160,7 @@ class AudioStream:
         self._ended = True
         if self._frames == 0:
             raise AudioError(BAD_AUDIO, "the file holds no audio that can be decoded")
-        # An MP3's frame count is an estimate from its bit rate and says nothing.
-        if self._declared is not None and self._file.format != "MP3":
+        if self._declared is not None and not self._is_estimate:
             self.truncated = self.truncated or self._frames < self._declared
 
     def _too_long(self) -> AudioError:

@@ -101,6 +101,7 @@ class Connection:
         self._slots: deque[Slot] = deque()
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
+        self._was_reading = True
         self._heard_end = False
         self._unheard = False
         """The peer takes no more replies; what it sent before is still to be read."""
@@ -279,7 +280,12 @@ class Connection:
         """After anything happened: end if it is time, and compute interest and deadline anew."""
         if not self.closed and self._last and not self._slots and not self._unsent:
             self._linger()
-        interest = (READ if self.wants_read() else 0) | (WRITE if self.wants_write() else 0)
+        reading = self.wants_read()
+        if reading and not self._was_reading:
+            # The peer's time did not run while it was we who did not read.
+            self._heard_at = time.monotonic()
+        self._was_reading = reading
+        interest = (READ if reading else 0) | (WRITE if self.wants_write() else 0)
         if not self._buried:
             self._loop.watch(self._socket, interest, self._ready)
         if self.closed:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 _HEAD_BYTES = 4096
 _MAX_CHUNKS = 1000
-_UNKNOWN_LENGTHS = frozenset({0, 0xFFFFFFFF})
-"""What a WAV writer leaves in the length field when it cannot seek back: ffmpeg all ones, older
-arecord and some firmware zero."""
+_OPEN_LENGTH = 0x7FFF_0000
+"""A WAV writer that cannot seek back leaves a length that cannot be: ffmpeg all ones, arecord and
+sox about 2 GiB, some firmware zero. From here on it is taken for such, as 0 is."""
 
 _MOST = 0xFFFFFFFE
 """The greatest length the field can say; what lies behind it is not reached."""
@@ -155,7 +155,8 @@ def _mend_wav(magic: bytes, descriptor: int, size: int) -> bool:
                 (long_length,) = struct.unpack("<8xQ", lengths)
         if chunk[:4] == b"data":
             there = size - position - 8
-            if magic != b"RF64" and length in _UNKNOWN_LENGTHS and there:
+            is_open = length == 0 or length >= _OPEN_LENGTH
+            if magic != b"RF64" and is_open and there:
                 for value, at in ((there, position + 4), (size - 8, 4)):
                     os.pwrite(descriptor, struct.pack(length_format, min(value, _MOST)), at)
                 return there > _MOST

@@ -203,7 +203,7 @@ class Server:
             # Within a body that is being discarded everything has been said.
             slot = connection.expect(error.request_id, error.silent)
             connection.answer(slot, error.failure, final=True)
-            self._report(error.request_id, self._origin(connection), error.failure)
+            self._report_refused(error.request_id, connection, error.failure)
 
     def on_end(self, connection: Connection, reset: bool) -> None:
         self._waiting = deque(entry for entry in self._waiting if entry[0] is not connection)
@@ -212,7 +212,7 @@ class Server:
         elif not connection.protocol.idle and not connection.protocol.reading_body:
             failure = Failure(INCOMPLETE, "the connection ended within the header")
             connection.answer(connection.expect(None, silent=False), failure, final=True)
-            self._report(None, self._origin(connection), failure)
+            self._report_refused(None, connection, failure)
         if reset:
             for number, entry in self._jobs.items():
                 if entry.connection is connection and entry.cancellable:
@@ -288,7 +288,7 @@ class Server:
     def _note_refused(self, connection: Connection, event: Refused) -> None:
         slot = connection.expect(event.id, event.reply == "none")
         connection.answer(slot, event.failure, final=True)
-        self._report(event.id, self._origin(connection), event.failure)
+        self._report_refused(event.id, connection, event.failure)
         if not event.keep_alive:
             connection.finish()
 
@@ -354,6 +354,13 @@ class Server:
         self._settle(entry, failure)
         if not entry.request.keep_alive:
             entry.connection.finish()
+
+    def _report_refused(
+        self, request_id: str | None, connection: Connection, failure: Failure
+    ) -> None:
+        # Nothing bounds how many of these there are but how many lines are read.
+        if self._sink.backlog < _MAX_STDOUT_BACKLOG:
+            self._report(request_id, self._origin(connection), failure)
 
     def _report(self, request_id: str | None, origin: Origin, outcome: Outcome) -> None:
         if isinstance(outcome, Failure):
