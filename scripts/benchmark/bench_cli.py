@@ -83,12 +83,14 @@ def _run(arguments: argparse.Namespace, folder: Path) -> int:
         crowded = short[:QUICK_CROWD]
     short = corpus.as_wav(short, folder)
     crowded = [clip for clip in short if clip.name in {one.name for one in crowded}]
+    # Before anything runs: its load is other programs', and the commit is the one that is started.
+    machine = _machine(arguments)
     engines: list[Engine] = []
     try:
         for maker in _makers(arguments):
             print(f"Starting {maker.name} ...", file=sys.stderr)
             engines.append(maker.start())
-        results = _measure(arguments, engines, short, long, crowded)
+        results = _measure(arguments, machine, engines, short, long, crowded)
     finally:
         for engine in engines:
             engine.close()
@@ -168,6 +170,7 @@ def _server(recipe: Recipe) -> Path:
 
 def _measure(
     arguments: argparse.Namespace,
+    machine: dict[str, str],
     engines: Sequence[Engine],
     short: Sequence[corpus.Clip],
     long: Sequence[corpus.Clip],
@@ -192,7 +195,6 @@ def _measure(
     # After the memory was read: a body of 100 MB is no part of a normal load.
     ingest = share.of_ingest(node)
     references = {clip.name: clip.text for clip in (*short, *long)}
-    machine = _machine(arguments)
     return report.Results(
         machine, facts, tuple(samples), tuple(crowds), latency, ingest, references, CLIENTS
     )
