@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import struct
 import subprocess
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cache import CACHE
 
 from app import catalog, modelfile, package_source, verified
 
@@ -43,10 +43,7 @@ def _official(model: str) -> Path:
     entry = catalog.find(model)
     assert entry is not None
     assert entry.package is not None
-    root = Path(
-        os.environ.get("NODE_WHISPER_TEST_CACHE") or Path.home() / ".cache" / "node-whisper-tests"
-    )
-    folder = root / model
+    folder = CACHE / model
     if not (folder / "model" / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

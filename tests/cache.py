@@ -1,0 +1,10 @@
+"""Where tests keep what is too large to fetch for every run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CACHE = Path(
+    os.environ.get("NODE_WHISPER_TEST_CACHE") or Path.home() / ".cache" / "node-whisper-tests"
+)
