@@ -3,9 +3,9 @@
 Whisper's encoder works on 30 s, 1,500 positions of 20 ms, whatever is in them, and takes three
 quarters of the time of a spoken command. whisper.cpp can be told to compute fewer (`audio_ctx`).
 Cost is nearly linear in it; but the model was trained on 30 s, and with too few positions behind
-the end of speech its decoder loops or stops early. `choose` gives the positions for a window;
-whether the result is to be believed is for `app/hypothesis.py` to say, and if not, the window is
-decoded again with all of them. Pure. The evidence is in docs/benchmarks.md ("Encoder context").
+the end of speech its decoder loops or stops early. `ladder` says which numbers of positions to try
+for a window, one after the other; whether a result is to be believed, or the next rung is needed,
+is for `app/hypothesis.py` to say. Pure. More evidence is in docs/benchmarks.md ("Encoder context").
 """
 
 from __future__ import annotations
@@ -21,32 +21,36 @@ FULL = 1_500
 
 POSITIONS_PER_SECOND = 50
 
-FLOOR = 448
-"""Fewest positions. With tiny.en on 69 clips of up to 12 s (622 words) and the guard of
-`app/hypothesis.py`, a floor of 448 makes the same 29 errors as the whole encoder at 0.36 of its
-cost; 384 makes 36 at 0.33, 256 makes 38 at 0.31, because windows are repeated more often."""
+FLOOR, MARGIN = 256, 128
+"""The first rung: at least FLOOR positions, MARGIN (2.6 s) of them behind the end of speech. With
+tiny.en on 66 clips of up to 12 s (622 words) and the guard of `app/hypothesis.py`: 30 errors, the
+whole encoder 29, at 0.15 of its time in the median. A margin of 64 makes 35, one of 32 makes 36; a
+floor of 448 makes 29 at 0.26."""
 
-MARGIN = 128
-"""Positions behind the end of speech, 2.6 s. At a floor of 448, 32 make two errors more and cost
-nearly the same, since the floor decides for most commands."""
+WIDER_FLOOR, WIDER_MARGIN = 448, 320
+"""The second rung, for what the guard rejects on the first: it mends five of six rejected clips at
+a third of the whole encoder's time, and takes the 95th percentile from 1.13 of it to 0.45."""
 
 LONGEST_SECONDS = 12.0
-"""Longer windows take the whole encoder: less is saved, a repeated window costs more than it saved,
-and on long recordings a reduced context was measured to cost more than a point of word error
-rate."""
+"""Longer windows take the whole encoder at once. On 472 s of long recordings a reduced context
+doubles the errors (115 instead of 58 of 999 words), and its repeated windows take more time than it
+saves."""
 
 
-def choose(seconds: float, setting: EncoderContext) -> int:
-    """Positions for a window of `seconds`: 1 to FULL."""
+def ladder(seconds: float, setting: EncoderContext) -> tuple[int, ...]:
+    """Positions to try for a window of `seconds`, rising, each 1 to FULL; the last is FULL."""
     needed = math.ceil(POSITIONS_PER_SECOND * seconds)
-    if setting == "full":
-        return FULL
+    if setting == "full" or (setting == "auto" and seconds > LONGEST_SECONDS):
+        return (FULL,)
     if setting == "auto":
-        return FULL if seconds > LONGEST_SECONDS else min(FULL, max(FLOOR, needed + MARGIN))
-    # A fixed number still has to cover the window, or its end would not be heard.
-    return min(FULL, max(setting, needed))
+        first = max(FLOOR, needed + MARGIN)
+        rungs = [first, max(WIDER_FLOOR, needed + WIDER_MARGIN)]
+    else:
+        # A fixed number still has to cover the window, or its end would not be heard.
+        rungs = [max(setting, needed)]
+    return (*(rung for rung in rungs if rung < FULL), FULL)
 
 
-def choose_for_detection(seconds: float, setting: EncoderContext) -> int:
+def for_detection(seconds: float, setting: EncoderContext) -> int:
     """Positions for hearing which language a window of `seconds` is in."""
-    return choose(seconds, setting)
+    return ladder(seconds, setting)[0]

@@ -28,7 +28,7 @@ import structlog
 
 from app.alignment import snap
 from app.audio import SAMPLE_RATE, Samples
-from app.context import FULL, EncoderContext, choose, choose_for_detection
+from app.context import FULL, EncoderContext, for_detection, ladder
 from app.hypothesis import EXTRA_TOKENS, TOKENS_PER_SECOND, Hypothesis, fault
 from app.tokens import SegmentBuilder
 from app.transcriber import DecodeOptions, EngineAborted, EngineError, ModelInfo
@@ -108,7 +108,7 @@ class Engine:
     def warm_up(self) -> None:
         """Touch what the first request would otherwise wait for: pages, buffers, threads."""
         silence = np.zeros(MIN_SAMPLES, dtype=np.float32)
-        attempt = _Attempt(choose(1.0, self._setting), "", most_tokens=EXTRA_TOKENS)
+        attempt = _Attempt(ladder(1.0, self._setting)[0], "", most_tokens=EXTRA_TOKENS)
         self._decode(silence, 1.0, DecodeOptions(), attempt)
 
     def transcribe(self, samples: Samples, options: DecodeOptions) -> Hypothesis:
@@ -166,11 +166,9 @@ class Engine:
         return replace(chosen, passes=len(faulty))
 
     def _attempts(self, seconds: float, prompt: str) -> Iterator[_Attempt]:
-        context = choose(seconds, self._setting)
-        if context < FULL:
-            most = min(self._most_tokens, int(TOKENS_PER_SECOND * seconds) + EXTRA_TOKENS)
-            yield _Attempt(context, prompt, most_tokens=most)
-        yield _Attempt(FULL, prompt)
+        most = min(self._most_tokens, int(TOKENS_PER_SECOND * seconds) + EXTRA_TOKENS)
+        for context in ladder(seconds, self._setting):
+            yield _Attempt(context, prompt, most_tokens=most if context < FULL else 0)
         if prompt:
             # What came before is the usual reason for a loop: first do without it.
             yield _Attempt(FULL, "")
@@ -180,7 +178,7 @@ class Engine:
         """The language of a window, by one encoder pass of its own."""
         # Detection has no context parameter: it runs at the one that the call before has set. This
         # call sets it and, at 0.1 s of audio, ends before the encoder.
-        context = choose_for_detection(seconds, self._setting)
+        context = for_detection(seconds, self._setting)
         silence = np.zeros(MIN_SAMPLES, dtype=np.float32)
         params = self._parameters(DecodeOptions(), _Attempt(context, ""))
         params.duration_ms = 100
@@ -200,15 +198,19 @@ class Engine:
             self._load()
         self._run(self._parameters(options, attempt), samples)
         builder = SegmentBuilder(seconds, options.language, options.words)
+        about: float | None = None
         for index in range(pw.whisper_full_n_segments(self._context)):
             for position in range(pw.whisper_full_n_tokens(self._context, index)):
                 token = pw.whisper_full_get_token_data(self._context, index, position)
                 if token.id >= self._first_timestamp:
                     builder.timestamp((token.id - self._first_timestamp) * _TIMESTAMP_SECONDS)
+                elif token.id == self._end_of_text:
+                    # `tid` is the timestamp that was the most probable in its place.
+                    about = (token.tid - self._first_timestamp) * _TIMESTAMP_SECONDS
                 elif token.id < self._end_of_text:
                     text = pw.whisper_token_to_bytes(self._context, token.id)
                     builder.token(text, token.plog, token.t0 / 100, token.t1 / 100)
-        segments = builder.finish()
+        segments = builder.finish(about)
         if options.words:
             segments = snap(segments, samples)
         return Hypothesis(

@@ -63,9 +63,10 @@ class SegmentBuilder:
             word.end = max(word.end, end)
             word.logprobs.append(logprob)
 
-    def finish(self) -> tuple[Segment, ...]:
-        """No more tokens: the segments."""
-        self._close(self._seconds)
+    def finish(self, about: float | None = None) -> tuple[Segment, ...]:
+        """No more tokens: the segments. `about` is the time that the end of text was thought to
+        come at; it serves where no timestamp says when the last segment ended."""
+        self._close(self._seconds if about is None or about <= self._start else about)
         return tuple(self._segments)
 
     def _begins_word(self, text: bytes) -> bool:

@@ -59,6 +59,9 @@ shorter than a pause between phrases."""
 
 _CUT_TRIES = 3
 
+_ABOUT_AS_QUIET = 2.0
+"""Times the quietest level, 6 dB: within that a pause is as good as another."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -188,15 +191,19 @@ class Windower:
         self._detector.reset()
 
     def _find_cut(self, samples: Samples) -> int:
-        """The middle of the quietest stretch near the end that the detector takes for a pause."""
+        """The middle of the last quiet stretch near the end that the detector takes for a pause."""
         first = int(_CUT_FROM_SECONDS * SAMPLE_RATE) // CHUNK
         levels = _levels(samples)[first:]
         smooth = np.convolve(levels, np.full(_CUT_SPAN, 1 / _CUT_SPAN), mode="valid")
         best: int | None = None
         for _ in range(_CUT_TRIES):
-            quietest = int(smooth.argmin())
-            if not np.isfinite(smooth[quietest]):
+            least = smooth.min()
+            if not np.isfinite(least):
                 break
+            # The last one that is about as quiet as the quietest: fuller windows are fewer.
+            quietest = int(
+                np.flatnonzero(smooth <= max(least * _ABOUT_AS_QUIET, _SILENT_LEVEL))[-1]
+            )
             begin = first + quietest
             cut = (begin + _CUT_SPAN // 2) * CHUNK
             best = cut if best is None else best

@@ -15,8 +15,8 @@ from app.context import (
     MARGIN,
     POSITIONS_PER_SECOND,
     EncoderContext,
-    choose,
-    choose_for_detection,
+    for_detection,
+    ladder,
 )
 
 SECONDS = st.floats(0, 30)
@@ -24,51 +24,56 @@ SETTINGS = st.one_of(st.sampled_from(["auto", "full"]), st.integers(1, FULL))
 
 
 @given(SECONDS, SETTINGS)
-def test_every_choice_is_one_the_engine_takes(seconds: float, setting: EncoderContext) -> None:
+def test_every_rung_is_one_the_engine_takes(seconds: float, setting: EncoderContext) -> None:
     # More than FULL makes whisper.cpp fail, and 0 means the whole encoder.
-    for positions in (choose(seconds, setting), choose_for_detection(seconds, setting)):
+    for positions in (*ladder(seconds, setting), for_detection(seconds, setting)):
         assert isinstance(positions, int)
         assert 1 <= positions <= FULL
 
 
 @given(SECONDS, SETTINGS)
+def test_rungs_rise_to_the_whole_encoder(seconds: float, setting: EncoderContext) -> None:
+    rungs = ladder(seconds, setting)
+    assert list(rungs) == sorted(set(rungs))
+    assert rungs[-1] == FULL
+
+
+@given(SECONDS, SETTINGS)
 def test_no_part_of_a_window_is_left_unheard(seconds: float, setting: EncoderContext) -> None:
-    assert choose(seconds, setting) >= math.ceil(seconds * POSITIONS_PER_SECOND)
+    assert ladder(seconds, setting)[0] >= math.ceil(seconds * POSITIONS_PER_SECOND)
 
 
 @given(SECONDS)
 def test_full_is_full(seconds: float) -> None:
-    assert choose(seconds, "full") == FULL
+    assert ladder(seconds, "full") == (FULL,)
 
 
-@given(st.floats(0, LONGEST_SECONDS))
-def test_auto_leaves_a_margin_behind_the_speech(seconds: float) -> None:
-    positions = choose(seconds, "auto")
-    assert positions >= FLOOR
-    assert positions >= min(FULL, seconds * POSITIONS_PER_SECOND + MARGIN)
+@given(SECONDS)
+def test_a_longer_window_never_gets_less(seconds: float) -> None:
+    shorter, longer = ladder(seconds / 2, "auto"), ladder(seconds, "auto")
+    assert shorter[0] <= longer[0]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expected"),
+    ("seconds", "first"),
     [
         (0.0, FLOOR),
         (1.0, FLOOR),
-        (10.0, 500 + MARGIN),
-        (10.01, 501 + MARGIN),
-        (LONGEST_SECONDS, 600 + MARGIN),
-        (LONGEST_SECONDS + 0.01, FULL),
+        ((FLOOR - MARGIN) / POSITIONS_PER_SECOND, FLOOR),
+        (5.0, 5 * POSITIONS_PER_SECOND + MARGIN),
+        (LONGEST_SECONDS + 0.1, FULL),
         (30.0, FULL),
     ],
 )
-def test_auto_by_length(seconds: float, expected: int) -> None:
-    assert choose(seconds, "auto") == expected
+def test_auto(seconds: float, first: int) -> None:
+    assert ladder(seconds, "auto")[0] == first
 
 
 @pytest.mark.parametrize(
     ("seconds", "setting", "expected"),
-    [(3.0, 512, 512), (3.0, 100, 150), (3.0, 1, 150), (29.0, 512, 1450), (1.0, FULL, FULL)],
+    [(2.0, 512, (512, FULL)), (20.0, 512, (1000, FULL)), (30.0, 64, (FULL,)), (1.0, FULL, (FULL,))],
 )
-def test_a_fixed_number_grows_to_cover_the_window(
-    seconds: float, setting: int, expected: int
+def test_a_fixed_number_covers_the_window(
+    seconds: float, setting: int, expected: tuple[int, ...]
 ) -> None:
-    assert choose(seconds, setting) == expected
+    assert ladder(seconds, setting) == expected
