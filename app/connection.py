@@ -23,8 +23,9 @@ from app.loop import READ, WRITE, Loop, Timer
 from app.messages import TIMEOUT, Event, Failure, Reply
 from app.protocols.base import Protocol, ProtocolError
 
-RECEIVE_BYTES = 65_536
-"""Read in one turn: one busy sender does not hold up the others."""
+RECEIVE_BYTES = 262_144
+"""Read in one turn: one busy sender does not hold up the others. With 64 KiB a body of 100 MB took
+0.46 s over loopback, with 256 KiB 0.2 s, with 1 MiB no less."""
 
 MAX_UNSENT_BYTES = 1_048_576
 """A peer that does not read its replies is not read from beyond this."""
