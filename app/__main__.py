@@ -46,7 +46,7 @@ def main() -> int:
     # Until the loop takes signals: no KeyboardInterrupt in the middle of whisper.cpp's callbacks.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Imported here because loading whisper.cpp takes a while: not for --help or a wrong flag.
-    from app.engine import Engine, system_info
+    from app.engine import Engine, build, system_info
 
     threads = settings.threads or cpus.available_cpus()
     try:
@@ -97,6 +97,7 @@ def main() -> int:
         host=settings.host,
         port=port,
         model=engine.info.name,
+        engine=build(),
         threads=threads,
         version=__version__,
     )

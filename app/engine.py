@@ -29,6 +29,7 @@ import structlog
 from app.alignment import snap
 from app.audio import SAMPLE_RATE, Samples
 from app.context import FULL, EncoderContext, for_detection, ladder
+from app.engine_build import describe
 from app.hypothesis import EXTRA_TOKENS, TOKENS_PER_SECOND, Hypothesis, fault
 from app.tokens import SegmentBuilder
 from app.transcriber import DecodeOptions, EngineAborted, EngineError, ModelInfo
@@ -314,3 +315,8 @@ def _model_info(context: Any, name: str) -> ModelInfo:
 def system_info() -> str:
     """Which instructions the engine was built for, as whisper.cpp says it."""
     return str(pw.whisper_print_system_info()).strip()
+
+
+def build() -> str:
+    """Where the engine comes from, in a few words."""
+    return describe(Path(pw.__file__))

@@ -49,7 +49,9 @@ ALLOWED: dict[str, set[str]] = {
     "app.transcriber": {"app.audio", "app.hypothesis"},
     "app.alignment": {"app.audio", "app.messages"},
     "app.tokens": {"app.hypothesis", "app.messages"},
+    "app.engine_build": set(),
     "app.engine": {
+        "app.engine_build",
         "app.alignment",
         "app.audio",
         "app.context",
