@@ -13,6 +13,7 @@ from app.context import (
     FULL,
     LONGEST_SECONDS,
     MARGIN,
+    MOST_FOR_DETECTION,
     POSITIONS_PER_SECOND,
     EncoderContext,
     for_detection,
@@ -67,6 +68,12 @@ def test_a_longer_window_never_gets_less(seconds: float) -> None:
 )
 def test_auto(seconds: float, first: int) -> None:
     assert ladder(seconds, "auto")[0] == first
+
+
+def test_a_language_is_told_by_the_beginning() -> None:
+    assert for_detection(30.0, "auto") == MOST_FOR_DETECTION
+    assert for_detection(1.0, "auto") == FLOOR
+    assert for_detection(30.0, "full") == FULL
 
 
 @pytest.mark.parametrize(
