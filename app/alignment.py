@@ -27,6 +27,10 @@ _LOUD_SHARE = 0.1
 softest consonants but s, f and th."""
 
 
+_PAUSE_FRAMES = 25
+"""A quarter of a second: longer than any silence within a word."""
+
+
 def snap(segments: Sequence[Segment], samples: Samples) -> tuple[Segment, ...]:
     """`segments` with their words' times moved inward to what is loud in `samples`.
 
@@ -43,6 +47,9 @@ def snap(segments: Sequence[Segment], samples: Samples) -> tuple[Segment, ...]:
         inside = np.flatnonzero(loud[first:last])
         if not len(inside):
             return word
+        # A word stretched over a pause was spoken on one side of it: where more of it is loud.
+        pauses = np.flatnonzero(np.diff(inside) > _PAUSE_FRAMES) + 1
+        inside = max(np.split(inside, pauses), key=len)
         start, end = first + int(inside[0]), first + int(inside[-1]) + 1
         return replace(word, start=start / 100, end=end / 100)
 

@@ -41,9 +41,14 @@ def test_a_word_shrinks_to_what_is_loud_in_it(noise: float) -> None:
     assert snapped(samples, (0.0, 1.8), (1.8, 3.0)) == [(0.5, 1.0), (2.0, 2.5)]
 
 
-def test_a_pause_within_a_word_stays() -> None:
-    samples = sound(3.0, (0.5, 1.0), (2.0, 2.5))
-    assert snapped(samples, (0.2, 2.8)) == [(0.5, 2.5)]
+def test_a_short_silence_within_a_word_stays() -> None:
+    samples = sound(3.0, (0.5, 1.0), (1.2, 1.7))
+    assert snapped(samples, (0.2, 2.8)) == [(0.5, 1.7)]
+
+
+def test_a_word_stretched_over_a_pause_goes_to_the_side_that_has_more_of_it() -> None:
+    samples = sound(3.0, (0.5, 0.7), (2.0, 2.5))
+    assert snapped(samples, (0.2, 2.8)) == [(2.0, 2.5)]
 
 
 def test_a_word_only_ever_shrinks() -> None:

@@ -283,14 +283,7 @@ def with_pauses(pauses: tuple[float, ...]) -> tuple[Any, list[tuple[float, float
     "pauses",
     [
         *((pause,) for pause in PAUSES),
-        pytest.param(
-            PAUSES,
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="tiny.en's guess puts the end of 'Americans' and the pause into 'ask'; the "
-                "edges of a word are snapped to what is loud, a silence inside it stays",
-            ),
-        ),
+        PAUSES,
     ],
     ids=str,
 )
