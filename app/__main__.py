@@ -62,8 +62,13 @@ def main() -> int:
 
     terminal = sys.stdout.isatty() if settings.output == "auto" else settings.output == "text"
     _make_writable(sys.stdout, terminal)
-    # Nobody reads stdout any more: a drain, not a signal, which could be the second one.
-    sink = StdoutSink(sys.stdout, text_line if terminal else json_line, lambda: server.drain_soon())
+
+    def nobody_reads() -> None:
+        _discard_stdout()
+        # A drain, not a signal, which could be the second one.
+        server.drain_soon()
+
+    sink = StdoutSink(sys.stdout, text_line if terminal else json_line, nobody_reads)
     server = Server(
         new_protocol=lambda: FramedProtocol(settings.max_message_bytes, lambda: uuid.uuid4().hex),
         model=engine.info,
@@ -142,6 +147,13 @@ def _make_writable(stream: TextIO, terminal: bool) -> None:
     can."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(encoding=None if terminal else "utf-8", errors="replace")
+
+
+def _discard_stdout() -> None:
+    """What is still buffered would fail once more at exit, and Python end with status 120."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _fail(message: str, code: int = 1) -> int:
