@@ -1,12 +1,13 @@
 """Builds the parts and runs them: the only place that knows them all.
 
 Main thread: settings, model, engine, then the loop. The worker and stdout have threads of their
-own, started here and joined here. Exit codes: 0 after a drain, 1 where the node cannot start, 2 for
-wrong settings, 128 + n when signal n came twice.
+own, started here and joined here. Exit codes: 0 after a drain, 1 where the node cannot start or its
+worker failed, 2 for wrong settings, 128 + n when signal n came twice.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import resource
@@ -29,14 +30,17 @@ from app.worker import Worker
 
 _log = structlog.get_logger("main")
 
-_JOIN_SECONDS = 3.0
-"""For the engine to come back from the encoder pass it is in, which cannot be interrupted."""
+_JOIN_SECONDS = 0.5
+"""For each thread to end. The engine may be in an encoder pass, which cannot be interrupted and
+whose outcome has been told by then."""
 
 
 def main() -> int:
     settings = config.read(sys.argv[1:], os.environ)
     logs.configure(settings.log_verbose, settings.log_format == "json")
     _raise_descriptor_limit()
+    if not settings.spool_dir.is_dir():
+        return _fail(f"there is no {settings.spool_dir} for large bodies; name one by --spool-dir")
     try:
         model = _obtain(settings)
     except catalog.CatalogError as error:
@@ -90,10 +94,9 @@ def main() -> int:
     server.attach(worker)
     try:
         port = server.listen(settings.host, settings.port)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         engine.close()
-        where = f"{settings.host} port {settings.port}"
-        return _fail(f"cannot listen on {where}: {error.strerror}; is another node running?")
+        return _fail(_cannot_listen(settings, error))
     server.loop.handle_signals(signal.SIGTERM, signal.SIGINT)
     worker.start()
     sink.start()
@@ -112,19 +115,22 @@ def main() -> int:
         _exit_at_once(128 + server.killed_by)
     worker.stop()
     ended = worker.join(_JOIN_SECONDS)
-    sink.close(_JOIN_SECONDS)
+    if not sink.close(_JOIN_SECONDS):
+        _log.error("stdout was not read to the end", lines_lost=sink.backlog)
+    status = 1 if server.crashed else 0
     if not ended:
         # The engine is deep in a pass; tearing the interpreter down around it would crash.
-        _exit_at_once(0)
+        _exit_at_once(status)
     engine.close()
-    return 0
+    return status
 
 
 def _obtain(settings: config.Settings) -> catalog.ModelFile:
     directories = [config.MODELS_DIR]
     if settings.models_dir is not None:
         directories.append(settings.models_dir)
-    return catalog.obtain(settings.model, directories, offline=settings.offline)
+    progress = _show_progress if sys.stderr.isatty() else None
+    return catalog.obtain(settings.model, directories, offline=settings.offline, progress=progress)
 
 
 def _wrong_language(language: str, asked: str | None, model: ModelInfo) -> str | None:
@@ -147,6 +153,23 @@ def _make_writable(stream: TextIO, terminal: bool) -> None:
     can."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(encoding=None if terminal else "utf-8", errors="replace")
+
+
+def _cannot_listen(settings: config.Settings, error: OSError | UnicodeError) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    advice = {
+        errno.EADDRINUSE: "is another node running? --port takes another, 0 a free one",
+        errno.EACCES: "ports under 1024 are for root; --port takes another",
+    }.get(number or 0, "--host takes an address of this machine, or 0.0.0.0 for all")
+    reason = getattr(error, "strerror", None) or "that is no host name"
+    return f"cannot listen on {settings.host} port {settings.port}: {reason}; {advice}"
+
+
+def _show_progress(done: int, total: int | None) -> None:
+    """A model on its way, in place, on a terminal."""
+    size = "" if total is None else f" of {total >> 20}"
+    end = "\n" if done == total else ""
+    print(f"\rmodel: {done >> 20}{size} MiB", end=end, file=sys.stderr, flush=True)
 
 
 def _discard_stdout() -> None:

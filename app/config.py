@@ -244,9 +244,11 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     parser.add_argument("--version", action="version", version=f"node-whisper {__version__}")
     for option in _OPTIONS:
         _add(parser, option)
+    # Flags first: -h answers whatever the environment holds.
+    given = vars(parser.parse_args(arguments))
     values = {option.field: option.default for option in _OPTIONS}
     values.update(_from_environment(parser, environment))
-    values.update(vars(parser.parse_args(arguments)))
+    values.update(given)
     return Settings(**{field.name: values[field.name] for field in fields(Settings)})
 
 
@@ -273,7 +275,8 @@ def _from_environment(
 ) -> dict[str, Any]:
     values = {}
     for option in _OPTIONS:
-        if option.variable in environment:
+        # Empty is unset, as compose files write it.
+        if environment.get(option.variable):
             try:
                 values[option.field] = option.parse(environment[option.variable])
             except argparse.ArgumentTypeError as error:

@@ -157,6 +157,9 @@ class Connection:
         slot.done = slot.done or final
         while self._slots:
             head = self._slots[0]
+            if head.ready and not self._unsent:
+                # The write deadline runs from here, not from the last time something was sent.
+                self._sent_at = time.monotonic()
             self._unsent.extend(memoryview(data) for data in head.ready)
             head.ready.clear()
             if not head.done:
@@ -276,6 +279,7 @@ class Connection:
     def _lose(self, error: ProtocolError) -> None:
         self._last = True
         self._owner.on_lost(self, error)
+        self.protocol.abandon()
 
     def _update(self) -> None:
         """After anything happened: end if it is time, and compute interest and deadline anew."""

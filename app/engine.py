@@ -30,7 +30,7 @@ from app.alignment import snap
 from app.audio import SAMPLE_RATE, Samples
 from app.context import FULL, EncoderContext, for_detection, ladder
 from app.engine_build import describe
-from app.hypothesis import EXTRA_TOKENS, TOKENS_PER_SECOND, Hypothesis, fault
+from app.hypothesis import EXTRA_TOKENS, Hypothesis, fault, most_tokens
 from app.tokens import SegmentBuilder
 from app.transcriber import DecodeOptions, EngineAborted, EngineError, ModelInfo
 
@@ -87,7 +87,7 @@ class Engine:
         self._aborting = False
         self._errors: list[str] = []
         self._detected_probability: float | None = None
-        self._context: Any = None
+        self._handle: Any = None
         # By descriptor, so that loading again finds the bytes that were verified, whatever happens
         # to the name meanwhile.
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -100,14 +100,14 @@ class Engine:
         except EngineError:
             self.close()
             raise
-        self._first_timestamp = int(pw.whisper_token_beg(self._context))
-        self._end_of_text = int(pw.whisper_token_eot(self._context))
+        self._first_timestamp = int(pw.whisper_token_beg(self._handle))
+        self._end_of_text = int(pw.whisper_token_eot(self._handle))
         # whisper_full decodes at most this many tokens, text and timestamps, in one go.
-        self._most_tokens = int(pw.whisper_model_n_text_ctx(self._context)) // 2 - 4
-        self.info = _model_info(self._context, name)
+        self._most_tokens = int(pw.whisper_model_n_text_ctx(self._handle)) // 2 - 4
+        self.info = _model_info(self._handle, name)
 
     def warm_up(self) -> None:
-        """Touch what the first request would otherwise wait for: pages, buffers, threads."""
+        """Touch what the first command would otherwise wait for: weights, buffers, threads."""
         silence = np.zeros(MIN_SAMPLES, dtype=np.float32)
         attempt = _Attempt(ladder(1.0, self._setting)[0], "", most_tokens=EXTRA_TOKENS)
         self._decode(silence, 1.0, DecodeOptions(), attempt)
@@ -117,7 +117,7 @@ class Engine:
 
         Raises `EngineError` where whisper.cpp fails, `EngineAborted` after `abort()`.
         """
-        if self._context is None:
+        if self._handle is None:
             # Loading again failed the last time, for want of memory most likely.
             self._load()
         seconds = len(samples) / SAMPLE_RATE
@@ -146,10 +146,11 @@ class Engine:
     def _best(self, samples: Samples, seconds: float, options: DecodeOptions) -> Hypothesis:
         """The first hypothesis without fault, or the least faulty of all."""
         faulty: list[tuple[str, Hypothesis]] = []
-        for attempt in self._attempts(seconds, options.prompt):
+        for attempt in self._attempts(seconds, options):
             hypothesis = self._decode(samples, seconds, options, attempt)
             hypothesis = replace(hypothesis, passes=len(faulty) + 1)
-            reason = fault(hypothesis, seconds, reduced=attempt.context < FULL)
+            reduced, prompted = attempt.context < FULL, bool(attempt.prompt)
+            reason = fault(hypothesis, seconds, reduced, prompted)
             _log.debug(
                 "decoded",
                 seconds=round(seconds, 2),
@@ -166,8 +167,9 @@ class Engine:
         chosen = (guesses or [hypothesis for _, hypothesis in faulty])[-1]
         return replace(chosen, passes=len(faulty))
 
-    def _attempts(self, seconds: float, prompt: str) -> Iterator[_Attempt]:
-        most = min(self._most_tokens, int(TOKENS_PER_SECOND * seconds) + EXTRA_TOKENS)
+    def _attempts(self, seconds: float, options: DecodeOptions) -> Iterator[_Attempt]:
+        most = min(self._most_tokens, most_tokens(seconds, options.language))
+        prompt = options.prompt
         for context in ladder(seconds, self._setting):
             yield _Attempt(context, prompt, most_tokens=most if context < FULL else 0)
         if prompt:
@@ -189,7 +191,7 @@ class Engine:
         params.detect_language = True
         self._detected_probability = None
         self._run(params, samples)
-        language = pw.whisper_lang_str(pw.whisper_full_lang_id(self._context))
+        language = pw.whisper_lang_str(pw.whisper_full_lang_id(self._handle))
         return language, self._detected_probability
 
     def _decode(
@@ -200,16 +202,16 @@ class Engine:
         self._run(self._parameters(options, attempt), samples)
         builder = SegmentBuilder(seconds, options.language, options.words)
         about: float | None = None
-        for index in range(pw.whisper_full_n_segments(self._context)):
-            for position in range(pw.whisper_full_n_tokens(self._context, index)):
-                token = pw.whisper_full_get_token_data(self._context, index, position)
+        for index in range(pw.whisper_full_n_segments(self._handle)):
+            for position in range(pw.whisper_full_n_tokens(self._handle, index)):
+                token = pw.whisper_full_get_token_data(self._handle, index, position)
                 if token.id >= self._first_timestamp:
                     builder.timestamp((token.id - self._first_timestamp) * _TIMESTAMP_SECONDS)
                 elif token.id == self._end_of_text:
                     # `tid` is the timestamp that was the most probable in its place.
                     about = (token.tid - self._first_timestamp) * _TIMESTAMP_SECONDS
                 elif token.id < self._end_of_text:
-                    text = pw.whisper_token_to_bytes(self._context, token.id)
+                    text = pw.whisper_token_to_bytes(self._handle, token.id)
                     builder.token(text, token.plog, token.t0 / 100, token.t1 / 100)
         segments = builder.finish(about)
         if options.words:
@@ -225,7 +227,7 @@ class Engine:
 
     def _run(self, params: Any, samples: Samples) -> None:
         self._errors.clear()
-        code = pw.whisper_full(self._context, params, samples, len(samples))
+        code = pw.whisper_full(self._handle, params, samples, len(samples))
         if self._aborting:
             raise EngineAborted
         if code != 0:
@@ -272,12 +274,12 @@ class Engine:
         # The binding wraps a null pointer as if it were a context; only the log tells.
         if self._errors:
             raise EngineError(f"whisper.cpp cannot load the model: {self._last_error()}")
-        self._context = context
+        self._handle = context
 
     def _free(self) -> None:
-        if self._context is not None:
-            pw.whisper_free(self._context)
-            self._context = None
+        if self._handle is not None:
+            pw.whisper_free(self._handle)
+            self._handle = None
 
     def _last_error(self) -> str:
         return self._errors[-1] if self._errors else "it gave no reason"

@@ -25,11 +25,13 @@ REDUCED_MAX_COMPRESSION = 2.0
 REDUCED_MAX_WORDS_PER_SECOND = 6.0
 """Fast speech has 4 to 5 words a second; a short loop is caught by this before it compresses."""
 
-TOKENS_PER_SECOND, EXTRA_TOKENS = 8, 16
+ENGLISH_TOKENS_PER_SECOND, OTHER_TOKENS_PER_SECOND, EXTRA_TOKENS = 8, 24, 16
 """The most tokens a reduced decode may take: fast English speech has about 6 a second, timestamps
-included. A loop ends here instead of at the 220 of a whole window."""
+included. A loop ends here instead of at the 220 of a whole window. Whisper's tokens were made for
+English; a script of its own costs it two to three times as many, which is an estimate, not measured
+on speech."""
 
-MIN_COMPRESSED_BYTES = 40
+MIN_COMPRESSED_CHARACTERS = 40
 """Shorter texts are not judged by compression: zlib's own header and tables dominate, and "no, no,
 no, no" is a thing people say."""
 
@@ -64,25 +66,39 @@ def join(segments: Sequence[Segment]) -> str:
 
 
 def compression(text: str) -> float:
-    """How many times smaller zlib makes `text`; above about 2.4 it repeats itself."""
-    data = text.encode()
+    """How many times smaller zlib makes `text`; above about 2.4 it repeats itself.
+
+    Each different character counts as one byte, in whatever script: in UTF-8 an ordinary sentence
+    in Hindi or Thai, three bytes a character, compresses as well as a loop in English.
+    """
+    codes = {character: code % 256 for code, character in enumerate(dict.fromkeys(text))}
+    data = bytes(codes[character] for character in text)
     return len(data) / len(zlib.compress(data))
 
 
-def fault(hypothesis: Hypothesis, seconds: float, reduced: bool) -> str | None:
+def most_tokens(seconds: float, language: str) -> int:
+    """How many tokens a reduced decode of a window may take."""
+    rate = ENGLISH_TOKENS_PER_SECOND if language == "en" else OTHER_TOKENS_PER_SECOND
+    return int(rate * seconds) + EXTRA_TOKENS
+
+
+def fault(
+    hypothesis: Hypothesis, seconds: float, reduced: bool, prompted: bool = False
+) -> str | None:
     """Why a window of `seconds` should be decoded again, in a word for the log; None if it stands.
 
-    `reduced` says that it was decoded with less than the whole encoder context.
+    `reduced` says that it was decoded with less than the whole encoder context, `prompted` that a
+    prompt was given, which can make the decoder think that all has been said.
     """
     text = hypothesis.text
     if hypothesis.limited:
         return "limit"
     most = REDUCED_MAX_COMPRESSION if reduced else MAX_COMPRESSION
-    if len(text.encode()) >= MIN_COMPRESSED_BYTES and compression(text) > most:
+    if len(text) >= MIN_COMPRESSED_CHARACTERS and compression(text) > most:
         return "repetition"
     if text and hypothesis.logprob < MIN_LOGPROB:
         return "improbable"
-    if reduced and not text:
+    if not text and (reduced or prompted):
         return "empty"
     if reduced and len(text.split()) > REDUCED_MAX_WORDS_PER_SECOND * max(1.0, seconds):
         return "too fast"

@@ -169,8 +169,9 @@ class Transcription:
         """Whisper sometimes stops in the middle of a window: let the rest be searched again."""
         length = len(window.samples) / SAMPLE_RATE
         rest = _RESUME_WORDS_SECONDS if self.job.request.word_timestamps else _RESUME_SECONDS
-        if hypothesis.segments and _RESUME_SECONDS <= hypothesis.end <= length - rest:
-            self._windower.resume(hypothesis.end)
+        if hypothesis.segments and hypothesis.end <= length - rest:
+            # At least a second on, so that every turn gets somewhere.
+            self._windower.resume(min(length, max(hypothesis.end, _RESUME_SECONDS)))
 
 
 def _worth_carrying(hypothesis: Hypothesis) -> str:

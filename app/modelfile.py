@@ -204,15 +204,6 @@ def inspect(path: Path) -> Structure:
         ) from error
 
 
-def is_multilingual(path: Path) -> bool:
-    """Whether a checked file's model knows more than English. Raises CatalogError."""
-    try:
-        with path.open("rb") as file:
-            return _Reader(path, file).hyperparameters().multilingual
-    except OSError as error:
-        raise CatalogError(f"cannot read the model {path} ({error.strerror})") from error
-
-
 class _Reader:
     """Walks one file from head to end. Every number is bounded before it is used."""
 

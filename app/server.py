@@ -55,8 +55,9 @@ _MAX_STDOUT_BACKLOG = 1_000
 _BACKLOG_PAUSE_SECONDS = 0.1
 """Between two looks at whether stdout is being read again, which nobody tells."""
 
-_LAST_WORDS_SECONDS = 2.0
-"""After the drain: for the engine to notice, and for the last replies to leave."""
+_LAST_WORDS_SECONDS = 0.8
+"""After the drain, for the last replies to leave. With the default drain and what `__main__` waits
+for the threads it stays under the 10 s after which Docker kills."""
 
 
 @dataclass(slots=True)
@@ -117,6 +118,8 @@ class Server:
         self._draining = False
         self._stopping = False
         self.loop = Loop(self._on_wake, self._on_signal)
+        self.crashed = False
+        """True if the worker failed, and the node with it."""
         self.killed_by: int | None = None
         """The signal that ended the node at once, if one did."""
 
@@ -206,8 +209,13 @@ class Server:
             self._report_refused(error.request_id, connection, error.failure)
 
     def on_end(self, connection: Connection, reset: bool) -> None:
+        held = [entry for entry in self._waiting if entry[0] is connection]
         self._waiting = deque(entry for entry in self._waiting if entry[0] is not connection)
-        if entry := self._drop_upload(connection):
+        if held:
+            _, request, origin = held[0]
+            failure = Failure(INCOMPLETE, "the connection ended before the body was read")
+            self._refuse(connection, request, origin, failure)
+        elif entry := self._drop_upload(connection):
             self._settle(entry, Failure(INCOMPLETE, "the connection ended within the body"))
         elif not connection.protocol.idle and not connection.protocol.reading_body:
             failure = Failure(INCOMPLETE, "the connection ended within the header")
@@ -330,6 +338,9 @@ class Server:
     # Outcomes.
 
     def _on_wake(self) -> None:
+        if self._worker.failed:
+            self.crashed = True
+            self.loop.stop()
         if self._drain_asked:
             self.drain()
         for completion in self._worker.take_completions():
@@ -390,6 +401,8 @@ class Server:
 
     def _give_up(self) -> None:
         """The drain's time is up: what is not done now fails."""
+        if self._stopping:
+            return
         _log.warning("not everything was done in time", unfinished=self._unfinished)
         for number in list(self._uploads):
             entry = self._uploads[number]

@@ -53,6 +53,9 @@ That is 7 ms of a spoken command's answer."""
 _LOUDEST_CHUNKS = 16
 """How far to listen there before falling back to a search from the beginning."""
 
+_QUIET_SHARE = 10 ** (-24 / 20)
+"""Of the loudest chunk's level. Softer beginnings of speech than that fit in the lead-in."""
+
 _CUT_SPAN = 9
 """Chunks (288 ms) that are averaged to find a quiet place: longer than the closure of a plosive,
 shorter than a pause between phrases."""
@@ -124,15 +127,14 @@ class Windower:
 
     def _search(self) -> bool:
         """Look for the beginning of speech and drop what lies before it."""
-        whole = self._ended and self._start == 0 and self._searched == 0
-        if (
-            whole
-            and len(self._buffer) <= _SHORT_SECONDS * SAMPLE_RATE
-            and self._is_loudest_speech()
-        ):
-            self._collecting = True
-            self._drop(_leading_silence(self._buffer))
-            return True
+        # The body is complete, so waiting for a short recording's end delays nothing.
+        if self._start == 0 and len(self._buffer) <= _SHORT_SECONDS * SAMPLE_RATE:
+            if not self._ended:
+                return False
+            if self._is_loudest_speech():
+                self._collecting = True
+                self._drop(_leading_quiet(self._buffer))
+                return True
         while self._searched < len(self._buffer):
             chunk = self._buffer[self._searched : self._searched + CHUNK]
             if len(chunk) < CHUNK and not self._ended:
@@ -229,9 +231,11 @@ def _levels(samples: Samples) -> npt.NDArray[np.float64]:
     return levels
 
 
-def _leading_silence(samples: Samples) -> int:
-    """Samples of plain silence at the beginning, beyond the lead-in that is kept."""
-    loud = np.flatnonzero(_levels(samples) >= _SILENT_LEVEL)
+def _leading_quiet(samples: Samples) -> int:
+    """Samples at the beginning that are far quieter than the rest, beyond the lead-in that is
+    kept: the detector has only heard the loudest part, and does not know where speech begins."""
+    levels = _levels(samples)
+    loud = np.flatnonzero(levels >= max(_SILENT_LEVEL, float(levels.max()) * _QUIET_SHARE))
     first = int(loud[0]) if len(loud) else 0
     return max(0, (first - _LEAD_IN_CHUNKS) * CHUNK)
 

@@ -69,6 +69,8 @@ class Worker:
         self._spare_detectors: list[Detector] = []
         self._borrowed: dict[int, Detector] = {}
         self._scheduler = Scheduler()
+        self.failed = False
+        """True once the thread has ended by a fault of its own."""
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
     def start(self) -> None:
@@ -108,6 +110,15 @@ class Worker:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception:
+            # Not a job's fault, those are caught: without a worker the node is of no use.
+            _log.critical("the worker has failed", exc_info=True)
+            self.failed = True
+            self._wake()
+
+    def _serve(self) -> None:
         # The first job should not wait for this one's model.
         self._spare_detectors.append(self._new_detector())
         while self._collect():
@@ -138,6 +149,8 @@ class Worker:
         try:
             work = self._begun.get(job.number) or self._begin(job)
             segments, done = work.turn()
+            outcome = work.transcript() if done else None
+            self._scheduler.update(job.number, work.seconds_left)
         except (AudioError, EngineError, EngineAborted) as error:
             self._finish(job, _failure(error))
             return
@@ -148,10 +161,8 @@ class Worker:
             return
         if job.request.reply == "segments" and segments:
             self._announce([Progress(job.number, segment) for segment in segments])
-        if done:
-            self._finish(job, work.transcript())
-        else:
-            self._scheduler.update(job.number, work.seconds_left)
+        if outcome is not None:
+            self._finish(job, outcome)
 
     def _begin(self, job: Job) -> Transcription:
         detector = self._spare_detectors.pop() if self._spare_detectors else self._new_detector()

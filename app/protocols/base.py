@@ -52,6 +52,9 @@ class Protocol(Interface):
     def reject(self) -> None:
         """The answer to `Begin`: discard the body. Telling the peer why is the server's part."""
 
+    def abandon(self) -> None:
+        """Read no further: the server has given up on the peer."""
+
     @property
     def idle(self) -> bool:
         """True between two messages, where an end of the stream loses nothing."""

@@ -89,6 +89,10 @@ class FramedProtocol:
     def reject(self) -> None:
         self._decide(_State.DISCARD)
 
+    def abandon(self) -> None:
+        self._state = _State.DONE
+        self._input = memoryview(b"")
+
     @property
     def idle(self) -> bool:
         return self._state is _State.DONE or (self._state is _State.LENGTH and not self._gathered)
@@ -156,6 +160,5 @@ class FramedProtocol:
             self._input = memoryview(b"")
 
     def _lose(self, error: ProtocolError) -> NoReturn:
-        self._state = _State.DONE
-        self._input = memoryview(b"")
+        self.abandon()
         raise error from None
