@@ -149,8 +149,8 @@ class Engine:
         for attempt in self._attempts(seconds, options):
             hypothesis = self._decode(samples, seconds, options, attempt)
             hypothesis = replace(hypothesis, passes=len(faulty) + 1)
-            reduced, prompted = attempt.context < FULL, bool(attempt.prompt)
-            reason = fault(hypothesis, seconds, reduced, prompted)
+            reduced = attempt.context < FULL
+            reason = fault(hypothesis, seconds, reduced, attempt.prompt)
             _log.debug(
                 "decoded",
                 seconds=round(seconds, 2),

@@ -10,6 +10,7 @@ are seconds from the window's beginning.
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ ENGLISH_TOKENS_PER_SECOND, OTHER_TOKENS_PER_SECOND, EXTRA_TOKENS = 8, 24, 16
 included. A loop ends here instead of at the 220 of a whole window. Whisper's tokens were made for
 English; a script of its own costs it two to three times as many, which is an estimate, not measured
 on speech."""
+
+ECHO_WORDS = 6
+"""Words in a row that a window and the text before it have in common only if the decoder repeats
+its prompt, or the speaker himself: then decoding without the prompt gives the same."""
 
 MIN_COMPRESSED_CHARACTERS = 40
 """Shorter texts are not judged by compression: zlib's own header and tables dominate, and "no, no,
@@ -82,13 +87,22 @@ def most_tokens(seconds: float, language: str) -> int:
     return int(rate * seconds) + EXTRA_TOKENS
 
 
-def fault(
-    hypothesis: Hypothesis, seconds: float, reduced: bool, prompted: bool = False
-) -> str | None:
+def echoes(text: str, prompt: str) -> bool:
+    """Whether `text` says ECHO_WORDS words in a row that the prompt says as well."""
+
+    def runs(words: list[str]) -> set[tuple[str, ...]]:
+        count = len(words) - ECHO_WORDS + 1
+        return {tuple(words[at : at + ECHO_WORDS]) for at in range(count)}
+
+    said, prompted = (re.findall(r"\w+", words.lower()) for words in (text, prompt))
+    return not runs(said).isdisjoint(runs(prompted))
+
+
+def fault(hypothesis: Hypothesis, seconds: float, reduced: bool, prompt: str = "") -> str | None:
     """Why a window of `seconds` should be decoded again, in a word for the log; None if it stands.
 
-    `reduced` says that it was decoded with less than the whole encoder context, `prompted` that a
-    prompt was given, which can make the decoder think that all has been said.
+    `reduced` says that it was decoded with less than the whole encoder context. A `prompt` can make
+    the decoder think that all has been said, or say it again.
     """
     text = hypothesis.text
     if hypothesis.limited:
@@ -98,7 +112,9 @@ def fault(
         return "repetition"
     if text and hypothesis.logprob < MIN_LOGPROB:
         return "improbable"
-    if not text and (reduced or prompted):
+    if prompt and echoes(text, prompt):
+        return "echo"
+    if not text and (reduced or prompt):
         return "empty"
     if reduced and len(text.split()) > REDUCED_MAX_WORDS_PER_SECOND * max(1.0, seconds):
         return "too fast"

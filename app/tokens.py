@@ -18,6 +18,13 @@ _UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 word; the same list as openai/whisper's split_to_word_tokens."""
 
 
+_BYTES_PER_SECOND = 10
+"""Of text in unhurried English speech: 2 words, 5 letters each."""
+
+_SLOW_SECONDS, _SLOW_BYTES_PER_SECOND = 5.0, 4
+"""A last segment this long with this little text has a pause in it, or speech not heard."""
+
+
 @dataclass(slots=True)
 class _Word:
     start: float
@@ -65,8 +72,16 @@ class SegmentBuilder:
 
     def finish(self, about: float | None = None) -> tuple[Segment, ...]:
         """No more tokens: the segments. `about` is the time that the end of text was thought to
-        come at; it serves where no timestamp says when the last segment ended."""
-        self._close(self._seconds if about is None or about <= self._start else about)
+        come at, which is often too early. It serves where no timestamp says when the last segment
+        ended and it cannot have lasted to the window's end: that little text is not said so slowly,
+        the decoder has stopped before the speaker."""
+        left = self._seconds - self._start
+        if left > _SLOW_SECONDS and len(self._text) < _SLOW_BYTES_PER_SECOND * left:
+            spoken = self._start + len(self._text) / _BYTES_PER_SECOND
+            spoken = max([spoken, *(word.end for word in self._words)])
+            self._close(min(self._seconds, max(spoken, about or 0.0)))
+        else:
+            self._close(self._seconds)
         return tuple(self._segments)
 
     def _begins_word(self, text: bytes) -> bool:

@@ -67,3 +67,23 @@ def test_join_compression_and_confidence() -> None:
     assert confidence([]) == 0.0
     assert confidence([math.log(0.5), math.log(0.5)]) == pytest.approx(0.5)
     assert 0 < confidence([-0.1, -3.0]) < 1
+
+
+def test_a_prompt_said_again_is_an_echo() -> None:
+    before = "Hopefully the recording levels are okay, I have a cold."
+    again = replace(GOOD, segments=(Segment(0, 5, f"Blather. {before}", 0.9),))
+    assert fault(again, 5.0, False, before) == "echo"
+    assert fault(again, 5.0, False) is None
+    assert fault(again, 5.0, False, "I have a cold, so this sounds different.") is None
+
+
+def test_scripts_of_three_bytes_are_no_loops() -> None:
+    hindi = "कृपया रसोई की बत्ती जला दीजिए और बैठक का पंखा बंद कर दीजिए"
+    assert compression(hindi) < 1.6
+    assert compression(hindi * 4) > 2.4
+
+
+def test_nothing_said_under_a_prompt_is_tried_again() -> None:
+    nothing = replace(GOOD, segments=(), logprob=0.0)
+    assert fault(nothing, 20.0, False, "before") == "empty"
+    assert fault(nothing, 20.0, False) is None

@@ -54,11 +54,19 @@ def test_one_timestamp_may_end_and_begin() -> None:
 
 
 def test_without_timestamps_the_window_is_the_segment() -> None:
-    assert spans(built(" One", " two.")) == [(0.0, 10.0, "One two.")]
+    assert spans(built(" One", " two.", seconds=4.0)) == [(0.0, 4.0, "One two.")]
 
 
 def test_what_has_no_end_ends_with_the_window() -> None:
-    assert spans(built(1.0, " One.")) == [(1.0, 10.0, "One.")]
+    assert spans(built(1.0, " One.", seconds=4.0)) == [(1.0, 4.0, "One.")]
+
+
+def test_little_text_does_not_last_to_the_end_of_a_long_window() -> None:
+    """The decoder stopped early: what follows has to be searched again."""
+    ((start, end, text),) = spans(built(1.0, " Go forward."))
+    assert (start, text) == (1.0, "Go forward.")
+    assert 1.5 < end < 4.0
+    assert spans(built(1.0, " So much is said that it takes all the time there is."))[0][1] == 10.0
 
 
 def test_silence_has_no_segments() -> None:
