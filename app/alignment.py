@@ -30,6 +30,9 @@ softest consonants but s, f and th."""
 _PAUSE_FRAMES = 25
 """A quarter of a second: longer than any silence within a word."""
 
+_WORD_FRAMES = 5
+"""50 ms: less is no word but the beginning of the next."""
+
 
 def snap(segments: Sequence[Segment], samples: Samples) -> tuple[Segment, ...]:
     """`segments` with their words' times moved inward to what is loud in `samples`.
@@ -47,9 +50,11 @@ def snap(segments: Sequence[Segment], samples: Samples) -> tuple[Segment, ...]:
         inside = np.flatnonzero(loud[first:last])
         if not len(inside):
             return word
-        # A word stretched over a pause was spoken on one side of it: where more of it is loud.
+        # A word stretched over a pause was spoken behind it: what is loud before it is the end of
+        # the word before, whose guess came too short.
         pauses = np.flatnonzero(np.diff(inside) > _PAUSE_FRAMES) + 1
-        inside = max(np.split(inside, pauses), key=len)
+        parts = [part for part in np.split(inside, pauses) if len(part) >= _WORD_FRAMES]
+        inside = parts[-1] if parts else inside
         start, end = first + int(inside[0]), first + int(inside[-1]) + 1
         return replace(word, start=start / 100, end=end / 100)
 

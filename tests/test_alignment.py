@@ -46,9 +46,14 @@ def test_a_short_silence_within_a_word_stays() -> None:
     assert snapped(samples, (0.2, 2.8)) == [(0.5, 1.7)]
 
 
-def test_a_word_stretched_over_a_pause_goes_to_the_side_that_has_more_of_it() -> None:
-    samples = sound(3.0, (0.5, 0.7), (2.0, 2.5))
-    assert snapped(samples, (0.2, 2.8)) == [(2.0, 2.5)]
+def test_a_word_stretched_over_a_pause_is_what_comes_behind_it() -> None:
+    samples = sound(3.0, (0.5, 1.0), (2.0, 2.2))
+    assert snapped(samples, (0.2, 2.8)) == [(2.0, 2.2)]
+
+
+def test_a_moment_of_the_next_word_is_not_the_word() -> None:
+    samples = sound(3.0, (0.5, 1.0), (2.76, 3.0))
+    assert snapped(samples, (0.2, 2.8)) == [(0.5, 1.0)]
 
 
 def test_a_word_only_ever_shrinks() -> None:
