@@ -20,6 +20,10 @@ from app.containers import READABLE, inspect
 from app.messages import (
     AUDIO_TOO_LONG,
     BAD_AUDIO,
+    MAX_CHANNELS,
+    MAX_SAMPLE_RATE,
+    MIN_SAMPLE_RATE,
+    SAMPLE_BYTES,
     UNSUPPORTED_MEDIA_TYPE,
     Failure,
     RawFormat,
@@ -30,12 +34,10 @@ Samples = npt.NDArray[np.float32]
 SAMPLE_RATE = 16_000
 """Hz; what Whisper and the voice activity detector were trained on."""
 
-MIN_RATE, MAX_RATE, MAX_CHANNELS = 1_000, 384_000, 64
 _BLOCK_VALUES = 262_144
 """Frames times channels in one block: 1 MiB of float32."""
 
 _SUBTYPES = {"s16": "PCM_16", "s24": "PCM_24", "s32": "PCM_32", "f32": "FLOAT", "u8": "PCM_U8"}
-_SAMPLE_BYTES = {"s16": 2, "s24": 3, "s32": 4, "f32": 4, "u8": 1}
 
 _NOT_OPENED_ENCODING = 4
 """libsndfile's SF_ERR_UNSUPPORTED_ENCODING (sndfile.h): a container it knows with a codec it does
@@ -70,7 +72,7 @@ class AudioStream:
         os.lseek(descriptor, 0, os.SEEK_SET)
         if raw is not None:
             self._file = _open_raw(descriptor, raw)
-            self.truncated = size % (_SAMPLE_BYTES[raw.encoding] * raw.channels) != 0
+            self.truncated = size % (SAMPLE_BYTES[raw.encoding] * raw.channels) != 0
         else:
             container = inspect(descriptor, size)
             if container is None or not container.readable:
@@ -81,10 +83,10 @@ class AudioStream:
             self.truncated = container.truncated
             self._file = _open(descriptor, container.name)
         rate, channels = self._file.samplerate, self._file.channels
-        if not MIN_RATE <= rate <= MAX_RATE or not 1 <= channels <= MAX_CHANNELS:
+        if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE or not 1 <= channels <= MAX_CHANNELS:
             message = (
                 f"{rate} Hz with {channels} channels is outside what is decoded: "
-                f"{MIN_RATE} to {MAX_RATE} Hz, 1 to {MAX_CHANNELS} channels"
+                f"{MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz, 1 to {MAX_CHANNELS} channels"
             )
             raise AudioError(BAD_AUDIO, message)
         self._rate = rate

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from app.audio import SAMPLE_RATE, AudioStream
 from app.hypothesis import Hypothesis, compression, join
-from app.messages import Request, Segment, Transcript, Word
+from app.messages import SAMPLE_BYTES, Request, Segment, Transcript, Word
 from app.spool import Body
 from app.transcriber import DecodeOptions, Transcriber
 from app.vad import Detector
@@ -57,8 +57,8 @@ class Job:
         raw = self.request.raw
         if raw is None:
             return self.body.size / _BYTES_PER_SECOND
-        width = {"s16": 2, "s24": 3, "s32": 4, "f32": 4, "u8": 1}[raw.encoding]
-        return self.body.size / (width * raw.channels * raw.sample_rate)
+        frame = SAMPLE_BYTES[raw.encoding] * raw.channels
+        return self.body.size / (frame * raw.sample_rate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,14 @@ class Failure:
     retry_after_seconds: float | None = None
 
 
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 384_000
+"""Hz, of raw samples and of files. Below, no speech is left; above, no microphone records."""
+
+MAX_CHANNELS = 64
+
+SAMPLE_BYTES: dict[SampleEncoding, int] = {"s16": 2, "s24": 3, "s32": 4, "f32": 4, "u8": 1}
+
+
 @dataclass(frozen=True, slots=True)
 class RawFormat:
     """How to read a body of raw samples (`audio/pcm`, `audio/l16`), which cannot say so itself."""

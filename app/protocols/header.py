@@ -16,6 +16,9 @@ from typing import Any, Literal, NoReturn, cast, get_args
 from app.messages import (
     BAD_FIELD,
     BAD_HEADER,
+    MAX_CHANNELS,
+    MAX_SAMPLE_RATE,
+    MIN_SAMPLE_RATE,
     MISSING_FIELD,
     TOO_LARGE,
     Failure,
@@ -27,11 +30,6 @@ from app.messages import (
 )
 from app.prompts import prompt_fault
 from app.protocols.base import ProtocolError
-
-MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 384_000
-"""Hz. Below, no speech is left; above, no microphone records."""
-
-MAX_CHANNELS = 64
 
 RAW_TYPES = frozenset({"audio/pcm", "audio/l16"})
 
