@@ -330,7 +330,7 @@ def test_a_multilingual_model_of_large_v3s_shape_converts_and_loads(
     assert _convert(tmp_path / "hf", output, "q8_0") == 0
     told = capsys.readouterr().err
     assert "multilingual, 32 encoder and 2 decoder layers of width 64, 128 mel bands" in told
-    assert "loaded and run once with the engine" in told or "pywhispercpp is not installed" in told
+    assert "loaded once with the engine" in told or "pywhispercpp is not installed" in told
     structure = modelfile.inspect(output)
     assert structure.hyperparameters.multilingual
     assert structure.vocabulary[:2] == (b" 0", b" 1")
