@@ -7,7 +7,7 @@ seconds, sizes are bytes, rates are Hz.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 ReplyMode = Literal["transcript", "segments", "accepted", "none"]
@@ -30,6 +30,8 @@ CANCELLED = "cancelled"
 NO_SPACE = "no_space"
 SHUTTING_DOWN = "shutting_down"
 INTERNAL = "internal"
+UNAUTHORIZED = "unauthorized"
+QUARANTINED = "quarantined"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,14 @@ class RawFormat:
 class Request:
     """One message's header, validated.
 
-    `content_length` is in bytes. `language` is a lower-case code without region (`en`), `auto`, or
-    None for the node's default; `raw` is None where the bytes themselves say what they are.
+    `content_length` is in bytes: the body's, or the most it can have; None where the peer cannot
+    say it before the end. `language` is a lower-case code without region (`en`), `auto`, or None
+    for the node's default; `raw` is None where the bytes themselves say what they are.
+    `temperature` is where decoding starts, 0 to 1; `token` what the peer showed to be let in.
     """
 
     id: str
-    content_length: int
+    content_length: int | None
     raw: RawFormat | None = None
     language: str | None = None
     task: Task = "transcribe"
@@ -76,6 +80,8 @@ class Request:
     word_timestamps: bool = False
     reply: ReplyMode = "transcript"
     keep_alive: bool = False
+    temperature: float = 0.0
+    token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +131,17 @@ class Accepted:
     """The whole body is in and queued; sent where `reply: accepted` asked for it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a `Query` is answered with. `ok` is False where the honest answer is "not now"."""
+
+    ok: bool
+    content_type: str
+    body: bytes
+
+
 Outcome = Transcript | Failure
-Reply = Transcript | Failure | Accepted | Segment
+Reply = Transcript | Failure | Accepted | Segment | Report
 
 
 # What a protocol makes of a peer's bytes. `app/protocols/base.py` says in which order they come.
@@ -158,10 +173,40 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The accepted body is complete."""
+    """The accepted body is complete. `request` takes the place of the one in `Begin` where what
+    stood behind the body (a form's later fields) changed it."""
+
+    request: Request | None = None
 
 
-Event = Begin | Refused | Body | End
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The accepted message cannot be served after all; the protocol discards the rest of it."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The protocol answers this message itself (a ping, a page), in the order of the replies."""
+
+    data: bytes = field(repr=False)
+    keep_alive: bool = True
+
+
+QueryKind = Literal["ready", "metrics", "status"]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """The peer asks about the node itself; the server answers with a `Report`."""
+
+    kind: QueryKind
+    keep_alive: bool = True
+    token: str | None = field(default=None, repr=False)
+
+
+Event = Begin | Refused | Body | End | Broken | Told | Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +216,9 @@ class Origin:
     peer: str
     received_at: float
     """Seconds since the epoch (UTC), when the header was complete."""
+    protocol: str = "native"
+    recovered: bool = False
+    """True where it came out of the journal after the process that had received it died."""
 
 
 # Between loop and worker.

@@ -413,10 +413,11 @@ def run(options):
             finally:
                 ready[index].set()
 
-    for _ in range(min(options.parallel, len(options.files))):
-        threading.Thread(target=work, daemon=True).start()
     failed = False
     try:
+        # Within: Ctrl-C may come as soon as the first thread sends.
+        for _ in range(min(options.parallel, len(options.files))):
+            threading.Thread(target=work, daemon=True).start()
         for index, name in enumerate(options.files):
             ready[index].wait()
             progress.erase()

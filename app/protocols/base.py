@@ -6,8 +6,13 @@ gave, and asked for events until it has none; it never sees a socket, a clock, a
 The order of events in one message is `Begin`, any number of `Body`, `End`. After a `Begin` no
 further event comes until the server has said `accept()` or `reject()`: so a body that nobody has
 made room for is not even looked at, and the server can let the sender wait simply by not answering
-yet and not reading on. `Refused` stands for a message whose header already rules it out; it needs
-no answer, its body is discarded by the protocol. Bodies pass through and are never collected here.
+yet and not reading on. `Broken` takes the place of `End` where the body showed a fault in the
+message. `Refused` stands for a message whose header already rules it out; it needs no answer, its
+body is discarded by the protocol. `Told` and `Query` are messages without audio. Bodies pass
+through and are never collected here.
+
+A protocol that takes one message at a time (HTTP) has no further event until `encode` has made the
+last reply to the one before; the connection asks again after every final reply.
 """
 
 from __future__ import annotations
@@ -36,6 +41,10 @@ class ProtocolError(Exception):
 class Protocol(Interface):
     """One connection's parser and encoder."""
 
+    end_means_gone: bool
+    """True if a peer that sends no more does not wait for replies either, so that its requests are
+    cancelled; False if it may shut its sending side and read on."""
+
     def feed(self, data: bytes) -> None:
         """Take bytes as they came from the socket; any split of the stream is the same stream."""
 
@@ -46,8 +55,9 @@ class Protocol(Interface):
         yields nothing more.
         """
 
-    def accept(self) -> None:
-        """The answer to `Begin`: pass the body on."""
+    def accept(self) -> bytes:
+        """The answer to `Begin`: pass the body on. Returns what the peer is to be told at once (a
+        `100 Continue`), mostly nothing."""
 
     def reject(self) -> None:
         """The answer to `Begin`: discard the body. Telling the peer why is the server's part."""
@@ -57,7 +67,8 @@ class Protocol(Interface):
 
     @property
     def idle(self) -> bool:
-        """True between two messages, where an end of the stream loses nothing."""
+        """True between two messages, where an end of the stream loses nothing; also while the last
+        one's reply is awaited."""
 
     @property
     def reading_body(self) -> bool:

@@ -43,6 +43,8 @@ class FramedProtocol:
     that brought none.
     """
 
+    end_means_gone = False
+
     def __init__(self, max_body: int, new_id: Callable[[], str]) -> None:
         self._max_body = max_body
         self._new_id = new_id
@@ -83,8 +85,9 @@ class FramedProtocol:
             else:
                 return None
 
-    def accept(self) -> None:
+    def accept(self) -> bytes:
         self._decide(_State.BODY)
+        return b""
 
     def reject(self) -> None:
         self._decide(_State.DISCARD)
