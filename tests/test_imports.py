@@ -79,6 +79,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "app.sinks": {"app.fields", "app.messages"},
     "app.listener": {"app.loop"},
+    "app.transport": {"app.loop"},
     "app.refusals": {"app.messages", "app.transcriber"},
     "app.connection": {"app.loop", "app.messages", "app.protocols.base"},
 }
