@@ -139,13 +139,18 @@ def _is_truncated(name: str, head: bytes, descriptor: int, size: int) -> bool:
     return False
 
 
+def _chunk(descriptor: int, count: int, position: int, size: int) -> bytes:
+    """A chunk's head. A 64-bit length can point further than any file, and `pread`, can go."""
+    return os.pread(descriptor, count, position) if position < size else b""
+
+
 def _mend_wav(magic: bytes, descriptor: int, size: int) -> bool:
     """Find the data chunk; write its true length in where it was left open."""
     length_format = ">I" if magic == b"RIFX" else "<I"
     position = 12
     long_length = 0
     for _ in range(_MAX_CHUNKS):
-        chunk = os.pread(descriptor, 8, position)
+        chunk = _chunk(descriptor, 8, position, size)
         if len(chunk) < 8:
             return True
         (length,) = struct.unpack(length_format, chunk[4:])
@@ -169,7 +174,7 @@ def _mend_wav(magic: bytes, descriptor: int, size: int) -> bool:
 def _w64_is_truncated(descriptor: int, size: int) -> bool:
     position = 40
     for _ in range(_MAX_CHUNKS):
-        chunk = os.pread(descriptor, 24, position)
+        chunk = _chunk(descriptor, 24, position, size)
         if len(chunk) < 24:
             return True
         (length,) = struct.unpack("<Q", chunk[16:])
@@ -184,7 +189,7 @@ def _mend_caf(descriptor: int, size: int) -> bool:
     come: libsndfile refuses both."""
     position = 8
     for _ in range(_MAX_CHUNKS):
-        chunk = os.pread(descriptor, 12, position)
+        chunk = _chunk(descriptor, 12, position, size)
         if len(chunk) < 12:
             return True
         (length,) = struct.unpack(">q", chunk[4:])

@@ -272,3 +272,14 @@ def test_whatever_follows_the_first_bytes_the_file_has_a_name_and_no_more(
     assert container is None or container.readable
     if not magic.startswith(b"\xff"):
         assert container is not None
+
+
+@pytest.mark.parametrize("length", [1 << 62, (1 << 64) - 1])
+def test_a_64_bit_length_beyond_any_file(length: int) -> None:
+    """Found by scripts/fuzz: `pread` cannot go there, and said so with an OverflowError."""
+    guid = b"LIST" + bytes(12)
+    w64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00" + struct.pack("<Q", 200)
+    w64 += bytes(16) + guid + struct.pack("<Q", length) + bytes(8)
+    assert looked_at(w64) == Container("W64", True, True)
+    caf = b"caff\0\1\0\0" + b"info" + struct.pack(">Q", min(length, (1 << 63) - 1))
+    assert looked_at(caf) == Container("CAF", True, True)

@@ -122,11 +122,12 @@ set_up() {
 }
 
 install() {
-    local file files=() arguments=() options=(--disable-pip-version-check --no-input --only-binary :all:)
-    for file in requirements.txt requirements-test.txt requirements-convert.txt; do
-        if [[ " $* " == *" $file "* || -f $venv/installed/$file ]] && [ -f "$root/$file" ]; then
+    local path file files=() arguments=() options=(--disable-pip-version-check --no-input --only-binary :all:)
+    for path in "$root"/requirements*.txt; do
+        file=${path##*/}
+        if [[ " $* " == *" $file "* || -f $venv/installed/$file ]]; then
             files+=("$file")
-            arguments+=(-r "$root/$file")
+            arguments+=(-r "$path")
         fi
     done
     if ! is_sound; then make_venv; fi

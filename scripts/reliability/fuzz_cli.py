@@ -1,0 +1,67 @@
+"""The program behind scripts/fuzz: one target, coverage-guided, until the time is up or it breaks.
+
+libFuzzer does the work, through atheris, which instruments the Python of `app`; libsndfile's C has
+no instrumentation, so its side is mutation of real files. What it found stays in the corpus
+folder; an input that broke something is written beside it, and the exit status is not 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import time
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["app"]):
+    from reliability.targets import TARGETS
+from reliability.seeds import SEEDS, WORDS
+
+_HANG_SECONDS = 30
+_MEMORY_MIB = 1024
+"""Above what the interpreter, numpy and the fuzzer's own tables take (about 300 MiB)."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__.partition("\n")[0])
+    parser.add_argument("target", choices=sorted(TARGETS))
+    parser.add_argument("--seconds", type=int, default=600, help="default: 600")
+    parser.add_argument(
+        "--corpus", type=Path, help="inputs to start from and add to (default: /var/tmp/...)"
+    )
+    parser.add_argument("--input", type=Path, help="run this one input and nothing else")
+    options = parser.parse_args()
+    target = TARGETS[options.target]
+    if options.input is not None:
+        target(options.input.read_bytes())
+        return 0
+    corpus = options.corpus or Path("/var/tmp/node-whisper-fuzz") / options.target
+    corpus.mkdir(parents=True, exist_ok=True)
+    for seed in SEEDS[options.target]():
+        (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
+    words = corpus.parent / "words"
+    words.write_text("".join(f'"{word}"\n' for word in WORDS))
+    arguments = [
+        f"-dict={words}",
+        f"-max_total_time={options.seconds}",
+        f"-timeout={_HANG_SECONDS}",
+        f"-rss_limit_mb={_MEMORY_MIB}",
+        "-max_len=65536",
+        "-print_final_stats=1",
+        f"-artifact_prefix={corpus.parent}/{options.target}-",
+        str(corpus),
+    ]
+    print(f"{options.target}: {options.seconds} s, corpus {corpus}", file=sys.stderr)
+    started = time.monotonic()
+    atheris.Setup([sys.argv[0], *arguments], target)
+    try:
+        atheris.Fuzz()
+    finally:
+        print(f"{options.target}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Real messages and real files for the fuzzer to start from, made by the node's own libraries."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+import soundfile
+
+# Every container and codec that docs/protocol.md lists, as libsndfile writes them.
+_FILES = [
+    ("WAV", "PCM_16"),
+    ("WAV", "PCM_24"),
+    ("WAV", "FLOAT"),
+    ("WAV", "ULAW"),
+    ("WAV", "IMA_ADPCM"),
+    ("WAV", "GSM610"),
+    ("WAVEX", "PCM_16"),
+    ("RF64", "PCM_16"),
+    ("FLAC", "PCM_16"),
+    ("FLAC", "PCM_24"),
+    ("OGG", "VORBIS"),
+    ("OGG", "OPUS"),
+    ("OGG", "FLAC"),
+    ("MP3", "MPEG_LAYER_III"),
+    ("AIFF", "PCM_16"),
+    ("AU", "PCM_16"),
+    ("CAF", "PCM_16"),
+    ("CAF", "ALAC_16"),
+    ("W64", "PCM_16"),
+]
+
+
+def files() -> Iterator[bytes]:
+    """Half a second of a tone with noise, mono and stereo, in every format."""
+    rng = np.random.default_rng(1)
+    for rate, channels in ((16_000, 1), (48_000, 2)):
+        wave = 0.3 * np.sin(np.arange(rate // 2) / 10)[:, None] + 0.02 * rng.standard_normal(
+            (rate // 2, channels)
+        )
+        for kind, subtype in _FILES:
+            if not soundfile.check_format(kind, subtype):
+                continue
+            with tempfile.TemporaryFile() as file:
+                try:
+                    soundfile.write(file, wave, rate, format=kind, subtype=subtype)
+                except soundfile.LibsndfileError:
+                    continue  # GSM 6.10 has one channel
+                file.seek(0)
+                yield file.read()
+
+
+def headers() -> Iterator[bytes]:
+    """Headers of the native protocol: the least, all fields, and faults."""
+    least = {
+        "byteorder": "little",
+        "content-type": "audio/flac",
+        "content-encoding": "flac",
+        "content-length": 4,
+    }
+    raw = {
+        **least,
+        "content-type": "audio/pcm",
+        "content-encoding": "s16",
+        "sample-rate": 16000,
+        "channels": 1,
+    }
+    full = {
+        **raw,
+        "id": "a:b.c-1",
+        "connection": "keep-alive",
+        "reply": "segments",
+        "language": "en-GB",
+        "task": "translate",
+        "prompt": "names",
+        "word-timestamps": True,
+        "token": "0123456789abcdef",
+    }
+    for fields in (least, raw, full, {**full, "reply": "none"}, {**least, "content-length": "4"}):
+        yield json.dumps(fields).encode()
+    yield b'{"content-length":1,"content-length":2}'
+    yield b"[" * 1000
+
+
+def messages() -> Iterator[bytes]:
+    """Whole streams of the native protocol: one message, and several on one connection."""
+    every = [
+        struct.pack("!H", len(data)) + data + b"abcd" for data in headers() if len(data) < 65_536
+    ]
+    yield from every
+    yield b"".join(every)
+    stream = io.BytesIO()
+    kept = json.dumps(
+        {
+            "byteorder": "little",
+            "content-type": "audio/flac",
+            "content-encoding": "flac",
+            "content-length": 4,
+            "connection": "keep-alive",
+        }
+    ).encode()
+    for _ in range(3):
+        stream.write(struct.pack("!H", len(kept)) + kept + b"abcd")
+    yield stream.getvalue()
+
+
+SEEDS = {"framed": messages, "header": headers, "decode": files, "samples": files}
+
+WORDS = (
+    *("byteorder", "little", "big", "content-type", "content-encoding", "content-length", "id"),
+    *("audio/pcm", "audio/l16", "s16", "s24", "s32", "f32", "u8", "sample-rate", "channels"),
+    *("connection", "keep-alive", "close", "reply", "transcript", "segments", "accepted", "none"),
+    *("language", "auto", "task", "translate", "prompt", "word-timestamps", "token", "true"),
+    *("false", "null", "NaN", "Infinity", "1e999", "-1", "99999999999999999999", "u0000"),
+    *("RIFF", "WAVE", "fmt ", "data", "LIST", "RF64", "ds64", "fLaC", "OggS", "OpusHead", "ID3"),
+    *("FORM", "AIFF", "AIFC", "COMM", "SSND", ".snd", "caff", "desc", "vorbis", "fact", "junk"),
+)
+"""What the fuzzer may put in: the words of the formats, which chance does not spell."""

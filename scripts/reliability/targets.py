@@ -1,0 +1,123 @@
+"""What is fuzzed: functions that take bytes and must neither fail nor disagree with themselves.
+
+A target raises where the code under test broke a promise; everything that the promise allows is
+swallowed. The tests run the same targets over a fixed set of inputs, so this module imports
+nothing that only the fuzzer has.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+from app.audio import AudioError, AudioStream
+from app.messages import INTERNAL, Begin, Body, Broken, End, Event, Failure, RawFormat
+from app.protocols.base import Protocol, ProtocolError
+from app.protocols.framed import FramedProtocol
+from app.protocols.header import parse_header
+
+Target = Callable[[bytes], None]
+
+MAX_BODY = 1 << 20
+_DECODED_SECONDS = 600.0
+
+
+def framed(data: bytes) -> None:
+    """The native framing."""
+    check_protocol(lambda: FramedProtocol(MAX_BODY, lambda: "made"), data)
+
+
+def header(data: bytes) -> None:
+    """A native message's JSON header."""
+    try:
+        parsed = parse_header(data, MAX_BODY, lambda: "made")
+    except ProtocolError:
+        return
+    assert 0 <= parsed.content_length <= MAX_BODY
+    assert (parsed.request is None) != (parsed.failure is None)
+
+
+def decode(data: bytes) -> None:
+    """A file of any kind, from the recognition of its format to samples."""
+    _drain(data, None)
+
+
+def samples(data: bytes) -> None:
+    """Raw samples in a format of which the first three bytes are the description."""
+    if len(data) < 3:
+        return
+    encodings = ("s16", "s24", "s32", "f32", "u8")
+    described = RawFormat(
+        encoding=encodings[data[0] % len(encodings)],  # type: ignore[arg-type]
+        sample_rate=(1_000, 8_000, 16_000, 44_100, 384_000)[data[1] % 5],
+        channels=data[2] % 64 + 1,
+        byteorder="big" if data[1] & 128 else "little",
+    )
+    _drain(data[3:], described)
+
+
+def check_protocol(new: Callable[[], Protocol], data: bytes) -> None:
+    """Events, or `ProtocolError`, and the same ones however the stream is split."""
+    # The splits come from the input itself, so that what is found can be found again.
+    step = 1 + (data[-1] if data else 0) % 7
+    whole = _story(new(), [data])
+    split = _story(new(), [data[at : at + step] for at in range(0, len(data), step)])
+    assert whole == split, f"{whole!r} is not {split!r}"
+
+
+def _story(protocol: Protocol, pieces: list[bytes]) -> list[object]:
+    """What came of a stream, with bodies joined, for they may be split like the stream."""
+    story: list[object] = []
+    try:
+        for piece in pieces:
+            protocol.feed(piece)
+            for event in _events(protocol):
+                if not isinstance(event, Body):
+                    story.append(event)
+                elif story and isinstance(story[-1], bytearray):
+                    story[-1] += event.data
+                else:
+                    story.append(bytearray(event.data))
+    except ProtocolError as error:
+        story.append((error.failure.code, error.request_id))
+    return [item for item in story if item != bytearray()]
+
+
+def _events(protocol: Protocol) -> Iterator[Event]:
+    while (event := protocol.next_event()) is not None:
+        yield event
+        if isinstance(event, Begin):
+            protocol.accept()
+        elif isinstance(event, End | Broken):
+            # A protocol that takes one message at a time goes on after its last reply.
+            _answer(protocol)
+
+
+def _answer(protocol: Protocol) -> None:
+    protocol.encode("made", Failure(INTERNAL, "fuzzed"))
+
+
+def _drain(data: bytes, raw: RawFormat | None) -> None:
+    descriptor = os.memfd_create("fuzz")
+    try:
+        os.write(descriptor, data)
+        stream = AudioStream(descriptor, len(data), raw, _DECODED_SECONDS)
+        try:
+            while (block := stream.read()) is not None:
+                assert block.dtype == "float32"
+                assert block.ndim == 1
+                assert len(block) == 0 or abs(block).max() <= 8.0
+        finally:
+            stream.close()
+    except AudioError:
+        return
+    finally:
+        os.close(descriptor)
+
+
+TARGETS: dict[str, Target] = {
+    "framed": framed,
+    "header": header,
+    "decode": decode,
+    "samples": samples,
+}
