@@ -12,7 +12,9 @@ body is discarded by the protocol. `Told` and `Query` are messages without audio
 through and are never collected here.
 
 A protocol that takes one message at a time (HTTP) has no further event until `encode` has made the
-last reply to the one before; the connection asks again after every final reply.
+last reply to the one before; the connection asks again after every final reply. What arrives
+meanwhile is fed all the same, so that an end of the stream is noticed, until the protocol is
+`full`.
 """
 
 from __future__ import annotations
@@ -74,5 +76,12 @@ class Protocol(Interface):
     def reading_body(self) -> bool:
         """True within a body (accepted or being discarded): which deadline applies."""
 
+    @property
+    def full(self) -> bool:
+        """True while it holds as much unread input as it will: it is fed no more until `encode`
+        made a final reply. Always False where input is held only while a `Begin` is undecided, in
+        which nothing is fed anyway."""
+
     def encode(self, request_id: str | None, reply: Reply) -> bytes:
-        """One reply as it goes on the wire."""
+        """One reply as it goes on the wire. May be asked for before any message was read: `busy`
+        where there are too many connections, or the failure of a `ProtocolError`."""

@@ -44,6 +44,7 @@ class FramedProtocol:
     """
 
     end_means_gone = False
+    full = False
 
     def __init__(self, max_body: int, new_id: Callable[[], str]) -> None:
         self._max_body = max_body
