@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.messages": set(),
     "app.loop": set(),
     "app.entry": set(),
+    "app.pages": set(),
     "app.modelfile": {"app.entry"},
     "app.verified": {"app.entry"},
     "app.http_source": {"app.entry", "app.verified"},
