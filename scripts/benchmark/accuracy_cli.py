@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine_build.child import ChildError
+
 from benchmark import corpus, scoring
 from benchmark.corpus import Clip, CorpusError
-from benchmark.engines import Child, EngineError
+from benchmark.engines import PythonPeer
 from benchmark.environment import ROOT, SetupError, ggml_model, node_python
 from benchmark.node import NodeError, NodeProcess, Reply, request
 
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="accuracy-") as folder:
             return _run(arguments, Path(folder))
-    except (CorpusError, EngineError, NodeError, SetupError, OSError) as error:
+    except (ChildError, CorpusError, NodeError, SetupError, OSError) as error:
         print(f"accuracy: {error}", file=sys.stderr)
         return 1
 
@@ -75,7 +77,7 @@ def _run(arguments: argparse.Namespace, folder: Path) -> int:
     else:
         address = (arguments.host, arguments.port)
     worker = [str(model), str(arguments.threads), arguments.language]
-    bare = Child("bare pywhispercpp", ["pywhispercpp", *worker])
+    bare = PythonPeer("bare pywhispercpp", ["pywhispercpp", *worker])
     try:
         good = True
         print(f"Word error rate, {model.name}\n")
@@ -108,7 +110,7 @@ def _speech_sets(
     return chosen
 
 
-def _listen(address: tuple[str, int], bare: Child, clips: Sequence[Clip]) -> list[Heard]:
+def _listen(address: tuple[str, int], bare: PythonPeer, clips: Sequence[Clip]) -> list[Heard]:
     heard: list[Heard] = []
     for clip in clips:
         reply = request(address, clip.path.read_bytes(), "wav")

@@ -1,4 +1,8 @@
-"""The program behind scripts/bench: the node beside its peers, in one run."""
+"""The program behind scripts/bench: the node beside its peers, in one run.
+
+The node is measured as it is set up in --venv. Where scripts/build_engine has put an engine of its
+own in there, the node on the package index's wheel is measured as well, as a row of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,19 @@ import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
+from engine_build.child import ChildError
+from engine_build.installation import Environment, InstallError
 from engine_build.recipes import NATIVE, TINYBLAS, Recipe
 from engine_build.workshop import BuildError, Workshop
 
 from benchmark import corpus, measure, report, share, usage
 from benchmark.corpus import CorpusError
-from benchmark.engines import Child, Engine, EngineError, Maker, Node, WhisperServer
+from benchmark.engines import Engine, EngineError, Maker, Node, PythonPeer, WhisperServer
 from benchmark.environment import (
     FOLDER,
+    PYTHON,
     ROOT,
     SetupError,
     ggml_model,
@@ -30,7 +38,19 @@ from benchmark.node import NodeError
 
 CLIENTS = 8
 LONG_SECONDS = 120.0
+WHEEL, BUILT = "node, stock wheel", "node, engine built here"
 QUICK_SHORT, QUICK_LONG, QUICK_CROWD = 12, 1, 8
+
+_EXPECTED = (
+    BuildError,
+    ChildError,
+    CorpusError,
+    EngineError,
+    InstallError,
+    NodeError,
+    SetupError,
+)
+"""Errors whose text says what to do."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             return _run(arguments, Path(folder))
-    except (BuildError, CorpusError, EngineError, NodeError, SetupError, OSError) as error:
+    except (*_EXPECTED, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
 
@@ -84,10 +104,11 @@ def _run(arguments: argparse.Namespace, folder: Path) -> int:
     short = corpus.as_wav(short, folder)
     crowded = [clip for clip in short if clip.name in {one.name for one in crowded}]
     # Before anything runs: its load is other programs', and the commit is the one that is started.
-    machine = _machine(arguments)
+    note = Environment(arguments.venv).note()
+    machine = _machine(arguments, note)
     engines: list[Engine] = []
     try:
-        for maker in _makers(arguments):
+        for maker in (*_nodes(arguments, note), *_peers(arguments)):
             print(f"Starting {maker.name} ...", file=sys.stderr)
             engines.append(maker.start())
         results = _measure(arguments, machine, engines, short, long, crowded)
@@ -109,14 +130,25 @@ def _run(arguments: argparse.Namespace, folder: Path) -> int:
     return 0
 
 
-def _makers(arguments: argparse.Namespace) -> list[Maker]:
-    """The node first; then what was asked for of the peers."""
+def _nodes(arguments: argparse.Namespace, note: dict[str, Any] | None) -> list[Maker]:
+    """The node as it is set up and, where that is not the wheel, the node on the wheel."""
+    options = ["--threads", str(arguments.threads), "--language", arguments.language]
+    options += arguments.node_options
+    pythons = {WHEEL: node_python(arguments.venv)}
+    if note is not None:
+        pythons = {BUILT: pythons[WHEEL], WHEEL: PYTHON}
+    return [
+        Maker(name, lambda name=name, python=python: Node(name, python, arguments.model, options))
+        for name, python in pythons.items()
+    ]
+
+
+def _peers(arguments: argparse.Namespace) -> list[Maker]:
+    """What was asked for of the peers."""
     model, threads, language = arguments.model, str(arguments.threads), arguments.language
     file = ggml_model(model)
-    python = node_python(arguments.venv)
-    options = ["--threads", threads, "--language", language, *arguments.node_options]
     wanted = set(arguments.only.split(",")) if arguments.only else None
-    makers = [Maker("node", lambda: Node(python, model, options))]
+    makers: list[Maker] = []
 
     def ask_for(key: str) -> bool:
         return wanted is None or key in wanted
@@ -137,7 +169,7 @@ def _makers(arguments: argparse.Namespace) -> list[Maker]:
     if ask_for("pywhispercpp"):
         worker = ["pywhispercpp", str(file), threads, language]
         makers.append(
-            Maker("pywhispercpp, defaults", lambda: Child("pywhispercpp, defaults", worker))
+            Maker("pywhispercpp, defaults", lambda: PythonPeer("pywhispercpp, defaults", worker))
         )
     weights = peer_weights(model) if ask_for("beam1") or ask_for("beam5") else None
     if weights is None and (wanted is None or wanted & {"beam1", "beam5"}):
@@ -148,7 +180,7 @@ def _makers(arguments: argparse.Namespace) -> list[Maker]:
         if weights is not None and ask_for(f"beam{beam}"):
             name = f"faster-whisper int8, beam {beam}"
             child = ["faster-whisper", str(weights), threads, language, str(beam)]
-            makers.append(Maker(name, lambda name=name, child=child: Child(name, child)))
+            makers.append(Maker(name, lambda name=name, child=child: PythonPeer(name, child)))
     return makers
 
 
@@ -196,11 +228,19 @@ def _measure(
     ingest = share.of_ingest(node)
     references = {clip.name: clip.text for clip in (*short, *long)}
     return report.Results(
-        machine, facts, tuple(samples), tuple(crowds), latency, ingest, references, CLIENTS
+        machine=machine,
+        nodes=tuple(engine.name for engine in engines if isinstance(engine, Node)),
+        facts=facts,
+        samples=tuple(samples),
+        crowds=tuple(crowds),
+        share=latency,
+        ingest=ingest,
+        references=references,
+        clients=CLIENTS,
     )
 
 
-def _machine(arguments: argparse.Namespace) -> dict[str, str]:
+def _machine(arguments: argparse.Namespace, note: dict[str, Any] | None) -> dict[str, str]:
     commit = subprocess.run(
         ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
         capture_output=True,
@@ -218,6 +258,7 @@ def _machine(arguments: argparse.Namespace) -> dict[str, str]:
         "processor": names[0] if names else platform.machine(),
         "cores": str(len(os.sched_getaffinity(0))),
         "threads": str(arguments.threads),
+        "engine built here": str(note["recipe"]) if note is not None else "none",
         "load before": f"{os.getloadavg()[0]:.1f}",
         "date": datetime.now(timezone.utc).date().isoformat(),
         "commit": commit.stdout.strip() or "none",

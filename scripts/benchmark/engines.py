@@ -11,13 +11,14 @@ import json
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from engine_build.child import Child, reap
 
 from benchmark.node import NodeProcess, Reply, request
 
@@ -52,9 +53,8 @@ class Maker:
 class Node:
     """The node over its socket, a connection for each request as the original client does it."""
 
-    name = "node"
-
-    def __init__(self, python: Path, model: str, arguments: Sequence[str]) -> None:
+    def __init__(self, name: str, python: Path, model: str, arguments: Sequence[str]) -> None:
+        self.name = name
         self.process = NodeProcess(python, model, arguments)
         self.cold_start = self.process.cold_start
         self.pid = self.process.pid
@@ -69,51 +69,24 @@ class Node:
         self.process.close()
 
 
-class Child:
+class PythonPeer:
     """A Python peer: benchmark.peer_process with `arguments`."""
 
     def __init__(self, name: str, arguments: Sequence[str]) -> None:
         self.name = name
         self._lock = threading.Lock()
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         began = time.perf_counter()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmark.peer_process", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-        )
-        self.pid = self._process.pid
-        self._answer()
+        self._child = Child([sys.executable, "-m", "benchmark.peer_process", *arguments])
+        self.pid = self._child.pid
+        self._child.answer()
         self.cold_start = time.perf_counter() - began
 
     def transcribe(self, path: Path) -> str:
         with self._lock:
-            assert self._process.stdin is not None
-            self._process.stdin.write(f"{path}\n")
-            self._process.stdin.flush()
-            return str(self._answer()["text"])
+            return str(self._child.ask(str(path))["text"])
 
     def close(self) -> None:
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._errors.close()
-
-    def _answer(self) -> dict[str, str]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._errors.seek(0)
-            raise EngineError(f"{self.name} ended: {self._errors.read()[-800:]}")
-        reply: dict[str, str] = json.loads(line)
-        return reply
+        self._child.close()
 
 
 class WhisperServer:
@@ -161,11 +134,7 @@ class WhisperServer:
 
     def close(self) -> None:
         self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        reap(self._process, 10)
 
     def _wait(self) -> None:
         deadline = time.monotonic() + _START_SECONDS

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine_build.child import reap
+
 from benchmark.environment import ROOT
 
 _LENGTH = struct.Struct("!H")
@@ -102,11 +104,7 @@ class NodeProcess:
     def close(self) -> None:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(20)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            reap(self._process, 20)
         self._log.close()
 
     def _wait(self) -> dict[str, Any]:

@@ -26,9 +26,11 @@ class EngineFacts:
 
 @dataclass(frozen=True)
 class Results:
-    """One whole run. `machine` describes what it ran on; `references` are the clips' texts."""
+    """One whole run. `machine` describes what it ran on; `references` are the clips' texts; `nodes`
+    are those of the engines that all are compared with."""
 
     machine: dict[str, str]
+    nodes: tuple[str, ...]
     facts: tuple[EngineFacts, ...]
     samples: tuple[Sample, ...]
     crowds: tuple[Crowd, ...]
@@ -43,7 +45,7 @@ class Results:
 
 
 def markdown(results: Results) -> str:
-    """The tables; the first engine is the node and everything is compared with it."""
+    """The tables: a row for each engine, and how many times slower it is than each node."""
     machine = "; ".join(f"{key}: {value}" for key, value in results.machine.items())
     parts = [machine]
     for group, title in (("short", "Short clips (under 12 s)"), ("long", "Long files")):
@@ -56,9 +58,9 @@ def markdown(results: Results) -> str:
     if results.share is not None:
         share = results.share
         parts.append(
-            f"The node's own share of a 3 s command ({share.clips} clips): round trip "
-            f"{share.median_round_trip * 1000:.0f} ms, of it beyond `processing_seconds` "
-            f"{share.median_beyond_processing * 1000:.1f} ms median, "
+            f"The node's own share of a 3 s command ({results.nodes[0]}; {share.clips} clips): "
+            f"round trip {share.median_round_trip * 1000:.0f} ms, of it beyond "
+            f"`processing_seconds` {share.median_beyond_processing * 1000:.1f} ms median, "
             f"{share.worst_beyond_processing * 1000:.1f} ms worst."
         )
     if results.ingest is not None:
@@ -110,6 +112,12 @@ def _running_median(points: Sequence[tuple[float, float]]) -> list[tuple[float, 
     ]
 
 
+def _head(results: Results, *columns: str) -> tuple[str, str]:
+    """A table's two first lines: `columns`, and one of ratios for each node."""
+    names = ["", *columns, *(f"times slower than {node}" for node in results.nodes)]
+    return f"| {' | '.join(names)} |", "|---" * len(names) + "|"
+
+
 def _score(results: Results, samples: Sequence[Sample]) -> Score:
     return score((results.references[one.clip], one.text) for one in samples)
 
@@ -119,40 +127,37 @@ def _latency_table(title: str, results: Results, samples: Sequence[Sample]) -> s
     rows = [
         f"### {title}: {len(clips)}, {sum(clips.values()):.0f} s of speech",
         "",
-        "| | word error rate | median s | p95 s | real-time factor | CPU s | "
-        "times slower than the node |",
-        "|---|---|---|---|---|---|---|",
+        *_head(results, "word error rate", "median s", "p95 s", "real-time factor", "CPU s"),
     ]
     for engine in results.engines:
         own = [one for one in samples if one.engine == engine]
         seconds = [one.seconds for one in own]
         audio = sum(one.audio_seconds for one in own)
-        times = ratio(samples, engine, results.engines[0])
+        times = " | ".join(f"{ratio(samples, engine, node):.2f}" for node in results.nodes)
         rows.append(
             f"| {engine} | {_score(results, own)} | {statistics.median(seconds):.3f} | "
             f"{percentile(seconds, 95):.3f} | {sum(seconds) / audio:.3f} | "
-            f"{sum(one.cpu_seconds for one in own):.1f} | {times:.2f} |"
+            f"{sum(one.cpu_seconds for one in own):.1f} | {times} |"
         )
     return "\n".join(rows)
 
 
 def _crowd_table(results: Results) -> str:
     crowds = {crowd.engine: crowd for crowd in results.crowds}
-    first = crowds[results.engines[0]]
+    columns = ("word error rate", "all done s", "median s", "p95 s", "real-time factor", "CPU s")
     rows = [
-        f"### {results.clients} clients at once: {len(first.samples)} short clips",
+        f"### {results.clients} clients at once: {len(results.crowds[0].samples)} short clips",
         "",
-        "| | word error rate | all done s | median s | p95 s | real-time factor | CPU s | "
-        "times slower than the node |",
-        "|---|---|---|---|---|---|---|---|",
+        *_head(results, *columns),
     ]
     for engine, crowd in crowds.items():
         seconds = [one.seconds for one in crowd.samples]
+        times = " | ".join(f"{crowd.seconds / crowds[node].seconds:.2f}" for node in results.nodes)
         rows.append(
             f"| {engine} | {_score(results, crowd.samples)} | {crowd.seconds:.2f} | "
             f"{statistics.median(seconds):.3f} | {percentile(seconds, 95):.3f} | "
             f"{crowd.seconds / crowd.audio_seconds:.3f} | {crowd.cpu_seconds:.1f} | "
-            f"{crowd.seconds / first.seconds:.2f} |"
+            f"{times} |"
         )
     return "\n".join(rows)
 

@@ -15,6 +15,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from engine_build import contest, recipes, workshop
+from engine_build.child import ChildError
+from engine_build.contest import ContestError
 from engine_build.installation import Environment, InstallError
 from engine_build.workshop import BuildError, Workshop
 
@@ -25,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return _run(arguments)
-    except (BuildError, InstallError, RuntimeError) as error:
+    except (BuildError, ChildError, ContestError, InstallError) as error:
         print(f"build_engine: {error}", file=sys.stderr)
         return 1
 
@@ -113,8 +115,8 @@ def _build_and_race(
             workloads=(),
         )
         if final.system_info[best] != result.system_info[best]:
-            raise RuntimeError(f"the environment loads another engine: {final.system_info[best]}")
-    except RuntimeError as error:
+            raise ContestError(f"the environment loads another engine: {final.system_info[best]}")
+    except (ChildError, ContestError) as error:
         environment.put_back()
         raise BuildError(
             f"{best} does not work in {environment.folder} ({error}); the wheel is "

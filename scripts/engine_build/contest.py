@@ -7,16 +7,16 @@ is the median over the rounds of (the wheel's time / the candidate's time).
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from engine_build.child import Child, ChildError
 
 WORTH_IT = 1.03
 """Mean speed-up from which a build is put in; less is within the noise of a busy machine."""
@@ -25,6 +25,10 @@ NO_WORSE = 0.95
 """Each workload's ratio must reach this: a gain on long files may not cost the short ones."""
 
 _EXPECTED = "ask not what your country can do for you"
+
+
+class ContestError(Exception):
+    """There is nothing to compare, since the first engine does not run."""
 
 
 @dataclass(frozen=True)
@@ -102,41 +106,17 @@ class _Runner:
         if "OMP_WAIT_POLICY" not in environment:
             environment.setdefault("GOMP_SPINCOUNT", "1000")  # as the node itself sets it
         trial = Path(__file__).with_name("trial.py")
-        self._process = subprocess.Popen(
-            [str(python), str(trial), str(entrant.folder), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
+        self._child = Child([python, trial, entrant.folder, *arguments], environment)
 
-    def answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            tail = self._process.stderr.read()[-800:]
-            raise RuntimeError(f"status {self._process.returncode}: {tail}")
-        reply: dict[str, Any] = json.loads(line)
-        return reply
+    def loaded(self) -> dict[str, Any]:
+        """What it says when the model is loaded; once, before the first run."""
+        return self._child.answer()
 
     def run(self, workload: Workload) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{workload.seconds} {workload.context}\n")
-        self._process.stdin.flush()
-        return self.answer()
+        return self._child.ask(f"{workload.seconds} {workload.context}")
 
     def close(self) -> None:
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if stream is not None:
-                stream.close()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._child.close()
 
 
 def race(
@@ -158,13 +138,13 @@ def race(
         for entrant in entrants:
             runner = _Runner(python, entrant, arguments)
             try:
-                system_info[entrant.name] = runner.answer()["system_info"]
+                system_info[entrant.name] = runner.loaded()["system_info"]
                 _check_text(runner.run(Workload("", 11, 0, 1)))
-            except (RuntimeError, ValueError) as error:
+            except (ChildError, ValueError) as error:
                 wrong[entrant.name] = f"does not work: {error}"
                 runner.close()
                 if not runners:
-                    raise RuntimeError(f"the wheel itself does not run here: {error}") from error
+                    raise ContestError(f"the wheel itself does not run here: {error}") from error
                 continue
             runners.append(runner)
         for workload in workloads:

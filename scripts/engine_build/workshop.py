@@ -126,6 +126,11 @@ class Workshop:
         self._run(command, log, environment=environment)
         return program
 
+    def run(self, command: Sequence[str | Path], log: str) -> None:
+        """Run one step of a build in an environment that holds almost nothing; `log` is the file
+        in the folder that its output is added to. Raises BuildError."""
+        self._run(command, log, environment=_bare(self, ""))
+
     def _fetch(self) -> None:
         pin = self.folder / "source.txt"
         pin.write_text(f"pywhispercpp=={VERSION} --hash=sha256:{SDIST_SHA256}\n")
