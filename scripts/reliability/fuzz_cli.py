@@ -23,6 +23,9 @@ _HANG_SECONDS = 30
 _MEMORY_MIB = 1024
 """Above what the interpreter, numpy and the fuzzer's own tables take (about 300 MiB)."""
 
+_LONGEST = 65_536
+"""Bytes of an input: what a header can have."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__.partition("\n")[0])
@@ -48,7 +51,9 @@ def main() -> int:
         f"-max_total_time={options.seconds}",
         f"-timeout={_HANG_SECONDS}",
         f"-rss_limit_mb={_MEMORY_MIB}",
-        "-max_len=65536",
+        f"-max_len={_LONGEST}",
+        # libmpg123 complains of every bad frame on stderr.
+        f"-close_fd_mask={2 if options.target in ('decode', 'samples') else 0}",
         "-print_final_stats=1",
         f"-artifact_prefix={corpus.parent}/{options.target}-",
         str(corpus),

@@ -1,0 +1,157 @@
+"""The program behind scripts/soak: honest and hostile work side by side, memory and descriptors
+read from outside every few seconds, and at the end the slope of both.
+
+Honest clients check every text they get. The node is a process of its own; what is measured is
+what the kernel says of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from benchmark.environment import ROOT
+from benchmark.node import NodeProcess, request
+
+from reliability.hostile import KINDS
+
+_CLIP = ROOT / "tests" / "audio" / "jfk.flac"
+_EXPECTED = "ask not what your country can do for you"
+_SAMPLE_SECONDS = 5.0
+_WARM_SHARE = 0.2
+"""Of the run, at its beginning: what is allocated then is not a leak."""
+
+
+@dataclass
+class Tally:
+    """What happened, counted by all threads."""
+
+    ends: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, what: str, wrong: str | None = None) -> None:
+        with self.lock:
+            self.ends[what] += 1
+            if wrong is not None:
+                self.wrong.append(f"{what}: {wrong}")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at the node: seconds since the start, MiB resident, open descriptors, threads."""
+
+    at: float
+    resident: float
+    descriptors: int
+    threads: int
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__.partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--honest", type=int, default=3, help="clients at once (default: 3)")
+    parser.add_argument("--hostile", type=int, default=10, help="connections at once (default: 10)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("node", nargs="*", metavar="-- OPTION", help="options for the node")
+    options = parser.parse_args()
+    end = time.monotonic() + options.minutes * 60
+    tally = Tally()
+    node = NodeProcess(Path(sys.executable), "tiny.en", options.node)
+    try:
+        workers = [
+            threading.Thread(target=_honest, args=(node.address, end, tally, number), daemon=True)
+            for number in range(options.honest)
+        ]
+        workers += [
+            threading.Thread(
+                target=_hostile,
+                args=(node.address, end, tally, random.Random(options.seed + number)),
+                daemon=True,
+            )
+            for number in range(options.hostile)
+        ]
+        for worker in workers:
+            worker.start()
+        samples = _watch(node.pid, end)
+        for worker in workers:
+            worker.join(180)
+        stuck = sum(worker.is_alive() for worker in workers)
+    finally:
+        node.close()
+    _report(samples, tally, stuck)
+    return 1 if tally.wrong or stuck else 0
+
+
+def _honest(address: tuple[str, int], end: float, tally: Tally, number: int) -> None:
+    body = _CLIP.read_bytes()
+    while time.monotonic() < end:
+        try:
+            fields = request(address, body, "flac").fields
+        except Exception as error:
+            tally.note("honest", repr(error))
+            continue
+        good = fields.get("status") == "ok" and _EXPECTED in fields["text"].lower()
+        tally.note("honest", None if good else str(fields)[:300])
+        # One of them pauses now and then, so that the node is also seen idle.
+        if number == 0:
+            time.sleep(1.0)
+
+
+def _hostile(address: tuple[str, int], end: float, tally: Tally, rng: random.Random) -> None:
+    while time.monotonic() < end:
+        kind = rng.choice(KINDS)
+        try:
+            ended = kind.play(address, rng)
+        except Exception as error:
+            tally.note(kind.name, repr(error))
+            continue
+        tally.note(kind.name, None if ended in kind.allowed else f"ended with {ended}")
+
+
+def _watch(pid: int, end: float) -> list[Sample]:
+    process = psutil.Process(pid)
+    began = time.monotonic()
+    samples = []
+    while time.monotonic() < end:
+        time.sleep(_SAMPLE_SECONDS)
+        resident = process.memory_info().rss / 2**20
+        at = time.monotonic() - began
+        samples.append(Sample(at, resident, process.num_fds(), process.num_threads()))
+        if len(samples) % 60 == 0:
+            print(f"{at / 60:5.1f} min  {resident:6.1f} MiB", file=sys.stderr)
+    return samples
+
+
+def _report(samples: list[Sample], tally: Tally, stuck: int) -> None:
+    warm = samples[int(len(samples) * _WARM_SHARE) :]
+    slope = statistics.linear_regression(
+        [sample.at / 3600 for sample in warm], [sample.resident for sample in warm]
+    ).slope
+    print("| what | value |\n|---|---|")
+    print(f"| minutes | {samples[-1].at / 60:.1f} |")
+    print(f"| honest requests | {tally.ends.pop('honest', 0)} |")
+    print(f"| hostile connections | {sum(tally.ends.values())} of {len(tally.ends)} kinds |")
+    print(f"| ended as they should not | {len(tally.wrong)} |")
+    print(f"| clients stuck at the end | {stuck} |")
+    print(f"| MiB resident, warm, at the end, most | {warm[0].resident:.1f}, ", end="")
+    print(f"{samples[-1].resident:.1f}, {max(sample.resident for sample in samples):.1f} |")
+    print(f"| slope after warm-up, MiB an hour | {slope:+.2f} |")
+    print(
+        f"| descriptors, warm and at the end | {warm[0].descriptors}, {samples[-1].descriptors} |"
+    )
+    print(f"| threads, warm and at the end | {warm[0].threads}, {samples[-1].threads} |")
+    for line in tally.wrong[:20]:
+        print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
