@@ -1,18 +1,19 @@
 """A connection's socket, plain or with TLS, behind one interface. Loop thread only; never blocks.
 
-TLS here is `ssl.SSLSocket` in non-blocking mode, not `SSLObject` between two memory BIOs: the kernel's
-buffers stay the only ones, so there is no ciphertext of our own to bound, to flush and to account
-for when a peer reads slowly. The price, two system calls a record of 16 KiB, is small beside the
-cipher. Two things of TLS do not fit a selector, and both end here:
+TLS here is an `ssl.SSLObject` between two memory BIOs, not a non-blocking `ssl.SSLSocket`: that one
+shows a reset as an ordinary end (OpenSSL loses the error number), and whether a client reset its
+connection decides whether its work is cancelled. So the socket's calls and their errors are ours,
+and OpenSSL only turns bytes into bytes. What that asks for is bounded here: 16 KiB are read at a
+time, and at most one record waits for the kernel to take it. Two things do not fit a selector:
 
-- A read may have to wait until the socket can be written, and the reverse: `read_when` and
-  `write_when` say for what to watch if one wants to read or to write.
-- What was decrypted is invisible to the selector: `receive` therefore takes whole records, and what
-  it still holds back (an end that came behind the last bytes) is announced by `pending`.
+- A read may have to wait until the socket can be written (an answer of TLS's own goes first):
+  `read_when` says for what to watch if one wants to read.
+- What has left the socket is invisible to the selector: `receive` therefore takes whole records,
+  and what it still holds (an end, a fault, bytes that came with the handshake) is `pending`.
 
-The handshake is a state before all others (`handshaking`): while it lasts, watch for `read_when` and
-call `handshake`. If it fails, the transport is a plain one again, of which nothing can be sent and
-only dropped bytes be received: who wants the peer to see TLS's own alert lingers as after a reply.
+The handshake is a state before all others (`handshaking`): while it lasts, watch for `read_when`
+and call `handshake`. If it fails, nothing can be sent any more, and what is received is only fit to
+drop: who wants the peer to see TLS's own alert lingers as after a last reply.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ class Transport(Interface):
 
     handshaking: bool
     """True until `handshake` has returned True: nothing may be received or sent yet."""
-    read_when: int
-    """The selector mask (READ or WRITE) at which `receive`, or `handshake`, gets on."""
-    write_when: int
-    """The same of `send`."""
+
+    @property
+    def read_when(self) -> int:
+        """The selector mask (READ or WRITE) at which `receive`, or `handshake`, gets on."""
 
     @property
     def pending(self) -> bool:
@@ -73,7 +74,6 @@ class PlainTransport:
 
     handshaking = False
     read_when = READ
-    write_when = WRITE
     pending = False
 
     def __init__(self, sock: socket.socket) -> None:
@@ -107,126 +107,167 @@ class PlainTransport:
 
 
 class TlsTransport:
-    """The server's side of TLS over a socket. Takes it over.
-
-    Raises `OSError` (the socket is closed then) where the peer is gone already.
-    """
+    """The server's side of TLS over a socket. Takes it over."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
-        try:
-            sock.setblocking(False)
-            # SSLSocket would also take one that is not connected, and only fail later.
-            sock.getpeername()
-            self._socket = context.wrap_socket(
-                sock, server_side=True, do_handshake_on_connect=False
-            )
-        except BaseException:
-            sock.close()
-            raise
+        self._socket = sock
+        sock.setblocking(False)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self.handshaking = True
-        self.read_when = READ
-        self.write_when = WRITE
-        self._raw = False
-        """Past TLS: what comes is dropped unread."""
-        self._held: OSError | None = None
-        """A fault that came behind bytes which had to be given out first."""
+        self._unsent = b""
+        """Made by TLS and not yet taken by the kernel."""
+        self._promised = 0
+        """So many of the bytes of the last `send` are in it or before it."""
+        self._unread = False
+        """Bytes came behind the handshake in the same packet."""
         self._ended = False
+        self._fault: OSError | None = None
+        """What broke the stream, behind bytes that had to be given out first."""
+        self._raw = False
+        """TLS is over: what comes is dropped."""
+
+    @property
+    def read_when(self) -> int:
+        return WRITE if self._unsent else READ
 
     @property
     def pending(self) -> bool:
         if self._raw or self.handshaking:
             return False
-        return self._held is not None or self._ended or self._socket.pending() > 0
+        return self._unread or self._ended or self._fault is not None
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def handshake(self) -> bool:
         try:
-            self._socket.do_handshake()
-        except ssl.SSLWantReadError:
-            self.read_when = READ
-            return False
-        except ssl.SSLWantWriteError:
-            self.read_when = WRITE
-            return False
+            while self._flush():
+                if self._shake_hands():
+                    # The last bytes of it may be ours.
+                    self.handshaking = not self._flush()
+                    self._unread = self._incoming.pending > 0
+                    return not self.handshaking
+                if not self._flush():
+                    return False
+                data = self._receive_raw(_RECORD_BYTES)
+                if data is None:
+                    return False
+                if not data:
+                    raise ConnectionAbortedError("the peer left during the handshake")
+                self._incoming.write(data)
         except OSError:
             self._give_up_tls()
             raise
-        self.handshaking = False
-        self.read_when = READ
-        return True
+        return False
 
     def receive(self, count: int) -> bytes | None:
         if self._raw:
             return self._receive_raw(count)
         pieces: list[bytes] = []
-        left = count
-        # Each call takes one record, or what is left of one: nothing decrypted stays behind.
-        while left > 0 and not self._ended and self._held is None:
+        if self._unread:
+            self._unread = False
+            self._decrypt(pieces)
+        while sum(map(len, pieces)) < count and not self._ended and self._fault is None:
             try:
-                data = self._socket.recv(_RECORD_BYTES)
-            except ssl.SSLWantReadError:
-                self.read_when = READ
-                break
-            except ssl.SSLWantWriteError:
-                self.read_when = WRITE
-                break
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                data = b""
+                # What TLS has to answer goes first: a peer that makes it answer and never reads
+                # must not fill our memory.
+                data = self._receive_raw(_RECORD_BYTES) if self._flush() else None
             except OSError as error:
-                self._held = error
+                self._fault = error
                 break
-            self.read_when = READ
+            if data is None:
+                break
             self._ended = not data
-            pieces.append(data)
-            left -= len(data)
+            self._incoming.write(data)
+            self._decrypt(pieces)
         if received := b"".join(pieces):
             return received
-        if self._held is not None:
-            raise self._held
+        if self._fault is not None:
+            raise self._fault
         return b"" if self._ended else None
 
     def send(self, data: memoryview) -> int:
-        # One record at a time: OpenSSL wants a call that could not be finished again as it was.
-        try:
-            sent = self._socket.send(data[:_RECORD_BYTES])
-        except ssl.SSLWantWriteError:
-            self.write_when = WRITE
+        if self._raw:
+            raise BrokenPipeError("nothing is sent behind the end of TLS")
+        if not self._flush():
             return 0
-        except ssl.SSLWantReadError:
-            self.write_when = READ
-            return 0
-        self.write_when = WRITE
+        if not self._promised:
+            self._promised = self._tls.write(data[:_RECORD_BYTES])
+            if not self._flush():
+                # Taken only when the kernel has it all: else nobody would watch for the rest.
+                return 0
+        sent, self._promised = self._promised, 0
         return sent
 
     def shutdown_sending(self) -> None:
-        if not self._raw and not self.handshaking:
-            # Sends the goodbye; then it would wait for the peer's, which lingering does better. Where
-            # the kernel has no room even for that, the end of the stream has to do.
-            with contextlib.suppress(OSError, ValueError):
-                self._socket.unwrap()
+        with contextlib.suppress(OSError):
+            if not self._raw and not self.handshaking:
+                # Makes the goodbye, and then wants the peer's, which lingering waits for. Where the
+                # kernel has no room even for ours, the end of the stream has to do.
+                with contextlib.suppress(ssl.SSLError):
+                    self._tls.unwrap()
+                self._flush()
         self._give_up_tls()
         with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._socket, socket.SHUT_WR)
+            self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         self._socket.close()
 
-    def _give_up_tls(self) -> None:
-        self.handshaking = False
-        self._raw = True
-        self.read_when = READ
-        self.write_when = WRITE
+    def _shake_hands(self) -> bool:
+        """One step on what is here; False if more is needed. Raises `OSError`."""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLError:
+            # The alert that says why.
+            with contextlib.suppress(OSError):
+                self._flush()
+            raise
+        return True
+
+    def _decrypt(self, pieces: list[bytes]) -> None:
+        """Add all that the bytes in `_incoming` give; part of a record stays there."""
+        while True:
+            try:
+                data = self._tls.read(_RECORD_BYTES)
+            except ssl.SSLWantReadError:
+                return
+            except ssl.SSLZeroReturnError:
+                data = b""
+            except OSError as error:
+                self._fault = error
+                return
+            if not data:
+                self._ended = True
+                return
+            pieces.append(data)
+
+    def _flush(self) -> bool:
+        """Send what TLS has made; True if nothing is left. Raises `OSError`."""
+        while self._unsent or self._outgoing.pending:
+            self._unsent = self._unsent or self._outgoing.read()
+            try:
+                sent = self._socket.send(self._unsent)
+            except (BlockingIOError, InterruptedError):
+                return False
+            self._unsent = self._unsent[sent:]
+        return True
 
     def _receive_raw(self, count: int) -> bytes | None:
         try:
-            # Past SSLSocket, whose own method decrypts.
-            return socket.socket.recv(self._socket, count)
+            return self._socket.recv(count)
         except (BlockingIOError, InterruptedError):
             return None
 
+    def _give_up_tls(self) -> None:
+        self.handshaking = False
+        self._raw = True
+        self._unsent = b""
+
 
 def open_transport(sock: socket.socket, tls: ssl.SSLContext | None) -> Transport:
-    """The transport for an accepted socket. Raises `OSError` (the socket is closed then)."""
+    """The transport for an accepted socket."""
     return PlainTransport(sock) if tls is None else TlsTransport(sock, tls)

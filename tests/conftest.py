@@ -39,3 +39,19 @@ def make_node() -> Iterator[Callable[..., Any]]:
 def node(make_node: Callable[..., Any]) -> Any:
     """One node with the default settings."""
     return make_node()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An authority, a node's certificate of it and a client's."""
+    from certificates import make
+
+    return make(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The same of another authority."""
+    from certificates import make
+
+    return make(tmp_path_factory.mktemp("strangers"))

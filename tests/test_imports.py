@@ -51,9 +51,11 @@ ALLOWED: dict[str, set[str]] = {
     "app.alignment": {"app.audio", "app.messages"},
     "app.tokens": {"app.hypothesis", "app.messages"},
     "app.engine_build": set(),
+    "app.attempts": {"app.context", "app.hypothesis", "app.transcriber"},
     "app.engine": {
         "app.engine_build",
         "app.alignment",
+        "app.attempts",
         "app.audio",
         "app.context",
         "app.hypothesis",
@@ -81,6 +83,9 @@ ALLOWED: dict[str, set[str]] = {
     "app.sinks": {"app.fields", "app.messages"},
     "app.listener": {"app.loop"},
     "app.transport": {"app.loop"},
+    "app.tls": set(),
+    "app.gate": set(),
+    "app.notify": {"app.loop"},
     "app.refusals": {"app.messages", "app.transcriber"},
     "app.connection": {"app.loop", "app.messages", "app.protocols.base"},
 }
