@@ -8,9 +8,9 @@ One thread owns an `Engine` (the worker): two on one whisper.cpp context crash. 
 from one call to the next. Every parameter that matters is set anew, on a fresh parameter object;
 language detection, which whisper.cpp runs at whatever encoder context the call before left, is a
 step of its own here, at a context of our choosing; flash attention, which reads beyond a reduced
-context into what earlier audio left, is off; and before sampling at a temperature above 0,
-which is the last resort, the model is loaded again, because whisper.cpp seeds its first decoder's
-random generator at load only.
+context into what earlier audio left, is off; and before sampling at a temperature above 0
+the model is loaded again, because whisper.cpp seeds its first decoder's random generator at load
+only. What is tried in which order, `app/attempts.py` says.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from __future__ import annotations
 import atexit
 import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ import numpy as np
 import structlog
 
 from app.alignment import snap
+from app.attempts import TEMPERATURE_STEP, Attempt, attempts, best
 from app.audio import SAMPLE_RATE, Samples
-from app.context import FULL, EncoderContext, for_detection, ladder
+from app.context import EncoderContext, for_detection, ladder
 from app.engine_build import describe
-from app.hypothesis import EXTRA_TOKENS, Hypothesis, fault, most_tokens
+from app.hypothesis import EXTRA_TOKENS, Hypothesis
 from app.tokens import SegmentBuilder
 from app.transcriber import DecodeOptions, EngineAborted, EngineError, ModelInfo
 
@@ -53,8 +54,6 @@ _TIMESTAMP_SECONDS = 0.02
 _BEST_OF = 5
 """Samples drawn at each temperature above 0; openai/whisper's default."""
 
-_TEMPERATURE_STEP = 0.2
-
 _ERROR_LEVEL = 4
 """GGML_LOG_LEVEL_ERROR of ggml.h."""
 
@@ -62,16 +61,6 @@ _DETECTED = re.compile(r"auto-detected language: \w+ \(p = ([0-9.]+)\)")
 """The only place where whisper.cpp tells how sure it is."""
 
 _log = structlog.get_logger("engine")
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One way to decode a window. `most_tokens` 0 is whisper.cpp's own limit."""
-
-    context: int
-    prompt: str
-    sampling: bool = False
-    most_tokens: int = 0
 
 
 class Engine:
@@ -109,7 +98,7 @@ class Engine:
     def warm_up(self) -> None:
         """Touch what the first command would otherwise wait for: weights, buffers, threads."""
         silence = np.zeros(MIN_SAMPLES, dtype=np.float32)
-        attempt = _Attempt(ladder(1.0, self._setting)[0], "", most_tokens=EXTRA_TOKENS)
+        attempt = Attempt(ladder(1.0, self._setting)[0], "", most_tokens=EXTRA_TOKENS)
         self._decode(silence, 1.0, DecodeOptions(), attempt)
 
     def transcribe(self, samples: Samples, options: DecodeOptions) -> Hypothesis:
@@ -128,7 +117,8 @@ class Engine:
         if options.language == "auto":
             language, probability = self._detect(samples, seconds)
             options = replace(options, language=language)
-        hypothesis = self._best(samples, seconds, options)
+        ways = attempts(seconds, options, self._setting, self._most_tokens)
+        hypothesis = best(ways, seconds, lambda way: self._decode(samples, seconds, options, way))
         return replace(hypothesis, language_probability=probability)
 
     def abort(self) -> None:
@@ -143,47 +133,13 @@ class Engine:
             os.close(self._file)
             self._file = -1
 
-    def _best(self, samples: Samples, seconds: float, options: DecodeOptions) -> Hypothesis:
-        """The first hypothesis without fault, or the least faulty of all."""
-        faulty: list[tuple[str, Hypothesis]] = []
-        for attempt in self._attempts(seconds, options):
-            hypothesis = self._decode(samples, seconds, options, attempt)
-            hypothesis = replace(hypothesis, passes=len(faulty) + 1)
-            reduced = attempt.context < FULL
-            reason = fault(hypothesis, seconds, reduced, attempt.prompt)
-            _log.debug(
-                "decoded",
-                seconds=round(seconds, 2),
-                encoder_context=attempt.context,
-                sampling=attempt.sampling,
-                logprob=round(hypothesis.logprob, 2),
-                fault=reason,
-            )
-            if reason is None:
-                return hypothesis
-            faulty.append((reason, hypothesis))
-        # A guess beats a loop, and a later attempt an earlier one.
-        guesses = [hypothesis for reason, hypothesis in faulty if reason == "improbable"]
-        chosen = (guesses or [hypothesis for _, hypothesis in faulty])[-1]
-        return replace(chosen, passes=len(faulty))
-
-    def _attempts(self, seconds: float, options: DecodeOptions) -> Iterator[_Attempt]:
-        most = min(self._most_tokens, most_tokens(seconds, options.language))
-        prompt = options.prompt
-        for context in ladder(seconds, self._setting):
-            yield _Attempt(context, prompt, most_tokens=most if context < FULL else 0)
-        if prompt:
-            # What came before is the usual reason for a loop: first do without it.
-            yield _Attempt(FULL, "")
-        yield _Attempt(FULL, "", sampling=True)
-
     def _detect(self, samples: Samples, seconds: float) -> tuple[str, float | None]:
         """The language of a window, by one encoder pass of its own."""
         # Detection has no context parameter: it runs at the one that the call before has set. This
         # call sets it and, at 0.1 s of audio, ends before the encoder.
         context = for_detection(seconds, self._setting)
         silence = np.zeros(MIN_SAMPLES, dtype=np.float32)
-        params = self._parameters(DecodeOptions(), _Attempt(context, ""))
+        params = self._parameters(DecodeOptions(), Attempt(context, ""))
         params.duration_ms = 100
         self._run(params, silence)
         params.duration_ms = 0
@@ -195,9 +151,9 @@ class Engine:
         return language, self._detected_probability
 
     def _decode(
-        self, samples: Samples, seconds: float, options: DecodeOptions, attempt: _Attempt
+        self, samples: Samples, seconds: float, options: DecodeOptions, attempt: Attempt
     ) -> Hypothesis:
-        if attempt.sampling:
+        if attempt.temperature > 0:
             self._load()
         self._run(self._parameters(options, attempt), samples)
         builder = SegmentBuilder(seconds, options.language, options.words)
@@ -233,7 +189,7 @@ class Engine:
         if code != 0:
             raise EngineError(f"whisper.cpp failed with code {code}: {self._last_error()}")
 
-    def _parameters(self, options: DecodeOptions, attempt: _Attempt) -> Any:
+    def _parameters(self, options: DecodeOptions, attempt: Attempt) -> Any:
         params = pw.whisper_full_default_params(pw.WHISPER_SAMPLING_GREEDY)
         params.n_threads = self._threads
         params.language = options.language
@@ -249,9 +205,9 @@ class Engine:
         pw.assign_encoder_begin_callback(params, _once())
         params.no_timestamps = False
         params.token_timestamps = options.words
-        params.temperature = _TEMPERATURE_STEP if attempt.sampling else 0.0
-        params.temperature_inc = _TEMPERATURE_STEP if attempt.sampling else 0.0
-        params.greedy = {"best_of": _BEST_OF if attempt.sampling else 1}
+        params.temperature = attempt.temperature
+        params.temperature_inc = TEMPERATURE_STEP if attempt.rising else 0.0
+        params.greedy = {"best_of": _BEST_OF if attempt.temperature > 0 else 1}
         params.suppress_blank = True
         params.max_tokens = attempt.most_tokens
         params.print_progress = False

@@ -149,6 +149,7 @@ class Transcription:
             translate=request.task == "translate",
             prompt=self._prompt(),
             words=request.word_timestamps,
+            temperature=request.temperature,
         )
         hypothesis = self._engine.transcribe(window.samples, options)
         if self._language == "auto" and hypothesis.segments:

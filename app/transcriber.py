@@ -32,12 +32,14 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class DecodeOptions:
-    """How to decode one window. `language` is a code or `auto`."""
+    """How to decode one window. `language` is a code or `auto`; `temperature`, 0 to 1, is where
+    decoding starts: 0 takes the most probable token, above it tokens are drawn."""
 
     language: str = "en"
     translate: bool = False
     prompt: str = ""
     words: bool = False
+    temperature: float = 0.0
 
 
 class Transcriber(Interface):

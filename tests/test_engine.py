@@ -100,6 +100,18 @@ def test_nothing_is_carried_from_one_decode_to_the_next(engine: Engine, speech: 
     assert astuple(engine.transcribe(speech, PLAIN)) == astuple(first)
 
 
+def test_drawing_tokens_gives_other_results_and_the_same_ones_again(
+    engine: Engine, speech: Any
+) -> None:
+    # Babble, of which nothing is sure: greedy decoding and drawing at random must part somewhere.
+    noise = np.random.default_rng(1).normal(0, 0.1, 32000).astype(np.float32) + speech[16000:48000]
+    greedy = engine.transcribe(noise, PLAIN)
+    drawn = [engine.transcribe(noise, DecodeOptions(temperature=1.0)) for _ in range(2)]
+    assert astuple(drawn[0]) == astuple(drawn[1])
+    assert (drawn[0].text, drawn[0].logprob) != (greedy.text, greedy.logprob)
+    assert astuple(engine.transcribe(noise, PLAIN)) == astuple(greedy)
+
+
 def test_words_make_up_their_segment(engine: Engine, speech: Any) -> None:
     plain = engine.transcribe(speech, PLAIN)
     timed = engine.transcribe(speech, DecodeOptions(words=True))

@@ -285,3 +285,10 @@ def test_the_guess_before_a_body_is_opened(
     body = body_of(bytes(size))
     assert Job(1, 1, Request("r", size, raw), body, 0.0).guessed_seconds == seconds
     body.close()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_the_temperature_is_the_requests(temperature: float) -> None:
+    engine = FakeEngine()
+    run(engine, pcm(RATE), temperature=temperature)
+    assert [options.temperature for _, options in engine.calls] == [temperature]
