@@ -10,6 +10,7 @@ to do, and cannot be killed by a job: whatever goes wrong becomes that job's Fai
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -71,6 +72,11 @@ class Worker:
         self._scheduler = Scheduler()
         self.failed = False
         """True once the thread has ended by a fault of its own."""
+        self.turn: tuple[int, float] | None = None
+        """The number of the turn it is in and when that began (`time.monotonic()`); None between
+        two turns. May be read from any thread, as `cpu_seconds` may."""
+        self._turns = 0
+        self._cpu_clock: int | None = None
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
     def start(self) -> None:
@@ -79,6 +85,13 @@ class Worker:
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    def cpu_seconds(self) -> float:
+        """Processor time its thread has used; 0 before it runs and after it ended."""
+        try:
+            return 0.0 if self._cpu_clock is None else time.clock_gettime(self._cpu_clock)
+        except OSError:
+            return 0.0
 
     def submit(self, job: Job) -> None:
         """Hand over a job. Its outcome will be among the completions."""
@@ -119,12 +132,17 @@ class Worker:
             self._wake()
 
     def _serve(self) -> None:
+        # Asked for here: for a thread that has ended the C library may crash.
+        self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
         # The first job should not wait for this one's model.
         self._spare_detectors.append(self._new_detector())
         while self._collect():
             number = self._scheduler.next()
             if number is not None:
+                self._turns += 1
+                self.turn = self._turns, time.monotonic()
                 self._turn(self._jobs[number])
+                self.turn = None
         for job in list(self._jobs.values()):
             self._finish(job, _stopped())
 
