@@ -32,6 +32,8 @@ SHUTTING_DOWN = "shutting_down"
 INTERNAL = "internal"
 UNAUTHORIZED = "unauthorized"
 QUARANTINED = "quarantined"
+JOURNAL_DAMAGED = "journal_damaged"
+MODEL_NOT_FOUND = "model_not_found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,7 @@ class Refused:
     failure: Failure
     reply: ReplyMode
     keep_alive: bool
+    token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, cast, get_args
 
 from app.messages import (
@@ -34,6 +34,7 @@ from app.protocols.base import ProtocolError
 RAW_TYPES = frozenset({"audio/pcm", "audio/l16"})
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_TOKEN = re.compile(r"[!-~]{1,256}")
 _LANGUAGE = re.compile(r"(auto|[a-z]{2,3})(?:[-_][A-Za-z0-9_-]{1,32})?", re.IGNORECASE)
 
 
@@ -45,6 +46,7 @@ class ParsedHeader:
     id: str | None
     reply: ReplyMode
     keep_alive: bool
+    token: str | None = field(default=None, repr=False)
     request: Request | None = None
     failure: Failure | None = None
 
@@ -63,11 +65,12 @@ def parse_header(data: bytes, max_body: int, new_id: Callable[[], str]) -> Parse
     `max_body` (bytes). Every other fault comes back as `failure`.
     """
     fields = _load_object(data)
-    # These three decide how an error is told, so they are read first and each by itself: one bad
+    # These four decide how an error is told and to whom, so they are read first and each by itself: one bad
     # field does not keep the others from being honoured.
     reply = _or_default(lambda: _reply(fields), "transcript")
     keep_alive = _or_default(lambda: _keep_alive(fields), False)
     request_id = _or_default(lambda: _request_id(fields, new_id), None)
+    token = _or_default(lambda: _token(fields), None)
     try:
         length = _content_length(fields, max_body)
     except _FieldError as error:
@@ -76,8 +79,14 @@ def parse_header(data: bytes, max_body: int, new_id: Callable[[], str]) -> Parse
     try:
         request = _request(fields, length, new_id if request_id is None else lambda: request_id)
     except _FieldError as error:
-        return ParsedHeader(length, request_id, reply, keep_alive, failure=error.failure)
-    return ParsedHeader(length, request.id, reply, keep_alive, request=request)
+        return ParsedHeader(length, request_id, reply, keep_alive, token, failure=error.failure)
+    return ParsedHeader(length, request.id, reply, keep_alive, token, request)
+
+
+def language_code(value: str) -> str | None:
+    """`value` in lower case and without its region, or None where it cannot be a language."""
+    match = _LANGUAGE.fullmatch(value)
+    return None if match is None else match[1].lower()
 
 
 def _load_object(data: bytes) -> dict[str, Any]:
@@ -141,6 +150,7 @@ def _request(fields: dict[str, Any], length: int, new_id: Callable[[], str]) -> 
         word_timestamps=_boolean(fields, "word-timestamps"),
         reply=_reply(fields),
         keep_alive=_keep_alive(fields),
+        token=_token(fields),
     )
 
 
@@ -161,14 +171,23 @@ def _keep_alive(fields: dict[str, Any]) -> bool:
     return _choice(fields, "connection", ("close", "keep-alive"), "close") == "keep-alive"
 
 
+def _token(fields: dict[str, Any]) -> str | None:
+    if "token" not in fields:
+        return None
+    value = fields["token"]
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        raise _FieldError(BAD_FIELD, "token must be 1 to 256 printable ASCII characters, no space")
+    return value
+
+
 def _language(fields: dict[str, Any]) -> str | None:
     if "language" not in fields:
         return None
     value = fields["language"]
-    match = _LANGUAGE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
+    code = language_code(value) if isinstance(value, str) else None
+    if code is None:
         raise _FieldError(BAD_FIELD, "language must be a code such as en or en-GB, or auto")
-    return match[1].lower()
+    return code
 
 
 def _prompt(fields: dict[str, Any]) -> str:
