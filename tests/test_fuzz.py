@@ -51,8 +51,9 @@ def test_real_and_damaged_input_breaks_no_promise(name: str) -> None:
 
 def test_the_targets_notice_a_parser_that_disagrees_with_itself() -> None:
     """A fuzzer that cannot fail proves nothing."""
-    from app.protocols.framed import FramedProtocol
     from reliability.targets import check_protocol
+
+    from app.protocols.framed import FramedProtocol
 
     class Forgetful(FramedProtocol):
         def feed(self, data: bytes) -> None:
