@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from typing import Protocol as Interface
 
 from app.audio import SAMPLE_RATE, AudioStream
 from app.hypothesis import Hypothesis, compression, join
 from app.messages import SAMPLE_BYTES, Request, Segment, Transcript, Word
-from app.spool import Body
 from app.transcriber import DecodeOptions, Transcriber
 from app.vad import Detector
 from app.windows import Window, Windower
@@ -38,6 +38,16 @@ _CARRY_MIN_LOGPROB = -0.7
 _CARRY_MAX_COMPRESSION = 2.0
 """A window's text goes into the next one's prompt only if it is surer and less repetitive than what
 is merely let through: a loop that is carried on stays a loop."""
+
+
+class Body(Interface):
+    """The audio of a job, as `app/spool.py` makes it: complete, and the worker's alone."""
+
+    size: int
+
+    def fileno(self) -> int: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
