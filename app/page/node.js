@@ -1,0 +1,106 @@
+// The node, as this page asks it. Addresses are relative: the node may stand behind a proxy.
+
+import { Failure } from "./failures.js";
+
+const KEY = "node-whisper token";
+
+let token = null;
+try {
+  token = sessionStorage.getItem(KEY); // for this tab only, gone when it is closed
+} catch {
+  // Storage may be forbidden; then the token lasts as long as the page.
+}
+
+export function setToken(value) {
+  token = value;
+  try {
+    sessionStorage.setItem(KEY, value);
+  } catch {
+    // as above
+  }
+}
+
+export function hasToken() {
+  return token !== null;
+}
+
+async function ask(address, options = {}) {
+  const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
+  let response;
+  try {
+    response = await fetch(address, { ...options, headers, cache: "no-store" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Failure("unreachable");
+  }
+  if (!response.ok) throw await refusal(response);
+  return response;
+}
+
+async function refusal(response) {
+  let error = {};
+  try {
+    error = (await response.json()).error ?? {};
+  } catch {
+    // Not the node's own words: something in between answered.
+  }
+  return fromNode(error, response.status);
+}
+
+function fromNode(error, status = 0) {
+  return new Failure(error.code ?? "", error.message ?? "", status);
+}
+
+/** What the node says of itself. Throws Failure. */
+export async function status() {
+  return (await ask("status")).json();
+}
+
+/** Sends a file. Yields `{segment: {start, end, text}}` as each is ready, seconds from the
+ * beginning, and at last `{done: {text, ...}}`. Throws Failure; AbortError if `signal` aborted. */
+export async function* transcribe(file, { language, prompt }, signal) {
+  const form = new FormData();
+  form.append("response_format", "json");
+  form.append("stream", "true");
+  if (language) form.append("language", language);
+  if (prompt) form.append("prompt", prompt);
+  form.append("file", file, file.name);
+  const response = await ask("v1/audio/transcriptions", { method: "POST", body: form, signal });
+
+  for await (const event of events(response.body)) {
+    if (event.error) throw fromNode(event.error);
+    if (event.type === "transcript.text.delta") {
+      yield { segment: { start: event.start, end: event.end, text: event.delta.trim() } };
+    } else if (event.type === "transcript.text.done") {
+      yield { done: event };
+      return;
+    }
+  }
+  throw new Failure("broken_off");
+}
+
+/** The JSON objects of a stream of server-sent events. */
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let left = "";
+  for (;;) {
+    let part;
+    try {
+      part = await reader.read();
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Failure("broken_off");
+    }
+    if (part.done) return;
+    const blocks = (left + part.value).split(/\r?\n\r?\n/);
+    left = blocks.pop();
+    for (const block of blocks) {
+      const data = block
+        .split(/\r?\n/)
+        .filter((line) => line.startsWith("data:"))
+        .map((line) => line.slice(5).trimStart())
+        .join("\n");
+      if (data.startsWith("{")) yield JSON.parse(data);
+    }
+  }
+}
