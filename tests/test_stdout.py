@@ -1,0 +1,175 @@
+"""What goes to stdout: one line an outcome, as far as its reader takes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes import PATIENCE, eventually, transcript_of
+from structlog.testing import capture_logs
+
+from app.disk import Disk
+from app.messages import Failure, Origin
+from app.sinks import json_line
+from app.stdout import StdoutSink
+
+ORIGIN = Origin("127.0.0.1:4711", 1_700_000_000.25)
+TRANSCRIPT = transcript_of("Größe 日本", audio_seconds=3.0, processing_seconds=0.5)
+
+
+class Reader:
+    """A pipe whose other end is stdout; reads when it is told to."""
+
+    def __init__(self) -> None:
+        self._end, self.writer = os.pipe()
+
+    def read(self, lines: int) -> list[str]:
+        data = b""
+        while data.count(b"\n") < lines:
+            data += os.read(self._end, 65_536)
+        assert data.endswith(b"\n")
+        return data.decode().splitlines()
+
+    def leave(self) -> None:
+        if self._end >= 0:
+            os.close(self._end)
+            self._end = -1
+
+
+@pytest.fixture
+def reader() -> Iterator[Reader]:
+    reader = Reader()
+    yield reader
+    reader.leave()
+    os.close(reader.writer)
+
+
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    disk = Disk(lambda: None)
+    yield disk
+    disk.close(PATIENCE)
+
+
+def sink_of(disk: Disk, descriptor: int, broken: threading.Event | None = None) -> StdoutSink:
+    event = broken or threading.Event()
+    sink = StdoutSink(disk, descriptor, json_line, event.set)
+    disk.start()
+    return sink
+
+
+def test_lines_are_written_in_order_and_whole(disk: Disk, reader: Reader) -> None:
+    sink = sink_of(disk, reader.writer)
+    # Some of them longer than what a pipe takes at once.
+    texts = ["é" * (number * 997) for number in range(40)]
+    for number, text in enumerate(texts):
+        sink.put(str(number), ORIGIN, transcript_of(text))
+    lines = [json.loads(line) for line in reader.read(40)]
+    assert [(line["id"], line["text"]) for line in lines] == [
+        (str(number), text) for number, text in enumerate(texts)
+    ]
+    assert disk.close(PATIENCE)
+    assert sink.backlog == 0
+
+
+def test_put_does_not_wait_for_a_reader_who_does_not_read(disk: Disk, reader: Reader) -> None:
+    sink = sink_of(disk, reader.writer)
+    for _ in range(300):
+        sink.put("r", ORIGIN, transcript_of("x" * 1000))
+    assert sink.backlog > 100
+    # Nor do tasks.
+    ran = threading.Event()
+    disk.submit(ran.set)
+    assert ran.wait(PATIENCE)
+    assert len(reader.read(300)) == 300
+    eventually(lambda: sink.backlog == 0)
+
+
+def test_what_follows_a_line_is_called_after_it_and_in_its_order(
+    disk: Disk, reader: Reader
+) -> None:
+    called: list[int] = []
+    sink = sink_of(disk, reader.writer)
+    for number in range(200):
+        sink.put("r", ORIGIN, transcript_of("x" * 1000), lambda n=number: called.append(n))
+    # The pipe is full: what was not written has not been followed by anything.
+    eventually(lambda: called)
+    assert len(called) + sink.backlog >= 199
+    assert sink.backlog > 100
+    reader.read(200)
+    eventually(lambda: called == list(range(200)))
+
+
+def test_a_file_has_the_line_on_its_medium_before_anything_follows(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    real = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda fd: (steps.append("synced"), real(fd)))
+    with open(tmp_path / "out", "wb") as file:
+        sink = sink_of(disk, file.fileno())
+        sink.put("a", ORIGIN, TRANSCRIPT)
+        sink.put("b", ORIGIN, TRANSCRIPT, lambda: steps.append("followed"))
+        assert disk.close(PATIENCE)
+    assert steps == ["synced", "followed"]
+    lines = (tmp_path / "out").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["a", "b"]
+
+
+def test_what_follows_may_fail(disk: Disk, reader: Reader) -> None:
+    def refuse() -> None:
+        raise OSError(30, "Read-only file system")
+
+    with capture_logs() as log:
+        sink = sink_of(disk, reader.writer)
+        sink.put("a", ORIGIN, TRANSCRIPT, refuse)
+        sink.put("b", ORIGIN, TRANSCRIPT)
+        reader.read(2)
+        assert disk.close(PATIENCE)
+    assert [entry["event"] for entry in log] == ["what should follow a line failed"]
+
+
+def test_a_reader_who_leaves_is_told_once_and_nothing_follows_any_more(
+    disk: Disk, reader: Reader
+) -> None:
+    broken = threading.Event()
+    followed = threading.Event()
+    with capture_logs() as log:
+        sink = sink_of(disk, reader.writer, broken)
+        reader.leave()
+        for _ in range(3):
+            sink.put("r", ORIGIN, TRANSCRIPT, followed.set)
+        assert broken.wait(PATIENCE)
+        sink.put("r", ORIGIN, TRANSCRIPT, followed.set)
+        # What was not written is known, and does not keep the node from ending.
+        assert disk.close(PATIENCE)
+    assert sink.backlog > 0
+    assert not followed.is_set()
+    assert len([entry for entry in log if "stdout is gone" in entry["event"]]) == 1
+
+
+def test_a_full_disk_behind_stdout_is_the_end_of_it_too(disk: Disk) -> None:
+    broken = threading.Event()
+    with open("/dev/full", "wb", buffering=0) as full:
+        sink_of(disk, full.fileno(), broken).put(None, ORIGIN, Failure("bad_header", "x"))
+        assert broken.wait(PATIENCE)
+        assert disk.close(PATIENCE)
+
+
+def test_a_locale_does_not_keep_a_line_from_being_written(disk: Disk, reader: Reader) -> None:
+    sink = StdoutSink(disk, reader.writer, lambda *_: "a日\udc80", lambda: None, "ascii")
+    disk.start()
+    sink.put("r", ORIGIN, TRANSCRIPT)
+    assert reader.read(1) == ["a??"]
+
+
+def test_a_descriptor_that_does_not_wait_is_no_error(disk: Disk, reader: Reader) -> None:
+    os.set_blocking(reader.writer, False)
+    sink = sink_of(disk, reader.writer)
+    for _ in range(300):
+        sink.put("r", ORIGIN, transcript_of("x" * 1000))
+    assert len(reader.read(300)) == 300
