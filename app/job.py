@@ -103,6 +103,7 @@ class Transcription:
         self._carried = ""
         self._encoder_context = 0
         self._passes = 0
+        self._second_passes = 0
         self.segments: list[Segment] = []
 
     @property
@@ -134,6 +135,7 @@ class Transcription:
             truncated=self._stream.truncated,
             encoder_context=self._encoder_context,
             passes=self._passes,
+            second_passes=self._second_passes,
         )
 
     def close(self) -> None:
@@ -168,6 +170,7 @@ class Transcription:
             self._language_probability = hypothesis.language_probability
         self._encoder_context = max(self._encoder_context, hypothesis.encoder_context)
         self._passes += hypothesis.passes
+        self._second_passes += hypothesis.passes - 1
         self._carried = _worth_carrying(hypothesis)
         self._take_back(window, hypothesis)
         return [_shifted(segment, window.start) for segment in hypothesis.segments]

@@ -126,6 +126,8 @@ class Transcript:
     """The most encoder positions (20 ms each) that a window took; 0 where there was no speech."""
     passes: int
     """Decodes of all windows together; more than there were windows where one was repeated."""
+    second_passes: int = 0
+    """Those of them that repeated a window."""
 
 
 @dataclass(frozen=True, slots=True)
