@@ -1,0 +1,109 @@
+"""The sending side of one HTTP connection: answers and streams as h11 puts them on the wire.
+
+`Writer` adds the headers that do not depend on the answer: whom it may be shown to, whose request
+it is for, and that the connection ends where the request was not read to its end. Loop thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import h11
+
+from app.messages import Failure, Request, Segment, Transcript
+from app.protocols import http_replies as replies
+from app.protocols.http_fields import Wish
+from app.protocols.http_replies import Answer, Headers
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
+_STREAM: Headers = (
+    ("Content-Type", replies.EVENTS),
+    *replies.UNCACHED,
+    # nginx would gather the events before it passes them on.
+    ("X-Accel-Buffering", "no"),
+)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """The request that is being served, as far as its answer has to know it: whether it wants the
+    `head` only, from which `origin` that was let in it comes, and what was asked for."""
+
+    head: bool = False
+    origin: str | None = None
+    wish: Wish | None = None
+    request: Request | None = None
+    streaming: bool = False
+    """True once the first event of a stream was sent."""
+
+
+class Writer:
+    """Makes bytes of answers. `varies` if what is answered depends on the origin."""
+
+    def __init__(self, http: h11.Connection, varies: bool) -> None:
+        self._http = http
+        self._varies = varies
+        self.exchange = Exchange()
+
+    @property
+    def able(self) -> bool:
+        """False if there is no place for an answer: the last one said that no more comes."""
+        return self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE, h11.SEND_BODY)
+
+    def go_on(self) -> bytes:
+        """Tell a client that waits for it to send its body."""
+        if not self._http.they_are_waiting_for_100_continue:
+            return b""
+        return self._send(h11.InformationalResponse(status_code=100, headers=[]))
+
+    def answer(self, answer: Answer) -> bytes:
+        """A whole response."""
+        headers = answer.headers
+        if answer.status != 204:
+            headers += (("Content-Length", str(len(answer.body))),)
+        data = self._head(answer.status, headers)
+        if answer.body and not self.exchange.head:
+            data += self._send(h11.Data(data=answer.body))
+        return data + self._send(h11.EndOfMessage())
+
+    def segment(self, segment: Segment) -> bytes:
+        """An event of a stream, which begins with the first."""
+        first = not self.exchange.streaming
+        start = self._begin_stream() if first else b""
+        return start + self._send(h11.Data(data=replies.delta(segment, first)))
+
+    def end_stream(self, outcome: Transcript | Failure) -> bytes:
+        """The last event, and the end."""
+        start = b"" if self.exchange.streaming else self._begin_stream()
+        if isinstance(outcome, Transcript):
+            event = replies.done(outcome)
+        else:
+            event = replies.broken_off(outcome)
+        return start + self._send(h11.Data(data=event)) + self._send(h11.EndOfMessage())
+
+    def _begin_stream(self) -> bytes:
+        self.exchange.streaming = True
+        return self._head(200, _STREAM)
+
+    def _head(self, status: int, headers: Headers) -> bytes:
+        headers += (("X-Content-Type-Options", "nosniff"),)
+        if self.exchange.request is not None:
+            headers += (("X-Request-Id", self.exchange.request.id),)
+        if self._varies:
+            headers += (("Vary", "Origin"),)
+        if self.exchange.origin is not None:
+            headers += (
+                ("Access-Control-Allow-Origin", self.exchange.origin),
+                ("Access-Control-Expose-Headers", "Retry-After, X-Request-Id"),
+            )
+        if self._http.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR):
+            headers += (("Connection", "close"),)
+        reason = _PHRASES.get(status, "")
+        return self._send(h11.Response(status_code=status, headers=list(headers), reason=reason))
+
+    def _send(self, event: h11.Event) -> bytes:
+        data = self._http.send(event)
+        assert data is not None, "only the end of a connection has no bytes"
+        return data

@@ -1,0 +1,46 @@
+"""Segments as subtitles: SubRip and WebVTT.
+
+Pure functions. Times are seconds from the beginning of the audio; each segment is one cue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from app.messages import Segment
+
+
+def srt(segments: Iterable[Segment]) -> str:
+    """SubRip: numbered cues, commas before the milliseconds."""
+    cues = (
+        f"{number}\n{_time(segment.start, ',')} --> {_time(segment.end, ',')}\n{text}\n\n"
+        for number, (segment, text) in enumerate(_shown(segments), 1)
+    )
+    return "".join(cues)
+
+
+def vtt(segments: Iterable[Segment]) -> str:
+    """WebVTT: a signature, full stops before the milliseconds, and & < > written as entities."""
+    cues = (
+        f"{_time(segment.start, '.')} --> {_time(segment.end, '.')}\n{_escaped(text)}\n\n"
+        for segment, text in _shown(segments)
+    )
+    return "WEBVTT\n\n" + "".join(cues)
+
+
+def _shown(segments: Iterable[Segment]) -> Iterator[tuple[Segment, str]]:
+    for segment in segments:
+        # A line break could end the cue.
+        if text := " ".join(segment.text.split()):
+            yield segment, text
+
+
+def _time(seconds: float, point: str) -> str:
+    whole, milliseconds = divmod(max(0, round(seconds * 1000)), 1000)
+    minutes, seconds = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{seconds:02d}{point}{milliseconds:03d}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
