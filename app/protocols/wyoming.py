@@ -1,0 +1,292 @@
+"""Wyoming, the protocol of Home Assistant's voice pipeline: events in, a transcript out.
+
+    transcribe    optional: language, model, words to expect, for the audio that follows
+    audio-start   optional as well: every chunk says what its samples are
+    audio-chunk   any number; the first with samples in it is the `Begin`
+    audio-stop    the `End`; `transcript` answers it
+
+`WyomingProtocol` is the state machine; what an event looks like is the business of
+`app/protocols/wyoming_events.py`, and docs/wyoming.md has both for readers. One transcription at a
+time: what comes behind an `audio-stop` waits until the reply is made. `describe` and `ping` are
+answered wherever they come, events of other types are skipped.
+
+After an `error` the conversation ends, behind the audio it is about. Home Assistant reads past an
+error and goes on waiting for the transcript; the end of the connection is what it understands. The
+reference server ends it after every transcript, so every client can connect anew. Loop thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from enum import Enum, auto
+from typing import Any
+
+from app.messages import (
+    BAD_FIELD,
+    TOO_LARGE,
+    Begin,
+    Body,
+    Broken,
+    End,
+    Event,
+    Failure,
+    RawFormat,
+    Refused,
+    Reply,
+    Request,
+    Segment,
+    Told,
+    Transcript,
+)
+from app.protocols.base import ProtocolError
+from app.protocols.wyoming_events import (
+    Program,
+    Wish,
+    read_format,
+    read_wish,
+    write_event,
+    write_failure,
+    write_info,
+    write_pong,
+    write_start,
+    write_transcript,
+)
+from app.protocols.wyoming_stream import EventStream, Head
+
+_MAX_HELD_BYTES = 65_536
+"""Of input while a reply is awaited; clients send nothing then."""
+
+
+class _State(Enum):
+    """Where in a transcription it is."""
+
+    BETWEEN = auto()
+    DECISION = auto()
+    AUDIO = auto()
+    DISCARD = auto()
+    """Audio that is not served, up to its `audio-stop`."""
+    REPLY = auto()
+    ENDING = auto()
+    """Everything is said; the connection is to end."""
+    DONE = auto()
+
+
+class WyomingProtocol:
+    """Wyoming as a `Protocol`: see `app/protocols/base.py` for the contract.
+
+    `program` is what the node says of itself; `max_body` the most audio taken at a time, in bytes;
+    `new_id` makes a request's id, for Wyoming has none.
+    """
+
+    end_means_gone = True
+
+    def __init__(self, program: Program, max_body: int, new_id: Callable[[], str]) -> None:
+        self._program = program
+        self._max_body = max_body
+        self._new_id = new_id
+        self._state = _State.BETWEEN
+        self._stream = EventStream()
+        self._passing = False
+        """The payload at hand is audio; any other is read past."""
+        self._forget()
+
+    def _forget(self) -> None:
+        """The next transcription knows nothing of this one."""
+        self._wish: Wish | Failure = Wish()
+        self._format: RawFormat | None = None
+        self._request: Request | None = None
+        self._audio_bytes = 0
+        self._failed = False
+        self._started = False
+
+    def feed(self, data: bytes) -> None:
+        if self._state is not _State.DONE:
+            self._stream.feed(data)
+
+    def next_event(self) -> Event | None:
+        while self._state not in (_State.DECISION, _State.REPLY, _State.DONE):
+            if self._state is _State.ENDING:
+                self.abandon()
+                return Told(b"", keep_alive=False)
+            if (piece := self._stream.payload()) is not None:
+                if self._passing and self._state is _State.AUDIO:
+                    return Body(piece)
+                continue
+            try:
+                head = self._stream.head()
+            except ProtocolError:
+                self.abandon()
+                raise
+            if head is None:
+                return None
+            event = self._react(head)
+            self._passing = head.kind == "audio-chunk"
+            if event is not None:
+                return event
+        return None
+
+    def accept(self) -> bytes:
+        self._decide(_State.AUDIO)
+        return b""
+
+    def reject(self) -> None:
+        self._decide(_State.DISCARD)
+
+    def abandon(self) -> None:
+        self._state = _State.DONE
+        self._stream.clear()
+
+    @property
+    def idle(self) -> bool:
+        if self._state is _State.BETWEEN:
+            return self._stream.between
+        return self._state in (_State.REPLY, _State.ENDING, _State.DONE)
+
+    @property
+    def reading_body(self) -> bool:
+        return self._state in (_State.AUDIO, _State.DISCARD)
+
+    @property
+    def full(self) -> bool:
+        return self._state is _State.REPLY and self._stream.held >= _MAX_HELD_BYTES
+
+    def encode(self, request_id: str | None, reply: Reply) -> bytes:
+        if isinstance(reply, Segment):
+            begin = b"" if self._started else self._start()
+            text = f" {reply.text}" if begin == b"" else reply.text
+            return begin + write_event("transcript-chunk", {"text": text})
+        if isinstance(reply, Transcript):
+            told = self._transcript(reply.text, reply.language)
+            self._forget()
+            if self._state is _State.REPLY:
+                self._state = _State.BETWEEN
+            return told
+        assert isinstance(reply, Failure)
+        self._failed = True
+        if self._state is _State.REPLY:
+            self._state = _State.ENDING
+        return write_failure(reply)
+
+    # What the events mean.
+
+    def _react(self, head: Head) -> Event | None:
+        kind, data = head.kind, head.data
+        if kind == "describe":
+            return Told(write_info(self._program))
+        if kind == "ping":
+            return Told(write_pong(data))
+        if kind == "audio-stop":
+            return self._on_stop()
+        if self._state is _State.DISCARD:
+            return None
+        if kind == "transcribe":
+            return self._on_transcribe(data)
+        if kind == "audio-start" and self._state is _State.BETWEEN:
+            return self._on_start(data)
+        if kind == "audio-chunk" and head.payload_length:
+            return self._on_chunk(data, head.payload_length)
+        return None
+
+    def _on_transcribe(self, data: dict[str, Any]) -> Event | None:
+        self._wish = read_wish(data, self._program)
+        if self._state is not _State.AUDIO:
+            return None
+        # In the middle of the audio, where the reference takes it as well.
+        return self._break(self._wish) if isinstance(self._wish, Failure) else None
+
+    def _on_start(self, data: dict[str, Any]) -> Event | None:
+        found = read_format(data)
+        if isinstance(found, Failure):
+            return self._refuse(found)
+        self._format = found
+        # Said now and not after the audio, which is for nothing.
+        return self._refuse(self._wish) if isinstance(self._wish, Failure) else None
+
+    def _on_chunk(self, data: dict[str, Any], length: int) -> Event | None:
+        begun = self._state is _State.AUDIO
+        found = self._checked(data, length, begun)
+        if isinstance(found, Failure):
+            return self._break(found) if begun else self._refuse(found)
+        self._audio_bytes += length
+        if begun:
+            return None
+        if isinstance(self._wish, Failure):
+            return self._refuse(self._wish)
+        self._format = found
+        self._request = self._new_request(found, self._wish)
+        self._state = _State.DECISION
+        return Begin(self._request)
+
+    def _checked(self, data: dict[str, Any], length: int, begun: bool) -> RawFormat | Failure:
+        found = read_format(data, self._format)
+        # What audio-start said does not bind: the reference goes by the chunks alone.
+        if isinstance(found, RawFormat) and begun and found != self._format:
+            return Failure(BAD_FIELD, "the samples' format changed in mid-stream")
+        if self._audio_bytes + length > self._max_body:
+            message = f"the audio is over this node's limit of {self._max_body} bytes"
+            return Failure(TOO_LARGE, message)
+        return found
+
+    def _on_stop(self) -> Event | None:
+        if self._state is _State.DISCARD:
+            self._state = _State.ENDING
+            return None
+        wish = self._wish
+        if self._state is _State.AUDIO:
+            assert self._request is not None
+            assert not isinstance(wish, Failure)
+            wished = replace(self._request, language=wish.language, prompt=wish.prompt)
+            self._state = _State.ENDING if self._failed else _State.REPLY
+            return End(None if wished == self._request else wished)
+        if isinstance(wish, Failure):
+            self._state = _State.ENDING
+            return self._refusal(wish)
+        # No audio, no words. Home Assistant does this when nobody spoke, and so answers the
+        # reference: there is nothing to transcribe, and nothing failed.
+        told = self._transcript("", wish.language)
+        self._forget()
+        return Told(told)
+
+    def _new_request(self, raw: RawFormat, wish: Wish) -> Request:
+        return Request(
+            id=self._new_id(),
+            content_length=None,
+            raw=raw,
+            language=wish.language,
+            prompt=wish.prompt,
+            reply="segments" if self._program.streaming else "transcript",
+            keep_alive=True,
+        )
+
+    def _refuse(self, failure: Failure) -> Refused:
+        self._state = _State.DISCARD
+        return self._refusal(failure)
+
+    def _refusal(self, failure: Failure) -> Refused:
+        # Kept until the audio is over: what a peer writes behind our end is answered by a reset,
+        # which can destroy the error on its way.
+        return Refused(self._new_id(), failure, "transcript", keep_alive=True)
+
+    def _break(self, failure: Failure) -> Broken:
+        self._state = _State.DISCARD
+        return Broken(failure)
+
+    def _decide(self, state: _State) -> None:
+        if self._state is not _State.DECISION:
+            raise RuntimeError("accept() and reject() answer a Begin")
+        self._state = state
+
+    # What is said.
+
+    def _start(self) -> bytes:
+        self._started = True
+        return write_start(None if self._request is None else self._request.language)
+
+    def _transcript(self, text: str, language: str | None) -> bytes:
+        """The whole; with streaming, in the frame that belongs to it."""
+        told = write_transcript(text, language)
+        if not self._program.streaming:
+            return told
+        begin = b"" if self._started else self._start()
+        return begin + told + write_event("transcript-stop")

@@ -1,0 +1,181 @@
+"""What the fields of Wyoming's events mean here, and the events that the node sends.
+
+Checked against the `wyoming` package 1.10.2 and the servers and clients that use it. Pure: fields
+in, values out, or the `Failure` to send; values in, bytes out. Loop thread.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from app.messages import (
+    BAD_FIELD,
+    MAX_CHANNELS,
+    MAX_SAMPLE_RATE,
+    MIN_SAMPLE_RATE,
+    MODEL_NOT_FOUND,
+    Failure,
+    RawFormat,
+    SampleEncoding,
+)
+from app.prompts import MAX_CHARACTERS, prompt_fault
+from app.protocols.header import language_code
+
+# 8-bit samples are unsigned, as in WAV files: the reference takes 128 off them before widening.
+_ENCODINGS: dict[int, SampleEncoding] = {1: "u8", 2: "s16", 4: "s32"}
+
+# What Home Assistant and others, after BCP 47, call languages that Whisper has by another code.
+_ALIASES = {"nb": "no", "jv": "jw", "fil": "tl", "iw": "he"}
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What the node says of itself: its version, the loaded model's full name, the `names` that a
+    request may call it by, its languages, and whether transcripts come piece by piece."""
+
+    version: str
+    model: str
+    names: frozenset[str]
+    languages: tuple[str, ...]
+    streaming: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a `transcribe` asked for, as `Request` has it."""
+
+    language: str | None = None
+    prompt: str = ""
+
+
+# Reading.
+
+
+def read_format(data: dict[str, Any], known: RawFormat | None = None) -> RawFormat | Failure:
+    """The samples' format from `audio-start` or `audio-chunk`; a chunk that leaves it out means
+    the `known` one."""
+    if known is not None and not data.keys() & {"rate", "width", "channels"}:
+        return known
+    width = data.get("width")
+    if type(width) is not int or width not in _ENCODINGS:
+        return Failure(BAD_FIELD, "width must be 1, 2 or 4 bytes a sample")
+    rate, channels = data.get("rate"), data.get("channels")
+    if type(rate) is not int or not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
+        limits = f"from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
+        return Failure(BAD_FIELD, f"rate must be a whole number of Hz {limits}")
+    if type(channels) is not int or not 1 <= channels <= MAX_CHANNELS:
+        return Failure(BAD_FIELD, f"channels must be a whole number from 1 to {MAX_CHANNELS}")
+    return RawFormat(_ENCODINGS[width], rate, channels, "little")
+
+
+def read_wish(data: dict[str, Any], program: Program) -> Wish | Failure:
+    """What a `transcribe` asks for, or why it cannot be had. Its hints cannot be wrong: what is no
+    text is left out, and what is too much is cut."""
+    name = data.get("name")
+    if name is not None and not isinstance(name, str):
+        return Failure(BAD_FIELD, "name must be a string")
+    if name and name not in program.names:
+        names = ", ".join(sorted(program.names))
+        return Failure(MODEL_NOT_FOUND, f"model {name[:80]!r} is not served here; there is {names}")
+    language = data.get("language")
+    code = language_code(language) if isinstance(language, str) and language else None
+    if language and code is None:
+        return Failure(BAD_FIELD, "language must be a code such as en or en-GB, or auto")
+    if code == "auto" and len(program.languages) == 1:
+        # Clients that always say so mean well; there is nothing to detect.
+        code = None
+    prompt = _prompt(_texts(data, "transcript_names"), _texts(data, "transcript_terms"))
+    return Wish(None if code is None else _ALIASES.get(code, code), prompt)
+
+
+def _texts(data: dict[str, Any], name: str) -> list[str]:
+    values = data.get(name)
+    if not isinstance(values, list):
+        return []
+    texts = [" ".join(value.split()) for value in values if isinstance(value, str)]
+    return [text for text in texts if text and not prompt_fault(text)]
+
+
+def _prompt(names: list[str], terms: list[str]) -> str:
+    """Names go before terms if there is room for some only, and behind them in the prompt, of
+    which the engine reads the end."""
+    kept: list[str] = []
+    room = MAX_CHARACTERS
+    for hint in (*names, *terms):
+        room -= len(hint) + len(", ")
+        if room < 0:
+            break
+        kept.append(hint)
+    return ", ".join(kept[len(names) :] + kept[: len(names)])
+
+
+# Writing.
+
+
+def write_event(kind: str, data: dict[str, Any] | None = None) -> bytes:
+    """An event with its data behind its line, as the reference writes it: a line has a limit."""
+    if not data:
+        return json.dumps({"type": kind}).encode() + b"\n"
+    # What came as half a surrogate pair cannot go as UTF-8.
+    text = json.dumps(data, ensure_ascii=False).encode("utf-8", "replace")
+    return json.dumps({"type": kind, "data_length": len(text)}).encode() + b"\n" + text
+
+
+def write_start(language: str | None) -> bytes:
+    """A `transcript-start`, with the language where it is known already."""
+    return write_event("transcript-start", _known(language))
+
+
+def write_transcript(text: str, language: str | None) -> bytes:
+    """A `transcript`, with its language where there is one."""
+    return write_event("transcript", {"text": text, **_known(language)})
+
+
+def _known(language: str | None) -> dict[str, Any]:
+    return {} if language in (None, "auto") else {"language": language}
+
+
+def write_failure(failure: Failure) -> bytes:
+    """An `error`."""
+    data: dict[str, Any] = {"text": failure.message, "code": failure.code}
+    if failure.retry_after_seconds is not None:
+        data["retry_after_seconds"] = round(failure.retry_after_seconds, 1)
+    return write_event("error", data)
+
+
+def write_pong(data: dict[str, Any]) -> bytes:
+    """The answer to a `ping`, with its text."""
+    text = data.get("text")
+    return write_event("pong", {"text": text if isinstance(text, str) else None})
+
+
+def write_info(program: Program) -> bytes:
+    """The answer to `describe`: one speech-to-text program with one model."""
+    model = {
+        "name": program.model,
+        "description": f"Whisper {program.model}",
+        "attribution": {"name": "OpenAI", "url": "https://github.com/openai/whisper"},
+        "installed": True,
+        "version": None,
+        "languages": list(program.languages),
+    }
+    asr = {
+        "name": "node-whisper",
+        "description": "Whisper transcription with whisper.cpp",
+        "attribution": {
+            "name": "Georgi Gerganov",
+            "url": "https://github.com/ggml-org/whisper.cpp",
+        },
+        "installed": True,
+        "version": program.version,
+        "models": [model],
+        "supports_transcript_streaming": program.streaming,
+        # The node does not say when a command is over: the client stops the audio.
+        "requires_external_vad": True,
+    }
+    others: dict[str, Any] = {
+        name: [] for name in ("tts", "handle", "intent", "wake", "mic", "snd")
+    }
+    return write_event("info", {"asr": [asr], **others})
