@@ -60,6 +60,8 @@ class Job:
     body: Body
     queued_at: float
     """`time.monotonic()` when the body was complete."""
+    mark: str = ""
+    """What the journal calls it, to know what was in the engine when a process died."""
 
     @property
     def guessed_seconds(self) -> float:

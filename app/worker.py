@@ -49,7 +49,8 @@ class Worker:
     """Runs jobs on one thread with one engine.
 
     `new_detector` makes a voice activity detector for a job; `wake` is called, on the worker's
-    thread, whenever there are completions to take.
+    thread, whenever there are completions to take. `mark` is told on the same thread whose turn it
+    is, before it begins, and is given an empty name when it is nobody's.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class Worker:
         new_detector: Callable[[], Detector],
         limits: Limits,
         wake: Callable[[], None],
+        mark: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._engine = engine
         self._new_detector = new_detector
         self._limits = limits
         self._wake = wake
+        self._mark = mark
         self._mail = _Mailbox([], set(), [])
         self._condition = threading.Condition()
         self._jobs: dict[int, Job] = {}
@@ -148,6 +151,8 @@ class Worker:
 
     def _collect(self) -> bool:
         """Take the mail; sleep if there is neither mail nor work. False when it is time to go."""
+        if not self._scheduler:
+            self._mark("")
         with self._condition:
             while not (
                 self._mail.jobs or self._mail.cancelled or self._mail.stopping or self._scheduler
@@ -164,6 +169,7 @@ class Worker:
         return not stopping
 
     def _turn(self, job: Job) -> None:
+        self._mark(job.mark)
         try:
             work = self._begun.get(job.number) or self._begin(job)
             segments, done = work.turn()

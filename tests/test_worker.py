@@ -41,7 +41,8 @@ class Bench:
         self.wakers: set[str] = set()
         self.completions: list[Completion] = []
         limits = Limits(3600.0, 0.5, "en", "", "fake")
-        self.worker = Worker(self.engine, self._new_detector, limits, self._wake)
+        self.marks: list[str] = []
+        self.worker = Worker(self.engine, self._new_detector, limits, self._wake, self.marks.append)
         self._numbers = 0
 
     def _new_detector(self) -> FakeDetector:
@@ -53,13 +54,18 @@ class Bench:
         self.wakers.add(threading.current_thread().name)
 
     def submit(
-        self, data: bytes, connection: int | None = None, raw: RawFormat | None = RAW, **more: Any
+        self,
+        data: bytes,
+        connection: int | None = None,
+        raw: RawFormat | None = RAW,
+        mark: str = "",
+        **more: Any,
     ) -> int:
         self._numbers += 1
         number = self._numbers
         request = Request(f"r{number}", len(data), raw, **more)
         place = number if connection is None else connection
-        self.worker.submit(Job(number, place, request, body_of(data), time.monotonic()))
+        self.worker.submit(Job(number, place, request, body_of(data), time.monotonic(), mark))
         return number
 
     def take(self) -> list[Completion]:
@@ -302,3 +308,19 @@ def test_hundreds_of_jobs_from_many_threads(bench: Bench) -> None:
     for number in numbers:
         assert bench.code(number) == "ok"
     assert len(set(numbers)) == 400
+
+
+def test_it_is_marked_whose_turn_it_is_before_it_begins_and_when_it_is_nobodys(
+    bench: Bench,
+) -> None:
+    bench.engine.hold()
+    first = bench.submit(pcm(2000), mark="first")
+    bench.engine.wait_for_calls(1)
+    # While it is in the engine; a body that cannot even be opened is marked as well.
+    assert [mark for mark in bench.marks if mark] == ["first"]
+    second = bench.submit(b"no audio", raw=None, mark="second")
+    bench.engine.release()
+    bench.outcome(first)
+    bench.outcome(second)
+    eventually(lambda: bench.marks[-1] == "")
+    assert [mark for mark in bench.marks if mark] == ["first", "second"]
