@@ -314,7 +314,7 @@ def test_it_is_marked_whose_turn_it_is_before_it_begins_and_when_it_is_nobodys(
     bench: Bench,
 ) -> None:
     bench.engine.hold()
-    first = bench.submit(pcm(2000), mark="first")
+    first = bench.submit(pcm(RATE), mark="first")
     bench.engine.wait_for_calls(1)
     # While it is in the engine; a body that cannot even be opened is marked as well.
     assert [mark for mark in bench.marks if mark] == ["first"]
