@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.journal": {"app.disk", "app.mark", "app.messages", "app.record", "app.spool"},
     "app.recovery": {"app.disk", "app.journal"},
     "app.cpus": set(),
+    "app.announce": set(),
     "app.logs": set(),
     "app.config": {"app", "app.context", "app.prompts"},
     "app.fields": {"app.messages"},

@@ -1,0 +1,152 @@
+"""mDNS: what a browser of the zeroconf package, Home Assistant's own, finds of the node."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import ifaddr
+import pytest
+import structlog
+import zeroconf
+from zeroconf import ServiceListener, Zeroconf
+
+from app import announce
+from app.announce import SERVICE, AnnounceError, Announcement, reachable_addresses
+
+HANG = 60.0
+"""Seconds until a test gives up; nothing is measured by it."""
+
+
+class Browser(ServiceListener):
+    """What is to be found on `address`: ports by name."""
+
+    def __init__(self, address: str) -> None:
+        self.network = Zeroconf(interfaces=[address])
+        self.found: dict[str, tuple[int, list[str]]] = {}
+        self._changed = threading.Condition()
+        self.network.add_service_listener(SERVICE, self)
+
+    def add_service(self, zc: Zeroconf, type_: str, name: str) -> None:
+        info = zc.get_service_info(type_, name, timeout=HANG * 1000)
+        with self._changed:
+            if info is not None and info.port is not None:
+                self.found[name] = (info.port, info.parsed_addresses())
+            self._changed.notify_all()
+
+    def update_service(self, zc: Zeroconf, type_: str, name: str) -> None:
+        self.add_service(zc, type_, name)
+
+    def remove_service(self, zc: Zeroconf, type_: str, name: str) -> None:
+        with self._changed:
+            self.found.pop(name, None)
+            self._changed.notify_all()
+
+    def wait(self, name: str, port: int | None) -> bool:
+        """Whether `name` comes to be found with `port`; None: comes to be gone."""
+
+        def holds() -> bool:
+            return (self.found[name][0] if name in self.found else None) == port
+
+        with self._changed:
+            return self._changed.wait_for(holds, HANG)
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    browser = Browser("127.0.0.1")
+    yield browser
+    browser.network.close()
+
+
+def end(announcement: Announcement) -> None:
+    announcement.stop()
+    assert announcement.join(HANG)
+
+
+def test_it_is_found_with_its_port_and_gone_after_its_end(browser: Browser) -> None:
+    first = Announcement("one", 10_300, ["127.0.0.1"])
+    first.start()
+    assert browser.wait(f"one.{SERVICE}", 10_300)
+    assert browser.found[f"one.{SERVICE}"] == (10_300, ["127.0.0.1"])
+
+    # Another node of that name keeps out of its way.
+    second = Announcement("one", 10_301, ["127.0.0.1"])
+    second.start()
+    assert browser.wait(f"one-2.{SERVICE}", 10_301)
+    end(second)
+    assert browser.wait(f"one-2.{SERVICE}", None)
+    assert browser.wait(f"one.{SERVICE}", 10_300)
+
+    end(first)
+    assert browser.wait(f"one.{SERVICE}", None)
+
+
+def test_it_can_be_ended_before_it_has_begun() -> None:
+    announcement = Announcement("early", 10_300, ["127.0.0.1"])
+    announcement.start()
+    end(announcement)
+
+
+def test_what_goes_wrong_is_a_line_in_the_log_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: Any) -> None:
+        raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr(zeroconf, "Zeroconf", fail)
+    announcement = Announcement("nowhere", 10_300, ["203.0.113.1"])
+    with structlog.testing.capture_logs() as entries:
+        announcement.start()
+        end(announcement)
+    assert [(entry["event"], entry["log_level"]) for entry in entries] == [
+        ("not announced", "warning")
+    ]
+
+
+def test_the_name_fits_into_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert announce.instance_name().startswith("node-whisper-")
+    monkeypatch.setattr(socket, "gethostname", lambda: "kitchen.example")
+    assert announce.instance_name() == "node-whisper-kitchen"
+    monkeypatch.setattr(socket, "gethostname", lambda: "ü" * 63)
+    assert len(announce.instance_name().encode()) in (62, 63)
+
+
+class _Adapter:
+    def __init__(self, *addresses: Any) -> None:
+        self.ips = [ifaddr.IP(address, 24, "eth0") for address in addresses]
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses"),
+    [
+        ("0.0.0.0", ["192.0.2.7", "198.51.100.7"]),
+        ("::", ["192.0.2.7", "2001:db8::7", "198.51.100.7"]),
+        ("192.0.2.9", ["192.0.2.9"]),
+        ("2001:db8::9", ["2001:db8::9"]),
+    ],
+)
+def test_the_addresses_under_which_others_reach_it(
+    monkeypatch: pytest.MonkeyPatch, host: str, addresses: list[str]
+) -> None:
+    adapters = [
+        _Adapter("127.0.0.1", ("::1", 0, 0)),
+        _Adapter("192.0.2.7", ("2001:db8::7", 0, 0), ("fe80::7", 0, 2)),
+        _Adapter("198.51.100.7", "192.0.2.7"),
+    ]
+    monkeypatch.setattr(ifaddr, "get_adapters", lambda: adapters)
+    assert reachable_addresses(host) == addresses
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "no such host"])
+def test_nothing_is_announced_that_nobody_can_reach(host: str) -> None:
+    with pytest.raises(AnnounceError, match="--announce"):
+        reachable_addresses(host)
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(AnnounceError, match=r"requirements-announce\.txt"):
+        reachable_addresses("0.0.0.0")
