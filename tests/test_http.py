@@ -1,0 +1,981 @@
+"""HTTP, sans IO: bytes in, events out; replies in, bytes out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fakes import transcript_of
+from forms import (
+    BOUNDARY,
+    INFERENCE,
+    TRANSCRIPTIONS,
+    TRANSLATIONS,
+    Answer,
+    answers,
+    chunked,
+    form,
+    post,
+    request,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app import messages
+from app.messages import (
+    Begin,
+    Body,
+    Broken,
+    End,
+    Event,
+    Failure,
+    Query,
+    Refused,
+    Report,
+    Segment,
+    Told,
+    Word,
+)
+from app.protocols.base import ProtocolError
+from app.protocols.http import MAX_HELD_BYTES, HttpProtocol
+from app.protocols.http_fields import Served
+from app.protocols.http_form import MAX_FIELD_BYTES, MAX_PARTS
+from app.protocols.http_replies import STATUS
+from app.protocols.http_routes import Site
+
+MAX_BODY = 100_000
+AUDIO = b"RIFF\r\n--XyZ\r\n\r\n--XyZ0\xff\x00\r\r\n--"
+"""Audio that looks like the end of the form, but is not."""
+
+SITE = Site(
+    served=Served("tiny.en-q8_0", frozenset({"tiny.en", "tiny.en-q8_0", "whisper-1"}), True),
+    created=1_700_000_000,
+    max_body=MAX_BODY,
+    pages={"/": ("text/html; charset=utf-8", b"<!doctype html>")},
+)
+TRANSCRIPT = transcript_of("one two", segments=(Segment(0, 1, "one", 0.5), Segment(1, 2, "two", 1)))
+Seen = list[tuple[Any, ...]]
+
+
+class Peer:
+    """A protocol, and a server that answers at once: what both said."""
+
+    def __init__(
+        self,
+        site: Site = SITE,
+        accepts: bool = True,
+        reply: Callable[[str], messages.Reply] = lambda _id: TRANSCRIPT,
+    ) -> None:
+        self.protocol = HttpProtocol(site, lambda: "made")
+        self.accepts = accepts
+        self.reply = reply
+        self.seen: Seen = []
+        self.sent = b""
+        self.closed = False
+
+    def feed(self, *pieces: bytes) -> Peer:
+        for piece in pieces:
+            if self.closed:
+                break
+            self.protocol.feed(piece)
+            self._pump()
+        return self
+
+    def _pump(self) -> None:
+        try:
+            while not self.closed and (event := self.protocol.next_event()) is not None:
+                self._take(event)
+        except ProtocolError as error:
+            self.seen.append(("lost", error.failure.code))
+            self.sent += self.protocol.encode(error.request_id, error.failure)
+            self.protocol.abandon()
+            self.closed = True
+
+    def _take(self, event: Event) -> None:
+        protocol = self.protocol
+        if isinstance(event, Body):
+            data = bytes(event.data)
+            assert data, "an empty piece of a body says nothing"
+            if self.seen[-1][0] == "body":
+                data = self.seen.pop()[1] + data
+            self.seen.append(("body", data))
+        elif isinstance(event, Begin):
+            self.seen.append(("begin", event.request))
+            assert protocol.next_event() is None, "nothing may come before the decision"
+            if self.accepts:
+                self.sent += protocol.accept()
+            else:
+                protocol.reject()
+                self.sent += protocol.encode("made", Failure(messages.BUSY, "later", 1.2))
+        elif isinstance(event, End):
+            assert event.request is not None
+            self.seen.append(("end", event.request))
+            assert protocol.next_event() is None, "nothing may come before the reply"
+            if event.request.reply == "segments":
+                for segment in TRANSCRIPT.segments:
+                    self.sent += protocol.encode("made", segment)
+            self.sent += protocol.encode("made", self.reply("made"))
+        elif isinstance(event, Broken):
+            self.seen.append(("broken", event.failure.code))
+            self.sent += protocol.encode("made", event.failure)
+        elif isinstance(event, Refused):
+            self.seen.append(("refused", event.failure.code))
+            self.sent += protocol.encode("made", event.failure)
+        elif isinstance(event, Query):
+            self.seen.append(("query", event.kind, event.token))
+            self.sent += protocol.encode(None, Report(event.kind != "ready", "text/x", b"report"))
+        else:
+            assert isinstance(event, Told)
+            self.sent += event.data
+            self.closed = not event.keep_alive
+
+    def answers(self, *methods: str) -> list[Answer]:
+        return answers(self.sent, *methods, closed=self.closed)
+
+    @property
+    def answer(self) -> Answer:
+        (answer,) = self.answers()
+        return answer
+
+    @property
+    def names(self) -> list[str]:
+        return [entry[0] for entry in self.seen]
+
+
+def ask(target: str, method: str = "GET", site: Site = SITE, **headers: str) -> Answer:
+    """A request without a body: its answer."""
+    peer = Peer(site).feed(request(method, target, **headers))
+    (answer,) = peer.answers(method)
+    return answer
+
+
+def upload(*parts: tuple[str, bytes | str], target: str = TRANSCRIPTIONS, **headers: str) -> Peer:
+    return Peer().feed(post(target, *parts, **headers))
+
+
+# Uploads.
+
+
+def test_a_form_becomes_a_request() -> None:
+    peer = upload(
+        ("model", "tiny.en"),
+        ("language", "en-GB"),
+        ("prompt", " Zoë, Grüße "),
+        ("file", AUDIO),
+        ("temperature", "0.25"),
+        ("response_format", "verbose_json"),
+        ("timestamp_granularities[]", "word"),
+        ("unheard of", "x"),
+        Authorization="Bearer secret",
+    )
+    (_, began), body, (_, ended) = peer.seen
+    assert body == ("body", AUDIO)
+    assert (began.token, began.task, began.keep_alive) == ("secret", "transcribe", True)
+    assert began.content_length is not None
+    assert began.content_length >= len(AUDIO)
+    assert ended == replace(
+        began, language="en", prompt=" Zoë, Grüße ", temperature=0.25, word_timestamps=True
+    )
+    assert peer.answer.status == 200
+    assert peer.answer.headers["x-request-id"] == "made"
+    assert not peer.closed
+
+
+@pytest.mark.parametrize("form", ["json", "text", "srt", "verbose_json", "vtt"])
+def test_a_form_is_the_same_in_every_split(form: str) -> None:
+    data = post(TRANSCRIPTIONS, ("file", AUDIO), ("response_format", form))
+    whole = Peer().feed(data)
+    assert whole.names == ["begin", "body", "end"]
+    bytewise = Peer().feed(*(data[at : at + 1] for at in range(len(data))))
+    assert (bytewise.seen, bytewise.sent) == (whole.seen, whole.sent)
+
+
+def test_chunks_have_no_length_and_change_nothing_else() -> None:
+    body = form(("file", AUDIO), ("stream", "false"))
+    head = request(
+        "POST",
+        TRANSCRIPTIONS,
+        Transfer_Encoding="chunked",
+        Content_Type=f'multipart/form-data; charset=utf-8; boundary="{BOUNDARY}"',
+    )
+    peer = Peer().feed(head + chunked(body, 7))
+    (_, began), received, _ = peer.seen
+    assert began.content_length is None
+    assert received == ("body", AUDIO)
+    assert peer.answer.status == 200
+
+
+def test_a_client_that_waits_is_told_to_go_on() -> None:
+    head, _, body = post(TRANSCRIPTIONS, ("file", AUDIO), Expect="100-continue").partition(
+        b"\r\n\r\n"
+    )
+    peer = Peer().feed(head + b"\r\n\r\n")
+    assert peer.sent.startswith(b"HTTP/1.1 100 ")
+    peer.feed(body)
+    assert peer.answer.informational == (100,)
+    assert peer.answer.status == 200
+
+
+def test_a_client_that_waits_is_not_told_to_go_on_where_it_is_refused() -> None:
+    head = post(TRANSCRIPTIONS, ("file", AUDIO), Expect="100-continue").partition(b"\r\n\r\n")[0]
+    peer = Peer(accepts=False).feed(head + b"\r\n\r\n")
+    assert peer.answer.informational == ()
+    assert peer.answer.status == 503
+    assert peer.answer.headers["connection"] == "close"
+    assert peer.answer.headers["retry-after"] == "2"
+
+
+def test_the_rest_of_a_refused_body_is_read_past_and_then_the_connection_ends() -> None:
+    data = post(TRANSCRIPTIONS, ("file", AUDIO * 100))
+    peer = Peer(accepts=False).feed(data[:-1])
+    assert peer.answer.status == 503
+    assert peer.protocol.reading_body
+    assert not peer.closed
+    peer.feed(data[-1:] + request("GET", "/healthz"))
+    assert peer.closed
+    assert len(peer.answers()) == 1
+
+
+def test_not_more_than_a_whole_body_is_read_past() -> None:
+    head = request(
+        "POST", TRANSCRIPTIONS, Transfer_Encoding="chunked", Content_Type="application/json"
+    )
+    peer = Peer().feed(head)
+    assert peer.seen == [("refused", "unsupported_media_type")]
+    for _ in range(MAX_BODY // 10_000 + 1):
+        assert not peer.closed
+        peer.feed(b"2710\r\n" + b"x" * 10_000 + b"\r\n")
+    assert peer.closed
+
+
+FAULTS: dict[str, tuple[bytes, str, int, str | None]] = {
+    "no form": (request("POST", TRANSCRIPTIONS, b"abc"), "unsupported_media_type", 415, None),
+    "another type": (
+        post(TRANSCRIPTIONS, ("file", b"a"), Content_Type="audio/wav"),
+        "unsupported_media_type",
+        415,
+        None,
+    ),
+    "no boundary": (
+        post(TRANSCRIPTIONS, ("file", b"a"), Content_Type="multipart/form-data"),
+        "bad_header",
+        400,
+        None,
+    ),
+    "a long boundary": (
+        post(
+            TRANSCRIPTIONS,
+            ("file", b"a"),
+            Content_Type=f"multipart/form-data; boundary={'x' * 71}",
+        ),
+        "bad_header",
+        400,
+        None,
+    ),
+    "compressed": (
+        post(TRANSCRIPTIONS, ("file", b"a"), Content_Encoding="gzip"),
+        "unsupported_media_type",
+        415,
+        None,
+    ),
+    "too large": (
+        request(
+            "POST",
+            TRANSCRIPTIONS,
+            Content_Length=str(MAX_BODY + 1),
+            Content_Type=f"multipart/form-data; boundary={BOUNDARY}",
+        ),
+        "too_large",
+        413,
+        None,
+    ),
+    "no file": (post(TRANSCRIPTIONS, ("model", "tiny.en")), "missing_field", 400, "file"),
+    "two files": (post(TRANSCRIPTIONS, ("file", b"a"), ("file", b"b")), "bad_field", 400, "file"),
+    "another boundary": (
+        request(
+            "POST",
+            TRANSCRIPTIONS,
+            form(("file", b"a"), boundary="other"),
+            Content_Type=f"multipart/form-data; boundary={BOUNDARY}",
+        ),
+        "bad_header",
+        400,
+        None,
+    ),
+    "broken off": (
+        request(
+            "POST",
+            TRANSCRIPTIONS,
+            form(("file", b"a"), end=False),
+            Content_Type=f"multipart/form-data; boundary={BOUNDARY}",
+        ),
+        "incomplete",
+        400,
+        None,
+    ),
+    "nothing": (
+        request(
+            "POST",
+            TRANSCRIPTIONS,
+            b"",
+            Content_Type=f"multipart/form-data; boundary={BOUNDARY}",
+        ),
+        "incomplete",
+        400,
+        None,
+    ),
+    "a part without a name": (
+        request(
+            "POST",
+            TRANSCRIPTIONS,
+            form(("file", b"a")).replace(b"name=", b"nome="),
+            Content_Type=f"multipart/form-data; boundary={BOUNDARY}",
+        ),
+        "bad_header",
+        400,
+        None,
+    ),
+    "an encoded part": (
+        request(
+            "POST",
+            TRANSCRIPTIONS,
+            form(("file", b"a")).replace(
+                b"Content-Type: audio/wav", b"Content-Transfer-Encoding: base64"
+            ),
+            Content_Type=f"multipart/form-data; boundary={BOUNDARY}",
+        ),
+        "bad_header",
+        400,
+        None,
+    ),
+    "headers of a part without end": (
+        request(
+            "POST",
+            TRANSCRIPTIONS,
+            form(("file", b"a")).replace(b"audio/wav", b"x" * 5000),
+            Content_Type=f"multipart/form-data; boundary={BOUNDARY}",
+        ),
+        "bad_header",
+        400,
+        None,
+    ),
+    "a field too long": (
+        post(TRANSCRIPTIONS, ("prompt", "x" * (MAX_FIELD_BYTES + 1)), ("file", b"a")),
+        "too_large",
+        413,
+        "prompt",
+    ),
+    "too many fields": (
+        post(TRANSCRIPTIONS, ("file", b"a"), *[("x", "y")] * MAX_PARTS),
+        "too_large",
+        413,
+        None,
+    ),
+    "not UTF-8": (
+        request(
+            "POST",
+            TRANSCRIPTIONS,
+            form(("prompt", "??"), ("file", b"a")).replace(b"??", b"\xff\xfe"),
+            Content_Type=f"multipart/form-data; boundary={BOUNDARY}",
+        ),
+        "bad_field",
+        400,
+        "prompt",
+    ),
+    "another model": (
+        post(TRANSCRIPTIONS, ("file", b"a"), ("model", "gpt-4o")),
+        "model_not_found",
+        404,
+        "model",
+    ),
+    "no language": (
+        post(TRANSCRIPTIONS, ("file", b"a"), ("language", "???")),
+        "bad_field",
+        400,
+        "language",
+    ),
+    "a prompt too long": (
+        post(TRANSCRIPTIONS, ("file", b"a"), ("prompt", "x" * 2001)),
+        "bad_field",
+        400,
+        "prompt",
+    ),
+    "another format": (
+        post(TRANSCRIPTIONS, ("file", b"a"), ("response_format", "docx")),
+        "bad_field",
+        400,
+        "response_format",
+    ),
+    "too hot": (
+        post(TRANSCRIPTIONS, ("file", b"a"), ("temperature", "1.1")),
+        "bad_field",
+        400,
+        "temperature",
+    ),
+    "not a temperature": (
+        post(TRANSCRIPTIONS, ("file", b"a"), ("temperature", "nan")),
+        "bad_field",
+        400,
+        "temperature",
+    ),
+    "words in plain JSON": (
+        post(TRANSCRIPTIONS, ("file", b"a"), ("timestamp_granularities[]", "word")),
+        "bad_field",
+        400,
+        "timestamp_granularities[]",
+    ),
+    "letters": (
+        post(TRANSCRIPTIONS, ("file", b"a"), ("timestamp_granularities[]", "letter")),
+        "bad_field",
+        400,
+        "timestamp_granularities[]",
+    ),
+    "a stream of subtitles": (
+        post(TRANSCRIPTIONS, ("file", b"a"), ("stream", "true"), ("response_format", "srt")),
+        "bad_field",
+        400,
+        "stream",
+    ),
+    "perhaps a stream": (
+        post(TRANSCRIPTIONS, ("file", b"a"), ("stream", "perhaps")),
+        "bad_field",
+        400,
+        "stream",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_has_its_code_and_its_status(name: str) -> None:
+    data, code, status, parameter = FAULTS[name]
+    for pieces in ([data], [data[at : at + 1] for at in range(len(data))]):
+        peer = Peer().feed(*pieces)
+        assert peer.seen[-1] in (("broken", code), ("refused", code))
+        assert peer.answer.status == status
+        assert peer.answer.error["code"] == code
+        assert peer.answer.error["type"] == "invalid_request_error"
+        assert peer.answer.error["param"] == parameter
+        assert peer.answer.error["message"]
+
+
+def test_after_a_fault_at_the_end_the_connection_goes_on() -> None:
+    peer = upload(("file", b"a"), ("model", "none"))
+    peer.feed(post(TRANSCRIPTIONS, ("file", b"b")))
+    assert [answer.status for answer in peer.answers("POST", "POST")] == [404, 200]
+
+
+def test_chunks_over_the_limit_are_too_large() -> None:
+    body = form(("file", b"x" * (MAX_BODY + 1)))
+    head = request(
+        "POST",
+        TRANSCRIPTIONS,
+        Transfer_Encoding="chunked",
+        Content_Type=f"multipart/form-data; boundary={BOUNDARY}",
+    )
+    peer = Peer().feed(head, *(chunked(body, 5000)[at : at + 999] for at in range(0, 99_900, 999)))
+    peer.feed(chunked(body, 5000)[99_900:])
+    assert peer.seen[-1] == ("broken", "too_large")
+    assert peer.answer.status == 413
+
+
+def test_a_translation_is_known_at_the_head() -> None:
+    peer = upload(("file", b"a"), target=TRANSLATIONS)
+    assert peer.seen[0][1].task == "translate"
+    assert peer.seen[-1][1].task == "translate"
+
+
+def test_languages_go_by_name_too() -> None:
+    for value, code in (("English", "en"), ("haitian creole", "ht"), ("auto", "auto"), ("", None)):
+        assert upload(("file", b"a"), ("language", value)).seen[-1][1].language == code
+
+
+# Replies.
+
+
+def test_the_formats() -> None:
+    words = (Word(0.0, 0.4, "Hello", 0.5), Word(0.5, 1.0, "<you>", 1.0))
+    segments = (
+        Segment(0.0, 1.0, "Hello <you>", 0.5, words),
+        Segment(3661.5, 3662.25, "& me", 1.0, ()),
+    )
+    transcript = transcript_of(
+        "Hello <you> & me", segments=segments, audio_seconds=3663.04, language="de"
+    )
+
+    def answer(form: str, *more: tuple[str, str], target: str = TRANSCRIPTIONS) -> Answer:
+        peer = Peer(reply=lambda _id: transcript)
+        return peer.feed(post(target, ("file", b"a"), ("response_format", form), *more)).answer
+
+    plain = answer("json")
+    assert plain.headers["content-type"] == "application/json"
+    usage = {"type": "duration", "seconds": 3663.04}
+    assert plain.json == {"text": "Hello <you> & me", "usage": usage}
+    assert answer("text").body == b"Hello <you> & me\n"
+    assert answer("srt").body.decode() == (
+        "1\n00:00:00,000 --> 00:00:01,000\nHello <you>\n\n"
+        "2\n01:01:01,500 --> 01:01:02,250\n& me\n\n"
+    )
+    assert answer("vtt").body.decode() == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\nHello &lt;you&gt;\n\n"
+        "01:01:01.500 --> 01:01:02.250\n&amp; me\n\n"
+    )
+    verbose = answer("verbose_json", ("temperature", "0.5")).json
+    assert verbose.keys() == {"task", "language", "duration", "text", "segments", "usage"}
+    assert (verbose["task"], verbose["language"]) == ("transcribe", "german")
+    assert verbose["segments"][0] == {
+        "id": 0,
+        "seek": 0,
+        "start": 0.0,
+        "end": 1.0,
+        "text": "Hello <you>",
+        "tokens": [],
+        "no_speech_prob": 0.0,
+        "temperature": 0.5,
+        "avg_logprob": -0.6931,
+        "compression_ratio": pytest.approx(0.58, abs=0.2),
+    }
+    by_word = answer("verbose_json", ("timestamp_granularities[]", "word")).json
+    assert "segments" not in by_word
+    assert by_word["words"] == [
+        {"word": "Hello", "start": 0.0, "end": 0.4},
+        {"word": "<you>", "start": 0.5, "end": 1.0},
+    ]
+    both = [("timestamp_granularities[]", "word"), ("timestamp_granularities[]", "segment")]
+    assert {"words", "segments"} <= answer("verbose_json", *both).json.keys()
+
+    theirs = answer("json", target=INFERENCE)
+    assert theirs.json == {"text": "Hello <you>\n& me\n"}
+    verbose = answer("verbose_json", target=INFERENCE).json
+    assert verbose.keys() == {"task", "language", "duration", "text", "segments"}
+    assert verbose["segments"][0]["words"][0] == {
+        "word": "Hello",
+        "start": 0.0,
+        "end": 0.4,
+        "probability": 0.5,
+    }
+    timeless = answer("verbose_json", ("no_timestamps", "true"), target=INFERENCE).json
+    assert "start" not in timeless["segments"][0]
+
+
+def test_a_stream_is_the_text_in_pieces() -> None:
+    peer = upload(("stream", "true"), ("file", b"a"))
+    assert peer.seen[-1][1].reply == "segments"
+    answer = peer.answer
+    assert answer.headers["transfer-encoding"] == "chunked"
+    *deltas, done = answer.events
+    assert [event["type"] for event in deltas] == ["transcript.text.delta"] * 2
+    assert "".join(event["delta"] for event in deltas) == done["text"] == "one two"
+    assert [(event["start"], event["end"]) for event in deltas] == [(0, 1), (1, 2)]
+    assert (done["type"], done["language"]) == ("transcript.text.done", "en")
+
+
+def test_a_stream_to_an_old_client_ends_with_the_connection() -> None:
+    peer = Peer().feed(post(TRANSCRIPTIONS, ("stream", "1"), ("file", b"a"), version="1.0"))
+    assert peer.closed
+    assert "transfer-encoding" not in peer.answer.headers
+    assert peer.answer.events[-1]["text"] == "one two"
+
+
+def test_a_stream_that_fails_says_so_as_its_last_event() -> None:
+    peer = Peer(reply=lambda _id: Failure(messages.BAD_AUDIO, "it stops making sense"))
+    peer.feed(post(TRANSCRIPTIONS, ("stream", "true"), ("file", b"a")))
+    assert peer.answer.status == 200
+    assert peer.answer.events[-1]["error"]["code"] == "bad_audio"
+    assert not peer.closed
+
+
+def test_a_stream_of_nothing_has_only_its_end() -> None:
+    protocol = HttpProtocol(SITE, lambda: "made")
+    protocol.feed(post(TRANSCRIPTIONS, ("stream", "true"), ("file", b"a")))
+    protocol.next_event()
+    protocol.accept()
+    while not isinstance(protocol.next_event(), End):
+        pass
+    (answer,) = answers(protocol.encode("made", transcript_of("")))
+    assert [event["text"] for event in answer.events] == [""]
+
+
+def test_every_code_has_a_status() -> None:
+    codes = {
+        value
+        for name, value in vars(messages).items()
+        if name.isupper() and isinstance(value, str) and name.lower() == value
+    }
+    assert len(codes) >= 17
+    assert codes == STATUS.keys()
+
+
+@pytest.mark.parametrize("code", STATUS)
+def test_a_failure_in_both_shapes(code: str) -> None:
+    for target in (TRANSCRIPTIONS, INFERENCE):
+        peer = Peer(reply=lambda _id: Failure(code, "language: no", 0.2))
+        answer = peer.feed(post(target, ("file", b"a"))).answer
+        assert answer.status == STATUS[code]
+        assert answer.headers["retry-after"] == "1"
+        assert ("www-authenticate" in answer.headers) == (code == "unauthorized")
+        if target == INFERENCE:
+            assert answer.json == {"error": "language: no"}
+        else:
+            kind = "server_error" if answer.status >= 500 else "invalid_request_error"
+            assert answer.error == {
+                "message": "language: no",
+                "type": kind,
+                "param": "language",
+                "code": code,
+            }
+
+
+def test_an_answer_before_any_request() -> None:
+    protocol = HttpProtocol(SITE, lambda: "made")
+    (answer,) = answers(protocol.encode(None, Failure(messages.BUSY, "full", 1.0)))
+    assert answer.status == 503
+    assert answer.headers["connection"] == "close"
+
+
+# whisper.cpp's fields.
+
+
+def test_the_fields_of_whisper_cpp() -> None:
+    def told(*parts: tuple[str, str]) -> Any:
+        return upload(("file", b"a"), *parts, target=INFERENCE).seen[-1][1]
+
+    assert told(("language", "auto")).language is None, "tiny.en has nothing to detect"
+    assert told(("detect_language", "true")).language is None
+    assert told(("language", "de")).language == "de", "for the server to refuse"
+    assert told(("translate", "true")).task == "translate"
+    assert told(("translate", "false"), ("temperature_inc", "0.2")).task == "transcribe"
+    assert told(("response_format", "verbose_json")).word_timestamps
+    assert not told(
+        ("response_format", "verbose_json"), ("token_timestamps", "false")
+    ).word_timestamps
+    multilingual = replace(SITE, served=replace(SITE.served, english_only=False))
+    peer = Peer(multilingual).feed(post(INFERENCE, ("file", b"a"), ("language", "auto")))
+    assert peer.seen[-1][1].language == "auto"
+
+
+# What has no body.
+
+
+def test_the_queries() -> None:
+    for kind, path in (("ready", "/readyz"), ("metrics", "/metrics"), ("status", "/status?x=1")):
+        peer = Peer().feed(request("GET", path, Authorization="bearer t"))
+        assert peer.seen == [("query", kind, "t")]
+        (answer,) = peer.answers("GET")
+        assert (answer.status, answer.body) == (503 if kind == "ready" else 200, b"report")
+        assert answer.headers["content-type"] == "text/x"
+        assert answer.headers["cache-control"] == "no-store"
+
+
+def test_the_models() -> None:
+    listed = ask("/v1/models").json
+    assert listed["object"] == "list"
+    assert [model["id"] for model in listed["data"]] == ["tiny.en", "tiny.en-q8_0", "whisper-1"]
+    one = ask("/v1/models/tiny%2Een").json
+    assert (one["id"], one["object"], one["created"]) == ("tiny.en", "model", 1_700_000_000)
+    none = ask("/v1/models/gpt-4o")
+    assert (none.status, none.error["code"]) == (404, "model_not_found")
+
+
+def test_health_and_the_page() -> None:
+    for path in ("/healthz", "/health"):
+        assert ask(path).json == {"status": "ok"}
+    page = ask("/")
+    assert page.body == b"<!doctype html>"
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert ask("http://127.0.0.1:8080/").body == page.body, "an address may be a whole one"
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/v1/models", "/nothing"])
+def test_head_is_get_without_the_body(path: str) -> None:
+    get, head = ask(path), ask(path, "HEAD")
+    assert (head.status, head.headers) == (get.status, get.headers)
+    assert get.body
+    assert head.body == b""
+
+
+def test_wrong_addresses_and_methods() -> None:
+    assert (ask("/nothing").status, ask("/nothing").error["code"]) == (404, "not_found")
+    for method, path, allowed in (
+        ("GET", TRANSCRIPTIONS, "POST, OPTIONS"),
+        ("DELETE", "/v1/models", "GET, HEAD, OPTIONS"),
+        ("PUT", "/", "GET, HEAD, OPTIONS"),
+    ):
+        answer = ask(path, method)
+        assert (answer.status, answer.headers["allow"]) == (405, allowed)
+
+
+def test_a_body_nobody_wants_ends_the_connection_behind_it() -> None:
+    data = request("POST", "/nothing", b"x" * 1000)
+    peer = Peer().feed(data[:500])
+    assert peer.answer.status == 404
+    assert peer.answer.headers["connection"] == "close"
+    assert not peer.closed
+    peer.feed(data[500:])
+    assert peer.closed
+
+
+# Other people's pages.
+
+ELSEWHERE = "https://elsewhere.example"
+
+
+def test_a_page_from_elsewhere_may_not_send_audio() -> None:
+    for origin in (ELSEWHERE, "null", "http://127.0.0.1:9999", "http://localhost:8080"):
+        peer = upload(("file", b"a"), Origin=origin)
+        assert peer.seen == [], origin
+        assert (peer.answer.status, peer.answer.error["code"]) == (403, "wrong_origin")
+        assert "access-control-allow-origin" not in peer.answer.headers
+    assert upload(("file", b"a"), Origin="http://127.0.0.1:8080").answer.status == 200
+
+
+def test_a_page_that_was_let_in_may() -> None:
+    for origins in (frozenset({ELSEWHERE}), frozenset({"*"})):
+        site = replace(SITE, origins=origins)
+        peer = Peer(site).feed(post(TRANSCRIPTIONS, ("file", b"a"), Origin=ELSEWHERE))
+        assert peer.answer.headers["access-control-allow-origin"] == ELSEWHERE
+        assert peer.answer.headers["vary"] == "Origin"
+        preflight = ask(
+            TRANSCRIPTIONS,
+            "OPTIONS",
+            site,
+            Origin=ELSEWHERE,
+            Access_Control_Request_Method="POST",
+            Access_Control_Request_Headers="authorization,x-stainless-os",
+            Access_Control_Request_Private_Network="true",
+        )
+        assert (preflight.status, preflight.body) == (204, b"")
+        headers = preflight.headers
+        assert headers["access-control-allow-origin"] == ELSEWHERE
+        assert headers["access-control-allow-methods"] == "POST, OPTIONS"
+        assert headers["access-control-allow-headers"] == "authorization,x-stainless-os"
+        assert headers["access-control-allow-private-network"] == "true"
+    another = ask(
+        TRANSCRIPTIONS, "OPTIONS", replace(SITE, origins=frozenset({ELSEWHERE})), Origin="http://x"
+    )
+    assert not [name for name in another.headers if name.startswith("access-control")]
+
+
+def test_a_name_that_somebody_pointed_here_is_not_ours() -> None:
+    for host in ("evil.example", "evil.example:8080", "localhost.evil.example", ""):
+        assert ask("/status", Host=host).error["code"] == "wrong_host", host
+    for host in ("localhost:8080", "127.0.0.1", "[::1]:8080", "LOCALHOST", "a.localhost:1"):
+        assert ask("/healthz", Host=host).status == 200, host
+    assert ask("/healthz", Host="evil.example", site=replace(SITE, local=False)).status == 200
+    named = replace(SITE, origins=frozenset({ELSEWHERE}))
+    assert ask("/healthz", Host="elsewhere.example", site=named).status == 200
+
+
+# Connections.
+
+
+def test_requests_follow_one_another_on_one_connection() -> None:
+    data = post(TRANSCRIPTIONS, ("file", b"a")) + request("GET", "/healthz")
+    data += post(INFERENCE, ("file", b"b")) + request("HEAD", "/readyz")
+    methods = ("POST", "GET", "POST", "HEAD")
+    whole = Peer().feed(data)
+    bytewise = Peer().feed(*(data[at : at + 1] for at in range(len(data))))
+    for peer in (whole, bytewise):
+        assert [answer.status for answer in peer.answers(*methods)] == [200, 200, 200, 503]
+        assert not peer.closed
+        assert peer.protocol.idle
+
+
+def test_a_client_that_wants_to_end_ends() -> None:
+    for data in (
+        post(TRANSCRIPTIONS, ("file", b"a"), Connection="close"),
+        post(TRANSCRIPTIONS, ("file", b"a"), version="1.0"),
+        request("GET", "/healthz", version="1.0"),
+        request("GET", "/readyz", Connection="close"),
+    ):
+        peer = Peer().feed(data + request("GET", "/healthz"))
+        assert peer.closed
+        assert len(peer.answers(data.split(b" ")[0].decode())) == 1
+
+
+LOST: dict[str, tuple[bytes, int]] = {
+    "nonsense": (b"\x16\x03\x01 nonsense\r\n\r\n", 400),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "two lengths": (
+        b"POST /inference HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n"
+        b"Content-Length: 2\r\n\r\n",
+        400,
+    ),
+    "an endless header": (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 70_000, 431),
+    "another transfer": (
+        b"POST /inference HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
+        501,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_what_is_not_http_is_told_so(name: str) -> None:
+    data, status = LOST[name]
+    peer = Peer().feed(data)
+    assert peer.seen == [("lost", "bad_header")]
+    assert peer.answer.status == status
+    assert peer.answer.headers["connection"] == "close"
+
+
+def test_a_broken_chunk_is_the_end_of_an_upload() -> None:
+    head = request(
+        "POST",
+        TRANSCRIPTIONS,
+        Transfer_Encoding="chunked",
+        Content_Type=f"multipart/form-data; boundary={BOUNDARY}",
+    )
+    peer = Peer().feed(head + b"zz\r\n")
+    assert peer.names == ["begin", "lost"]
+    assert peer.answer.status == 400
+
+
+def test_while_a_reply_is_due_only_so_much_is_held() -> None:
+    protocol = HttpProtocol(SITE, lambda: "made")
+    protocol.feed(request("GET", "/readyz"))
+    assert isinstance(protocol.next_event(), Query)
+    assert protocol.idle
+    assert not protocol.full
+    protocol.feed(request("GET", "/healthz") + b"x" * MAX_HELD_BYTES)
+    assert protocol.full
+    assert protocol.next_event() is None
+    protocol.encode(None, Report(True, "text/plain", b""))
+    assert not protocol.full
+    assert isinstance(protocol.next_event(), Told)
+
+
+def test_idle_and_reading_body_follow_the_stream() -> None:
+    protocol = HttpProtocol(SITE, lambda: "made")
+    data = post(TRANSCRIPTIONS, ("file", b"abc"))
+    states = [(protocol.idle, protocol.reading_body)]
+    head = data.index(b"\r\n\r\n") + 4
+    for piece in (data[:5], data[5:head], None, data[head:-1], data[-1:]):
+        if piece is None:
+            protocol.accept()
+        else:
+            protocol.feed(piece)
+            while protocol.next_event() is not None:
+                pass
+        states.append((protocol.idle, protocol.reading_body))
+    assert states == [
+        (True, False),
+        (False, False),
+        (False, False),
+        (False, True),
+        (False, True),
+        (True, False),
+    ]
+
+
+def test_decisions_answer_a_begin_and_nothing_else() -> None:
+    protocol = HttpProtocol(SITE, lambda: "made")
+    for decide in (protocol.accept, protocol.reject):
+        with pytest.raises(RuntimeError):
+            decide()
+
+
+# Random streams.
+
+NAMES = st.sampled_from(["file", "model", "language", "stream", "response_format", "x"])
+VALUES = st.sampled_from(["tiny.en", "en", "true", "text", "srt", ""]) | st.text(max_size=12)
+PARTS = st.lists(
+    st.tuples(NAMES, VALUES) | st.tuples(st.just("file"), st.binary(max_size=50)), max_size=5
+)
+CUTS = st.lists(st.integers(0, 1 << 16), max_size=12)
+few = settings(max_examples=40)
+
+
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    return [data[a:b] for a, b in itertools.pairwise(places)]
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> bytes:
+    stream = b""
+    for _ in range(draw(st.integers(1, 3))):
+        target = draw(st.sampled_from([TRANSCRIPTIONS, INFERENCE, "/healthz"]))
+        if target == "/healthz":
+            stream += request("GET", target)
+            continue
+        body = form(*draw(PARTS))
+        headers = {"Content_Type": f"multipart/form-data; boundary={BOUNDARY}"}
+        if draw(st.booleans()):
+            headers["Transfer_Encoding"] = "chunked"
+            stream += request("POST", target, **headers) + chunked(body, draw(st.integers(1, 99)))
+        else:
+            stream += request("POST", target, body, **headers)
+    return stream
+
+
+def play(pieces: Iterable[bytes], accepts: bool) -> tuple[Seen, bytes, bool]:
+    peer = Peer(accepts=accepts).feed(*pieces)
+    # How much of a file came before the fault that spoils it is nobody's business.
+    seen = [
+        entry
+        for entry, after in itertools.zip_longest(peer.seen, peer.seen[1:])
+        if entry[0] != "body" or (after and after[0] == "end")
+    ]
+    return seen, peer.sent, peer.closed
+
+
+@few
+@given(streams(), CUTS, st.booleans())
+def test_any_split_of_a_stream_gives_the_same_events_and_answers(
+    stream: bytes, cuts: list[int], accepts: bool
+) -> None:
+    assert play(split(stream, cuts), accepts) == play([stream], accepts)
+
+
+@few
+@given(streams(), CUTS, st.integers(0, 1 << 16), st.binary(min_size=1, max_size=3), st.booleans())
+def test_a_fault_anywhere_gives_events_or_the_one_exception(
+    stream: bytes, cuts: list[int], at: int, fault: bytes, accepts: bool
+) -> None:
+    at %= len(stream)
+    broken = stream[:at] + fault + stream[at + len(fault) :]
+    seen, sent, closed = play(split(broken, cuts), accepts)
+    assert "lost" not in [entry[0] for entry in seen[:-1]]
+    assert sent.count(b"HTTP/1.1 ") >= 1 or not closed
+
+
+@few
+@given(st.lists(st.binary(max_size=200), max_size=8), st.booleans())
+def test_any_bytes_at_all_give_events_or_the_one_exception(
+    pieces: list[bytes], accepts: bool
+) -> None:
+    seen, _, _ = play(pieces, accepts)
+    assert [entry[0] for entry in seen] in ([], ["lost"])
+
+
+@few
+@given(st.binary(max_size=300), CUTS)
+def test_any_form_at_all_ends_in_a_request_or_a_fault(body: bytes, cuts: list[int]) -> None:
+    inside = f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=".encode() + body
+    for data in (body, inside):
+        head = request(
+            "POST",
+            TRANSCRIPTIONS,
+            data,
+            Content_Type=f"multipart/form-data; boundary={BOUNDARY}",
+        )
+        seen, sent, _ = play(split(head, cuts), True)
+        assert seen[-1][0] in ("end", "broken")
+        (answer,) = answers(sent)
+        assert (answer.status == 200) == (seen[-1][0] == "end")
+
+
+@few
+@given(streams())
+def test_what_is_answered_is_json_where_it_says_so(stream: bytes) -> None:
+    _, sent, _ = play([stream], True)
+    for answer in answers(sent, *["POST"] * sent.count(b"HTTP/1.1 ")):
+        if answer.headers["content-type"] == "application/json":
+            json.loads(answer.body)
