@@ -50,6 +50,7 @@ STATUS: dict[str, int] = {
     messages.QUARANTINED: 422,
     messages.CANCELLED: 499,
     messages.INTERNAL: 500,
+    messages.JOURNAL_DAMAGED: 500,
     messages.BUSY: 503,
     messages.SHUTTING_DOWN: 503,
     messages.NO_SPACE: 507,
