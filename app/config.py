@@ -8,6 +8,7 @@ is one line on stderr and exit code 2.
 from __future__ import annotations
 
 import argparse
+import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +19,8 @@ from app.context import FULL, EncoderContext
 from app.prompts import prompt_fault
 
 PREFIX = "NODE_WHISPER_"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
 """The catalogue's own directory, always searched."""
@@ -31,6 +34,11 @@ class Settings:
     log_verbose: bool
     host: str
     port: int
+    wyoming_port: int | None
+    wyoming_streaming: bool
+    wyoming_open: bool
+    wyoming_allow: tuple[Network, ...]
+    announce: bool
     threads: int | None
     encoder_context: EncoderContext
     language: str | None
@@ -55,6 +63,8 @@ class _Option:
     parse: Callable[[str], Any]
     help: str
     metavar: str = ""
+    repeatable: bool = False
+    """Given several times, the values are one after the other; `parse` makes a tuple."""
 
     @property
     def field(self) -> str:
@@ -118,6 +128,19 @@ def _prompt(text: str) -> str:
     return text
 
 
+def _networks(text: str) -> tuple[Network, ...]:
+    return tuple(_network(part.strip()) for part in text.split(","))
+
+
+def _network(text: str) -> Network:
+    try:
+        # An address stands for itself; one within a network, as ip(8) shows it, for that.
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        wanted = "an address or a network such as 192.168.1.0/24"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from None
+
+
 def _directory(text: str) -> Path:
     path = Path(text)
     if not path.is_dir():
@@ -143,6 +166,40 @@ _OPTIONS = (
         "address to listen on; 0.0.0.0 opens the node to the network, which is for you to decide",
     ),
     _Option(("--port",), 56789, _number(int, 0, 65535), "TCP port; 0 picks a free one"),
+    _Option(
+        ("--wyoming-port",),
+        None,
+        _number(int, 0, 65535),
+        "a second port, for Home Assistant: 10300 by convention, 0 picks a free one (default: off)",
+        "PORT",
+    ),
+    _Option(
+        ("--wyoming-streaming",),
+        False,
+        _flag,
+        "send Wyoming transcripts piece by piece, too, as the windows of a recording are done",
+    ),
+    _Option(
+        ("--wyoming-open",),
+        False,
+        _flag,
+        "let Wyoming, which knows neither token nor TLS, out of this machine where the others have"
+        " one",
+    ),
+    _Option(
+        ("--wyoming-allow",),
+        (),
+        _networks,
+        "who may connect there: addresses or networks, with commas or given again (default: all)",
+        "CIDR",
+        repeatable=True,
+    ),
+    _Option(
+        ("--announce",),
+        False,
+        _flag,
+        "announce the Wyoming port by mDNS; needs requirements-announce.txt",
+    ),
     _Option(
         ("--threads",),
         None,
@@ -249,12 +306,13 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     values = {option.field: option.default for option in _OPTIONS}
     values.update(_from_environment(parser, environment))
     values.update(given)
+    values.update({name: tuple(value) for name, value in values.items() if type(value) is list})
     return Settings(**{field.name: values[field.name] for field in fields(Settings)})
 
 
 def _add(parser: argparse.ArgumentParser, option: _Option) -> None:
     # Defaults are kept out of argparse, so that what was not given can be told from what was.
-    shown = "" if option.default in (None, "", False) else f" (default: {option.default})"
+    shown = "" if option.default in (None, "", False, ()) else f" (default: {option.default})"
     text = (option.help + shown).replace("%", "%%")
     if option.parse is _flag:
         parser.add_argument(
@@ -263,6 +321,7 @@ def _add(parser: argparse.ArgumentParser, option: _Option) -> None:
     else:
         parser.add_argument(
             *option.names,
+            action="extend" if option.repeatable else "store",
             type=option.parse,
             default=argparse.SUPPRESS,
             metavar=option.metavar or option.field.upper(),

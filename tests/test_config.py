@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ CASES: list[tuple[str, str, str, Any, str | None]] = [
     ("--model", "model", "./x.bin", "./x.bin", ""),
     ("--host", "host", "0.0.0.0", "0.0.0.0", None),
     ("--port", "port", "0", 0, "65536"),
+    ("--http-port", "http_port", "8080", 8080, "65536"),
+    ("--http-port", "http_port", "auto", "auto", "maybe"),
+    ("--cors-origin", "cors_origin", "https://a.example/", ("https://a.example",), "a.example"),
+    ("--wyoming-port", "wyoming_port", "10300", 10300, "65536"),
+    ("--wyoming-allow", "wyoming_allow", "10.0.0.0/8", (ip_network("10.0.0.0/8"),), "10.0.0.0/33"),
     ("--threads", "threads", "3", 3, "0"),
     ("--encoder-context", "encoder_context", "full", "full", "half"),
     ("--language", "language", "en-GB", "en", "english"),
@@ -32,7 +38,15 @@ CASES: list[tuple[str, str, str, Any, str | None]] = [
     ("--log-format", "log_format", "json", "json", "xml"),
     ("--drain-seconds", "drain_seconds", "0", 0.0, "nan"),
 ]
-SWITCHES = [("-lv", "log_verbose"), ("--log-verbose", "log_verbose"), ("--offline", "offline")]
+SWITCHES = [
+    ("-lv", "log_verbose"),
+    ("--log-verbose", "log_verbose"),
+    ("--offline", "offline"),
+    ("--metrics-auth", "metrics_auth"),
+    ("--wyoming-streaming", "wyoming_streaming"),
+    ("--wyoming-open", "wyoming_open"),
+    ("--announce", "announce"),
+]
 
 
 def variable(field: str) -> str:
@@ -59,6 +73,11 @@ def test_the_defaults_are_those_that_the_documentation_names() -> None:
         log_verbose=False,
         host="127.0.0.1",
         port=56789,
+        wyoming_port=None,
+        wyoming_streaming=False,
+        wyoming_open=False,
+        wyoming_allow=(),
+        announce=False,
         threads=None,
         encoder_context="auto",
         language=None,
@@ -139,6 +158,16 @@ def test_a_prompt_that_the_engine_could_not_take(
 ) -> None:
     """What is not UTF-8 in the environment arrives as half a surrogate pair."""
     assert "--prompt" in refused(capsys, ["--prompt", prompt], {})
+
+
+def test_networks_with_commas_and_again() -> None:
+    one, two, three = (ip_network(text) for text in ("192.168.1.0/24", "fd00::/8", "10.0.0.7/32"))
+    again = ["--wyoming-allow", "192.168.1.9/24, fd00::/8", "--wyoming-allow", "10.0.0.7"]
+    assert read(again, {}).wyoming_allow == (one, two, three)
+    listed = {variable("wyoming_allow"): "192.168.1.0/24,fd00::/8"}
+    assert read([], listed).wyoming_allow == (one, two)
+    # A flag beats its variable; it does not add to it.
+    assert read(["--wyoming-allow", "10.0.0.7"], listed).wyoming_allow == (three,)
 
 
 @pytest.mark.parametrize("text", ["auto", "full", "64", "1500"])
