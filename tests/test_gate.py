@@ -1,0 +1,161 @@
+"""app/gate.py: tokens from files and variables, comparing them, which addresses are open."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from app import gate
+from app.gate import Gate, GateError, read_token
+
+TOKEN = "0123456789abcdefghij!~"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "token"
+    path.write_text(TOKEN + "\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_only_the_token_is_admitted() -> None:
+    door = Gate(TOKEN)
+    assert not door.open
+    assert door.admits(TOKEN)
+    wrong = [None, "", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), TOKEN[:-1] + "\x00", "é", "\ud800"]
+    assert [token for token in wrong if door.admits(token)] == []
+
+
+def test_without_a_token_everybody_is_admitted() -> None:
+    door = Gate(None)
+    assert door.open
+    assert door.admits(None)
+    assert door.admits("whatever")
+
+
+def test_tokens_are_compared_by_hmac(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In constant time: by the function made for it, and on bytes."""
+    seen: list[tuple[object, object]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        seen.append((one, other))
+        return one == other
+
+    monkeypatch.setattr(gate.hmac, "compare_digest", compare)
+    door = Gate(TOKEN)
+    assert [door.admits(token) for token in (TOKEN, "x", None)] == [True, False, False]
+    assert [(type(one), other) for one, other in seen] == [(bytes, TOKEN.encode())] * 3
+
+
+def test_the_first_line_stripped(file: Path) -> None:
+    file.write_text(f"  {TOKEN}\t\r\nthe next line\n")
+    with capture_logs() as log:
+        assert read_token(file, {}) == TOKEN
+    assert log == []
+
+
+def test_the_variable() -> None:
+    assert read_token(None, {"NODE_WHISPER_TOKEN": TOKEN}) == TOKEN
+    assert read_token(None, {"NODE_WHISPER_TOKEN": ""}) is None
+    assert read_token(None, {}) is None
+
+
+def test_both_is_a_mistake(file: Path) -> None:
+    with pytest.raises(GateError, match="both given"):
+        read_token(file, {"NODE_WHISPER_TOKEN": TOKEN})
+    assert read_token(file, {"NODE_WHISPER_TOKEN": ""}) == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "first line is empty"),
+        (b"\n" + TOKEN.encode(), "first line is empty"),
+        (b"   \n", "first line is empty"),
+        (b"1234567", "8 to 256 characters, this one has 7"),
+        (b"x" * 257, "8 to 256 characters, this one has 257"),
+        (b"x" * 1_000_000, "8 to 256 characters, this one has 1024"),
+        ("größeres Geheimnis".encode(), "printable ASCII"),
+        (b"\xff\xfe" * 10, "printable ASCII"),
+        (b"two words of it", "without spaces"),
+        (b"with\x00zero\x07bell", "printable ASCII"),
+    ],
+)
+def test_what_is_no_token(file: Path, content: bytes, expected: str) -> None:
+    file.write_bytes(content)
+    with pytest.raises(GateError, match=expected) as raised:
+        read_token(file, {})
+    assert str(file) in str(raised.value)
+
+
+def test_a_message_never_holds_the_token() -> None:
+    for token in ("hunter2", "correct horse battery", "schön-geheim", "x" * 300):
+        with capture_logs() as log, pytest.raises(GateError) as raised:
+            read_token(None, {"NODE_WHISPER_TOKEN": token})
+        assert token not in str(raised.value) + str(log)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(GateError, match="No such file"):
+        read_token(tmp_path / "missing", {})
+    with pytest.raises(GateError, match="Is a directory"):
+        read_token(tmp_path, {})
+
+
+def test_a_short_token_is_warned_about() -> None:
+    with capture_logs() as log:
+        assert read_token(None, {"NODE_WHISPER_TOKEN": "12345678"}) == "12345678"
+    assert [(entry["log_level"], entry["characters"]) for entry in log] == [("warning", 8)]
+    assert "12345678" not in str(log)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o640, 0), (0o644, 1), (0o604, 1)])
+def test_a_file_that_others_can_read_is_warned_about(file: Path, mode: int, warned: int) -> None:
+    file.chmod(mode)
+    with capture_logs() as log:
+        read_token(file, {})
+    assert [entry["log_level"] for entry in log] == ["warning"] * warned
+    assert all(entry["file"] == str(file) for entry in log)
+
+
+def test_a_pipe_is_as_good_as_a_file() -> None:
+    """`--token-file <(pass show node)`."""
+    ours, theirs = os.pipe()
+    os.write(theirs, TOKEN.encode())
+    os.close(theirs)
+    try:
+        assert read_token(Path(f"/dev/fd/{ours}"), {}) == TOKEN
+    finally:
+        os.close(ours)
+
+
+def test_the_token_the_documents_make(file: Path) -> None:
+    """`openssl rand -base64 32` and `secrets.token_urlsafe`, as docs/security.md has them."""
+    file.write_bytes(secrets.token_urlsafe(32).encode())
+    with capture_logs() as log:
+        assert read_token(file, {})
+    assert log == []
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", False),
+        ("127.8.0.1", False),
+        ("localhost", False),
+        ("::1", False),
+        ("0.0.0.0", True),
+        ("::", True),
+        ("192.0.2.7", True),
+        ("fe80::1", True),
+        ("no-such-host.invalid", False),
+        ("x" * 300, False),
+    ],
+)
+def test_which_addresses_others_can_reach(host: str, expected: bool) -> None:
+    assert gate.reachable_by_others(host) is expected

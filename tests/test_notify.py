@@ -1,0 +1,283 @@
+"""app/notify.py against a socket such as systemd listens on, and against a real worker."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import RATE, FakeDetector, FakeEngine, body_of, eventually, pcm
+from structlog.testing import capture_logs
+
+from app import notify
+from app.job import Job, Limits
+from app.loop import Loop
+from app.messages import RawFormat, Request
+from app.notify import Notifier, Watchdog
+from app.worker import Worker
+
+
+class Systemd:
+    """The other end."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind("\0" + name[1:] if name.startswith("@") else name)
+        self.socket.settimeout(30)
+
+    def hears(self) -> str:
+        return self.socket.recv(4096).decode()
+
+    def heard(self) -> list[str]:
+        """All that has come and was not yet heard."""
+        messages = []
+        while select.select([self.socket], [], [], 0)[0]:
+            messages.append(self.hears())
+        return messages
+
+
+@pytest.fixture(params=["path", "abstract"])
+def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Systemd]:
+    name = str(tmp_path / "s") if request.param == "path" else f"@test-{secrets.token_hex(8)}"
+    end = Systemd(name)
+    yield end
+    end.socket.close()
+
+
+@pytest.fixture
+def make(systemd: Systemd) -> Iterator[Callable[..., Notifier]]:
+    made: list[Notifier] = []
+
+    def make(**environment: str) -> Notifier:
+        made.append(Notifier({"NOTIFY_SOCKET": systemd.name, **environment}))
+        return made[-1]
+
+    yield make
+    for notifier in made:
+        notifier.close()
+        notifier.close()
+
+
+def test_what_is_said(systemd: Systemd, make: Callable[..., Notifier]) -> None:
+    notifier = make()
+    notifier.ready("port 7, tiny.en")
+    notifier.alive()
+    notifier.stopping("2 to finish")
+    assert systemd.heard() == [
+        "READY=1\nSTATUS=port 7, tiny.en",
+        "WATCHDOG=1",
+        "STOPPING=1\nSTATUS=2 to finish",
+    ]
+
+
+@pytest.mark.parametrize("name", [None, "", "vsock:2:1234", "relative"])
+def test_without_systemd_nothing_is_sent(name: str | None) -> None:
+    environment = {} if name is None else {"NOTIFY_SOCKET": name}
+    notifier = Notifier(environment | {"WATCHDOG_USEC": "1000000"})
+    assert notifier.watchdog_seconds is None
+    notifier.ready("")
+    notifier.stopping("")
+    notifier.close()
+
+
+@pytest.mark.parametrize(
+    ("environment", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid() + 1)}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": ""}, None),
+        ({"WATCHDOG_USEC": "often"}, None),
+    ],
+)
+def test_how_often_systemd_wants_to_hear(
+    make: Callable[..., Notifier], environment: dict[str, str], seconds: float | None
+) -> None:
+    assert make(**environment).watchdog_seconds == seconds
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "nothing")})
+    with capture_logs() as log:
+        notifier.ready("")
+    assert [(entry["log_level"], entry["what"]) for entry in log] == [("warning", "READY=1")]
+    notifier.close()
+
+
+def test_a_systemd_that_does_not_read_stops_nothing(
+    systemd: Systemd, make: Callable[..., Notifier]
+) -> None:
+    notifier = make()
+    with capture_logs() as log:
+        for _ in range(10_000):
+            notifier.alive()
+            if log:
+                break
+    assert log
+    assert set(systemd.heard()) == {"WATCHDOG=1"}
+
+
+class Pulse:
+    """A worker as the watchdog sees it."""
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.turn: tuple[int, float] | None = None
+        self.cpu = 0.0
+
+    def cpu_seconds(self) -> float:
+        return self.cpu
+
+
+@pytest.fixture
+def pulse() -> Pulse:
+    return Pulse()
+
+
+@pytest.fixture
+def watchdog(pulse: Pulse) -> Iterator[Watchdog]:
+    """Of a systemd that does not want to hear: asked by the test alone."""
+    loop, notifier = Loop(lambda: None, lambda _number: None), Notifier({})
+    yield Watchdog(loop, notifier, pulse)
+    loop.close()
+
+
+def faults(watchdog: Watchdog, *changes: Callable[[], Any]) -> list[bool]:
+    """Whether there is a fault, after each of `changes`."""
+    found = []
+    for change in changes:
+        change()
+        found.append(watchdog.fault() is not None)
+    return found
+
+
+def test_an_idle_worker_is_well(watchdog: Watchdog) -> None:
+    assert faults(watchdog, *[lambda: None] * 3) == [False] * 3
+
+
+def test_a_dead_worker_is_not(watchdog: Watchdog, pulse: Pulse) -> None:
+    pulse.alive = False
+    assert watchdog.fault() == "the worker has ended"
+
+
+def test_a_long_window_is_no_fault_while_it_computes(watchdog: Watchdog, pulse: Pulse) -> None:
+    pulse.turn = 7, time.monotonic() - 600
+    busy = lambda: setattr(pulse, "cpu", pulse.cpu + 0.01)  # noqa: E731
+    assert faults(watchdog, *[busy] * 20) == [False] * 20
+
+
+def test_a_window_in_which_nothing_is_computed_is_one(watchdog: Watchdog, pulse: Pulse) -> None:
+    pulse.turn = 7, time.monotonic()
+    nothing = lambda: None  # noqa: E731
+    # The first look only remembers.
+    assert faults(watchdog, nothing, nothing, nothing) == [False, True, True]
+    # It moves after all.
+    assert faults(watchdog, lambda: setattr(pulse, "cpu", 1.0), nothing) == [False, True]
+    # Another window: that it has not computed in it yet says nothing.
+    pulse.turn = 8, time.monotonic()
+    assert faults(watchdog, nothing, nothing) == [False, True]
+    pulse.turn = None
+    assert faults(watchdog, nothing, nothing) == [False, False]
+
+
+def test_a_window_that_takes_longer_than_any_can_is_one(watchdog: Watchdog, pulse: Pulse) -> None:
+    pulse.turn = 7, time.monotonic() - notify.LONGEST_TURN_SECONDS - 1
+    pulse.cpu = 5000.0
+    assert watchdog.fault() == "one window takes too long"
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def worker(engine: FakeEngine) -> Iterator[Worker]:
+    limits = Limits(3600.0, 0.5, "en", "", "fake")
+    worker = Worker(engine, FakeDetector, limits, lambda: None)
+    yield worker
+    engine.release()
+    worker.stop()
+    if worker.alive:
+        assert worker.join(30)
+
+
+def job(number: int) -> Job:
+    request = Request(f"r{number}", 2 * RATE, RawFormat("s16", RATE, 1, "little"))
+    return Job(number, number, request, body_of(pcm(RATE)), time.monotonic())
+
+
+def test_what_a_worker_says_of_itself(worker: Worker, engine: FakeEngine) -> None:
+    assert (worker.alive, worker.turn, worker.cpu_seconds()) == (False, None, 0.0)
+    worker.start()
+    assert worker.alive
+    engine.hold()
+    before = time.monotonic()
+    worker.submit(job(1))
+    engine.wait_for_calls(1)
+    assert worker.turn is not None
+    number, began = worker.turn
+    assert before <= began <= time.monotonic()
+    engine.release()
+    eventually(lambda: worker.turn is None)
+    assert worker.cpu_seconds() > 0
+    engine.hold()
+    worker.submit(job(2))
+    engine.wait_for_calls(2)
+    assert worker.turn is not None
+    assert worker.turn[0] > number
+    engine.release()
+    worker.stop()
+    assert worker.join(30)
+    assert (worker.alive, worker.turn) == (False, None)
+    assert worker.cpu_seconds() >= 0
+
+
+def test_a_hanging_engine_is_found(worker: Worker, engine: FakeEngine) -> None:
+    hangs = threading.Event()
+    engine.answer = lambda *_: hangs.wait(60)  # type: ignore[assignment,return-value]
+    loop = Loop(lambda: None, lambda _number: None)
+    watchdog = Watchdog(loop, Notifier({}), worker)
+    worker.start()
+    worker.submit(job(1))
+    engine.wait_for_calls(1)
+    # A first look may fall before the thread has come to rest.
+    eventually(lambda: watchdog.fault() == "the worker waits in the middle of a window")
+    hangs.set()
+    eventually(lambda: worker.turn is None)
+    assert watchdog.fault() is None
+    loop.close()
+
+
+def test_the_loop_feeds_it_as_long_as_the_worker_is_well(
+    systemd: Systemd, make: Callable[..., Notifier], pulse: Pulse
+) -> None:
+    loop = Loop(lambda: None, lambda _number: None)
+    Watchdog(loop, make(WATCHDOG_USEC="20000"), pulse)
+    thread = threading.Thread(target=loop.run)
+    with capture_logs() as log:
+        thread.start()
+        assert [systemd.hears() for _ in range(5)] == ["WATCHDOG=1"] * 5
+        assert log == []
+        pulse.alive = False
+        eventually(lambda: log)
+        systemd.heard()
+        # It goes on looking, and stays silent; what it complains of it says once.
+        time.sleep(0.1)
+        assert systemd.heard() == []
+        assert [entry["reason"] for entry in log] == ["the worker has ended"]
+        pulse.alive = True
+        assert systemd.hears() == "WATCHDOG=1"
+    loop.stop()
+    thread.join(30)
+    loop.close()

@@ -1,0 +1,104 @@
+"""app/tls.py: which files make a context, and what is said of those that do not."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+from certificates import Certificates
+from structlog.testing import capture_logs
+
+from app.tls import TlsError, server_context
+
+
+def test_none_given_is_no_tls() -> None:
+    assert server_context(None, None, None) is None
+
+
+def test_a_context(certificates: Certificates) -> None:
+    with capture_logs() as log:
+        context = server_context(*certificates.node, None)
+    assert log == []
+    assert context is not None
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert context.maximum_version is ssl.TLSVersion.MAXIMUM_SUPPORTED
+    assert context.verify_mode is ssl.CERT_NONE
+    assert context.options & ssl.OP_NO_RENEGOTIATION
+    assert context.num_tickets == 0
+
+
+def test_with_a_client_authority_a_certificate_is_required(certificates: Certificates) -> None:
+    context = server_context(*certificates.node, certificates.ca)
+    assert context is not None
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert len(context.get_ca_certs()) == 1
+
+
+def test_what_is_not_given(certificates: Certificates) -> None:
+    cert, key = certificates.node
+    for arguments, expected in (
+        ((cert, None, None), "--tls-cert needs its private key: --tls-key"),
+        ((None, key, None), "--tls-key is of no use without --tls-cert"),
+        ((None, None, certificates.ca), "--tls-client-ca is of no use without"),
+        ((cert, None, certificates.ca), "--tls-client-ca is of no use without"),
+    ):
+        with pytest.raises(TlsError, match=expected):
+            server_context(*arguments)
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_files_that_are_missing(certificates: Certificates, tmp_path: Path, missing: int) -> None:
+    files = [*certificates.node, certificates.ca]
+    files[missing] = tmp_path / "missing.pem"
+    with pytest.raises(TlsError, match=r"missing\.pem cannot be read: No such file"):
+        server_context(*files)
+
+
+def test_a_directory_is_no_file(certificates: Certificates, tmp_path: Path) -> None:
+    with pytest.raises(TlsError, match="cannot be read: Is a directory"):
+        server_context(tmp_path, certificates.node[1], None)
+
+
+def test_a_key_of_another_certificate(certificates: Certificates) -> None:
+    with pytest.raises(TlsError, match="is not the key of the certificate"):
+        server_context(certificates.node[0], certificates.client[1], None)
+
+
+def test_files_that_are_no_pem(certificates: Certificates, tmp_path: Path) -> None:
+    cert, key = certificates.node
+    noise = tmp_path / "noise.pem"
+    for content in (b"", b"hello", bytes(range(256))):
+        noise.write_bytes(content)
+        for files in ((noise, key), (cert, noise), (key, cert)):
+            with pytest.raises(TlsError, match="no certificate and key in PEM"):
+                server_context(*files, None)
+        with pytest.raises(TlsError, match=r"--tls-client-ca: .*noise\.pem holds no certificate"):
+            server_context(cert, key, noise)
+
+
+def test_an_encrypted_key_is_not_asked_about(certificates: Certificates, tmp_path: Path) -> None:
+    cert, key = certificates.node
+    locked = tmp_path / "locked.key"
+    subprocess.run(
+        [*("openssl", "pkcs8", "-topk8", "-in", key, "-out", locked, "-passout", "pass:secret")],
+        check=True,
+        capture_output=True,
+    )
+    with pytest.raises(TlsError, match="nobody to ask for its passphrase"):
+        server_context(cert, locked, None)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o640, 0), (0o644, 1)])
+def test_a_key_that_others_can_read_is_warned_about(
+    certificates: Certificates, tmp_path: Path, mode: int, warned: int
+) -> None:
+    cert, key = certificates.node
+    copy = tmp_path / "copy.key"
+    shutil.copy(key, copy)
+    copy.chmod(mode)
+    with capture_logs() as log:
+        assert server_context(cert, copy, None) is not None
+    assert [entry["log_level"] for entry in log] == ["warning"] * warned
