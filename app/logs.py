@@ -24,6 +24,8 @@ def configure(verbose: bool, as_json: bool) -> None:
     processors: list[Any] = [_add_room, structlog.processors.add_log_level, stamp]
     if as_json:
         processors.append(structlog.processors.format_exc_info)
+    # It warns of what it cannot parse by quoting it.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL + 1)
     structlog.configure(
         processors=[*processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(
