@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, Literal, NoReturn, cast
 
 from app import __version__
 from app.context import FULL, EncoderContext
 from app.prompts import prompt_fault
 
 PREFIX = "NODE_WHISPER_"
+
+# As browsers send it: a scheme, a host, perhaps a port, and no path.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -34,6 +38,9 @@ class Settings:
     log_verbose: bool
     host: str
     port: int
+    http_port: int | Literal["auto"] | None
+    cors_origin: tuple[str, ...]
+    metrics_auth: bool
     wyoming_port: int | None
     wyoming_streaming: bool
     wyoming_open: bool
@@ -48,6 +55,8 @@ class Settings:
     max_connections: int
     max_audio_seconds: float
     max_message_bytes: int
+    max_buffered_bytes: int
+    when_full: str
     models_dir: Path | None
     spool_dir: Path
     offline: bool
@@ -167,6 +176,29 @@ _OPTIONS = (
     ),
     _Option(("--port",), 56789, _number(int, 0, 65535), "TCP port; 0 picks a free one"),
     _Option(
+        ("--http-port",),
+        None,
+        _http_port,
+        "a further port, for HTTP and the page to try the node with: 8080 by convention, 0 picks a"
+        " free one, auto is 8080 if that is free (default: off)",
+        "PORT",
+    ),
+    _Option(
+        ("--cors-origin",),
+        (),
+        _origins,
+        "web pages of other origins that may use the HTTP port, such as https://example.com, with"
+        " commas or given again; * is any page anywhere (default: none)",
+        "ORIGIN",
+        repeatable=True,
+    ),
+    _Option(
+        ("--metrics-auth",),
+        False,
+        _flag,
+        "ask for the token at /metrics and /readyz too, where there is one",
+    ),
+    _Option(
         ("--wyoming-port",),
         None,
         _number(int, 0, 65535),
@@ -257,6 +289,22 @@ _OPTIONS = (
         "largest body taken; 512 MiB are four hours of 16 kHz 16-bit samples",
         "N",
     ),
+    _Option(
+        ("--max-buffered-bytes",),
+        None,
+        _number(int, 1, 1 << 50),
+        "bodies held at one time, in memory and in --spool-dir together; further ones wait unread"
+        " (default: two of the largest, so that one is received while another is worked on)",
+        "N",
+    ),
+    _Option(
+        ("--when-full",),
+        "wait",
+        _choice("wait", "reject"),
+        "what happens to further requests: wait lets their senders wait unread, reject answers busy"
+        " and says when to come back",
+        "WHAT",
+    ),
     _Option(("--models-dir",), None, _directory, "a further directory of models", "DIR"),
     _Option(
         ("--spool-dir",),
@@ -307,6 +355,11 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     values.update(_from_environment(parser, environment))
     values.update(given)
     values.update({name: tuple(value) for name, value in values.items() if type(value) is list})
+    largest = values["max_message_bytes"]
+    if values["max_buffered_bytes"] is None:
+        values["max_buffered_bytes"] = 2 * largest
+    if values["max_buffered_bytes"] < largest:
+        parser.error(f"--max-buffered-bytes must hold one body of --max-message-bytes, {largest}")
     return Settings(**{field.name: values[field.name] for field in fields(Settings)})
 
 
