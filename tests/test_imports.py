@@ -66,8 +66,10 @@ ALLOWED: dict[str, set[str]] = {
     "app.alignment": {"app.audio", "app.messages"},
     "app.tokens": {"app.hypothesis", "app.messages"},
     "app.engine_build": set(),
+    "app.backends": {"app.transcriber"},
     "app.attempts": {"app.context", "app.hypothesis", "app.transcriber"},
     "app.engine": {
+        "app.backends",
         "app.engine_build",
         "app.alignment",
         "app.attempts",
