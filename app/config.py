@@ -137,6 +137,26 @@ def _prompt(text: str) -> str:
     return text
 
 
+def _http_port(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    number: int = _number(int, 0, 65535)(text)
+    return number
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    return tuple(_origin(part.strip()) for part in text.split(","))
+
+
+def _origin(text: str) -> str:
+    # Browsers send it without a path, so a slash at the end would never match.
+    origin = text.rstrip("/").lower()
+    if origin != "*" and not re.fullmatch(r"https?://[^\s/?#@]+", origin):
+        wanted = "an origin such as https://example.com, or *"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return origin
+
+
 def _networks(text: str) -> tuple[Network, ...]:
     return tuple(_network(part.strip()) for part in text.split(","))
 
