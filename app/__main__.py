@@ -19,7 +19,9 @@ from typing import NoReturn, TextIO
 import structlog
 
 from app import __version__, catalog, config, cpus, logs
+from app.intake import Rules
 from app.job import Limits
+from app.ports import Port
 from app.protocols.framed import FramedProtocol
 from app.server import Server
 from app.sinks import StdoutSink, json_line, text_line
@@ -74,11 +76,12 @@ def main() -> int:
 
     sink = StdoutSink(sys.stdout, text_line if terminal else json_line, nobody_reads)
     server = Server(
-        new_protocol=lambda: FramedProtocol(settings.max_message_bytes, lambda: uuid.uuid4().hex),
         model=engine.info,
         spool=Spool(settings.spool_dir),
         sink=sink,
+        rules=Rules(lambda _token: True, settings.when_full == "reject"),
         queue_size=settings.queue_size,
+        max_buffered_bytes=settings.max_buffered_bytes,
         max_connections=settings.max_connections,
         drain_seconds=settings.drain_seconds,
         abort=engine.abort,
@@ -93,7 +96,7 @@ def main() -> int:
     worker = Worker(engine, SileroDetector, limits, server.loop.wake)
     server.attach(worker)
     try:
-        port = server.listen(settings.host, settings.port)
+        port = server.listen(_native(settings))
     except (OSError, UnicodeError) as error:
         engine.close()
         return _fail(_cannot_listen(settings, error))
@@ -123,6 +126,13 @@ def main() -> int:
         _exit_at_once(status)
     engine.close()
     return status
+
+
+def _native(settings: config.Settings) -> Port:
+    def new_protocol() -> FramedProtocol:
+        return FramedProtocol(settings.max_message_bytes, lambda: uuid.uuid4().hex)
+
+    return Port("native", settings.host, settings.port, new_protocol)
 
 
 def _obtain(settings: config.Settings) -> catalog.ModelFile:

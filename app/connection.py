@@ -1,69 +1,50 @@
-"""One socket: its buffers, its deadlines, its protocol, the order of its replies, its end.
+"""One peer: its transport, its protocol, and the state of the two.
 
 A `Connection` reads while it may, gives its protocol's events to its owner (the server), and sends
 replies in the order of the requests, whatever order they become ready in. It never decides what is
-admitted; it only stops reading while the owner has not decided. Loop thread only.
+admitted; it only stops reading while the owner has not decided, or has asked for a pause. What is
+due to the peer lies in its `Outbox`, how long the peer may take in its `Patience`, and whether
+bytes are encrypted is its transport's secret. Loop thread only.
 
 How it ends: after the last reply the sending side is shut, then what still comes in is read and
 dropped for a moment, because closing a socket with unread input makes the kernel send a reset that
-can destroy the reply on its way. `Connection` marks itself closed; the owner's reaper closes the
-socket at the end of the turn, never in the middle of a callback.
+can destroy the reply on its way. `Connection` marks itself closed; it is buried at the end of the
+turn, never in the middle of a callback.
 """
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import time
-from collections import deque
-from dataclasses import dataclass, field
 from typing import Protocol as Interface
 
-from app.loop import READ, WRITE, Loop, Timer
-from app.messages import TIMEOUT, Event, Failure, Reply
-from app.protocols.base import Protocol, ProtocolError
+import structlog
 
-RECEIVE_BYTES = 262_144
-"""Read in one turn: one busy sender does not hold up the others. With 64 KiB a body of 100 MB took
-0.46 s over loopback, with 256 KiB 0.2 s, with 1 MiB no less."""
+from app.deadlines import Awaited, Deadlines, Patience
+from app.loop import WRITE, Loop
+from app.messages import TIMEOUT, Begin, Event, Failure, Reply, Told
+from app.outbox import Outbox, Slot
+from app.ports import Peer
+from app.protocols.base import ProtocolError
+from app.transport import Transport
 
-MAX_UNSENT_BYTES = 1_048_576
-"""A peer that does not read its replies is not read from beyond this."""
+BODY_BYTES = 262_144
+"""Read in one turn of a body: one busy sender does not hold up the others. With 64 KiB a body of
+100 MB took 0.46 s over loopback, with 256 KiB 0.2 s, with 1 MiB no less."""
 
-MAX_SLOTS = 1_024
-"""Nor while this many of its requests wait for their replies: refused ones cost it nothing."""
+HEADER_BYTES = 16_384
+"""Read in one turn outside of a body. What stands behind a header is held until its body has a
+place, so this is what a waiting connection costs; a header seldom has a tenth of it."""
 
-LINGER_SECONDS, LINGER_BYTES = 2.0, 1_048_576
-"""How long, and how much, is read and dropped after the last reply."""
+LINGER_BYTES = 1_048_576
+"""How much is read and dropped after the last reply."""
 
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """Seconds: for a header once it is due, for the next bytes of a body, between two messages of
-    a kept connection, and for a reply's next bytes to leave."""
-
-    header: float = 10.0
-    body: float = 30.0
-    idle: float = 120.0
-    write: float = 30.0
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """The place of one request's reply in the connection's order."""
-
-    request_id: str | None
-    silent: bool
-    """True for `reply: none`: the place is kept, but nothing is ever sent."""
-    ready: list[bytes] = field(default_factory=list)
-    done: bool = False
+_log = structlog.get_logger("connection")
 
 
 class Owner(Interface):
     """What a connection tells the server."""
 
     def on_event(self, connection: Connection, event: Event) -> None:
-        """An event of the protocol. Until a `Begin` is decided, no further one comes."""
+        """An event of the protocol. After a `Begin` no further one comes until `decide`."""
 
     def on_lost(self, connection: Connection, error: ProtocolError) -> None:
         """The peer's bytes can be followed no further; the owner tells it why."""
@@ -76,97 +57,76 @@ class Owner(Interface):
 
 
 class Connection:
-    """One peer. `number` never comes twice."""
+    """One peer. `number` never comes twice. Takes over `transport`."""
 
     def __init__(
         self,
         number: int,
-        sock: socket.socket,
-        peer: str,
-        protocol: Protocol,
+        transport: Transport,
+        peer: Peer,
         loop: Loop,
         owner: Owner,
         deadlines: Deadlines,
     ) -> None:
         self.number = number
         self.peer = peer
-        self.protocol = protocol
+        self.protocol = peer.port.new_protocol()
         self.closed = False
         self._buried = False
-        self.deciding = False
-        """The owner has a `Begin` and has not decided; nothing is read meanwhile."""
-        self._socket = sock
+        self._transport = transport
         self._loop = loop
         self._owner = owner
-        self._deadlines = deadlines
-        self._slots: deque[Slot] = deque()
-        self._unsent: deque[memoryview] = deque()
-        self._unsent_bytes = 0
+        self._outbox = Outbox()
+        self._deciding = False
+        """The owner has a `Begin` and has not decided."""
+        self._paused = False
+        self._pumping = False
+        self._pump_is_due = False
+        self._look_is_due = False
         self._was_reading = True
         self._heard_end = False
-        self._unheard = False
-        """The peer takes no more replies; what it sent before is still to be read."""
         self._last = False
         """No further message is taken; ends once the slots are answered and all is sent."""
-        self._lingering_until: float | None = None
+        self._lingering = False
         self._dropped_bytes = 0
-        self._heard_at = time.monotonic()
-        self._sent_at = self._heard_at
         self._messages = 0
-        self._timer: Timer | None = None
+        self._patience = Patience(loop, deadlines, self._awaited, self._time_out)
         self._update()
 
     # What the owner calls.
 
     def decide(self, accept: bool) -> None:
-        """The answer to the last `Begin`."""
-        self.deciding = False
-        self._heard_at = time.monotonic()
+        """The answer to the last `Begin`; what comes behind it follows by itself."""
+        self._deciding = False
+        self._patience.heard()
         if accept:
-            self.protocol.accept()
+            if self._outbox.say(self.protocol.accept()):
+                self._patience.sent()
+                self._send()
         else:
             self.protocol.reject()
+        self._pump_soon()
 
-    def pump(self) -> None:
-        """Give the owner what events there are; after `decide`, outside of `on_event`."""
-        try:
-            while not self.closed and not self.deciding:
-                event = self.protocol.next_event()
-                if event is None:
-                    break
-                self._messages += 1
-                self._owner.on_event(self, event)
-        except ProtocolError as error:
-            self._lose(error)
+    def pause(self) -> None:
+        """Read nothing and give no events until `resume`; the peer's deadlines rest."""
+        self._paused = True
         self._update()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        if self._paused:
+            self._paused = False
+            self._pump_soon()
 
     def expect(self, request_id: str | None, silent: bool) -> Slot:
         """Keep a place for a request's replies, behind those before it."""
-        slot = Slot(request_id, silent)
-        self._slots.append(slot)
-        return slot
+        return self._outbox.expect(request_id, silent)
 
     def answer(self, slot: Slot, reply: Reply, final: bool) -> None:
         """Send `reply` when its turn has come; `final` closes the slot."""
-        if self.closed:
-            return
-        if not slot.silent and not self._unheard:
-            data = self.protocol.encode(slot.request_id, reply)
-            slot.ready.append(data)
-            self._unsent_bytes += len(data)
-        slot.done = slot.done or final
-        while self._slots:
-            head = self._slots[0]
-            if head.ready and not self._unsent:
-                # The write deadline runs from here, not from the last time something was sent.
-                self._sent_at = time.monotonic()
-            self._unsent.extend(memoryview(data) for data in head.ready)
-            head.ready.clear()
-            if not head.done:
-                break
-            self._slots.popleft()
-        self._send()
-        self._update()
+        if not self.closed:
+            data = b"" if slot.silent else self.protocol.encode(slot.request_id, reply)
+            self._put(slot, data, final)
 
     def finish(self) -> None:
         """Take no further message; end after the replies that are due."""
@@ -181,31 +141,38 @@ class Connection:
     @property
     def idle(self) -> bool:
         """True if nothing was begun and nothing is due."""
-        return self.protocol.idle and not self._slots and not self._unsent
+        return self.protocol.idle and not self._outbox.owing and not self._outbox.unsent
 
     def wants_read(self) -> bool:
         """1. Not after the peer's end. 2. After the last message only to hear that end, and not
-        for ever. 3. Not while a body waits for a place. 4. Not while the peer does not take what
-        we sent, or too much is due to it."""
+        for ever. 3. Not while a body waits for a place, the owner is behind, or the protocol has
+        all that it can hold. 4. Not while the peer does not take what we sent, or too much is due
+        to it."""
         if self.closed or self._heard_end:
             return False
         if self._last:
             return self._dropped_bytes <= LINGER_BYTES
-        if self.deciding:
+        if self._deciding or self._paused or self.protocol.full:
             return False
-        return self._unsent_bytes < MAX_UNSENT_BYTES and len(self._slots) < MAX_SLOTS
+        return not self._outbox.crowded
 
     def wants_write(self) -> bool:
         """Only for what could not be sent at once."""
-        return not self.closed and bool(self._unsent)
+        return not self.closed and self._outbox.unsent
 
     # What the loop calls.
 
     def _ready(self, mask: int) -> None:
+        transport = self._transport
         try:
-            if mask & WRITE and not self.closed:
+            if transport.handshaking:
+                if not self._shake_hands():
+                    return
+                # The last of the handshake may have brought more than the handshake.
+                mask = transport.read_when | WRITE
+            if mask & WRITE and self.wants_write():
                 self._send()
-            if mask & READ and self.wants_read():
+            if mask & transport.read_when and self.wants_read():
                 self._receive()
         except Exception:
             # A bug: end this connection, or the socket would be ready for it again and again.
@@ -214,32 +181,88 @@ class Connection:
         finally:
             self._update()
 
-    def _receive(self) -> None:
+    def _shake_hands(self) -> bool:
         try:
-            data = self._socket.recv(RECEIVE_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return
+            done = self._transport.handshake()
+        except OSError as error:
+            _log.debug("no handshake", peer=self.peer.name, error=str(error))
+            self._outbox.deafen()
+            self._last = True
+            return False
+        if done:
+            self._patience.heard()
+        return done
+
+    def _receive(self) -> None:
+        in_body = self.protocol.reading_body
+        try:
+            data = self._transport.receive(BODY_BYTES if in_body or self._last else HEADER_BYTES)
         except OSError:
             self._hear_end(reset=True)
+            return
+        if data is None:
             return
         if not data:
             self._hear_end(reset=False)
             return
         if self._last:
             self._dropped_bytes += len(data)
-            lingering = self._lingering_until is not None
-            self.closed = lingering and self._dropped_bytes > LINGER_BYTES
+            self.closed = self._lingering and self._dropped_bytes > LINGER_BYTES
             return
-        starts_header = self.protocol.idle
         # A header's deadline runs from its first byte: one byte a second does not extend it.
-        if starts_header or self.protocol.reading_body:
-            self._heard_at = time.monotonic()
+        if self.protocol.idle or in_body:
+            self._patience.heard()
         self.protocol.feed(data)
-        self.pump()
+        self._pump()
+
+    def _pump_soon(self) -> None:
+        """Ask for events at the end of this turn, unless somebody is asking already."""
+        if not self._pumping and not self._pump_is_due:
+            self._pump_is_due = True
+            self._loop.defer(self._pump)
+
+    def _pump(self) -> None:
+        """Give the owner what events there are."""
+        self._pump_is_due = False
+        self._pumping = True
+        try:
+            while not (self.closed or self._last or self._deciding or self._paused):
+                event = self.protocol.next_event()
+                if event is None:
+                    break
+                self._messages += 1
+                if isinstance(event, Told):
+                    self._tell(event)
+                    continue
+                self._deciding = isinstance(event, Begin)
+                self._owner.on_event(self, event)
+        except ProtocolError as error:
+            self._lose(error)
+        except Exception:
+            self.closed = True
+            raise
+        finally:
+            self._pumping = False
+            self._update()
+
+    def _tell(self, event: Told) -> None:
+        self._put(self.expect(None, silent=False), event.data, final=True)
+        if not event.keep_alive:
+            self.finish()
+
+    def _put(self, slot: Slot, data: bytes, final: bool) -> None:
+        if self._outbox.put(slot, data, final):
+            # The peer's time to take it runs from here, not from the last time it took something.
+            self._patience.sent()
+        self._send()
+        self._update()
+        if final:
+            # A protocol with one message at a time goes on to the next.
+            self._pump_soon()
 
     def _hear_end(self, reset: bool) -> None:
         self._heard_end = True
-        if self._lingering_until is not None:
+        if self._lingering:
             self.closed = True
             return
         self._owner.on_end(self, reset)
@@ -247,34 +270,27 @@ class Connection:
         self.closed = self.closed or reset
 
     def _send(self) -> None:
-        # Several small replies go in one call; a large one goes as far as the kernel takes it.
-        while self._unsent and not self.closed:
-            try:
-                sent = self._socket.send(self._unsent[0])
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if isinstance(error, BrokenPipeError) and not self._heard_end:
-                    # Not ECONNRESET: the peer's end came first and lies unread behind its last
-                    # bytes; our own reply to its closed socket provoked the reset. Read on.
-                    self._unheard = True
-                    self._unsent.clear()
-                    for slot in self._slots:
-                        slot.ready.clear()
-                    self._unsent_bytes = 0
-                    return
-                # Closed first: what the owner still has to say must not be tried on this socket.
-                self.closed = True
-                # After the peer's end this is its socket closed: the work goes on, see on_end.
-                if not self._heard_end:
-                    self._owner.on_end(self, reset=True)
-                return
-            self._sent_at = time.monotonic()
-            self._unsent_bytes -= sent
-            if sent == len(self._unsent[0]):
-                self._unsent.popleft()
+        if self.closed or self._transport.handshaking:
+            return
+        try:
+            if self._outbox.send(self._transport):
+                self._patience.sent()
+        except OSError as error:
+            waits = not self.protocol.end_means_gone
+            if isinstance(error, BrokenPipeError) and waits and not self._heard_end:
+                # Not ECONNRESET: the peer's end came first and lies unread behind its last bytes;
+                # our own reply to its closed socket provoked the reset. Read on.
+                self._outbox.deafen()
             else:
-                self._unsent[0] = self._unsent[0][sent:]
+                self._break_off()
+
+    def _break_off(self) -> None:
+        """The peer takes nothing more."""
+        # Closed first: what the owner still has to say must not be tried on this socket.
+        self.closed = True
+        # After the peer's end this is its socket closed: the work goes on, see on_end.
+        if not self._heard_end:
+            self._owner.on_end(self, reset=True)
 
     def _lose(self, error: ProtocolError) -> None:
         self._last = True
@@ -282,83 +298,71 @@ class Connection:
         self.protocol.abandon()
 
     def _update(self) -> None:
-        """After anything happened: end if it is time, and compute interest and deadline anew."""
-        if not self.closed and self._last and not self._slots and not self._unsent:
+        """After anything happened: end if it is time, and compute interest anew."""
+        if not (self.closed or self._outbox.owing or self._outbox.unsent) and self._last:
             self._linger()
-        reading = self.wants_read()
+        if self._buried:
+            return
+        reading, writing = self.wants_read(), self.wants_write()
         if reading and not self._was_reading:
             # The peer's time did not run while it was we who did not read.
-            self._heard_at = time.monotonic()
+            self._patience.heard()
         self._was_reading = reading
-        interest = (READ if reading else 0) | (WRITE if self.wants_write() else 0)
-        if not self._buried:
-            self._loop.watch(self._socket, interest, self._ready)
+        transport = self._transport
+        interest = WRITE if writing else 0
+        if reading or (transport.handshaking and not self.closed):
+            interest |= transport.read_when
+        self._loop.watch(transport, interest, self._ready)
         if self.closed:
-            if not self._buried:
-                self._buried = True
-                self._loop.defer(self._bury)
-        elif self._timer is None:
-            self._arm()
+            self._buried = True
+            self._loop.defer(self._bury)
+        elif reading and transport.pending and not self._look_is_due:
+            # No selector sees what is decrypted already.
+            self._look_is_due = True
+            self._loop.defer(self._look)
 
-    def _bury(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._socket.close()
-        self._owner.on_closed(self)
+    def _look(self) -> None:
+        self._look_is_due = False
+        self._ready(self._transport.read_when)
 
     def _linger(self) -> None:
         if self._heard_end:
             self.closed = True
-        elif self._lingering_until is None:
-            self._lingering_until = time.monotonic() + LINGER_SECONDS
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_WR)
-            # The deadline in force may be a long one: this one is nearer.
-            if self._timer is not None:
-                self._timer.cancel()
-            self._arm()
+        elif not self._lingering:
+            self._lingering = True
+            self._transport.shutdown_sending()
+            self._patience.said_all()
 
-    def _deadline(self) -> float | None:
-        """When the peer's time is up, by `time.monotonic()`; None while it is we who are slow."""
-        if self._lingering_until is not None:
-            return self._lingering_until
-        if self._unsent:
-            return self._sent_at + self._deadlines.write
-        if self.deciding or self._last or self._heard_end:
-            return None
+    def _bury(self) -> None:
+        self._patience.stop()
+        self._transport.close()
+        self._owner.on_closed(self)
+
+    def _awaited(self) -> Awaited:
+        if self.closed:
+            return Awaited.NOTHING
+        if self._lingering:
+            return Awaited.END
+        if self._transport.handshaking:
+            return Awaited.HANDSHAKE
+        if self._outbox.unsent:
+            return Awaited.TAKING
+        if self._last or not self.wants_read():
+            return Awaited.NOTHING
         if self.protocol.reading_body:
-            return self._heard_at + self._deadlines.body
+            return Awaited.BODY
         if not self.protocol.idle or not self._messages:
-            return self._heard_at + self._deadlines.header
-        if self._slots:
-            return None
-        return max(self._heard_at, self._sent_at) + self._deadlines.idle
+            return Awaited.HEADER
+        return Awaited.NOTHING if self._outbox.owing else Awaited.NEXT
 
-    def _arm(self) -> None:
-        # Deadlines move with every byte, the timer does not: when it is due it looks again. It is
-        # never set further off than the shortest of them, which may come into force meanwhile.
-        shortest = min(self._deadlines.header, self._deadlines.body, self._deadlines.write)
-        soon = time.monotonic() + shortest
-        deadline = self._deadline()
-        self._timer = self._loop.call_at(
-            soon if deadline is None else min(deadline, soon), self._check
-        )
-
-    def _check(self) -> None:
-        self._timer = None
-        deadline = self._deadline()
-        if deadline is not None and deadline <= time.monotonic():
-            self._time_out()
-        self._update()
-
-    def _time_out(self) -> None:
-        if self._lingering_until is not None or self._unsent:
+    def _time_out(self, awaited: Awaited) -> None:
+        if awaited in (Awaited.END, Awaited.HANDSHAKE):
             self.closed = True
-            if self._lingering_until is None:
-                self._owner.on_end(self, reset=True)
-        elif self.protocol.idle and self._messages:
-            self.finish()
+        elif awaited is Awaited.TAKING:
+            self._break_off()
+        elif awaited is Awaited.NEXT:
+            self._last = True
         else:
-            what = "body" if self.protocol.reading_body else "header"
-            failure = Failure(TIMEOUT, f"the {what} did not arrive in time")
-            self._lose(ProtocolError(failure))
+            what = "body" if awaited is Awaited.BODY else "header"
+            self._lose(ProtocolError(Failure(TIMEOUT, f"the {what} did not arrive in time")))
+        self._update()

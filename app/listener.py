@@ -1,10 +1,12 @@
-"""A listening socket: accepts a few connections a turn, and pauses when there are no descriptors.
+"""Listening sockets: accept a few connections a turn, and pause when there are no descriptors.
 
-Gives each new socket to its owner and forgets it. Loop thread only.
+A host name can stand for several addresses, of both families; `listen` opens one `Listener` for
+each, on the same port. Each new socket is given to the owner and forgotten. Loop thread only.
 """
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections.abc import Callable
@@ -19,33 +21,31 @@ _ACCEPTS_PER_TURN = 64
 _PAUSE_SECONDS = 0.5
 """Out of descriptors: the socket would be ready again at once, for ever."""
 
+_TRIES = 8
+"""To find a port that is free at every address, where any will do."""
+
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""A name's address that this machine does not have: `localhost` is often ::1 as well."""
+
 _log = structlog.get_logger("listener")
 
 Greet = Callable[[socket.socket, Any], None]
 """Takes over a socket and its peer's address."""
 
+_Place = tuple[int, Any]
+"""A family and an address, as `getaddrinfo` gives them."""
+
 
 class Listener:
-    """Listens on `host` and `port`, 0 for a free one. Raises `OSError`."""
+    """Accepts from a listening socket, which it takes over."""
 
-    def __init__(self, loop: Loop, host: str, port: int, greet: Greet) -> None:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+    def __init__(self, loop: Loop, sock: socket.socket, greet: Greet) -> None:
         self._loop = loop
         self._greet = greet
-        self._socket = socket.socket(family, kind, proto)
+        self._socket = sock
         self._closed = False
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.setblocking(False)
-            self._socket.bind(address)
-            self._socket.listen(_BACKLOG)
-        except OSError:
-            self._socket.close()
-            raise
-        self.port = int(self._socket.getsockname()[1])
-        loop.watch(self._socket, READ, self._accept)
+        self.port = int(sock.getsockname()[1])
+        loop.watch(sock, READ, self._accept)
 
     def close(self) -> None:
         """Take no further connections; may be said twice."""
@@ -66,7 +66,68 @@ class Listener:
                 self._loop.call_at(time.monotonic() + _PAUSE_SECONDS, self._resume)
                 return
             self._greet(sock, address)
+            if self._closed:
+                return
 
     def _resume(self) -> None:
         if not self._closed:
             self._loop.watch(self._socket, READ, self._accept)
+
+
+def listen(loop: Loop, host: str, number: int, greet: Greet) -> list[Listener]:
+    """Listen at every address that `host` stands for, on port `number`, 0 for one that is free at
+    all of them. At least one listener. Raises `OSError`, and `UnicodeError` for no host name."""
+    found = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    places: list[_Place] = list(dict.fromkeys((entry[0], entry[4]) for entry in found))
+    return [Listener(loop, sock, greet) for sock in _open_somewhere(places, number, _TRIES)]
+
+
+def _open_somewhere(places: list[_Place], number: int, tries: int) -> list[socket.socket]:
+    try:
+        return _open_all(places, number)
+    except OSError as error:
+        # Free at one address and taken at another: another port may be free at both.
+        if number != 0 or tries == 1 or error.errno != errno.EADDRINUSE:
+            raise
+    return _open_somewhere(places, number, tries - 1)
+
+
+def _open_all(places: list[_Place], number: int) -> list[socket.socket]:
+    """A listening socket for each family and address that this machine has."""
+    # An IPv6 socket at `::` takes IPv4 as well, unless there is one of its own for that.
+    alone = len({family for family, _ in places}) == 1
+    sockets: list[socket.socket] = []
+    missing = OSError(errno.EADDRNOTAVAIL, "no address")
+    try:
+        for family, address in places:
+            try:
+                sockets.append(_open(family, (address[0], number, *address[2:]), alone))
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                _log.debug("an address is not here", address=address[0], error=str(error))
+                missing = error
+                continue
+            number = int(sockets[0].getsockname()[1])
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    if not sockets:
+        raise missing
+    return sockets
+
+
+def _open(family: int, address: Any, alone: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and not alone:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setblocking(False)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -16,6 +16,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol as Interface
 
 import structlog
 
@@ -26,6 +27,12 @@ Ready = Callable[[int], None]
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 _log = structlog.get_logger("loop")
+
+
+class Watched(Interface):
+    """A socket, or what stands before one."""
+
+    def fileno(self) -> int: ...
 
 
 class Timer:
@@ -58,7 +65,7 @@ class Loop:
             end.setblocking(False)
         self._selector.register(self._sleeper, READ, self._woken)
 
-    def watch(self, sock: socket.socket, interest: int, ready: Ready) -> None:
+    def watch(self, sock: Watched, interest: int, ready: Ready) -> None:
         """Be called back for `interest` (READ, WRITE, both, or 0 for nothing at all)."""
         known = self._selector.get_map().get(sock)
         if not interest:
@@ -126,8 +133,11 @@ class Loop:
 
     def _run_timers(self) -> None:
         now = time.monotonic()
+        due = []
+        # All of them first: one that sets itself anew for the past has its next turn with the rest.
         while self._timers and self._timers[0][0] <= now:
-            timer = heapq.heappop(self._timers)[2]
+            due.append(heapq.heappop(self._timers)[2])
+        for timer in due:
             if timer.callback is not None:
                 self._guard(timer.callback)
 

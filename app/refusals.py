@@ -5,7 +5,15 @@ Pure functions that make the `Failure` to send; deciding when is the server's pa
 
 from __future__ import annotations
 
-from app.messages import BAD_FIELD, BUSY, NO_SPACE, SHUTTING_DOWN, Failure, Request
+from app.messages import (
+    BAD_FIELD,
+    BUSY,
+    NO_SPACE,
+    SHUTTING_DOWN,
+    UNAUTHORIZED,
+    Failure,
+    Request,
+)
 from app.transcriber import ModelInfo
 
 
@@ -32,3 +40,12 @@ def no_space(error: OSError) -> Failure:
 def too_many_connections(limit: int) -> Failure:
     message = f"{limit} connections are open, which is the limit"
     return Failure(BUSY, message, retry_after_seconds=1.0)
+
+
+def unauthorized() -> Failure:
+    return Failure(UNAUTHORIZED, "this node serves those who show its token; yours is not that one")
+
+
+def too_much(seconds: float) -> Failure:
+    message = "the node has as much to do as it takes at one time"
+    return Failure(BUSY, message, retry_after_seconds=seconds)

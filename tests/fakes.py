@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,13 @@ import numpy.typing as npt
 import soundfile
 import structlog
 
-from app.connection import Deadlines
+from app.deadlines import Deadlines
 from app.hypothesis import Hypothesis
+from app.intake import Rules
 from app.job import Limits
 from app.messages import Segment, Transcript
+from app.ports import Port
+from app.protocols.base import Protocol
 from app.protocols.framed import FramedProtocol
 from app.server import Server
 from app.sinks import StdoutSink, json_line
@@ -314,7 +318,8 @@ class Lines(io.StringIO):
 class Node:
     """The node without its real engine, in threads of the test's process.
 
-    `drain` and `kill` go the way of a signal, so it must be made on the main thread.
+    `drain` and `kill` go the way of a signal, so it must be made on the main thread. `port` and
+    `server` are further fields of the port and arguments of the server.
     """
 
     _SIGNAL = signal.SIGUSR1
@@ -330,27 +335,37 @@ class Node:
         drain_seconds: float = PATIENCE,
         deadlines: Deadlines | None = None,
         spool: Spool | None = None,
+        max_buffered_bytes: int = 1 << 30,
+        reject_when_full: bool = False,
+        authorize: Callable[[str | None], bool] = lambda _token: True,
+        new_protocol: Callable[[], Protocol] | None = None,
+        port: dict[str, Any] | None = None,
+        server: dict[str, Any] | None = None,
         max_seconds: float = 3600.0,
     ) -> None:
         self.engine = engine or FakeEngine()
         self.lines = Lines()
         self.sink = StdoutSink(self.lines, json_line, lambda: self.server.drain_soon())
         self.server = Server(
-            new_protocol=lambda: FramedProtocol(max_body, lambda: f"made-{os.urandom(4).hex()}"),
             model=model,
             spool=spool or Spool(Path("/var/tmp")),
             sink=self.sink,
+            rules=Rules(authorize, reject_when_full),
             queue_size=queue_size,
+            max_buffered_bytes=max_buffered_bytes,
             max_connections=max_connections,
             drain_seconds=drain_seconds,
             abort=self.engine.abort,
             deadlines=deadlines,
+            **(server or {}),
         )
         # A threshold of 0 takes everything for speech: all of a body reaches the engine.
         limits = Limits(max_seconds, 0.0, "en", "", model.name)
         self.worker = Worker(self.engine, FakeDetector, limits, self.server.loop.wake)
         self.server.attach(self.worker)
-        self.port = self.server.listen("127.0.0.1", 0)
+        framed = lambda: FramedProtocol(max_body, lambda: f"made-{os.urandom(4).hex()}")  # noqa: E731
+        native = Port("native", "127.0.0.1", 0, new_protocol or framed)
+        self.port = self.server.listen(replace(native, **(port or {})))
         self._old_handler = signal.getsignal(self._SIGNAL)
         self.server.loop.handle_signals(self._SIGNAL)
         self._thread = threading.Thread(target=self.server.run, name="loop", daemon=True)

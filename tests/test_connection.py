@@ -17,10 +17,14 @@ import pytest
 from fakes import PATIENCE, RAW, frame, message
 from structlog.testing import capture_logs
 
-from app.connection import LINGER_BYTES, MAX_UNSENT_BYTES, Connection, Deadlines
+from app.connection import LINGER_BYTES, Connection
+from app.deadlines import Deadlines
 from app.loop import Loop
 from app.messages import Accepted, Begin, Body, End, Event, Failure
+from app.outbox import MAX_UNSENT_BYTES
+from app.ports import Peer, Port
 from app.protocols.framed import FramedProtocol
+from app.transport import PlainTransport
 
 
 class Owner:
@@ -34,7 +38,6 @@ class Owner:
     def on_event(self, connection: Connection, event: Event) -> None:
         if isinstance(event, Begin):
             self.told.append(("begin", event.request.id))
-            connection.deciding = True
             if self.decides:
                 connection.decide(accept=True)
         elif isinstance(event, Body):
@@ -65,12 +68,16 @@ class Bench:
             self.peer = socket.create_connection(listener.getsockname())
             self.ours, _ = listener.accept()
         self.peer.settimeout(PATIENCE)
-        self.ours.setblocking(False)
         self.loop = Loop(lambda: None, lambda _number: None)
         self.owner = Owner()
-        protocol = FramedProtocol(1 << 24, lambda: "made")
+        port = Port("native", "", 0, lambda: FramedProtocol(1 << 24, lambda: "made"))
         self.connection = Connection(
-            1, self.ours, "peer", protocol, self.loop, self.owner, deadlines or Deadlines()
+            1,
+            PlainTransport(self.ours),
+            Peer("127.0.0.1", "peer", port),
+            self.loop,
+            self.owner,
+            deadlines or Deadlines(),
         )
 
     def turn_until(self, true: Callable[[], Any]) -> None:
@@ -183,7 +190,7 @@ def test_nothing_is_read_while_a_body_waits_for_a_place(bench: Bench) -> None:
     assert not bench.connection.wants_read()
     assert "body" not in bench.owner.told
     bench.connection.decide(accept=True)
-    bench.connection.pump()
+    bench.turn_until_told("end")
     assert bench.owner.told[-2:] == ["body", "end"]
 
 
@@ -192,7 +199,7 @@ def test_a_body_that_is_turned_down_is_skipped(bench: Bench) -> None:
     bench.peer.sendall(message(b"abc", id="1", connection="keep-alive") + message(b"", id="2"))
     bench.turn_until_told(("begin", "1"))
     bench.connection.decide(accept=False)
-    bench.connection.pump()
+    bench.turn_until_told(("begin", "2"))
     assert bench.owner.told == [("begin", "1"), ("begin", "2")]
 
 

@@ -36,13 +36,28 @@ from fakes import (
     tone,
 )
 
-from app.connection import LINGER_BYTES, MAX_UNSENT_BYTES, Deadlines
+from app.connection import LINGER_BYTES
+from app.deadlines import Deadlines
 from app.hypothesis import Hypothesis
 from app.messages import Segment
+from app.outbox import MAX_UNSENT_BYTES
+from app.pending import Pending
+from app.ports import Port
+from app.protocols.framed import FramedProtocol
 from app.spool import Body, Spool
 from app.transcriber import DecodeOptions, EngineError
 
 MakeNode = Callable[..., Node]
+
+
+def uploads(node: Node) -> list[Pending]:
+    """The requests whose bodies are being received."""
+    return list(node.server._intake._uploads.values())
+
+
+def jobs(node: Node) -> list[int]:
+    """The requests that the worker has."""
+    return list(node.server._dispatch._pending)
 
 
 def rejected(body: bytes, **fields: Any) -> bytes:
@@ -380,14 +395,14 @@ def test_a_sender_that_stops_waiting_does_not_block_those_behind_it(make_node: M
 
 
 def waiting_peers(node: Node) -> list[str]:
-    return [entry[0].peer for entry in list(node.server._waiting)]
+    return [pending.origin.peer for pending in list(node.server._intake._waiting.values())]
 
 
 def test_an_upload_that_breaks_off_makes_room(make_node: MakeNode) -> None:
     node = make_node(queue_size=1)
     with node.connect() as broken, node.connect() as next_one:
         broken.send(frame({**RAW, "content-length": 4000, "id": "broken"}, b"x" * 100))
-        eventually(lambda: node.server._uploads)
+        eventually(lambda: uploads(node))
         next_one.request(pcm(700))
         eventually(lambda: next_one.peer in waiting_peers(node))
         broken.half_close()
@@ -398,7 +413,7 @@ def test_an_upload_that_breaks_off_makes_room(make_node: MakeNode) -> None:
 def test_nothing_is_admitted_while_nobody_reads_stdout_and_again_once_it_is_read(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.server._MAX_STDOUT_BACKLOG", 5)
+    monkeypatch.setattr("app.outcomes.MAX_STDOUT_BACKLOG", 5)
     node = make_node()
     node.lines.flowing.clear()
     # The first line is in the writer's hands; these fill the backlog behind it.
@@ -415,9 +430,9 @@ def test_nothing_is_admitted_while_nobody_reads_stdout_and_again_once_it_is_read
 def test_who_comes_when_there_is_room_again_does_not_overtake_those_who_wait(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.server._MAX_STDOUT_BACKLOG", 5)
-    monkeypatch.setattr("app.server._BACKLOG_PAUSE_SECONDS", 3600.0)
-    node = make_node()
+    monkeypatch.setattr("app.outcomes.MAX_STDOUT_BACKLOG", 5)
+    monkeypatch.setattr("app.intake._BACKLOG_PAUSE_SECONDS", 3600.0)
+    node = make_node(queue_size=1)
     node.lines.flowing.clear()
     for _ in range(6):
         node.ask(pcm(500))
@@ -426,12 +441,11 @@ def test_who_comes_when_there_is_room_again_does_not_overtake_those_who_wait(
         eventually(lambda: first.peer in waiting_peers(node))
         node.lines.flowing.set()
         eventually(lambda: node.sink.backlog == 0)
+        # Any event lets them in, this request too.
         second.request(pcm(800))
-        eventually(lambda: second.peer in waiting_peers(node))
-        # Any event lets them in.
-        node.server.loop.wake()
         assert text_or_code(first.reply()) == "900"
         assert text_or_code(second.reply()) == "800"
+    assert [len(samples) for samples, _ in node.engine.calls[-2:]] == [900, 800]
 
 
 # The end of the peer's stream, and resets.
@@ -468,7 +482,7 @@ def test_a_reset_cancels_what_has_not_begun_and_the_windows_to_come(node: Node, 
     client = node.connect()
     client.request(three_windows(), id="begun", reply=reply, connection="keep-alive")
     client.request(pcm(1000), id="queued", reply=reply, connection="keep-alive")
-    eventually(lambda: len(node.server._jobs) == 2)
+    eventually(lambda: len(jobs(node)) == 2)
     node.engine.wait_for_calls(1)
     client.reset()
     eventually(lambda: not node.server._connections)
@@ -485,7 +499,7 @@ def test_a_reset_does_not_cancel_what_nobody_waits_for(node: Node, reply: str) -
     client = node.connect()
     client.request(three_windows(), id="begun", reply=reply, connection="keep-alive")
     client.request(pcm(1000), id="queued", reply=reply, connection="keep-alive")
-    eventually(lambda: len(node.server._jobs) == 2)
+    eventually(lambda: len(jobs(node)) == 2)
     client.reset()
     eventually(lambda: not node.server._connections)
     node.engine.release()
@@ -498,7 +512,7 @@ def test_a_reset_after_the_end_of_the_stream_cancels_nothing(node: Node) -> None
     client = node.connect()
     client.request(three_windows(), id="seg", reply="segments", connection="keep-alive")
     client.request(pcm(1000), id="next")
-    eventually(lambda: len(node.server._jobs) == 2)
+    eventually(lambda: len(jobs(node)) == 2)
     client.half_close()
     # The end is heard: the node stops wanting to read.
     eventually(lambda: all(not c.wants_read() for c in list(node.server._connections.values())))
@@ -514,7 +528,7 @@ def test_a_reset_within_the_next_header(node: Node) -> None:
     client = node.connect()
     client.request(pcm(1000), id="first", reply="accepted", connection="keep-alive")
     client.request(pcm(1000), id="second", connection="keep-alive")
-    eventually(lambda: len(node.server._jobs) == 2)
+    eventually(lambda: len(jobs(node)) == 2)
     client.send(struct.pack("!H", 200) + b"{")
     eventually(lambda: began_to_read(node, client, None))
     client.reset()
@@ -548,14 +562,14 @@ def test_a_stream_that_ends_too_early(
         assert node.lines.wait_for(request_id)["error"]["code"] == "incomplete"
     eventually(lambda: not node.server._connections)
     assert len(node.lines.of(request_id)) == 1
-    assert not node.server._uploads
+    assert not uploads(node)
 
 
 def began_to_read(node: Node, client: Client, request_id: str | None) -> bool:
     if request_id is not None:
-        return any(entry.request.id == request_id for entry in list(node.server._uploads.values()))
+        return any(entry.request.id == request_id for entry in uploads(node))
     connections = list(node.server._connections.values())
-    return any(c.peer == client.peer and not c.protocol.idle for c in connections)
+    return any(c.peer.name == client.peer and not c.protocol.idle for c in connections)
 
 
 @pytest.mark.parametrize("leave", [Client.half_close, Client.close, Client.reset])
@@ -604,8 +618,8 @@ def test_a_client_that_vanishes_at_any_moment(node: Node) -> None:
             client.half_close()
         chance.choice([Client.close, Client.reset])(client)
     eventually(lambda: not node.server._connections)
-    eventually(lambda: not node.server._jobs)
-    assert not node.server._uploads
+    eventually(lambda: not jobs(node))
+    assert not uploads(node)
     assert [text_or_code(reply) for reply in node.ask(pcm(777))] == ["777"]
 
 
@@ -696,7 +710,7 @@ def test_a_body_that_does_not_come(make_node: MakeNode) -> None:
         assert "body" in reply["error"]["message"]
     assert node.lines.wait_for("slow")["error"]["code"] == "timeout"
     eventually(lambda: not node.server._connections)
-    assert not node.server._uploads
+    assert not uploads(node)
 
 
 def test_a_body_that_does_not_come_behind_a_request_that_is_worked_on(make_node: MakeNode) -> None:
@@ -771,7 +785,7 @@ def test_who_does_not_take_the_replies_is_dropped(make_node: MakeNode) -> None:
             client.request(pcm(500), id=str(number), connection="keep-alive")
         client.send(frame({**RAW, "content-length": 100, "id": "open"}, b"12"))
         eventually(lambda: not node.server._connections)
-        assert not node.server._uploads
+        assert not uploads(node)
 
 
 def test_a_slow_reader_gets_everything_and_is_not_read_from_meanwhile(make_node: MakeNode) -> None:
@@ -790,7 +804,7 @@ def test_a_slow_reader_gets_everything_and_is_not_read_from_meanwhile(make_node:
         writer.start()
         eventually(
             lambda: any(
-                c._unsent_bytes >= MAX_UNSENT_BYTES for c in list(node.server._connections.values())
+                c._outbox.size >= MAX_UNSENT_BYTES for c in list(node.server._connections.values())
             )
         )
         assert not any(c.wants_read() for c in list(node.server._connections.values()))
@@ -933,7 +947,7 @@ def test_a_drain_finishes_what_was_admitted_and_refuses_the_rest(make_node: Make
         kept.request(pcm(1100), connection="keep-alive")
         data = message(pcm(1200))
         uploading.send(data[:-10])
-        eventually(lambda: len(node.server._jobs) == 2 and node.server._uploads)
+        eventually(lambda: len(jobs(node)) == 2 and uploads(node))
         waiting.request(pcm(1300), id="waits")
         eventually(lambda: waiting.peer in waiting_peers(node))
         eventually(lambda: len(node.server._connections) == 6)
@@ -964,7 +978,7 @@ def test_a_drain_past_its_deadline(make_node: MakeNode) -> None:
         node.engine.wait_for_calls(1)
         queued.request(pcm(1000), id="queued")
         uploading.send(message(pcm(900), id="uploading")[:-5])
-        eventually(lambda: len(node.server._jobs) == 2 and node.server._uploads)
+        eventually(lambda: len(jobs(node)) == 2 and uploads(node))
         node.drain()
         for client, name in ((working, "working"), (queued, "queued"), (uploading, "uploading")):
             [reply] = client.replies()
@@ -989,7 +1003,7 @@ def test_a_second_signal_ends_at_once(make_node: MakeNode) -> None:
         client.request(pcm(1000))
         node.engine.wait_for_calls(1)
         node.drain()
-        eventually(lambda: node.server._draining)
+        eventually(lambda: node.server._shutdown.draining)
         assert node.running
         node.drain()
         node.wait_until_stopped()
@@ -1003,10 +1017,10 @@ def test_the_end_leaves_no_socket_open(make_node: MakeNode) -> None:
         client.request(pcm(1000))
         node.engine.wait_for_calls(1)
         uploading.send(message(pcm(900))[:-5])
-        eventually(lambda: node.server._uploads)
-        sockets = [c._socket for c in node.server._connections.values()]
+        eventually(lambda: uploads(node))
+        sockets = [c._transport for c in node.server._connections.values()]
         node.drain()
-        eventually(lambda: node.server._draining)
+        eventually(lambda: node.server._shutdown.draining)
         node.drain()
         node.wait_until_stopped()
         assert [sock.fileno() for sock in sockets] == [-1, -1]
@@ -1014,4 +1028,4 @@ def test_the_end_leaves_no_socket_open(make_node: MakeNode) -> None:
 
 def test_a_port_in_use_is_an_oserror(node: Node) -> None:
     with pytest.raises(OSError, match="in use"):
-        node.server.listen("127.0.0.1", node.port)
+        node.server.listen(Port("native", "127.0.0.1", node.port, lambda: FramedProtocol(1, str)))

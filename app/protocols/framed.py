@@ -26,6 +26,8 @@ from app.protocols.header import parse_header
 
 _LENGTH = struct.Struct("!H")
 
+_JSON_SPACE = b" \t\r\n"
+
 
 class _State(Enum):
     LENGTH = auto()
@@ -54,6 +56,8 @@ class FramedProtocol:
         # Length and header gather here, so that a header sent byte by byte costs its size once.
         self._gathered = bytearray()
         self._wanted = _LENGTH.size
+        self._begun = False
+        """The header's first brace has been seen."""
         self._body_left = 0
         self._keep_alive = False
 
@@ -119,8 +123,10 @@ class FramedProtocol:
 
     def _gather(self) -> bool:
         missing = self._wanted - len(self._gathered)
-        self._gathered += self._input[:missing]
-        self._input = self._input[missing:]
+        piece, self._input = self._input[:missing], self._input[missing:]
+        if self._state is _State.HEADER and not self._begun:
+            self._check_beginning(bytes(piece).lstrip(_JSON_SPACE))
+        self._gathered += piece
         return len(self._gathered) == self._wanted
 
     def _take(self, most: int) -> memoryview:
@@ -131,9 +137,20 @@ class FramedProtocol:
     def _expect_header(self) -> None:
         (self._wanted,) = _LENGTH.unpack(self._gathered)
         self._gathered.clear()
+        self._begun = False
         self._state = _State.HEADER
         if self._wanted == 0:
             failure = Failure(BAD_HEADER, "the header's length is 0; send a JSON object")
+            self._lose(ProtocolError(failure))
+
+    def _check_beginning(self, data: bytes) -> None:
+        """TLS or HTTP, spoken here by mistake, announce a long header that never comes: they are
+        told at once and not after the deadline."""
+        self._begun = bool(data)
+        if data and not data.startswith(b"{"):
+            failure = Failure(
+                BAD_HEADER, "the header is not a JSON object: it does not begin as one"
+            )
             self._lose(ProtocolError(failure))
 
     def _finish_header(self) -> Event:
@@ -149,7 +166,7 @@ class FramedProtocol:
             return Begin(parsed.request)
         assert parsed.failure is not None
         self._state = _State.DISCARD if parsed.keep_alive else _State.DONE
-        return Refused(parsed.id, parsed.failure, parsed.reply, parsed.keep_alive)
+        return Refused(parsed.id, parsed.failure, parsed.reply, parsed.keep_alive, parsed.token)
 
     def _decide(self, state: _State) -> None:
         if self._state is not _State.DECISION:
