@@ -1,0 +1,89 @@
+"""When the Wyoming port is opened, and to whom."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+
+from app import __version__, announce
+from app.config import Settings, read
+from app.messages import Told
+from app.protocols.base import Protocol
+from app.transcriber import ModelInfo
+from app.wyoming_port import announcement, fault, wyoming_port
+
+MODEL = ModelInfo("tiny-q8_0", True, frozenset({"en", "de"}))
+OUTSIDE = ["--wyoming-port", "0", "--host", "0.0.0.0"]
+
+
+def settings(*arguments: str) -> Settings:
+    return read(["--model", "tiny", *arguments], {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "protected"),
+    [
+        (["--host", "0.0.0.0"], True),
+        (["--wyoming-port", "0"], True),
+        (["--wyoming-port", "0", "--host", "localhost"], True),
+        (OUTSIDE, False),
+        ([*OUTSIDE, "--wyoming-open"], True),
+    ],
+)
+def test_what_goes_together(arguments: list[str], protected: bool) -> None:
+    assert fault(settings(*arguments), protected) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "protected", "word"),
+    [
+        (OUTSIDE, True, "--wyoming-open"),
+        # Saying who may come in is no protection of what they send.
+        ([*OUTSIDE, "--wyoming-allow", "10.0.0.0/8"], True, "--wyoming-open"),
+        (["--announce"], False, "--wyoming-port"),
+        (["--announce", "--wyoming-port", "0"], False, "--host"),
+    ],
+)
+def test_what_does_not(arguments: list[str], protected: bool, word: str) -> None:
+    sentence = fault(settings(*arguments), protected)
+    assert sentence is not None
+    assert word in sentence
+
+
+def test_announcing_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(announce.importlib.util, "find_spec", lambda name: None)
+    sentence = fault(settings(*OUTSIDE, "--announce"), False)
+    assert sentence is not None
+    assert "requirements-announce.txt" in sentence
+
+
+def test_the_port() -> None:
+    assert wyoming_port(settings(), MODEL) is None
+    port = wyoming_port(settings("--wyoming-port", "10300", "--host", "::1"), MODEL)
+    assert port is not None
+    assert (port.name, port.host, port.number) == ("wyoming", "::1", 10_300)
+    # It knows neither.
+    assert not port.needs_token
+    assert port.tls is None
+    assert port.allowed is None
+    assert f'"version": "{__version__}"'.encode() in _info(port.new_protocol())
+
+
+def test_whom_it_lets_in() -> None:
+    port = wyoming_port(settings("--wyoming-port", "0", "--wyoming-allow", "10.0.0.0/8"), MODEL)
+    assert port is not None
+    assert port.admits(ipaddress.ip_address("10.1.2.3"))
+    assert not port.admits(ipaddress.ip_address("11.1.2.3"))
+    assert not port.admits(ipaddress.ip_address("::1"))
+
+
+def test_it_is_announced_only_if_asked_for() -> None:
+    assert announcement(settings(*OUTSIDE), 10_300) is None
+
+
+def _info(protocol: Protocol) -> bytes:
+    protocol.feed(b'{"type": "describe"}\n')
+    event = protocol.next_event()
+    assert isinstance(event, Told)
+    return event.data
