@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 
-from app import __version__
+from app import __version__, catalog
 from app.announce import AnnounceError, Announcement, instance_name, reachable_addresses
 from app.config import Settings
 from app.gate import reachable_by_others
@@ -43,10 +43,11 @@ def wyoming_port(settings: Settings, model: ModelInfo) -> Port | None:
     """The port to listen on, None if it is off."""
     if settings.wyoming_port is None:
         return None
+    entry = catalog.find(model.name)
     program = Program(
         version=__version__,
         model=model.name,
-        names=frozenset({model.name, settings.model}),
+        names=frozenset({model.name} if entry is None else {model.name, entry.model}),
         languages=tuple(sorted(model.languages)),
         streaming=settings.wyoming_streaming,
     )

@@ -61,6 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.wyoming_port": {
         "app",
         "app.announce",
+        "app.catalog",
         "app.config",
         "app.gate",
         "app.ports",
