@@ -9,28 +9,26 @@ const SVG = "http://www.w3.org/2000/svg";
 
 const element = (id) => document.getElementById(id);
 
-/** Looks now and then for as long as the page is open. `onStatus(seen)` hears
- * all the node said, `onUnauthorized()` that the node tells nothing without another token. Returns a
- * function that looks at once. */
+/** Looks now and then for as long as the page is open. `onStatus(seen)` hears all the node said,
+ * `onUnauthorized()` that it says nothing without another token. Returns a function that looks at
+ * once. */
 export function watch(onStatus, onUnauthorized) {
   let timer = 0;
   const look = async () => {
-    clearTimeout(timer);
-    timer = 0;
+    let seen = null;
     try {
-      const seen = await status();
+      seen = await status();
+    } catch (error) {
+      const locked = error.status === 401;
+      lamp(locked ? "" : "gone", locked ? "Locked" : "Not reachable");
+      if (locked) onUnauthorized();
+    }
+    element("activity").hidden = seen === null;
+    if (seen !== null) {
       show(seen);
       onStatus(seen);
-    } catch (error) {
-      if (error.status === 401) {
-        lamp("", "Locked");
-        onUnauthorized();
-      } else {
-        lamp("gone", "Not reachable");
-      }
-      element("activity").hidden = true;
     }
-    clearTimeout(timer);
+    clearTimeout(timer); // this may have been a look in between
     if (!document.hidden) timer = setTimeout(look, EVERY);
   };
   document.addEventListener("visibilitychange", () => document.hidden || look());
@@ -54,10 +52,9 @@ function show(seen) {
       : `${unfinished - waiting} at work, ${waiting} waiting, of at most ${seen.queue.size}.`;
   element("version").textContent = `node-whisper ${seen.version}`;
   const recent = seen.recent.slice(-ROWS).reverse();
-  const longest = Math.max(...recent.map(({ outcome, ...times }) => (outcome === "ok" ? taken(times) : 0)));
+  const longest = Math.max(0, ...recent.filter((one) => one.outcome === "ok").map(taken));
   element("rows").replaceChildren(...recent.map((one) => row(one, longest)));
   element("recent").hidden = recent.length === 0;
-  element("activity").hidden = false;
 }
 
 function taken({ queue_seconds: waited, processing_seconds: worked }) {

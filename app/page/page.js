@@ -287,7 +287,9 @@ function offerLanguages(codes) {
     .map((code) => new Option(names.of(code), code))
     .sort((one, other) => one.text.localeCompare(other.text));
   const [asSet, detect] = element("language").options;
+  const chosen = element("language").value;
   element("language").replaceChildren(asSet, detect, ...options);
+  element("language").value = codes.includes(chosen) ? chosen : "";
   element("language-field").hidden = codes.length < 2;
 }
 

@@ -1,0 +1,320 @@
+"""The page that the HTTP port serves, as a person has it: in Chromium, with a (made-up) microphone,
+on a real node with the real model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from browser import Browser, find
+from node import JFK, Node, eventually, stopped_cleanly
+
+from app import pages
+
+CHROMIUM = find()
+TOKEN = "correct-horse-battery-staple"
+WORDS = "and so my fellow americans"
+"""Said in the first 3.2 seconds of the clip."""
+
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)"
+)
+
+
+# Without a browser.
+
+
+def test_every_file_of_the_page_is_served() -> None:
+    served = pages.load()
+    assert {path.name for path in pages.FOLDER.iterdir()} == {
+        "index.html" if path == "/" else path.removeprefix("/") for path in served
+    }
+    assert served["/"].content_type == "text/html; charset=utf-8"
+    assert served["/page.js"].content_type == "text/javascript; charset=utf-8"
+    assert served["/page.css"].content_type == "text/css; charset=utf-8"
+
+
+@pytest.mark.parametrize("path", sorted(pages.load()))
+def test_the_page_loads_nothing_from_elsewhere_and_only_what_is_there(path: str) -> None:
+    served = pages.load()
+    text = served[path].body.decode()
+    elsewhere = set(re.findall(r"""["'(](?:https?:)?//[^"')]*""", text))
+    assert elsewhere <= {'"http://www.w3.org/2000/svg'}, "a name, not an address"
+    wanted = re.findall(r"""(?:from|href=|src=)\s*"([^"]+)""", text)
+    assert wanted or path not in ("/", "/page.js")
+    for name in wanted:
+        assert name == "data:," or "/" + name.removeprefix("./") in served, name
+
+
+def test_the_page_has_no_script_or_style_within_its_markup() -> None:
+    text = pages.load()["/"].body.decode()
+    assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", text)
+    assert not re.search(r"<script(?![^>]*\ssrc=)", text)
+
+
+# With one.
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files: `microphone` a second of silence and the first words, `words` just those in stereo at
+    44.1 kHz, `long` the clip many times over, `text` no sound at all."""
+    folder = tmp_path_factory.mktemp("sounds")
+    stereo, rate = soundfile.read(JFK, dtype="float32")
+    mono = soxr.resample(stereo.mean(axis=1), rate, 48000)
+    first = mono[: int(3.3 * 48000)]
+    silence = np.zeros(48000, np.float32)
+    sounds: dict[str, tuple[Any, int]] = {
+        "microphone": (np.concatenate([silence, first, silence]), 48000),
+        "words": (stereo[: int(3.3 * rate)], rate),
+        "long": (np.tile(soxr.resample(mono, 48000, 16000), 30), 16000),
+    }
+    paths = {name: folder / f"{name}.wav" for name in sounds}
+    for name, (samples, rate) in sounds.items():
+        soundfile.write(paths[name], samples, rate, subtype="PCM_16")
+    paths["text"] = folder / "letter.txt"
+    paths["text"].write_text("Dear node, this is a letter and no sound.\n" * 20)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def browser(sounds: dict[str, Path]) -> Iterator[Browser]:
+    assert CHROMIUM is not None
+    # A name that is not localhost, so no place browsers trust, and yet leads here.
+    elsewhere = "--host-resolver-rules=MAP node.test 127.0.0.1"
+    with Browser(CHROMIUM, sounds["microphone"], elsewhere) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    with stopped_cleanly(Node("--http-port", "0")) as node:
+        yield node
+
+
+@pytest.fixture
+def page(node: Node, browser: Browser) -> Iterator[Browser]:
+    """The browser with the page open; at the end it must have had nothing to complain about."""
+    browser.screen(1000, 900)
+    browser.open(address(node))
+    browser.wait_for_text("#state", "ready")
+    yield browser
+    assert browser.complaints == []
+
+
+def address(node: Node, host: str = "localhost") -> str:
+    return f"http://{host}:{node.listening['http_port']}/"
+
+
+def plain(text: str) -> str:
+    return " ".join(re.findall(r"[a-z']+", text.lower()))
+
+
+def shown_words(page: Browser) -> str:
+    """What the segments say, without their times."""
+    found = page.evaluate(
+        "[...document.querySelectorAll('#segments li span')].map(s => s.innerText)"
+    )
+    return plain(" ".join(found))
+
+
+def wait_for_end(page: Browser) -> None:
+    """Until what is shown is the end of a transcription."""
+    page.wait(
+        "document.querySelector('#cancel').hidden && !document.querySelector('#copies').hidden"
+    )
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_what_is_said_into_the_microphone_is_shown(page: Browser) -> None:
+    """By the keyboard alone, too."""
+    page.press("Tab", 9)
+    assert page.evaluate("document.activeElement.id") == "record"
+    page.press("Enter", 13, "\r")
+    page.wait_for_text("#record", "Stop")
+    page.until(lambda: page.text("#elapsed") >= "0:02", "the time since the beginning")
+    page.wait("document.querySelector('#level-bar').width.baseVal.value > 0")
+    page.until(lambda: page.text("#elapsed") >= "0:05", "the time of the words")
+    page.press("Enter", 13, "\r")
+    wait_for_end(page)
+    assert WORDS in shown_words(page)
+    assert re.search(r"\d s of audio in \d", page.text("#summary"))
+    assert page.evaluate("document.activeElement.id") == "record"
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_a_discarded_recording_is_not_sent(page: Browser, node: Node) -> None:
+    before = len(node.outcomes())
+    page.click("#record")
+    page.wait_for_text("#record", "Stop")
+    page.click("#cancel")
+    page.wait_for_text("#record", "Record")
+    assert page.text("#result") == ""
+    assert len(node.outcomes()) == before
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_a_file_that_is_chosen_is_shown_with_times_and_copied(
+    page: Browser, node: Node, sounds: dict[str, Path]
+) -> None:
+    page.choose_file("#file", sounds["words"])
+    wait_for_end(page)
+    assert page.text("#source-name") == "words.wav"
+    assert shown_words(page) == WORDS
+    assert re.fullmatch(r"0:0\d\.\d", page.text("#segments li:first-child button"))
+    eventually(lambda: 3.2 < node.outcomes()[-1].get("audio_seconds", 0) < 3.4)
+
+    page.click("#copy-text")
+    page.wait_for_text("#copied", "Text copied.")
+    assert plain(pasted(page)) == WORDS
+    page.click("#copy-srt")
+    page.wait_for_text("#copied", "SRT copied.")
+    assert re.match(r"1 ?00:00:0\d,\d{3} --> 00:00:0\d,\d{3} ?And so", pasted(page))
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_a_file_that_is_dropped_is_shown_and_charted(
+    page: Browser, sounds: dict[str, Path]
+) -> None:
+    page.drop_file(sounds["words"])
+    wait_for_end(page)
+    assert shown_words(page) == WORDS
+    page.wait_for_text("#rows tr:first-child td:first-child", "0:03")
+    page.wait("document.querySelector('#rows .worked').width.baseVal.value > 0")
+    assert re.search(r"\d \u00d7$", page.text("#rows tr:first-child"))
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_segments_come_one_by_one_until_it_is_cancelled(
+    page: Browser, node: Node, sounds: dict[str, Path]
+) -> None:
+    page.choose_file("#file", sounds["long"])
+    page.until(lambda: WORDS in shown_words(page), "the first segment")
+    assert page.evaluate("document.querySelector('#progress').value") < 1
+    page.click("#cancel")
+    page.wait_for_text("#step", "Cancelled.")
+    wait_for_end(page)
+    page.wait_for_text("#queue", "empty")
+    page.wait_for_text("#rows", "cancelled")
+    eventually(lambda: node.outcomes()[-1].get("error", {}).get("code") == "cancelled")
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_what_is_no_audio_is_told_and_the_next_file_is_taken(
+    node: Node, page: Browser, sounds: dict[str, Path]
+) -> None:
+    page.choose_file("#file", sounds["text"])
+    page.wait_for_text("#failure", "Neither this browser nor the node knows this kind of file.")
+    assert "The node says:" in page.text("#failure")
+    # Chromium reports every answer that is not a success; nothing else may be there.
+    (complaint,) = page.complaints
+    assert "415" in complaint
+    page.complaints.clear()
+    page.choose_file("#file", sounds["words"])
+    wait_for_end(page)
+    assert shown_words(page) == WORDS
+    assert page.text("#failure") == ""
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_over_plain_http_from_elsewhere_it_offers_the_file(
+    node: Node, page: Browser, sounds: dict[str, Path]
+) -> None:
+    page.open(address(node, "node.test"))
+    page.wait_for_text("#no-microphone", "only over HTTPS or from the same machine")
+    assert page.evaluate("document.querySelector('#record').disabled")
+    page.choose_file("#file", sounds["words"])
+    wait_for_end(page)
+    assert shown_words(page) == WORDS
+    page.click("#copy-text")  # where there is no navigator.clipboard
+    page.wait_for_text("#copied", "Text copied.")
+    assert plain(pasted(page)) == WORDS
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_it_fits_a_phone_and_the_dark(page: Browser, sounds: dict[str, Path]) -> None:
+    page.choose_file("#file", sounds["words"])
+    wait_for_end(page)
+    page.wait_for_text("#rows", "0:03")
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.screen(360, 740, dark=True)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_it_asks_for_the_token_and_says_when_the_node_is_gone(
+    browser: Browser, sounds: dict[str, Path]
+) -> None:
+    with Node("--http-port", "0", environment={"NODE_WHISPER_TOKEN": TOKEN}) as node:
+        browser.open(address(node))
+        browser.wait_for_text("#token-form", "This node wants a token")
+
+        browser.choose_file("#file", sounds["words"])
+        browser.wait_for_text("#step", "Waiting for the token.")
+        browser.wait("document.activeElement.id === 'token'")
+        browser.type("wrong-horse-battery-staple")
+        browser.press("Enter", 13, "\r")
+        browser.wait_for_text("#token-form", "did not accept the token")
+        browser.wait("document.activeElement.id === 'token'")
+        browser.type(TOKEN)
+        browser.press("Enter", 13, "\r")
+        wait_for_end(browser)  # of the file that was chosen before
+        assert shown_words(browser) == WORDS
+        assert browser.text("#token-form") == ""
+
+        browser.open(address(node))  # it is kept while the tab is open
+        browser.wait_for_text("#state", "ready")
+        browser.choose_file("#file", sounds["words"])
+        wait_for_end(browser)
+        assert browser.text("#token-form") == ""
+
+        assert node.stop() == 0
+        browser.wait_for_text("#state", "Not reachable")
+        browser.choose_file("#file", sounds["words"])
+        browser.wait_for_text("#failure", "The node cannot be reached.")
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_a_microphone_that_is_refused_is_told(page: Browser) -> None:
+    page.allow_microphone(False)
+    page.click("#record")
+    page.wait_for_text("#failure", "not allowed to use the microphone")
+    assert page.text("#record") == "Record"
+    page.allow_microphone(True)
+    page.click("#record")
+    page.wait_for_text("#record", "Stop")
+    assert page.text("#failure") == ""
+    page.click("#cancel")
+    page.wait_for_text("#record", "Record")
+
+
+def pasted(page: Browser) -> str:
+    """What is on the clipboard: pasted into a field, as one line."""
+    page.evaluate(
+        """(() => {
+            document.querySelector("#options").open = true;
+            const field = document.querySelector("#prompt");
+            field.value = "";
+            field.focus();
+        })()"""
+    )
+    page.call("Input.dispatchKeyEvent", type="rawKeyDown", key="v", commands=["paste"])
+    page.wait("document.querySelector('#prompt').value !== ''")
+    return str(page.evaluate("document.querySelector('#prompt').value"))
