@@ -18,7 +18,7 @@ from typing import NoReturn, TextIO
 
 import structlog
 
-from app import __version__, catalog, config, cpus, logs
+from app import __version__, catalog, config, cpus, http_port, logs, wyoming_port
 from app.intake import Rules
 from app.job import Limits
 from app.ports import Port
@@ -41,6 +41,8 @@ def main() -> int:
     settings = config.read(sys.argv[1:], os.environ)
     logs.configure(settings.log_verbose, settings.log_format == "json")
     _raise_descriptor_limit()
+    if wrong := wyoming_port.fault(settings, protected=False):
+        return _fail(wrong, code=2)
     if not settings.spool_dir.is_dir():
         return _fail(f"there is no {settings.spool_dir} for large bodies; name one by --spool-dir")
     try:
@@ -75,6 +77,7 @@ def main() -> int:
         server.drain_soon()
 
     sink = StdoutSink(sys.stdout, text_line if terminal else json_line, nobody_reads)
+    web = http_port.web_of(settings, engine.info, model, lambda: server.load)
     server = Server(
         model=engine.info,
         spool=Spool(settings.spool_dir),
@@ -85,6 +88,9 @@ def main() -> int:
         max_connections=settings.max_connections,
         drain_seconds=settings.drain_seconds,
         abort=engine.abort,
+        reports=web.reports if web else None,
+        guarded=web.guarded if web else frozenset(),
+        observers=web.observers if web else (),
     )
     limits = Limits(
         max_seconds=settings.max_audio_seconds,
@@ -99,7 +105,25 @@ def main() -> int:
         port = server.listen(_native(settings))
     except (OSError, UnicodeError) as error:
         engine.close()
-        return _fail(_cannot_listen(settings, error))
+        return _fail(_cannot_listen(settings.host, settings.port, "--port", error))
+    addresses = {}
+    if web is not None:
+        http = http_port.http_port(settings, web)
+        try:
+            if (number := http_port.listen(settings, http, server.listen)) is not None:
+                addresses["http"] = http_port.address(http, number)
+        except (OSError, UnicodeError) as error:
+            engine.close()
+            return _fail(_cannot_listen(settings.host, http.number, "--http-port", error))
+    announcement = None
+    numbers = {}
+    if (wyoming := wyoming_port.wyoming_port(settings, engine.info)) is not None:
+        try:
+            numbers["wyoming_port"] = server.listen(wyoming)
+        except (OSError, UnicodeError) as error:
+            engine.close()
+            return _fail(_cannot_listen(settings.host, wyoming.number, "--wyoming-port", error))
+        announcement = wyoming_port.announcement(settings, numbers["wyoming_port"])
     server.loop.handle_signals(signal.SIGTERM, signal.SIGINT)
     worker.start()
     sink.start()
@@ -111,15 +135,24 @@ def main() -> int:
         engine=build(),
         threads=threads,
         version=__version__,
+        **numbers,
+        **addresses,
     )
+    if announcement is not None:
+        announcement.start()
     server.run()
 
     if server.killed_by is not None:
         _exit_at_once(128 + server.killed_by)
+    if announcement is not None:
+        # It takes half a second, in which the others end.
+        announcement.stop()
     worker.stop()
     ended = worker.join(_JOIN_SECONDS)
     if not sink.close(_JOIN_SECONDS):
         _log.error("stdout was not read to the end", lines_lost=sink.backlog)
+    if announcement is not None and not announcement.join(_JOIN_SECONDS):
+        _log.warning("the announcement was not taken back in time")
     status = 1 if server.crashed else 0
     if not ended:
         # The engine is deep in a pass; tearing the interpreter down around it would crash.
@@ -165,14 +198,14 @@ def _make_writable(stream: TextIO, terminal: bool) -> None:
         stream.reconfigure(encoding=None if terminal else "utf-8", errors="replace")
 
 
-def _cannot_listen(settings: config.Settings, error: OSError | UnicodeError) -> str:
+def _cannot_listen(host: str, port: int, option: str, error: OSError | UnicodeError) -> str:
     number = error.errno if isinstance(error, OSError) else None
     advice = {
-        errno.EADDRINUSE: "is another node running? --port takes another, 0 a free one",
-        errno.EACCES: "ports under 1024 are for root; --port takes another",
+        errno.EADDRINUSE: f"is another node running? {option} takes another, 0 a free one",
+        errno.EACCES: f"ports under 1024 are for root; {option} takes another",
     }.get(number or 0, "--host takes an address of this machine, or 0.0.0.0 for all")
     reason = getattr(error, "strerror", None) or "that is no host name"
-    return f"cannot listen on {settings.host} port {settings.port}: {reason}; {advice}"
+    return f"cannot listen on {host} port {port}: {reason}; {advice}"
 
 
 def _show_progress(done: int, total: int | None) -> None:

@@ -58,9 +58,11 @@ class Status:
             "ready": load.ready,
             "draining": load.draining,
             "connections": load.connections,
-            "queue_size": load.places,
-            "queue_depth": load.admitted,
-            "waiting": load.waiting,
+            "queue": {
+                "size": load.places,
+                "unfinished": load.admitted + load.waiting,
+                "waiting": load.waiting,
+            },
             "recent": [
                 {"age_seconds": round(now - at, 1), **outcome} for at, outcome in self._recent
             ],

@@ -1,7 +1,6 @@
 """Everything behind the HTTP port, put together: what it serves, what it counts, what it reports.
 
-Imported by `__main__` only where there is such a port: h11, the form parser and prometheus_client
-are 5 MiB that a node without one does not need.
+Imported by `app/http_port.py` only where there is such a port.
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ from app.protocols.http_fields import Served
 from app.protocols.http_routes import Site
 from app.status import Status
 from app.transcriber import ModelInfo
-
-USUAL_PORT = 8080
 
 ALIAS = "whisper-1"
 """What OpenAI's clients call the one Whisper model that there is to be asked for."""

@@ -56,7 +56,7 @@ class Writer:
         """Tell a client that waits for it to send its body."""
         if not self._http.they_are_waiting_for_100_continue:
             return b""
-        return self._send(h11.InformationalResponse(status_code=100, headers=[]))
+        return self._send(h11.InformationalResponse(status_code=100, headers=[], reason="Continue"))
 
     def answer(self, answer: Answer) -> bytes:
         """A whole response."""
