@@ -48,8 +48,15 @@ class Dispatch:
     def submit(self, pending: Pending, body: Body) -> None:
         """A complete request goes to the worker, which closes `body`."""
         self._pending[pending.number] = pending
-        channel = pending.number if pending.connection is None else pending.connection.number
-        job = Job(pending.number, channel, pending.request, body, time.monotonic())
+        connection = pending.connection
+        job = Job(
+            pending.number,
+            pending.number if connection is None else connection.number,
+            pending.request,
+            body,
+            time.monotonic(),
+            "" if connection is None else connection.peer.address,
+        )
         self._seconds[pending.number] = job.guessed_seconds
         self.worker.submit(job)
         if pending.request.reply in ("accepted", "none"):

@@ -60,6 +60,8 @@ class Job:
     body: Body
     queued_at: float
     """`time.monotonic()` when the body was complete."""
+    client: str = ""
+    """Whose it is, by address: clients are served in turn."""
     mark: str = ""
     """What the journal calls it, to know what was in the engine when a process died."""
 

@@ -163,7 +163,7 @@ class Worker:
             stopping = self._mail.stopping
         for job in jobs:
             self._jobs[job.number] = job
-            self._scheduler.add(job.number, job.connection, job.guessed_seconds)
+            self._scheduler.add(job.number, job.client, job.connection, job.guessed_seconds)
         for number in cancelled & self._jobs.keys():
             self._finish(self._jobs[number], Failure(CANCELLED, "the client reset the connection"))
         return not stopping
