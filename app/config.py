@@ -59,6 +59,7 @@ class Settings:
     when_full: str
     models_dir: Path | None
     spool_dir: Path
+    journal: Path | None
     offline: bool
     output: str
     log_format: str
@@ -137,9 +138,9 @@ def _prompt(text: str) -> str:
     return text
 
 
-def _http_port(text: str) -> int | Literal["auto"]:
-    if text == "auto":
-        return "auto"
+def _http_port(text: str) -> int | Literal["auto"] | None:
+    if text in ("auto", "off"):
+        return "auto" if text == "auto" else None
     number: int = _number(int, 0, 65535)(text)
     return number
 
@@ -177,6 +178,12 @@ def _directory(text: str) -> Path:
     return path
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; name a directory")
+    return Path(text)
+
+
 def _model(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("it is empty; name a model or a file")
@@ -200,7 +207,7 @@ _OPTIONS = (
         None,
         _http_port,
         "a further port, for HTTP and the page to try the node with: 8080 by convention, 0 picks a"
-        " free one, auto is 8080 if that is free (default: off)",
+        " free one, auto is 8080 if that is free, off is none (default: off)",
         "PORT",
     ),
     _Option(
@@ -331,6 +338,14 @@ _OPTIONS = (
         Path("/var/tmp"),
         _directory,
         "where bodies over 4 MiB wait; a disk, not RAM",
+        "DIR",
+    ),
+    _Option(
+        ("--journal",),
+        None,
+        _path,
+        "write every accepted request down in this directory, and take up after a crash what is"
+        " there; off by default, since SD cards wear",
         "DIR",
     ),
     _Option(("--offline",), False, _flag, "never touch the network"),
