@@ -50,6 +50,69 @@ ALLOWED: dict[str, set[str]] = {
         "app.protocols.base",
         "app.protocols.header",
     },
+    "app.languages": set(),
+    "app.subtitles": {"app.messages"},
+    "app.protocols.http_form": {"app.messages"},
+    "app.protocols.http_fields": {
+        "app.languages",
+        "app.messages",
+        "app.prompts",
+        "app.protocols.header",
+        "app.protocols.http_form",
+    },
+    "app.protocols.http_routes": {"app.messages", "app.protocols.http_fields"},
+    "app.protocols.http_replies": {
+        "app.hypothesis",
+        "app.languages",
+        "app.messages",
+        "app.protocols.http_fields",
+        "app.subtitles",
+    },
+    "app.protocols.http_fixed": {
+        "app.messages",
+        "app.protocols.http_replies",
+        "app.protocols.http_routes",
+    },
+    "app.protocols.http_writer": {
+        "app.messages",
+        "app.protocols.http_fields",
+        "app.protocols.http_replies",
+    },
+    "app.protocols.http": {
+        "app.messages",
+        "app.protocols.base",
+        "app.protocols.http_fields",
+        "app.protocols.http_fixed",
+        "app.protocols.http_form",
+        "app.protocols.http_replies",
+        "app.protocols.http_routes",
+        "app.protocols.http_writer",
+    },
+    "app.metrics": {"app.load", "app.messages"},
+    "app.status": {"app.load", "app.messages", "app.transcriber"},
+    "app.web": {
+        "app.catalog",
+        "app.load",
+        "app.messages",
+        "app.metrics",
+        "app.outcomes",
+        "app.pages",
+        "app.protocols.http",
+        "app.protocols.http_fields",
+        "app.protocols.http_routes",
+        "app.status",
+        "app.transcriber",
+    },
+    "app.http_port": {
+        "app",
+        "app.catalog",
+        "app.config",
+        "app.gate",
+        "app.load",
+        "app.ports",
+        "app.transcriber",
+        "app.web",
+    },
     "app.protocols.wyoming_stream": {"app.messages", "app.protocols.base"},
     "app.protocols.wyoming_events": {"app.messages", "app.prompts", "app.protocols.header"},
     "app.protocols.wyoming": {
@@ -169,6 +232,12 @@ ASSEMBLERS = {"app.server": {"app.__main__", "app.engine", "app.catalog"}, "app.
 ENGINE_ONLY = {"_pywhispercpp", "pywhispercpp"}
 SANS_IO = {"_socket", "select", "selectors", "socket", "ssl", "asyncio", "threading", "queue"}
 SANS_IO |= {"time", "datetime", "random", "logging", "structlog", "numpy", "os", "subprocess"}
+# Of protocols' modules: the parsers that others wrote, which are sans-IO like ours.
+PARSERS = {
+    "app.protocols.http": {"h11"},
+    "app.protocols.http_writer": {"h11"},
+    "app.protocols.http_form": {"python_multipart"},
+}
 # What only fetching a model needs: a node whose model is there does without.
 FETCHING = {"app.fetch", "http.client", "urllib.request", "email", "zipfile"}
 
@@ -251,10 +320,21 @@ def test_only_the_engine_imports_whisper() -> None:
 @pytest.mark.parametrize("name", [name for name in PATHS if name.startswith("app.protocols.")])
 def test_protocols_are_sans_io(name: str) -> None:
     outside = {other.split(".")[0] for other in GRAPH[name]} - {"app"}
-    assert outside <= set(sys.stdlib_module_names)
+    assert outside - PARSERS.get(name, set()) <= set(sys.stdlib_module_names)
     assert not outside & SANS_IO
     reach = {other.split(".")[0] for other in reached(name)}
     assert not reach & SANS_IO
+
+
+def test_the_parsers_of_others_are_sans_io_too() -> None:
+    sockets = {"_socket", "select", "selectors", "socket", "ssl", "asyncio"}
+    assert not loaded(*set().union(*PARSERS.values())) & sockets
+
+
+def test_a_node_without_http_does_not_load_it() -> None:
+    theirs = {"h11", "python_multipart", "prometheus_client"}
+    assert loaded("app.web") >= theirs
+    assert not loaded("app.__main__") & {"app.web", *theirs}
 
 
 def test_the_workers_side_never_sees_a_socket() -> None:
