@@ -1,0 +1,378 @@
+"""HTTP in the node, with the real loop and server around a fake engine."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import ENGLISH, PATIENCE, Client, FakeEngine, Node, encoded, eventually, tone
+from forms import BOUNDARY, TRANSCRIPTIONS, Answer, answers, chunked, form, post, request
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.catalog import ModelFile
+from app.deadlines import Deadlines
+from app.load import Load
+from app.messages import Failure, Origin, Request
+from app.metrics import Metrics
+from app.status import RECENT, Status
+from app.web import Web, web
+
+WAV = encoded(tone(1600))
+TEXT = "1600"
+MakeNode = Callable[..., Node]
+
+
+@pytest.fixture
+def serve(make_node: MakeNode) -> MakeNode:
+    """Starts nodes whose one port speaks HTTP."""
+
+    def make(engine: FakeEngine | None = None, metrics_auth: bool = False, **options: Any) -> Node:
+        parts: Web = web(
+            model=ENGLISH,
+            file=ModelFile(Path(__file__), ENGLISH.name),
+            version="1.2.3",
+            load=lambda: node.server.load,
+            max_body=options.pop("max_body", 1 << 24),
+            origins=(),
+            local=True,
+            metrics_auth=metrics_auth,
+        )
+        port = {"name": "http", **options.pop("port", {})}
+        server = {
+            "reports": parts.reports,
+            "observers": parts.observers,
+            "guarded": parts.guarded,
+        }
+        node = make_node(
+            engine, new_protocol=parts.new_protocol, port=port, server=server, **options
+        )
+        return node
+
+    return make
+
+
+def ask(node: Node, data: bytes) -> Answer:
+    """One request on a connection of its own; the node must not end it by itself."""
+    with node.connect() as client:
+        client.send(data)
+        return receive(client)
+
+
+def receive(client: Client, method: str = "POST", closed: bool = False) -> Answer:
+    """The next response, or with `closed` the one up to the end of the stream."""
+    data = b""
+    while True:
+        more = client.socket.recv(65536)
+        data += more
+        if not more:
+            assert closed, f"the stream ended after {data!r}"
+            return answers(data, method, closed=True)[0]
+        if not closed and whole(data, method):
+            return answers(data, method)[0]
+
+
+def whole(data: bytes, method: str) -> bool:
+    try:
+        return len(answers(data, method)) == 1
+    except AssertionError:
+        return False
+
+
+def get(node: Node, path: str, **headers: str) -> Answer:
+    with node.connect() as client:
+        client.send(request("GET", path, **headers))
+        return receive(client, "GET")
+
+
+@contextmanager
+def held(engine: FakeEngine) -> Iterator[None]:
+    engine.hold()
+    try:
+        yield
+    finally:
+        engine.release()
+
+
+def test_uploads_one_after_the_other_by_a_plain_client(serve: MakeNode) -> None:
+    node = serve()
+    connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=PATIENCE)
+    kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    for _ in range(2):
+        connection.request("POST", TRANSCRIPTIONS, form(("file", WAV)), kind)
+        response = connection.getresponse()
+        assert response.status == 200
+        assert json.loads(response.read())["text"] == TEXT
+        line = node.lines.wait_for(response.headers["X-Request-Id"])
+        assert line["text"] == TEXT
+    connection.request("POST", TRANSCRIPTIONS, iter([form(("file", WAV))]), kind)
+    assert json.loads(connection.getresponse().read())["text"] == TEXT
+    connection.request("GET", "/healthz")
+    assert connection.getresponse().read() == b'{"status": "ok"}'
+    connection.close()
+
+
+def test_requests_sent_ahead_are_answered_in_order(serve: MakeNode) -> None:
+    node = serve()
+    with node.connect() as client:
+        upload = post(TRANSCRIPTIONS, ("file", WAV), ("response_format", "text"))
+        client.send(upload + request("GET", "/healthz") + upload)
+        data = b""
+        while data.count(b"HTTP/1.1 200 OK") < 3 or not data.endswith(b"1600\n"):
+            data += client.socket.recv(65536)
+    bodies = [answer.body for answer in answers(data, "POST", "GET", "POST")]
+    assert bodies == [b"1600\n", b'{"status": "ok"}', b"1600\n"]
+
+
+def test_the_continue_goes_out_before_the_body_comes(serve: MakeNode) -> None:
+    node = serve()
+    head, _, body = post(TRANSCRIPTIONS, ("file", WAV), Expect="100-continue").partition(
+        b"\r\n\r\n"
+    )
+    with node.connect() as client:
+        client.send(head + b"\r\n\r\n")
+        data = client.socket.recv(65536)
+        assert data == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.send(body)
+        assert receive(client).json["text"] == TEXT
+
+
+def test_a_stream_comes_as_it_is_ready(serve: MakeNode) -> None:
+    engine = FakeEngine()
+    node = serve(engine)
+    # Two windows of at most 30 s each.
+    long = encoded(tone(40 * 16_000))
+    with node.connect() as client, held(engine):
+        client.send(post(TRANSCRIPTIONS, ("stream", "true"), ("file", long)))
+        engine.step()
+        first = client.socket.recv(65536)
+        while b"\n\n" not in first:
+            first += client.socket.recv(65536)
+        assert b"text/event-stream" in first
+        assert first.count(b"transcript.text.delta") == 1
+        engine.release()
+        rest = b""
+        while not rest.endswith(b"0\r\n\r\n"):
+            rest += client.socket.recv(65536)
+    (answer,) = answers(first + rest)
+    *deltas, done = answer.events
+    assert "".join(event["delta"] for event in deltas) == done["text"]
+    assert len(deltas) >= 2
+
+
+def test_a_token_is_asked_for(serve: MakeNode) -> None:
+    node = serve(authorize=lambda token: token == "secret", port={"needs_token": True})
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret"}):
+        with node.connect() as client:
+            client.send(post(TRANSCRIPTIONS, ("file", WAV), **headers))
+            answer = receive(client, closed=True)
+        assert answer.status == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.error["code"] == "unauthorized"
+    bearer = {"Authorization": "Bearer secret"}
+    assert ask(node, post(TRANSCRIPTIONS, ("file", WAV), **bearer)).status == 200
+    open_to_all = [
+        get(node, path).status for path in ("/healthz", "/readyz", "/metrics", "/status")
+    ]
+    assert open_to_all == [200, 200, 200, 401]
+    assert get(node, "/status", **bearer).status == 200
+
+
+def test_metrics_ask_for_the_token_too_if_wanted(serve: MakeNode) -> None:
+    node = serve(
+        metrics_auth=True, authorize=lambda token: token == "t", port={"needs_token": True}
+    )
+    assert [get(node, path).status for path in ("/healthz", "/readyz", "/metrics")] == [
+        200,
+        401,
+        401,
+    ]
+    assert get(node, "/metrics", Authorization="Bearer t").status == 200
+
+
+def test_busy_says_when_to_come_back_and_health_answers_meanwhile(serve: MakeNode) -> None:
+    engine = FakeEngine()
+    node = serve(engine, queue_size=1, reject_when_full=True)
+    with node.connect() as first, held(engine):
+        first.send(post(TRANSCRIPTIONS, ("file", WAV)))
+        engine.wait_for_calls(1)
+        answer = ask(node, post(TRANSCRIPTIONS, ("file", WAV)))
+        assert (answer.status, answer.error["code"]) == (503, "busy")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert get(node, "/healthz").status == 200
+        ready = get(node, "/readyz")
+        assert (ready.status, ready.json["status"]) == (503, "not ready")
+        assert ready.json["reasons"] == ["the queue is full"]
+        engine.release()
+        assert receive(first).json["text"] == TEXT
+    assert get(node, "/readyz").json == {"status": "ready", "reasons": []}
+
+
+def test_a_client_that_ends_before_its_answer_frees_its_place(serve: MakeNode) -> None:
+    engine = FakeEngine()
+    node = serve(engine, queue_size=2)
+    with node.connect() as first, held(engine):
+        first.send(post(TRANSCRIPTIONS, ("file", WAV)))
+        engine.wait_for_calls(1)
+        with node.connect() as second:
+            second.send(post(TRANSCRIPTIONS, ("file", WAV)))
+            eventually(lambda: node.server.load.admitted == 2, "a second place")
+        # It has ended, without a reset; the loop hears of that before it answers what came later.
+        assert get(node, "/healthz").status == 200
+        engine.release()
+        assert receive(first).status == 200
+    eventually(lambda: node.server.load.admitted == 0, "a free place")
+    assert len(engine.calls) == 1
+    codes = [line["error"]["code"] for line in node.lines.written if line["status"] == "error"]
+    assert codes == ["cancelled"]
+
+
+def test_an_upload_that_breaks_off_is_incomplete(serve: MakeNode) -> None:
+    node = serve()
+    with node.connect() as client:
+        client.send(post(TRANSCRIPTIONS, ("file", WAV))[:-10])
+        eventually(lambda: node.server.load.admitted == 1, "a place")
+    eventually(lambda: node.server.load.admitted == 0, "a free place")
+    assert [line["error"]["code"] for line in node.lines.written] == ["incomplete"]
+
+
+def test_slow_senders_are_timed_out(serve: MakeNode) -> None:
+    node = serve(deadlines=Deadlines(header=0.2, body=0.2))
+    whole_upload = post(TRANSCRIPTIONS, ("file", WAV))
+    for data in (b"", b"POST / HT", whole_upload[:-5]):
+        with node.connect() as client:
+            client.send(data)
+            answer = receive(client, closed=True)
+        assert (answer.status, answer.error["code"]) == (408, "timeout")
+
+
+def test_too_many_connections_are_told_so(serve: MakeNode) -> None:
+    node = serve(max_connections=1)
+    with node.connect() as first:
+        first.send(request("GET", "/healthz"))
+        receive(first, "GET")
+        with node.connect() as second:
+            answer = receive(second, closed=True)
+    assert (answer.status, answer.error["code"]) == (503, "busy")
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_a_fault_in_the_form_is_told_and_the_rest_is_read_past(serve: MakeNode) -> None:
+    node = serve()
+    with node.connect() as client:
+        client.send(post(TRANSCRIPTIONS, ("prompt", "x" * 20_000), ("file", b"x" * 8_000_000)))
+        answer = receive(client, closed=True)
+    assert (answer.status, answer.error["param"]) == (413, "prompt")
+    assert node.lines.written[-1]["error"]["code"] == "too_large"
+
+
+def test_the_form_may_ask_what_the_model_cannot_do(serve: MakeNode) -> None:
+    node = serve()
+    answer = ask(node, post(TRANSCRIPTIONS, ("file", WAV), ("language", "de")))
+    assert (answer.status, answer.error["param"]) == (400, "language")
+    translation = ask(node, post("/v1/audio/translations", ("file", WAV)))
+    assert (translation.status, translation.error["code"]) == (400, "bad_field")
+    body = chunked(form(("file", WAV), ("language", "en")), 1000)
+    head = request(
+        "POST",
+        TRANSCRIPTIONS,
+        Transfer_Encoding="chunked",
+        Content_Type=f"multipart/form-data; boundary={BOUNDARY}",
+    )
+    assert ask(node, head + body).json["text"] == TEXT
+
+
+# Numbers.
+
+
+def samples(answer: Answer) -> dict[tuple[str, tuple[str, ...]], float]:
+    """What Prometheus' own parser reads: by name and the values of labels in their order."""
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return {
+        (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.body.decode())
+        for sample in family.samples
+    }
+
+
+def test_the_metrics_count(serve: MakeNode) -> None:
+    node = serve()
+    before = samples(get(node, "/metrics"))
+    assert before["node_whisper_info", (ENGLISH.name, "1.2.3")] == 1
+    assert ("node_whisper_requests_total", ("ok", "http")) not in before
+    for _ in range(2):
+        ask(node, post(TRANSCRIPTIONS, ("file", WAV)))
+    ask(node, post(TRANSCRIPTIONS, ("file", b"not audio")))
+    after = samples(get(node, "/metrics"))
+    assert after["node_whisper_requests_total", ("ok", "http")] == 2
+    assert after["node_whisper_requests_total", ("unsupported_media_type", "http")] == 1
+    assert after["node_whisper_audio_seconds_sum", ()] == pytest.approx(0.2)
+    for name in ("queue_seconds", "audio_seconds", "processing_seconds", "real_time_factor"):
+        assert after[f"node_whisper_{name}_count", ()] == 2
+        assert after[f"node_whisper_{name}_bucket", ("+Inf",)] == 2
+    assert after["node_whisper_passes_total", ()] == 2
+    assert after["node_whisper_second_passes_total", ()] == 0
+    assert after["node_whisper_ready", ()] == 1
+    assert after["node_whisper_draining", ()] == 0
+    assert after["node_whisper_connections", ()] == 1
+    assert after["node_whisper_queue_size", ()] == 64
+    assert after["node_whisper_queue_depth", ()] == 0
+    assert after["node_whisper_waiting_requests", ()] == 0
+    assert after["node_whisper_buffered_bytes", ()] == 0
+    assert after["process_resident_memory_bytes", ()] > 1e6
+
+
+def test_every_metric_is_in_the_docs(serve: MakeNode) -> None:
+    docs = (Path(__file__).parent.parent / "docs" / "http.md").read_text()
+    families = text_string_to_metric_families(get(serve(), "/metrics").body.decode())
+    missing = [family.name for family in families if f"`{family.name}" not in docs]
+    assert missing == []
+
+
+def test_the_status_remembers_times_and_codes_and_nothing_else(serve: MakeNode) -> None:
+    node = serve()
+    ask(node, post(TRANSCRIPTIONS, ("file", WAV), ("prompt", "Zoë")))
+    ask(node, post(TRANSCRIPTIONS, ("file", b"not audio")))
+    status = get(node, "/status").json
+    assert (status["model"], status["version"]) == (ENGLISH.name, "1.2.3")
+    assert status["ready"]
+    assert status["queue"] == {"size": 64, "unfinished": 0, "waiting": 0}
+    good, bad = status["recent"]
+    assert good.keys() == {
+        "age_seconds",
+        "protocol",
+        "outcome",
+        "audio_seconds",
+        "queue_seconds",
+        "processing_seconds",
+    }
+    assert (good["outcome"], good["audio_seconds"], good["protocol"]) == ("ok", 0.1, "http")
+    assert bad.keys() == {"age_seconds", "protocol", "outcome"}
+    assert bad["outcome"] == "unsupported_media_type"
+
+
+def test_only_the_latest_are_remembered() -> None:
+    load = Load(False, True, False, 0, 1, 0, 0, 0.0, 0)
+    status = Status(lambda: load, ENGLISH, "0")
+    asked = Request("r", 1)
+    for number in range(RECENT + 5):
+        status.finished(Origin("p", 0.0), asked, Failure(f"code{number}", "m"))
+    status.finished(Origin("p", 0.0), None, Failure("scanner", "m"))
+    recent = json.loads(status.report().body)["recent"]
+    assert [entry["outcome"] for entry in recent] == [f"code{n}" for n in range(5, RECENT + 5)]
+    ready = status.ready()
+    assert not ready.ok
+    reasons = json.loads(ready.body)["reasons"]
+    assert reasons == ["the worker is not running", "the node is shutting down"]
+
+
+def test_two_nodes_in_one_process_count_apart() -> None:
+    load = Load(True, False, True, 0, 1, 0, 0, 0.0, 0)
+    one, two = (Metrics(lambda: load, name, "0") for name in ("a", "b"))
+    one.finished(Origin("p", 0.0, "http"), None, Failure("busy", "m"))
+    assert b'requests_total{outcome="busy",protocol="http"} 1.0' in one.report().body
+    assert b"busy" not in two.report().body
