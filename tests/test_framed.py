@@ -124,6 +124,16 @@ VECTORS: dict[str, tuple[bytes, Seen]] = {
         message(b"abc", id="x", reply="none", task="sing") + message(b"d", id="r"),
         [("refused", "x", "bad_field", "none", False)],
     ),
+    "space before the brace": (
+        frame(b" \t\r\n" + json.dumps({**RAW, "id": "r", "content-length": 1}).encode(), b"a"),
+        [("begin", "r", 1), ("body", b"a"), ("end",)],
+    ),
+    "nothing but space": (frame(b"  \n ") + message(b"d"), [("lost", "bad_header")]),
+    "TLS on the plain port": (
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 20,
+        [("lost", "bad_header")],
+    ),
+    "HTTP on the native port": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", [("lost", "bad_header")]),
     "a header of no length": (b"\0\0", [("lost", "bad_header")]),
     "not JSON": (frame(b"{'a'}") + message(b"d"), [("lost", "bad_header")]),
     "lost after a good one": (
@@ -161,6 +171,12 @@ def test_a_vector_with_trailing_bytes(name: str) -> None:
     stream, events = VECTORS[name]
     assert drive([stream + b"\xff\xff{"], accept) == events
     assert drive([stream, b"\xff\xff{"], accept) == events
+
+
+def test_what_cannot_be_a_header_is_known_by_its_first_byte() -> None:
+    """Not only once all of the length it seems to have is there, which never comes."""
+    assert drive([b"\xff\xff", b" \n", b"\t", b"["]) == [("lost", "bad_header")]
+    assert drive([b"\xff\xff", b" \n", b"\t", b"{", b"["]) == []
 
 
 @pytest.mark.parametrize("name", VECTORS)

@@ -131,6 +131,25 @@ def test_not_one_utf8_json_object(data: bytes) -> None:
     assert lost(data) == "bad_header"
 
 
+@pytest.mark.parametrize("value", ["x", "!~", "a" * 256, "{secret}"])
+def test_a_token(value: str) -> None:
+    assert request(token=value).token == value
+    # Neither a refused header nor a printed one tells a stranger's log what it was.
+    refused = parse(token=value, task="sing")
+    assert refused.token == value
+    assert f"'{value}'" not in repr(refused)
+    assert f"'{value}'" not in repr(request(token=value))
+
+
+@pytest.mark.parametrize("value", ["", "a" * 257, "a b", "tab\t", "ä", "a\n", 5, None, ["x"], True])
+def test_what_no_token_is(value: Any) -> None:
+    assert code(token=value) == "bad_field token"
+    parsed = parse(token=value)
+    assert parsed.token is None
+    assert parsed.failure is not None
+    assert not isinstance(value, str) or value == "" or value not in parsed.failure.message
+
+
 @pytest.mark.parametrize("value", ["9", "", True, False, None, 1.0, 1e3, [], {}, -1, -(10**30)])
 def test_a_content_length_that_is_none(value: Any) -> None:
     assert lost(json.dumps({**FLAC, "content-length": value}).encode()) == "bad_header"
