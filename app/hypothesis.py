@@ -36,6 +36,11 @@ ECHO_WORDS = 6
 """Words in a row that a window and the text before it have in common only if the decoder repeats
 its prompt, or the speaker himself: then decoding without the prompt gives the same."""
 
+REPEATED_WORDS = 3
+"""From this many on, a segment that says exactly what the one before it said is taken for a loop: a
+reduced decode of "and so my fellow Americans" says it twice and gives the second one the silence
+behind it. "Yes. Yes." and "Thank you. Thank you." are shorter."""
+
 MIN_COMPRESSED_CHARACTERS = 40
 """Shorter texts are not judged by compression: zlib's own header and tables dominate, and "no, no,
 no, no" is a thing people say."""
@@ -98,6 +103,15 @@ def echoes(text: str, prompt: str) -> bool:
     return not runs(said).isdisjoint(runs(prompted))
 
 
+def repeats(segments: Sequence[Segment]) -> bool:
+    """Whether a segment of REPEATED_WORDS or more says the same as the one before it."""
+    said = [re.findall(r"\w+", segment.text.lower()) for segment in segments]
+    return any(
+        len(now) >= REPEATED_WORDS and now == before
+        for before, now in zip(said, said[1:], strict=False)
+    )
+
+
 def fault(hypothesis: Hypothesis, seconds: float, reduced: bool, prompt: str = "") -> str | None:
     """Why a window of `seconds` should be decoded again, in a word for the log; None if it stands.
 
@@ -109,6 +123,8 @@ def fault(hypothesis: Hypothesis, seconds: float, reduced: bool, prompt: str = "
         return "limit"
     most = REDUCED_MAX_COMPRESSION if reduced else MAX_COMPRESSION
     if len(text) >= MIN_COMPRESSED_CHARACTERS and compression(text) > most:
+        return "repetition"
+    if reduced and repeats(hypothesis.segments):
         return "repetition"
     if text and hypothesis.logprob < MIN_LOGPROB:
         return "improbable"

@@ -87,3 +87,16 @@ def test_nothing_said_under_a_prompt_is_tried_again() -> None:
     nothing = replace(GOOD, segments=(), logprob=0.0)
     assert fault(nothing, 20.0, False, "before") == "empty"
     assert fault(nothing, 20.0, False) is None
+
+
+def said(*texts: str) -> object:
+    segments = tuple(Segment(at, at + 1.0, text, 0.9) for at, text in enumerate(texts))
+    return replace(hypothesis_of("", 10.0, logprob=-0.1), segments=segments)
+
+
+def test_a_segment_said_again_word_for_word_is_heard_again_with_the_whole_encoder() -> None:
+    loop = said("And so my fellow Americans.", "and so, my fellow Americans")
+    assert fault(loop, 10.0, True) == "repetition"
+    assert fault(loop, 10.0, False) is None
+    assert fault(said("Thank you.", "Thank you."), 10.0, True) is None
+    assert fault(said("Turn on the light.", "Yes.", "Turn on the light."), 10.0, True) is None

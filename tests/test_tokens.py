@@ -178,3 +178,8 @@ def test_any_tokens_give_sound_times(tokens: list, seconds: float, language: str
             assert before <= word.start <= word.end <= segment.end
             assert word.text == word.text.strip() != ""
             before = word.start
+
+
+def test_whispers_name_for_silence_is_no_text() -> None:
+    segments = built(0.0, " One.", 2.0, 2.0, " [BLANK_AUDIO]", 3.0)
+    assert spans(segments) == [(0.0, 2.0, "One.")]
