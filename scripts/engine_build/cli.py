@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
-from engine_build import contest, recipes, workshop
+from engine_build import contest, portable, recipes, workshop
 from engine_build.child import ChildError
 from engine_build.contest import ContestError
 from engine_build.installation import Environment, InstallError
@@ -50,10 +51,23 @@ def _parser() -> argparse.ArgumentParser:
     add("--native", action="store_true", help="also try the native build without tinyBLAS")
     add("--dry-run", action="store_true", help="build and race, install nothing")
     add("--restore", action="store_true", help="put the package index's wheel back and stop")
+    add(
+        "--every-cpu",
+        type=Path,
+        metavar="DIR",
+        help="instead of all that: build a wheel for every processor of this architecture, which "
+        "chooses its instructions at run time, into DIR (what the image does)",
+    )
+    add("--cuda", action="store_true", help="with --every-cpu: ggml's CUDA code as well; untested")
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.every_cpu is not None:
+        with _scratch(arguments) as folder:
+            shop = Workshop(folder, Path(sys.executable))
+            print(portable.build(shop, arguments.every_cpu, arguments.cuda))
+        return 0
     environment = Environment(arguments.venv)
     environment.check()
     if arguments.restore:
@@ -65,12 +79,19 @@ def _run(arguments: argparse.Namespace) -> int:
         raise BuildError(
             f"There is no model {model}. Run scripts/run once (it gets one), or give --model."
         )
-    scratch = arguments.scratch or Path(tempfile.mkdtemp(prefix="build_engine-"))
+    with _scratch(arguments) as folder:
+        return _build_and_race(arguments, environment, model, Workshop(folder, environment.python))
+
+
+@contextlib.contextmanager
+def _scratch(arguments: argparse.Namespace) -> Iterator[Path]:
+    """The folder to build in; a temporary one, unless one was given."""
+    folder = arguments.scratch or Path(tempfile.mkdtemp(prefix="build_engine-"))
     try:
-        return _build_and_race(arguments, environment, model, Workshop(scratch, environment.python))
+        yield folder
     finally:
         if arguments.scratch is None:
-            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _build_and_race(

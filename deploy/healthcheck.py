@@ -1,0 +1,41 @@
+"""Whether the node in this container is alive: status 0 or 1, for HEALTHCHECK.
+
+Asks the HTTP port's /healthz where that port is on and without TLS, else connects to the native one
+and leaves. Ports are read from the variables the node reads; ones given as flags it cannot know. It
+imports as little as it can, because it runs every half minute on a small board:
+
+    python -I -S healthcheck.py
+"""
+
+import os
+import socket
+import sys
+
+SECONDS = 4
+
+
+def main() -> str:
+    """What is wrong, or nothing."""
+    http = int(os.environ.get("NODE_WHISPER_HTTP_PORT") or 0)
+    if os.environ.get("NODE_WHISPER_TLS_CERT"):
+        http = 0
+    port = http or int(os.environ.get("NODE_WHISPER_PORT") or 56789)
+    host = os.environ.get("NODE_WHISPER_HOST") or "127.0.0.1"
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+    try:
+        with socket.create_connection((host, port), SECONDS) as connection:
+            if not http:
+                return ""
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")
+            answer = connection.recv(64)
+    except OSError as error:
+        return f"port {port}: {error}"
+    return "" if answer.split()[1:2] == [b"200"] else f"port {port} answered {answer[:40]!r}"
+
+
+if __name__ == "__main__":
+    fault = main()
+    if fault:
+        print(fault)
+    sys.exit(1 if fault else 0)

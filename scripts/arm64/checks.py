@@ -1,0 +1,139 @@
+"""What is asked of the running image. Each check gives its name, whether it holds, and what it saw.
+
+Nothing here is timed: the emulated processor is a hundred times slower than a board. The limits are
+there for what hangs.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from arm64.container import Container
+
+ROOT = Path(__file__).resolve().parents[2]
+_CLIENT = ROOT / "scripts" / "client.py"
+_CLIP = ROOT / "tests" / "audio" / "jfk.flac"
+_WORDS = "ask not what your country can do for you"
+
+HANG = 1800.0
+"""Seconds until a step is given up."""
+
+_DRAIN = 900
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    holds: bool
+    seen: str
+
+
+def run(root: Path, config: Mapping[str, Any]) -> Iterator[Check]:
+    """All checks, on a processor with dot products first and on one without after."""
+    yield from _newer(root, config)
+    yield from _older(root, config)
+
+
+def _newer(root: Path, config: Mapping[str, Any]) -> Iterator[Check]:
+    port = _free_port()
+    with Container(root, config, _environment(port, "cortex-a76")) as container:
+        line = container.wait_for_log(lambda line: '"event": "listening"' in line, HANG)
+        yield Check(
+            "it starts on a read-only root and listens",
+            line is not None,
+            line or "\n".join(container.log[-10:]),
+        )
+        if line is None:
+            return
+        yield _processor(container, "cortex-a76", dot_products=True)
+        status = container.status_of_first()
+        users = status.get("Uid", "").split()
+        yield Check("its user is not root", bool(users) and "0" not in users, f"Uid {users}")
+        yield Check(
+            "it has no capabilities",
+            int(status.get("CapEff", "1"), 16) == 0,
+            f"CapEff {status.get('CapEff')}",
+        )
+        touched = container.run("python", "-c", "open('/app/x', 'w')")
+        yield Check(
+            "its root is read-only",
+            "Read-only file system" in touched.stderr,
+            touched.stderr.strip().splitlines()[-1:][0] if touched.stderr else "no error",
+        )
+        yield _health(container, config, 0, "the health check passes")
+        with _client(port) as client:
+            text = client.communicate(timeout=HANG)[0].strip()
+        yield Check("the client gets the right words", _WORDS in text.lower(), text)
+        # Taken, and answered on stdout only: the signal comes while it is being worked on.
+        with _client(port, "--fire-and-forget") as client:
+            accepted = client.communicate(timeout=HANG)[0].strip()
+        container.signal(config.get("StopSignal", "SIGTERM"))
+        code = container.wait(HANG)
+        told = [line for line in container.output if accepted.removeprefix("accepted ") in line]
+        yield Check(
+            "SIGTERM drains",
+            code == 0 and any(_WORDS in line.lower() for line in told),
+            f"{accepted}; then the signal; status {code}; stdout: {told}",
+        )
+
+
+def _older(root: Path, config: Mapping[str, Any]) -> Iterator[Check]:
+    port = _free_port()
+    with Container(root, config, _environment(port, "cortex-a72")) as container:
+        container.wait_for_log(lambda line: '"event": "listening"' in line, HANG)
+        yield _processor(container, "cortex-a72", dot_products=False)
+        with _client(port) as client:
+            text = client.communicate(timeout=HANG)[0].strip()
+        yield Check("the right words there as well", _WORDS in text.lower(), text)
+
+
+def _processor(container: Container, name: str, dot_products: bool) -> Check:
+    line = next((line for line in container.log if '"event": "engine"' in line), "")
+    info = str(json.loads(line).get("system", "")) if line else ""
+    wanted = "with" if dot_products else "without"
+    return Check(
+        f"on a {name} the engine works {wanted} dot products",
+        bool(info) and ("DOTPROD = 1" in info) == dot_products,
+        info or "nothing said",
+    )
+
+
+def _health(container: Container, config: Mapping[str, Any], code: int, name: str) -> Check:
+    kind, *command = config["Healthcheck"]["Test"]
+    done = container.run(*command)
+    return Check(
+        name,
+        kind == "CMD" and done.returncode == code,
+        f"status {done.returncode} {(done.stdout + done.stderr).strip()}",
+    )
+
+
+def _environment(port: int, processor: str) -> dict[str, str]:
+    return {
+        "QEMU_CPU": processor,
+        "NODE_WHISPER_HOST": "127.0.0.1",
+        "NODE_WHISPER_PORT": str(port),
+        "NODE_WHISPER_OFFLINE": "1",
+        "NODE_WHISPER_LOG_VERBOSE": "1",
+        "NODE_WHISPER_LOG_FORMAT": "json",
+        "NODE_WHISPER_DRAIN_SECONDS": str(_DRAIN),
+    }
+
+
+def _client(port: int, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(_CLIENT), "--port", str(port), *options, str(_CLIP)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+        return number
