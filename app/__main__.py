@@ -1,6 +1,6 @@
 """Builds the parts and runs them: the only place that knows them all.
 
-Main thread: settings, model, engine, then the loop. The worker and stdout have threads of their
+Main thread: settings, model, engine, then the loop. The worker and the disk have threads of their
 own, started here and joined here. Exit codes: 0 after a drain, 1 where the node cannot start or its
 worker failed, 2 for wrong settings, 128 + n when signal n came twice.
 """
@@ -8,24 +8,26 @@ worker failed, 2 for wrong settings, 128 + n when signal n came twice.
 from __future__ import annotations
 
 import errno
-import io
 import os
 import resource
 import signal
 import sys
 import uuid
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 import structlog
 
 from app import __version__, catalog, config, cpus, http_port, logs, wyoming_port
+from app.disk import Disk
 from app.intake import Rules
 from app.job import Limits
+from app.journal import Journal, JournalError
+from app.lines import json_line, text_line
 from app.ports import Port
 from app.protocols.framed import FramedProtocol
 from app.server import Server
-from app.sinks import StdoutSink, json_line, text_line
 from app.spool import Spool
+from app.stdout import StdoutSink
 from app.transcriber import EngineError, ModelInfo
 from app.vad import SileroDetector
 from app.worker import Worker
@@ -51,6 +53,11 @@ def main() -> int:
         return _fail(str(error))
     except KeyboardInterrupt:
         return _fail("interrupted", code=128 + signal.SIGINT)
+    disk = Disk(lambda: server.loop.wake())
+    try:
+        journal = None if settings.journal is None else Journal(settings.journal, disk)
+    except JournalError as error:
+        return _fail(str(error))
     # Until the loop takes signals: no KeyboardInterrupt in the middle of whisper.cpp's callbacks.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Imported here because loading whisper.cpp takes a while: not for --help or a wrong flag.
@@ -69,18 +76,21 @@ def main() -> int:
     engine.warm_up()
 
     terminal = sys.stdout.isatty() if settings.output == "auto" else settings.output == "text"
-    _make_writable(sys.stdout, terminal)
-
-    def nobody_reads() -> None:
-        _discard_stdout()
+    sink = StdoutSink(
+        disk,
+        sys.stdout.fileno(),
+        text_line if terminal else json_line,
         # A drain, not a signal, which could be the second one.
-        server.drain_soon()
-
-    sink = StdoutSink(sys.stdout, text_line if terminal else json_line, nobody_reads)
+        lambda: server.drain_soon(),
+        # JSON is UTF-8 whatever the locale; a terminal shows what it can.
+        sys.stdout.encoding if terminal else "utf-8",
+    )
     web = http_port.web_of(settings, engine.info, model, lambda: server.load)
     server = Server(
         model=engine.info,
-        spool=Spool(settings.spool_dir),
+        spool=_spool(settings, disk, journal),
+        disk=disk,
+        journal=journal,
         sink=sink,
         rules=Rules(lambda _token: True, settings.when_full == "reject"),
         queue_size=settings.queue_size,
@@ -99,7 +109,8 @@ def main() -> int:
         prompt=settings.prompt,
         model=engine.info.name,
     )
-    worker = Worker(engine, SileroDetector, limits, server.loop.wake)
+    mark = journal.mark.set if journal is not None else lambda _name: None
+    worker = Worker(engine, SileroDetector, limits, server.loop.wake, mark)
     server.attach(worker)
     try:
         port = server.listen(_native(settings))
@@ -126,7 +137,7 @@ def main() -> int:
         announcement = wyoming_port.announcement(settings, numbers["wyoming_port"])
     server.loop.handle_signals(signal.SIGTERM, signal.SIGINT)
     worker.start()
-    sink.start()
+    disk.start()
     _log.info(
         "listening",
         host=settings.host,
@@ -143,14 +154,16 @@ def main() -> int:
     server.run()
 
     if server.killed_by is not None:
+        _close(journal, clean=True)
         _exit_at_once(128 + server.killed_by)
     if announcement is not None:
         # It takes half a second, in which the others end.
         announcement.stop()
     worker.stop()
     ended = worker.join(_JOIN_SECONDS)
-    if not sink.close(_JOIN_SECONDS):
-        _log.error("stdout was not read to the end", lines_lost=sink.backlog)
+    if not disk.close(_JOIN_SECONDS):
+        _log.error("not everything was written in time", lines_lost=sink.backlog)
+    _close(journal, clean=not server.crashed)
     if announcement is not None and not announcement.join(_JOIN_SECONDS):
         _log.warning("the announcement was not taken back in time")
     status = 1 if server.crashed else 0
@@ -166,6 +179,18 @@ def _native(settings: config.Settings) -> Port:
         return FramedProtocol(settings.max_message_bytes, lambda: uuid.uuid4().hex)
 
     return Port("native", settings.host, settings.port, new_protocol)
+
+
+def _spool(settings: config.Settings, disk: Disk, journal: Journal | None) -> Spool:
+    """In a journal's own directory a large body can stay where it is."""
+    if journal is None:
+        return Spool(settings.spool_dir, disk)
+    return Spool(journal.scratch, disk, named=True)
+
+
+def _close(journal: Journal | None, clean: bool) -> None:
+    if journal is not None:
+        journal.close(clean)
 
 
 def _obtain(settings: config.Settings) -> catalog.ModelFile:
@@ -191,13 +216,6 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _make_writable(stream: TextIO, terminal: bool) -> None:
-    """No locale may keep a transcript from being written: JSON is UTF-8, a terminal shows what it
-    can."""
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(encoding=None if terminal else "utf-8", errors="replace")
-
-
 def _cannot_listen(host: str, port: int, option: str, error: OSError | UnicodeError) -> str:
     number = error.errno if isinstance(error, OSError) else None
     advice = {
@@ -213,13 +231,6 @@ def _show_progress(done: int, total: int | None) -> None:
     size = "" if total is None else f" of {total >> 20}"
     end = "\n" if done == total else ""
     print(f"\rmodel: {done >> 20}{size} MiB", end=end, file=sys.stderr, flush=True)
-
-
-def _discard_stdout() -> None:
-    """What is still buffered would fail once more at exit, and Python end with status 120."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
 
 
 def _fail(message: str, code: int = 1) -> int:

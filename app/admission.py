@@ -62,6 +62,15 @@ class Admission:
         """Get in line for a place and `size` bytes, None for a first step; see `next`."""
         self._line[number] = _Claim(number, client, STEP_BYTES if size is None else size)
 
+    def admit(self, number: int, client: str) -> bool:
+        """Give a place outside of the line, for what takes no bytes, while `client` has less than
+        half of them."""
+        if not self._has_room(0) or self._held[client] >= max(1, self._places // 2):
+            return False
+        self._admitted[number] = _Claim(number, client, 0)
+        self._held[client] += 1
+        return True
+
     def next(self) -> int | None:
         """Admit the next one in line, if it fits; who that is."""
         # First those with the fewest places, and among them in order of arrival.

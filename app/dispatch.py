@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from app.connection import Connection
 from app.job import Job
+from app.journal import stem
 from app.messages import Accepted, Failure, Finished, Outcome, Transcript
 from app.outcomes import Outcomes
 from app.pending import Pending
@@ -55,13 +56,19 @@ class Dispatch:
             pending.request,
             body,
             time.monotonic(),
+            # What the journal held is one client's.
             "" if connection is None else connection.peer.address,
+            mark=stem(pending.entry),
         )
         self._seconds[pending.number] = job.guessed_seconds
         self.worker.submit(job)
         if pending.request.reply in ("accepted", "none"):
             # A silent slot says nothing; either way the connection owes no more.
             pending.tell(Accepted(), final=True)
+
+    def cancel(self, pending: Pending) -> None:
+        """Begin no more of it; it ends with the failure `cancelled`."""
+        self.worker.cancel(pending.number)
 
     def cancel_all_of(self, connection: Connection) -> None:
         """Its peer is gone."""
@@ -83,11 +90,16 @@ class Dispatch:
                 pending.tell(completion.segment, final=False)
 
     def give_up(self, failure: Failure) -> None:
-        """Tell all that is unfinished that it will not be."""
+        """Tell all that is unfinished that it will not be, at least not by this process."""
         for pending in list(self._pending.values()):
-            self._end(pending, failure)
+            self._forget(pending)
+            self._outcomes.give_up(pending, failure)
+            self._on_done(pending)
 
     def _end(self, pending: Pending, outcome: Outcome) -> None:
-        del self._pending[pending.number], self._seconds[pending.number]
+        self._forget(pending)
         self._outcomes.settle(pending, outcome)
         self._on_done(pending)
+
+    def _forget(self, pending: Pending) -> None:
+        del self._pending[pending.number], self._seconds[pending.number]

@@ -8,11 +8,12 @@ Loop thread only; it never blocks.
 
 from __future__ import annotations
 
-import itertools
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from app.acceptance import Acceptance
 from app.admission import Admission
 from app.connection import Connection
 from app.dispatch import Dispatch
@@ -21,9 +22,13 @@ from app.messages import INCOMPLETE, Failure, Origin, Refused, Request
 from app.outcomes import Outcomes
 from app.pending import Pending
 from app.protocols.base import ProtocolError
+from app.recovery import Recovery
 from app.refusals import no_space, shutting_down, too_much, unauthorized, unservable
 from app.spool import Spool
 from app.transcriber import ModelInfo
+
+MAX_UNWRITTEN_BYTES = 1_048_576
+"""A sender that is faster than the disk is not read from beyond this."""
 
 _BACKLOG_PAUSE_SECONDS = 0.1
 """Between two looks at whether stdout is being read again, which nobody tells."""
@@ -51,17 +56,22 @@ class Intake:
         spool: Spool,
         admission: Admission,
         dispatch: Dispatch,
+        acceptance: Acceptance,
+        recovery: Recovery | None,
         outcomes: Outcomes,
         rules: Rules,
+        numbers: Iterator[int],
     ) -> None:
         self._loop = loop
         self._model = model
         self._spool = spool
         self._admission = admission
         self._dispatch = dispatch
+        self._acceptance = acceptance
+        self._recovery = recovery
         self._outcomes = outcomes
         self._rules = rules
-        self._numbers = itertools.count(1)
+        self._numbers = numbers
         self._waiting: dict[int, Pending] = {}
         """By request."""
         self._uploads: dict[int, Pending] = {}
@@ -114,6 +124,9 @@ class Intake:
             pending.body.write(data)
         except OSError as error:
             self._fail_upload(connection, no_space(error))
+            return
+        if pending.body.unwritten > MAX_UNWRITTEN_BYTES:
+            connection.pause()
 
     def complete(self, connection: Connection, request: Request | None) -> None:
         """The body is complete; `request` takes the place of the one that began."""
@@ -128,7 +141,7 @@ class Intake:
         del self._uploads[connection.number]
         body, pending.body = pending.body, None
         self._admission.shrink(pending.number, body.size)
-        self._dispatch.submit(pending, body)
+        self._acceptance.accept(pending, body)
         pending.close_unless_kept()
 
     def broken(self, connection: Connection, failure: Failure) -> None:
@@ -172,7 +185,10 @@ class Intake:
         self._loop.defer(self.admit_waiting)
 
     def admit_waiting(self) -> None:
-        """Let those in who wait, as far as there is room."""
+        """Let those in who wait, as far as there is room; before them, what a former process had
+        accepted."""
+        if self._recovery is not None and not self._closed:
+            self._recovery.take()
         while self._waiting and not self._closed and not self._outcomes.behind:
             number = self._admission.next()
             if number is None:
@@ -218,8 +234,18 @@ class Intake:
             self._refuse(pending, no_space(error))
             self.release(pending)
             return
+        pending.body.on_written = functools.partial(self._on_written, pending)
         self._uploads[pending.connection.number] = pending
         pending.connection.decide(accept=True)
+
+    def _on_written(self, pending: Pending) -> None:
+        """The disk has got on with an upload."""
+        if pending.body is None or pending.connection is None:
+            return
+        if pending.body.error is not None:
+            self._fail_upload(pending.connection, no_space(pending.body.error))
+        elif pending.body.unwritten <= MAX_UNWRITTEN_BYTES:
+            pending.connection.resume()
 
     def _refuse(self, pending: Pending, failure: Failure) -> None:
         """Answer a header with a failure; its body is not taken."""
@@ -239,6 +265,7 @@ class Intake:
         pending = self._uploads.pop(connection.number, None)
         if pending is not None:
             pending.close_body()
+            connection.resume()
             self.release(pending)
         return pending
 

@@ -6,14 +6,17 @@ only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Protocol as Interface
 
 import structlog
 
+from app.journal import Journal, Unusable
 from app.messages import Failure, Origin, Outcome, Request
 from app.pending import Pending
-from app.sinks import StdoutSink
+from app.refusals import kept_for_later
+from app.stdout import StdoutSink
 
 MAX_STDOUT_BACKLOG = 1_000
 """Lines nobody has read yet; beyond, no further audio is admitted."""
@@ -29,10 +32,14 @@ class Observer(Interface):
 
 
 class Outcomes:
-    """Where everything that becomes of requests is told."""
+    """Where everything that becomes of requests is told. What has been written out leaves the
+    `journal`, if there is one."""
 
-    def __init__(self, sink: StdoutSink, observers: Sequence[Observer]) -> None:
+    def __init__(
+        self, sink: StdoutSink, observers: Sequence[Observer], journal: Journal | None = None
+    ) -> None:
         self._sink = sink
+        self._journal = journal
         self._observers = observers
 
     @property
@@ -43,8 +50,24 @@ class Outcomes:
     def settle(self, pending: Pending, outcome: Outcome) -> None:
         """The outcome of a request that was admitted."""
         pending.tell(outcome, final=True)
-        self._sink.put(pending.request.id, pending.origin, outcome)
+        self._sink.put(pending.request.id, pending.origin, outcome, self._removal(pending.entry))
         self._report(pending.request.id, pending.origin, pending.request, outcome)
+
+    def give_up(self, pending: Pending, failure: Failure) -> None:
+        """The node ends before the request was done: `failure`, unless it can be done later."""
+        if pending.entry:
+            pending.tell(kept_for_later(), final=True)
+            _log.info("kept for the next start", id=pending.request.id, peer=pending.origin.peer)
+        else:
+            self.settle(pending, failure)
+
+    def unusable(self, found: Unusable) -> None:
+        """An entry of the journal that is not tried (again)."""
+        journal = self._journal
+        assert journal is not None
+        then = functools.partial(journal.quarantine, found)
+        self._sink.put(found.request_id, found.origin, found.failure, then)
+        self._report(found.request_id, found.origin, None, found.failure)
 
     def note(
         self,
@@ -58,6 +81,11 @@ class Outcomes:
         if not self.behind:
             self._sink.put(request_id, origin, failure)
         self._report(request_id, origin, request, failure)
+
+    def _removal(self, entry: str) -> Callable[[], None] | None:
+        if not entry or self._journal is None:
+            return None
+        return functools.partial(self._journal.remove, entry)
 
     def _report(
         self, request_id: str | None, origin: Origin, request: Request | None, outcome: Outcome

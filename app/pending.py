@@ -25,6 +25,8 @@ class Pending:
     slot: Slot | None = None
     body: Body | None = None
     """While it is being received; afterwards it is the worker's."""
+    entry: str = ""
+    """What the journal has it under; empty without a journal, and before it is there."""
 
     @property
     def cancellable(self) -> bool:

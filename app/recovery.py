@@ -1,61 +1,80 @@
 """What the journal still held at start, taken in oldest first as there is room.
 
 Nothing is loaded ahead: until its turn an entry is a name in a list, and then a request and a
-descriptor. Loop thread; the reading is the disk's.
+descriptor. It goes before those who wait at the door, but never takes more than half of the places,
+so that neither a long journal keeps new requests out nor they it. Loop thread; the reading is the
+disk's.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol as Interface
+from collections.abc import Callable, Iterator
 
 import structlog
 
+from app.admission import Admission
 from app.disk import Disk
+from app.dispatch import Dispatch
 from app.journal import Journal, Stored, Unusable
+from app.outcomes import Outcomes
+from app.pending import Pending
 
 _log = structlog.get_logger("journal")
 
-
-class Taker(Interface):
-    """Who sees to what was recovered."""
-
-    def on_recovered(self, stored: Stored) -> None:
-        """A request that is to be worked on."""
-
-    def on_unusable(self, unusable: Unusable) -> None:
-        """An outcome that is to be written, and its entry then quarantined."""
+_CLIENT = "journal"
+"""What admission takes all of it together for; no address looks like that."""
 
 
 class Recovery:
-    """Reads back the entries `journal` had at start."""
+    """Reads back the entries `journal` had at start and hands them to `dispatch`. `numbers` makes
+    the numbers of requests; `on_room` is called when one turned out to be no request."""
 
-    def __init__(self, journal: Journal, disk: Disk, taker: Taker) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        disk: Disk,
+        *,
+        admission: Admission,
+        dispatch: Dispatch,
+        outcomes: Outcomes,
+        numbers: Iterator[int],
+        on_room: Callable[[], None],
+    ) -> None:
         self._journal = journal
         self._disk = disk
-        self._taker = taker
+        self._admission = admission
+        self._dispatch = dispatch
+        self._outcomes = outcomes
+        self._numbers = numbers
+        self._on_room = on_room
         self._entries = deque(journal.left)
-        self.loading = 0
-        """Entries that are being read, each of which may become a request."""
 
     def __len__(self) -> int:
         """Entries whose turn has not come."""
         return len(self._entries)
 
-    def take(self, room: int) -> None:
-        """Begin to read the next entries, at most `room`."""
-        for _ in range(min(room, len(self._entries))):
-            self._read(self._entries.popleft())
+    def take(self) -> None:
+        """Begin to read the next entries, as far as there is room."""
+        while self._entries and not self._outcomes.behind:
+            number = next(self._numbers)
+            if not self._admission.admit(number, _CLIENT):
+                break
+            self._read(number, self._entries.popleft())
 
-    def _read(self, entry: str) -> None:
-        def done(result: Stored | Unusable | Exception) -> None:
-            self.loading -= 1
-            if isinstance(result, Stored):
-                self._taker.on_recovered(result)
-            elif isinstance(result, Unusable):
-                self._taker.on_unusable(result)
-            else:
-                _log.error("left for the next start", entry=entry, error=str(result))
+    def _read(self, number: int, entry: str) -> None:
+        self._disk.submit(
+            lambda: self._journal.load(entry), lambda result: self._loaded(number, entry, result)
+        )
 
-        self.loading += 1
-        self._disk.submit(lambda: self._journal.load(entry), done)
+    def _loaded(self, number: int, entry: str, result: Stored | Unusable | Exception) -> None:
+        if isinstance(result, Stored):
+            pending = Pending(number, result.request, result.origin, entry=entry)
+            self._dispatch.submit(pending, result.body)
+            return
+        if isinstance(result, Unusable):
+            self._outcomes.unusable(result)
+        else:
+            _log.error("left for the next start", entry=entry, error=str(result))
+        self._admission.leave(number)
+        self._on_room()

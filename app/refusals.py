@@ -32,8 +32,14 @@ def shutting_down() -> Failure:
     return Failure(SHUTTING_DOWN, "the node is shutting down", retry_after_seconds=5.0)
 
 
-def no_space(error: OSError) -> Failure:
-    message = f"there is no room for the audio: {error.strerror}"
+def kept_for_later() -> Failure:
+    message = "the node is shutting down; the request is kept in its journal for the next start"
+    return Failure(SHUTTING_DOWN, message)
+
+
+def no_space(error: Exception) -> Failure:
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    message = f"there is no room for the audio: {reason}"
     return Failure(NO_SPACE, message, retry_after_seconds=60.0)
 
 

@@ -14,11 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
+from app.acceptance import Acceptance
 from app.admission import Admission
 from app.connection import Connection
 from app.deadlines import Deadlines
+from app.disk import Disk
 from app.dispatch import Dispatch
 from app.intake import Intake, Rules
+from app.journal import Journal
 from app.listener import Listener, listen
 from app.load import Load
 from app.loop import Loop
@@ -27,10 +30,11 @@ from app.outcomes import Observer, Outcomes
 from app.pending import Pending
 from app.ports import Port, peer_of
 from app.protocols.base import ProtocolError
+from app.recovery import Recovery
 from app.refusals import too_many_connections, unauthorized
 from app.shutdown import Shutdown
-from app.sinks import StdoutSink
 from app.spool import Spool
+from app.stdout import StdoutSink
 from app.transcriber import ModelInfo
 from app.transport import open_transport
 from app.worker import Worker
@@ -47,7 +51,7 @@ class Server:
     `queue_size` is how many requests may be admitted and unfinished, `max_buffered_bytes` how much
     of bodies may be held for them, and `rules` who is admitted. `reports` answer questions about
     the node; those in `guarded` need a token where their port does. `observers` hear of every
-    outcome. `abort` stops the engine's decode in progress.
+    outcome. `abort` stops the engine's decode in progress, `on_drain` hears that the end has begun.
     """
 
     def __init__(
@@ -55,6 +59,8 @@ class Server:
         *,
         model: ModelInfo,
         spool: Spool,
+        disk: Disk,
+        journal: Journal | None,
         sink: StdoutSink,
         rules: Rules,
         queue_size: int,
@@ -66,6 +72,7 @@ class Server:
         reports: Mapping[QueryKind, Callable[[], Report]] | None = None,
         guarded: frozenset[QueryKind] = frozenset({"status"}),
         observers: Sequence[Observer] = (),
+        on_drain: Callable[[], None] = lambda: None,
     ) -> None:
         self._rules = rules
         self._queue_size = queue_size
@@ -79,26 +86,47 @@ class Server:
         self.crashed = False
         """True if the worker failed, and the node with it."""
         self.loop = Loop(self._on_wake, self._on_signal)
-        self._outcomes = Outcomes(sink, observers)
+        self._disk = disk
+        self._outcomes = Outcomes(sink, observers, journal)
         self._admission = Admission(queue_size, max_buffered_bytes)
         self._dispatch = Dispatch(self._outcomes, self._on_done)
+        self._acceptance = Acceptance(disk, journal, self._dispatch, self._outcomes, self._on_done)
+        numbers = itertools.count(1)
+        recovery = (
+            None
+            if journal is None
+            else Recovery(
+                journal,
+                disk,
+                admission=self._admission,
+                dispatch=self._dispatch,
+                outcomes=self._outcomes,
+                numbers=numbers,
+                on_room=self.loop.wake,
+            )
+        )
         self._intake = Intake(
             loop=self.loop,
             model=model,
             spool=spool,
             admission=self._admission,
             dispatch=self._dispatch,
+            acceptance=self._acceptance,
+            recovery=recovery,
             outcomes=self._outcomes,
             rules=rules,
+            numbers=numbers,
         )
         self._shutdown = Shutdown(
             loop=self.loop,
             listeners=self._listeners,
             connections=self._connections,
             intake=self._intake,
+            acceptance=self._acceptance,
             dispatch=self._dispatch,
             seconds=drain_seconds,
             abort=abort,
+            on_drain=on_drain,
         )
 
     def attach(self, worker: Worker) -> None:
@@ -117,6 +145,7 @@ class Server:
 
     def run(self) -> None:
         """Serve until drained or killed."""
+        self.loop.wake()  # for what the journal holds: nothing else may happen
         self.loop.run()
         for listener in self._listeners:
             listener.close()
@@ -198,6 +227,7 @@ class Server:
         self._intake.ended(connection)
         if reset or connection.protocol.end_means_gone:
             self._dispatch.cancel_all_of(connection)
+            self._acceptance.cancel_all_of(connection)
 
     def on_closed(self, connection: Connection) -> None:
         del self._connections[connection.number]
@@ -217,9 +247,12 @@ class Server:
     # What comes from elsewhere.
 
     def _on_wake(self) -> None:
-        if self._dispatch.worker.failed:
+        if self._dispatch.worker.failed or self._disk.failed:
             self.crashed = True
             self.loop.stop()
+        for completion in self._disk.take_completions():
+            # Each by itself: what is wrong with one does not keep the others from their answers.
+            self.loop.defer(completion)
         self._dispatch.take_completions()
         self._intake.admit_waiting()
         self._shutdown.check()
@@ -229,3 +262,4 @@ class Server:
 
     def _on_done(self, pending: Pending) -> None:
         self._intake.release(pending)
+        self.loop.defer(self._shutdown.check)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
+from app.acceptance import Acceptance
 from app.connection import Connection
 from app.dispatch import Dispatch
 from app.intake import Intake
@@ -28,7 +29,7 @@ _log = structlog.get_logger("shutdown")
 
 class Shutdown:
     """Ends what the server has. `listeners` and `connections` are the server's own, as they are
-    then; `abort` stops the engine's decode in progress."""
+    then; `abort` stops the engine's decode in progress, `on_drain` is called as the end begins."""
 
     def __init__(
         self,
@@ -37,17 +38,21 @@ class Shutdown:
         listeners: Sequence[Listener],
         connections: Mapping[int, Connection],
         intake: Intake,
+        acceptance: Acceptance,
         dispatch: Dispatch,
         seconds: float,
         abort: Callable[[], None],
+        on_drain: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._listeners = listeners
         self._connections = connections
         self._intake = intake
+        self._acceptance = acceptance
         self._dispatch = dispatch
         self._seconds = seconds
         self._abort = abort
+        self._on_drain = on_drain
         self._asked = False
         self._saying_last_words = False
         self.draining = False
@@ -85,6 +90,7 @@ class Shutdown:
         _log.info("draining", unfinished=self._intake.unfinished, seconds=self._seconds)
         for listener in self._listeners:
             listener.close()
+        self._on_drain()
         self._intake.close()
         for connection in list(self._connections.values()):
             if connection.idle:
@@ -98,6 +104,7 @@ class Shutdown:
             return
         _log.warning("not everything was done in time", unfinished=self._intake.unfinished)
         self._intake.give_up()
+        self._acceptance.give_up()
         # At once, also for the one in progress: the engine may take longer to come back from its
         # encoder pass than there is time for last words.
         self._dispatch.give_up(shutting_down())

@@ -146,9 +146,9 @@ class Body:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-        if self._file is not None:
+        if self._file is not None and self._disk is not None:
             # Freeing the blocks of a large file takes its time as well.
-            self._disk.submit(self._file.close) if self._disk else self._file.close()
+            self._disk.submit(self._file.close)
 
     def _move(self) -> _File:
         """Go on in a file, behind what memory holds."""
@@ -165,9 +165,7 @@ class Body:
             self.error = self.error or result
             self.on_written()
 
-        if self._disk is None:
-            task()
-            return
+        assert self._disk is not None
         self.unwritten += count
         self._disk.submit(task, done)
 
@@ -176,7 +174,7 @@ class Spool:
     """Makes bodies. The large ones go to `directory`, by way of `disk`; `named` if they are to have
     a name there."""
 
-    def __init__(self, directory: Path, disk: Disk | None = None, named: bool = False) -> None:
+    def __init__(self, directory: Path, disk: Disk, named: bool = False) -> None:
         self._directory = directory
         self._disk = disk
         self._named = named

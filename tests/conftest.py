@@ -30,7 +30,8 @@ def make_node() -> Iterator[Callable[..., Any]]:
 
     with capture_logs() as entries:
         yield make
-        for node in nodes:
+        # The last first: each gives back the signal as it found it.
+        for node in reversed(nodes):
             node.stop()
     assert failed_callbacks(entries) == []
 

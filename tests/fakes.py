@@ -7,9 +7,9 @@ on a loopback port; `Client` speaks the framing with code of its own, nothing of
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -27,16 +27,19 @@ import soundfile
 import structlog
 
 from app.deadlines import Deadlines
+from app.disk import Disk
 from app.hypothesis import Hypothesis
 from app.intake import Rules
 from app.job import Limits
+from app.journal import Journal
+from app.lines import json_line
 from app.messages import Segment, Transcript
 from app.ports import Port
 from app.protocols.base import Protocol
 from app.protocols.framed import FramedProtocol
 from app.server import Server
-from app.sinks import StdoutSink, json_line
-from app.spool import Body, Spool
+from app.spool import Body, Spool, in_memory
+from app.stdout import StdoutSink
 from app.transcriber import DecodeOptions, EngineAborted, ModelInfo
 from app.worker import Worker
 
@@ -82,9 +85,7 @@ def encoded(samples: Samples, rate: int = RATE, format: str = "WAV", **more: Any
 
 def body_of(data: bytes) -> Body:
     """`data` as it lies in the spool. The caller closes it."""
-    body = Spool(Path("/var/tmp")).create(len(data))
-    body.write(data)
-    return body
+    return in_memory(data)
 
 
 # The engine and the detector.
@@ -288,23 +289,46 @@ def text_or_code(reply: dict[str, Any] | None) -> str | None:
 # The node.
 
 
-class Lines(io.StringIO):
-    """A stdout that remembers. `hold()` makes its reader stop reading, `break_` go away."""
+class Lines:
+    """A stdout that remembers: a pipe, and a thread that reads it.
+
+    While `flowing` is clear the pipe counts as full; once `broken` is set its reader is gone.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
         self.written: list[dict[str, Any]] = []
         self.flowing = threading.Event()
         self.flowing.set()
-        self.broken = False
+        self._reader, self.writer = os.pipe()
+        self._leaving = False
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
 
-    def write(self, text: str) -> int:
-        assert self.flowing.wait(PATIENCE)
-        if self.broken:
-            raise BrokenPipeError(32, "Broken pipe")
-        assert text.endswith("\n")
-        self.written.append(json.loads(text))
-        return len(text)
+    @property
+    def broken(self) -> bool:
+        return self._leaving
+
+    @broken.setter
+    def broken(self, value: bool) -> None:
+        self._leaving = value
+        self._thread.join(PATIENCE)
+
+    def close(self) -> None:
+        os.close(self.writer)
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+
+    def _read(self) -> None:
+        data = b""
+        while not self._leaving:
+            if not select.select([self._reader], [], [], 0.02)[0]:
+                continue
+            more = os.read(self._reader, 65_536)
+            if not more:
+                break
+            *lines, data = (data + more).split(b"\n")
+            self.written += [json.loads(line) for line in lines]
+        os.close(self._reader)
 
     def of(self, request_id: str | None) -> list[dict[str, Any]]:
         return [line for line in list(self.written) if line["id"] == request_id]
@@ -313,6 +337,17 @@ class Lines(io.StringIO):
         """The line of that request, once it is written."""
         eventually(lambda: self.of(request_id), f"a line of {request_id} on stdout")
         return self.of(request_id)[0]
+
+
+class Sink(StdoutSink):
+    """The node's own, but for a pipe that counts as full."""
+
+    def __init__(self, disk: Disk, lines: Lines, on_broken: Callable[[], None]) -> None:
+        super().__init__(disk, lines.writer, json_line, on_broken)
+        self._lines = lines
+
+    def wants_write(self) -> bool:
+        return self._lines.flowing.is_set() and super().wants_write()
 
 
 class Node:
@@ -334,7 +369,8 @@ class Node:
         max_connections: int = 1000,
         drain_seconds: float = PATIENCE,
         deadlines: Deadlines | None = None,
-        spool: Spool | None = None,
+        make_spool: Callable[[Disk], Spool] | None = None,
+        journal: Path | None = None,
         max_buffered_bytes: int = 1 << 30,
         reject_when_full: bool = False,
         authorize: Callable[[str | None], bool] = lambda _token: True,
@@ -345,10 +381,17 @@ class Node:
     ) -> None:
         self.engine = engine or FakeEngine()
         self.lines = Lines()
-        self.sink = StdoutSink(self.lines, json_line, lambda: self.server.drain_soon())
+        self.disk = Disk(lambda: self.server.loop.wake())
+        self.sink = Sink(self.disk, self.lines, lambda: self.server.drain_soon())
+        self.journal = None if journal is None else Journal(journal, self.disk)
+        spool = Spool(Path("/var/tmp"), self.disk)
+        if self.journal is not None:
+            spool = Spool(self.journal.scratch, self.disk, named=True)
         self.server = Server(
             model=model,
-            spool=spool or Spool(Path("/var/tmp")),
+            spool=make_spool(self.disk) if make_spool else spool,
+            disk=self.disk,
+            journal=self.journal,
             sink=self.sink,
             rules=Rules(authorize, reject_when_full),
             queue_size=queue_size,
@@ -361,7 +404,8 @@ class Node:
         )
         # A threshold of 0 takes everything for speech: all of a body reaches the engine.
         limits = Limits(max_seconds, 0.0, "en", "", model.name)
-        self.worker = Worker(self.engine, FakeDetector, limits, self.server.loop.wake)
+        mark = self.journal.mark.set if self.journal is not None else lambda _name: None
+        self.worker = Worker(self.engine, FakeDetector, limits, self.server.loop.wake, mark)
         self.server.attach(self.worker)
         framed = lambda: FramedProtocol(max_body, lambda: f"made-{os.urandom(4).hex()}")  # noqa: E731
         native = Port("native", "127.0.0.1", 0, new_protocol or framed)
@@ -370,10 +414,11 @@ class Node:
         self.server.loop.handle_signals(self._SIGNAL)
         self._thread = threading.Thread(target=self.server.run, name="loop", daemon=True)
         self._clients: list[Client] = []
+        self._stopped = False
 
     def start(self) -> None:
         self.worker.start()
-        self.sink.start()
+        self.disk.start()
         self._thread.start()
 
     def connect(self, **more: Any) -> Client:
@@ -399,8 +444,12 @@ class Node:
         eventually(lambda: not self.running, "the end of the loop")
 
     def stop(self) -> None:
-        """End at once, whatever is in progress."""
+        """End at once, whatever is in progress; may be said twice."""
+        if self._stopped:
+            return
+        self._stopped = True
         self.lines.flowing.set()
+        self.disk.nudge()
         self.engine.abort()
         for client in self._clients:
             client.close()
@@ -410,7 +459,10 @@ class Node:
         signal.signal(self._SIGNAL, self._old_handler)
         self.worker.stop()
         assert self.worker.join(PATIENCE)
-        assert self.sink.close(PATIENCE)
+        assert self.disk.close(PATIENCE)
+        self.lines.close()
+        if self.journal is not None:
+            self.journal.close(clean=True)
 
 
 def failed_callbacks(entries: Iterable[structlog.typing.EventDict]) -> list[Any]:

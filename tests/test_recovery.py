@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import PATIENCE, eventually
 from structlog.testing import capture_logs
 
+from app.admission import Admission
 from app.disk import Disk
-from app.journal import Journal, Stored, Unusable
+from app.journal import Journal, Unusable
 from app.messages import Origin, Request
+from app.pending import Pending
 from app.recovery import Recovery
-from app.spool import in_memory
+from app.spool import Body, in_memory
 
 
-class Taker:
+class Rest:
+    """What recovery hands its findings to: dispatch and outcomes in one."""
+
     def __init__(self) -> None:
-        self.taken: list[str | None] = []
-        self.unusable: list[Unusable] = []
+        self.taken: list[Pending] = []
+        self.unusables: list[Unusable] = []
+        self.behind = False
+        self.rooms = 0
 
-    def on_recovered(self, stored: Stored) -> None:
-        self.taken.append(stored.request.id)
-        stored.body.close()
+    def submit(self, pending: Pending, body: Body) -> None:
+        self.taken.append(pending)
+        body.close()
 
-    def on_unusable(self, unusable: Unusable) -> None:
-        self.unusable.append(unusable)
+    def unusable(self, found: Unusable) -> None:
+        self.unusables.append(found)
+
+    def on_room(self) -> None:
+        self.rooms += 1
 
 
 @pytest.fixture
@@ -51,53 +62,101 @@ def journal(tmp_path: Path, disk: Disk) -> Iterator[Journal]:
     journal.close(clean=True)
 
 
-def finish(recovery: Recovery, disk: Disk) -> None:
-    def nothing_loading() -> bool:
+@pytest.fixture
+def rest() -> Rest:
+    return Rest()
+
+
+@pytest.fixture
+def admission() -> Admission:
+    return Admission(6, 1 << 20)
+
+
+@pytest.fixture
+def recovery(journal: Journal, disk: Disk, rest: Rest, admission: Admission) -> Recovery:
+    fakes: Any = rest
+    return Recovery(
+        journal,
+        disk,
+        admission=admission,
+        dispatch=fakes,
+        outcomes=fakes,
+        numbers=itertools.count(1),
+        on_room=rest.on_room,
+    )
+
+
+def finish(disk: Disk) -> None:
+    """Everything that was begun."""
+    done: list[None] = []
+    disk.submit(lambda: None, lambda _: done.append(None))
+
+    def all_done() -> bool:
         for completion in disk.take_completions():
             completion()
-        return recovery.loading == 0
+        return bool(done)
 
-    eventually(nothing_loading)
-
-
-def test_oldest_first_and_no_more_than_there_is_room(journal: Journal, disk: Disk) -> None:
-    taker = Taker()
-    recovery = Recovery(journal, disk, taker)
-    recovery.take(0)
-    assert (len(recovery), recovery.loading) == (10, 0)
-    recovery.take(3)
-    assert (len(recovery), recovery.loading) == (7, 3)
-    finish(recovery, disk)
-    assert taker.taken == ["0", "1", "2"]
-    recovery.take(100)
-    finish(recovery, disk)
-    assert taker.taken == [str(number) for number in range(10)]
-    assert len(recovery) == 0
+    eventually(all_done)
 
 
-def test_nothing_is_open_before_its_turn(journal: Journal, disk: Disk) -> None:
-    before = set(os.listdir("/proc/self/fd"))
-    recovery = Recovery(journal, disk, Taker())
-    assert set(os.listdir("/proc/self/fd")) == before
-    recovery.take(2)
-    finish(recovery, disk)
-    assert set(os.listdir("/proc/self/fd")) == before
-
-
-def test_one_that_is_damaged_or_cannot_be_read_does_not_hold_up_the_others(
-    journal: Journal, disk: Disk, tmp_path: Path
+def test_oldest_first_and_no_more_than_half_of_the_places(
+    recovery: Recovery, rest: Rest, admission: Admission, disk: Disk
 ) -> None:
-    (tmp_path / "journal" / "new" / journal.left[1] / "request.json").write_bytes(b"")
-    unreadable = tmp_path / "journal" / "new" / journal.left[3] / "body"
+    for round_ in range(4):
+        recovery.take()
+        recovery.take()
+        finish(disk)
+        taken = rest.taken[3 * round_ :]
+        assert [pending.request.id for pending in taken] == [
+            str(number) for number in range(3 * round_, min(3 * round_ + 3, 10))
+        ]
+        assert all(pending.connection is None and pending.entry for pending in taken)
+        assert (admission.admitted, len(recovery)) == (len(taken), max(0, 7 - 3 * round_))
+        for pending in taken:
+            admission.leave(pending.number)
+    assert admission.admitted == 0
+
+
+def test_not_where_there_is_no_room_or_nobody_reads_stdout(
+    recovery: Recovery, rest: Rest, admission: Admission
+) -> None:
+    rest.behind = True
+    recovery.take()
+    assert len(recovery) == 10
+    rest.behind = False
+    for number in range(100, 105):
+        admission.line_up(number, f"client-{number}", 10)
+        assert admission.next() == number
+    recovery.take()
+    assert (len(recovery), admission.admitted) == (9, 6)
+
+
+def test_nothing_is_open_before_its_turn(journal: Journal, recovery: Recovery, disk: Disk) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    assert len(recovery) == 10
+    recovery.take()
+    finish(disk)
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_one_that_is_damaged_or_cannot_be_read_gives_up_its_place(
+    journal: Journal,
+    recovery: Recovery,
+    rest: Rest,
+    admission: Admission,
+    disk: Disk,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "journal" / "new" / journal.left[0] / "request.json").write_bytes(b"")
+    unreadable = tmp_path / "journal" / "new" / journal.left[2] / "body"
     unreadable.unlink()
     unreadable.mkdir()
-    taker = Taker()
-    recovery = Recovery(journal, disk, taker)
     with capture_logs() as log:
-        recovery.take(5)
-        finish(recovery, disk)
-    assert taker.taken == ["0", "2", "4"]
-    assert [found.entry for found in taker.unusable] == [journal.left[1]]
+        recovery.take()
+        finish(disk)
+    assert [pending.request.id for pending in rest.taken] == ["1"]
+    assert [found.entry for found in rest.unusables] == [journal.left[0]]
     assert [(line["event"], line["entry"]) for line in log] == [
-        ("left for the next start", journal.left[3])
+        ("left for the next start", journal.left[2])
     ]
+    assert (admission.admitted, rest.rooms) == (1, 2)

@@ -38,6 +38,7 @@ from fakes import (
 
 from app.connection import LINGER_BYTES
 from app.deadlines import Deadlines
+from app.disk import Disk
 from app.hypothesis import Hypothesis
 from app.messages import Segment
 from app.outbox import MAX_UNSENT_BYTES
@@ -416,13 +417,13 @@ def test_nothing_is_admitted_while_nobody_reads_stdout_and_again_once_it_is_read
     monkeypatch.setattr("app.outcomes.MAX_STDOUT_BACKLOG", 5)
     node = make_node()
     node.lines.flowing.clear()
-    # The first line is in the writer's hands; these fill the backlog behind it.
-    for _ in range(6):
+    for _ in range(5):
         node.ask(pcm(500))
     with node.connect() as client:
         client.request(pcm(900))
         eventually(lambda: client.peer in waiting_peers(node))
         node.lines.flowing.set()
+        node.disk.nudge()
         # Nothing else happens at the node: it must notice by itself.
         assert text_or_code(client.reply()) == "900"
 
@@ -434,12 +435,13 @@ def test_who_comes_when_there_is_room_again_does_not_overtake_those_who_wait(
     monkeypatch.setattr("app.intake._BACKLOG_PAUSE_SECONDS", 3600.0)
     node = make_node(queue_size=1)
     node.lines.flowing.clear()
-    for _ in range(6):
+    for _ in range(5):
         node.ask(pcm(500))
     with node.connect() as first, node.connect() as second:
         first.request(pcm(900))
         eventually(lambda: first.peer in waiting_peers(node))
         node.lines.flowing.set()
+        node.disk.nudge()
         eventually(lambda: node.sink.backlog == 0)
         # Any event lets them in, this request too.
         second.request(pcm(800))
@@ -888,25 +890,32 @@ class FullDisk(Spool):
 
     room = 0
 
-    def create(self, size: int) -> Body:
+    def create(self, size: int | None) -> Body:
         if self.room < 0:
             raise OSError(errno.ENOSPC, "No space left on device")
-        room = self.room
+        room, body = self.room, super().create(size)
+        write = body.write
 
-        class Full(Body):
-            def write(self, data: bytes | memoryview) -> None:
-                if self.size + len(data) > room:
-                    raise OSError(errno.ENOSPC, "No space left on device")
-                super().write(data)
+        def refuse_beyond(data: bytes | memoryview) -> None:
+            if body.size + len(data) > room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(data)
 
-        return Full(super().create(size)._descriptor)
+        body.write = refuse_beyond  # type: ignore[method-assign]
+        return body
 
 
 @pytest.mark.parametrize("room", [-1, 0, 1000])
 def test_a_full_disk(make_node: MakeNode, room: int) -> None:
-    spool = FullDisk(Path("/var/tmp"))
-    spool.room = room
-    node = make_node(spool=spool)
+    spools: list[FullDisk] = []
+
+    def make_spool(disk: Disk) -> Spool:
+        spools.append(FullDisk(Path("/var/tmp"), disk))
+        spools[0].room = room
+        return spools[0]
+
+    node = make_node(make_spool=make_spool)
+    [spool] = spools
     with node.connect() as client:
         client.request(pcm(5000), id="full", connection="keep-alive")
         reply = client.reply()

@@ -13,8 +13,8 @@ from fakes import PATIENCE, eventually, transcript_of
 from structlog.testing import capture_logs
 
 from app.disk import Disk
+from app.lines import json_line
 from app.messages import Failure, Origin
-from app.sinks import json_line
 from app.stdout import StdoutSink
 
 ORIGIN = Origin("127.0.0.1:4711", 1_700_000_000.25)

@@ -65,7 +65,7 @@ class Bench:
         number = self._numbers
         request = Request(f"r{number}", len(data), raw, **more)
         place = number if connection is None else connection
-        self.worker.submit(Job(number, place, request, body_of(data), time.monotonic(), mark))
+        self.worker.submit(Job(number, place, request, body_of(data), time.monotonic(), mark=mark))
         return number
 
     def take(self) -> list[Completion]:

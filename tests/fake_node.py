@@ -1,0 +1,65 @@
+"""`python -m app` with an engine that answers at once, for tests of everything around the engine.
+
+Run as a program. All of the node is real but for `app.engine`, in whose place stands one that
+takes a moment for each window and answers with a checksum of the samples it was given, so that
+audio which was altered on its way gives another text. With FAKE_NODE_DIES_OF set, a window with that
+checksum kills the process, as a fault in the engine would.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import types
+import zlib
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from app.hypothesis import Hypothesis
+from app.messages import Segment
+from app.transcriber import DecodeOptions, EngineAborted, ModelInfo
+
+WINDOW_SECONDS = float(os.environ.get("FAKE_NODE_WINDOW_SECONDS", "0.02"))
+DIES_OF = os.environ.get("FAKE_NODE_DIES_OF")
+
+
+class Engine:
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.info = ModelInfo("fake.en", False, frozenset({"en"}))
+        self._aborted = False
+
+    def warm_up(self) -> None:
+        pass
+
+    def transcribe(self, samples: Any, options: DecodeOptions) -> Hypothesis:
+        end = time.monotonic() + WINDOW_SECONDS
+        text = f"{zlib.crc32(samples.tobytes()):08x}"
+        if text == DIES_OF:
+            os.kill(os.getpid(), signal.SIGKILL)
+        while time.monotonic() < end:
+            if self._aborted:
+                raise EngineAborted
+            time.sleep(0.002)
+        seconds = len(samples) / 16_000
+        return Hypothesis((Segment(0.0, seconds, text, 0.9),), "en", -0.1, seconds)
+
+    def abort(self) -> None:
+        self._aborted = True
+
+    def close(self) -> None:
+        pass
+
+
+fake: Any = types.ModuleType("app.engine")
+fake.Engine, fake.build, fake.system_info = Engine, lambda: "fake", lambda: "fake"
+sys.modules["app.engine"] = fake
+
+if __name__ == "__main__":
+    from app.__main__ import main
+
+    sys.exit(main())

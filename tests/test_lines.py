@@ -1,0 +1,72 @@
+"""The line an outcome has on stdout, for programs and for people."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+from fakes import transcript_of
+
+from app.lines import json_line, text_line
+from app.messages import Failure, Origin
+
+ORIGIN = Origin("127.0.0.1:4711", 1_700_000_000.25)
+TRANSCRIPT = transcript_of("Größe 日本", audio_seconds=3.0, processing_seconds=0.5)
+
+
+def test_a_json_line() -> None:
+    line = json_line("r", ORIGIN, TRANSCRIPT)
+    assert "\n" not in line
+    assert "Größe 日本" in line
+    fields = json.loads(line)
+    assert list(fields)[:2] == ["id", "status"]
+    assert fields["status"] == "ok"
+    assert fields["received_at"] == "2023-11-14T22:13:20.250Z"
+    assert fields["peer"] == "127.0.0.1:4711"
+
+
+def test_what_came_out_of_the_journal_says_so() -> None:
+    recovered = json.loads(json_line("r", replace(ORIGIN, recovered=True), TRANSCRIPT))
+    assert recovered.pop("recovered") is True
+    assert recovered == json.loads(json_line("r", ORIGIN, TRANSCRIPT))
+
+
+def test_a_json_line_of_a_failure_without_an_id() -> None:
+    fields = json.loads(json_line(None, ORIGIN, Failure("bad_header", "no\nJSON")))
+    assert (fields["id"], fields["status"]) == (None, "error")
+    assert fields["error"] == {"code": "bad_header", "message": "no\nJSON"}
+
+
+def test_a_json_line_stays_one_line_whatever_was_said() -> None:
+    line = json_line("r", ORIGIN, transcript_of("a\nb\rc\x1b[2J"))
+    assert "\n" not in line
+    assert "\r" not in line
+    assert "\x1b" not in line
+    assert json.loads(line)["text"] == "a\nb\rc\x1b[2J"
+
+
+def test_a_text_line() -> None:
+    local = datetime.fromtimestamp(ORIGIN.received_at).strftime("%H:%M:%S")
+    line = text_line("r", ORIGIN, TRANSCRIPT)
+    assert line.startswith(f"{local}  127.0.0.1:4711  Größe 日本  ")
+    assert "3.0 s" in line
+    assert "6.0 x" in line
+
+
+def test_a_text_line_of_a_failure() -> None:
+    line = text_line(None, ORIGIN, Failure("bad_audio", "the body is empty"))
+    assert line.endswith("127.0.0.1:4711  bad_audio: the body is empty")
+
+
+def test_a_text_line_without_processing_time() -> None:
+    assert "x real time" in text_line("r", ORIGIN, transcript_of("", audio_seconds=0.0))
+
+
+@pytest.mark.parametrize("said", ["a\nb", "a\x1b[2Jb", "a\rb", "a\x9bb", "a\u202eb"])
+def test_a_text_line_holds_nothing_that_a_terminal_would_obey(said: str) -> None:
+    for outcome in (transcript_of(said), Failure("internal", said)):
+        line = text_line("r", ORIGIN, outcome)
+        assert line.isprintable()
+        assert "a" in line.split("  ")[2]
