@@ -13,6 +13,7 @@ import ifaddr
 import pytest
 import structlog
 import zeroconf
+from node import Node, run
 from zeroconf import ServiceListener, Zeroconf
 
 from app import announce
@@ -23,7 +24,7 @@ HANG = 60.0
 
 
 class Browser(ServiceListener):
-    """What is to be found on `address`: ports by name."""
+    """What is to be found on the network of `address`: ports and addresses by name."""
 
     def __init__(self, address: str) -> None:
         self.network = Zeroconf(interfaces=[address])
@@ -150,3 +151,37 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(AnnounceError, match=r"requirements-announce\.txt"):
         reachable_addresses("0.0.0.0")
+
+
+# The whole node.
+
+
+def own_address() -> str | None:
+    """An address of this machine under which others could reach it."""
+    try:
+        return reachable_addresses("0.0.0.0")[0]
+    except AnnounceError:
+        return None
+
+
+def test_a_node_announces_its_port_until_it_ends() -> None:
+    address = own_address()
+    if address is None or ":" in address:
+        pytest.skip("this machine has no network")
+    browser = Browser(address)
+    try:
+        with Node("--wyoming-port", "0", "--host", address, "--announce") as node:
+            name = node.wait_for_log("announced")["name"]
+            assert browser.wait(name, node.listening["wyoming_port"])
+            assert browser.found[name][1] == [address]
+            assert node.stop() == 0
+        assert browser.wait(name, None)
+    finally:
+        browser.network.close()
+
+
+@pytest.mark.parametrize("more", [["--wyoming-port", "0"], ["--host", "0.0.0.0"]])
+def test_a_node_that_has_nothing_to_announce_does_not_start(more: list[str]) -> None:
+    status, out, error = run("--port", "0", "--announce", *more)
+    assert (status, out) == (2, "")
+    assert "--announce" in error
