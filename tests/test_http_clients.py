@@ -1,0 +1,181 @@
+"""HTTP as its users meet it: the real node, OpenAI's own client, curl as docs/http.md has it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from node import HANG, JFK, ROOT, Node, stopped_cleanly
+from openai.types.audio import TranscriptionTextDeltaEvent, TranscriptionTextDoneEvent
+
+WORDS = "ask not what your country can do for you"
+DOCS = ROOT / "docs" / "http.md"
+PLACE = "http://127.0.0.1:8080"
+
+# The example of a token is run where there is one.
+EXAMPLES = [
+    command.replace("\\\n", "")
+    for block in re.findall(r"^```sh\n(.*?)^```", DOCS.read_text(), re.DOTALL | re.MULTILINE)
+    for command in re.findall(r"^curl .*?(?<!\\)$", block, re.DOTALL | re.MULTILINE)
+]
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    with stopped_cleanly(Node("--http-port", "0", "--max-message-bytes", str(1 << 26))) as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def place(node: Node) -> str:
+    return str(node.listening["http"]).rstrip("/")
+
+
+@pytest.fixture(scope="module")
+def client(place: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{place}/v1", api_key="none", timeout=HANG, max_retries=0) as one:
+        yield one
+
+
+def transcribe(client: openai.OpenAI, **fields: Any) -> Any:
+    with JFK.open("rb") as file:
+        return client.audio.transcriptions.create(file=file, model="whisper-1", **fields)
+
+
+# OpenAI's client.
+
+
+@pytest.mark.parametrize("form", ["json", "text", "srt", "verbose_json", "vtt"])
+def test_every_format_by_openais_client(client: openai.OpenAI, node: Node, form: str) -> None:
+    more: dict[str, Any] = {}
+    if form == "verbose_json":
+        more["timestamp_granularities"] = ["word", "segment"]
+    answer = transcribe(client, response_format=form, language="en", **more)
+    if form in ("text", "srt", "vtt"):
+        assert WORDS in " ".join(line for line in answer.splitlines() if "-->" not in line)
+        beginning = {"text": "And so", "srt": "1\n00:00:00,", "vtt": "WEBVTT\n\n00:00:00."}[form]
+        assert answer.startswith(beginning)
+        return
+    assert WORDS in answer.text
+    if form == "verbose_json":
+        assert (answer.language, answer.duration) == ("english", 11.0)
+        assert " ".join(segment.text for segment in answer.segments) == answer.text
+        assert [segment.id for segment in answer.segments] == list(range(len(answer.segments)))
+        assert " ".join(word.word for word in answer.words) == answer.text
+        for timed in (*answer.segments, *answer.words):
+            assert 0 <= timed.start <= timed.end <= 11.0
+        type(answer).model_validate(answer.model_dump(), strict=True)
+
+
+def test_openais_client_streams(client: openai.OpenAI) -> None:
+    *deltas, done = transcribe(client, stream=True)
+    assert deltas
+    assert all(isinstance(event, TranscriptionTextDeltaEvent) for event in deltas)
+    assert isinstance(done, TranscriptionTextDoneEvent)
+    assert "".join(event.delta for event in deltas) == done.text
+    assert WORDS in done.text
+
+
+# OpenAI has announced an end of the endpoint.
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+def test_openais_client_is_told_of_errors(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as missing, JFK.open("rb") as file:
+        client.audio.transcriptions.create(file=file, model="gpt-4o-transcribe")
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError) as english, JFK.open("rb") as file:
+        client.audio.translations.create(file=file, model="whisper-1")
+    assert english.value.code == "bad_field"
+    assert "cannot translate" in str(english.value)
+    with pytest.raises(openai.APIStatusError) as noise:
+        client.audio.transcriptions.create(file=("a.wav", b"no audio"), model="tiny.en")
+    assert (noise.value.status_code, noise.value.code) == (415, "unsupported_media_type")
+
+
+def test_openais_client_lists_the_models(client: openai.OpenAI) -> None:
+    names = [model.id for model in client.models.list()]
+    assert names == ["tiny.en", "tiny.en-q8_0", "whisper-1"]
+    assert client.models.retrieve("tiny.en-q8_0").object == "model"
+
+
+# curl, as in the docs.
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("command", EXAMPLES, ids=lambda command: str(command)[-50:])
+def test_the_docs_examples_work(place: str, command: str, tmp_path: Path) -> None:
+    shutil.copy(JFK, tmp_path / "recording.flac")
+    assert PLACE in command
+    done = subprocess.run(
+        ["bash", "-c", command.replace(PLACE, place).replace("curl", "curl -sS", 1)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    if "translations" in command:
+        assert json.loads(done.stdout)["error"]["code"] == "bad_field"
+    elif "-F" in command:
+        assert "your country" in done.stdout
+    else:
+        assert done.stdout
+
+
+def test_the_docs_have_examples() -> None:
+    assert len(EXAMPLES) >= 12
+
+
+# What only a process shows.
+
+
+def test_a_large_upload_streams_through(node: Node, place: str) -> None:
+    """50 MiB that are no audio: the whole of it is taken before that can be said."""
+    size, piece = 50 << 20, b"x" * (1 << 20)
+    before = node.resident_bytes()
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+    tail = b"\r\n--b--\r\n"
+    host, port = place.removeprefix("http://").split(":")
+    most = before
+    with socket.create_connection((host, int(port)), HANG) as upload:
+        upload.sendall(
+            b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\nConnection: close\r\n"
+            b"Content-Length: %d\r\n\r\n" % (len(head) + size + len(tail)) + head
+        )
+        for _ in range(size // len(piece)):
+            upload.sendall(piece)
+            most = max(most, node.resident_bytes())
+        upload.sendall(tail)
+        answer = b"".join(iter(lambda: upload.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 415 ")
+    assert most - before < 16 << 20
+
+
+def test_the_page_is_served_with_its_policy(place: str, client: openai.OpenAI) -> None:
+    import urllib.request
+
+    with urllib.request.urlopen(f"{place}/", timeout=HANG) as page:
+        assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert "unsafe" not in page.headers["Content-Security-Policy"]
+        assert b"<html" in page.read()
+
+
+def test_auto_goes_on_without_http_where_its_port_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind(("127.0.0.1", 8080))
+            taken.listen()
+        except OSError:
+            pass  # by somebody else, who does as well
+        with stopped_cleanly(Node("--http-port", "auto")) as node:
+            assert "http" not in node.listening
+            node.wait_for_log("no HTTP: its port is taken, --http-port takes another", port=8080)
