@@ -33,7 +33,7 @@ CASES: list[tuple[str, str, str, Any, str | None]] = [
     ("--max-connections", "max_connections", "7", 7, "-1"),
     ("--max-audio-seconds", "max_audio_seconds", "90.5", 90.5, "0"),
     ("--max-message-bytes", "max_message_bytes", "1000", 1000, "1.5"),
-    ("--max-buffered-bytes", "max_buffered_bytes", "2000000000", 2_000_000_000, "1"),
+    ("--max-buffered-bytes", "max_buffered_bytes", "2000000000", 2_000_000_000, "all"),
     ("--when-full", "when_full", "reject", "reject", "panic"),
     ("--models-dir", "models_dir", "/", Path("/"), "/nowhere/at/all"),
     ("--spool-dir", "spool_dir", "/tmp", Path("/tmp"), "/nowhere/at/all"),
