@@ -1,0 +1,588 @@
+"""What further protocols and ports lean on: every event a protocol can make, tokens, who may
+connect, and that one listens at every address of a name.
+
+The protocol here is a toy, lines of text, one message at a time as HTTP has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fakes import (
+    PATIENCE,
+    RATE,
+    Client,
+    FakeEngine,
+    Node,
+    eventually,
+    hypothesis_of,
+    message,
+    pcm,
+    text_or_code,
+)
+from structlog.testing import capture_logs
+
+from app.deadlines import Deadlines
+from app.listener import Listener, listen
+from app.loop import Loop
+from app.messages import (
+    Accepted,
+    Begin,
+    Body,
+    Broken,
+    End,
+    Event,
+    Failure,
+    Origin,
+    Outcome,
+    Query,
+    RawFormat,
+    Reply,
+    Report,
+    Request,
+    Told,
+    Transcript,
+)
+from app.ports import Port, peer_of
+from app.protocols.base import ProtocolError
+
+MakeNode = Callable[..., Node]
+
+FULL_BYTES = 4096
+
+
+class Toy:
+    """`begin ID LENGTH TOKEN`, `data HEX`, `end`, `end LANGUAGE`, `break`, `tell WORD`, `ask KIND
+    TOKEN`, a line each; `-` for none."""
+
+    end_means_gone = True
+
+    def __init__(self) -> None:
+        self._input = bytearray()
+        self._request: Request | None = None
+        self._accepted: bool | None = None
+        self._replying = False
+        self._over = False
+
+    def feed(self, data: bytes) -> None:
+        self._input += data
+
+    def next_event(self) -> Event | None:
+        if self._over or (self._replying and self._request is None):
+            return None
+        if self._request is not None and self._accepted is None:
+            return None
+        line, end, rest = self._input.partition(b"\n")
+        if not end:
+            return None
+        self._input = rest
+        word, *more = line.decode().split()
+        return self._event(word, more)
+
+    def _event(self, word: str, more: list[str]) -> Event | None:
+        if word == "tell":
+            return Told(more[0].encode() + b"\n", keep_alive=more[0] != "bye")
+        if word == "ask":
+            self._replying = True
+            return Query(more[0], token=None if more[1] == "-" else more[1])  # type: ignore[arg-type]
+        if word == "begin":
+            name, length, token = more
+            self._request = Request(
+                name,
+                None if length == "-" else int(length),
+                RawFormat("s16", RATE, 1, "little"),
+                keep_alive=True,
+                token=None if token == "-" else token,
+            )
+            self._replying = True
+            return Begin(self._request)
+        if word == "data" and self._accepted:
+            return Body(bytes.fromhex(more[0]))
+        request, accepted = self._request, self._accepted
+        if word in ("end", "break"):
+            self._request = self._accepted = None
+        if request is None:
+            raise ProtocolError(Failure("bad_header", f"{word} here"))
+        if word == "break" and accepted:
+            return Broken(Failure("bad_field", "broken"))
+        if word == "end" and accepted:
+            return End(replace(request, language=more[0]) if more else None)
+        return self.next_event()
+
+    def accept(self) -> bytes:
+        self._accepted = True
+        return b"go on\n"
+
+    def reject(self) -> None:
+        self._accepted = False
+
+    def abandon(self) -> None:
+        self._over = True
+
+    @property
+    def idle(self) -> bool:
+        return not self._input and self._request is None
+
+    @property
+    def reading_body(self) -> bool:
+        return self._request is not None and self._accepted is not None
+
+    @property
+    def full(self) -> bool:
+        return self._replying and self._request is None and len(self._input) >= FULL_BYTES
+
+    def encode(self, request_id: str | None, reply: Reply) -> bytes:
+        if isinstance(reply, (Transcript, Failure, Report, Accepted)):
+            self._replying = False
+        if isinstance(reply, Transcript):
+            return f"{request_id} {reply.text}\n".encode()
+        if isinstance(reply, Failure):
+            return f"{request_id} {reply.code}\n".encode()
+        return reply.body + b"\n" if isinstance(reply, Report) else b"segment\n"
+
+
+class Talk:
+    """A connection that speaks lines."""
+
+    def __init__(self, node: Node) -> None:
+        self.client = node.connect()
+        self._file = self.client.socket.makefile("rb")
+
+    def __enter__(self) -> Talk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self.client.close()
+
+    def say(self, *lines: str) -> None:
+        self.client.send("".join(line + "\n" for line in lines).encode())
+
+    def hear(self) -> str:
+        return self._file.readline().decode().rstrip("\n")
+
+
+@pytest.fixture
+def toy(make_node: MakeNode) -> Callable[..., Node]:
+    def make(**more: Any) -> Node:
+        return make_node(new_protocol=Toy, **more)
+
+    return make
+
+
+def data(count: int) -> str:
+    return f"data {pcm(count).hex()}"
+
+
+def test_a_message_of_unknown_length_and_one_behind_it(toy: MakeNode) -> None:
+    node = toy()
+    with Talk(node) as talk:
+        talk.say("begin a - -", data(700), data(300), "end", "begin b 1000 -", data(500), "end")
+        assert [talk.hear() for _ in range(4)] == ["go on", "a 1000", "go on", "b 500"]
+    line = node.lines.wait_for("a")
+    assert line["text"] == "1000"
+
+
+def test_what_the_protocol_answers_itself_keeps_its_place(toy: MakeNode) -> None:
+    node = toy()
+    with Talk(node) as talk:
+        talk.say("tell one", "begin a - -", data(400), "end", "tell two", "tell bye")
+        assert [talk.hear() for _ in range(6)] == ["one", "go on", "a 400", "two", "bye", ""]
+    assert len(node.lines.written) <= 1
+
+
+def test_fields_behind_the_body_count(toy: MakeNode) -> None:
+    node = toy()
+    with Talk(node) as talk:
+        talk.say("begin a - -", data(400), "end fr", "begin b - -", data(400), "end en")
+        assert [talk.hear() for _ in range(4)] == ["go on", "a bad_field", "go on", "b 400"]
+    assert node.engine.calls[0][1].language == "en"
+    eventually(lambda: node.server.load.buffered_bytes == 0)
+
+
+def test_a_message_that_breaks_gives_back_what_it_held(toy: MakeNode) -> None:
+    node = toy(queue_size=1)
+    with Talk(node) as talk:
+        talk.say("begin a 800 -", data(100), "break", "begin b - -", data(400), "end")
+        assert [talk.hear() for _ in range(4)] == ["go on", "a bad_field", "go on", "b 400"]
+    eventually(lambda: node.server.load.admitted == 0)
+    assert node.server.load.buffered_bytes == 0
+
+
+def test_a_protocol_error_between_messages(toy: MakeNode) -> None:
+    with Talk(toy()) as talk:
+        talk.say("end")
+        assert [talk.hear(), talk.hear()] == ["None bad_header", ""]
+
+
+def test_where_an_end_means_gone_it_cancels(toy: MakeNode) -> None:
+    node = toy(queue_size=1)
+    node.engine.hold()
+    with Talk(node) as talk, Talk(node) as other:
+        talk.say("begin a - -", data(400), "end")
+        node.engine.wait_for_calls(1)
+        other.say("begin b - -", data(300), "end")
+        talk.client.half_close()
+        eventually(lambda: any(c._heard_end for c in list(node.server._connections.values())))
+        node.engine.release()
+        assert [other.hear(), other.hear()] == ["go on", "b 300"]
+    assert node.lines.wait_for("b")["status"] == "ok"
+
+
+def test_what_waits_for_its_turn_is_cancelled_by_such_an_end(toy: MakeNode) -> None:
+    node = toy()
+    node.engine.hold()
+    with Talk(node) as busy, Talk(node) as gone:
+        busy.say("begin a - -", data(400), "end")
+        node.engine.wait_for_calls(1)
+        gone.say("begin b - -", data(300), "end")
+        eventually(lambda: node.server.load.admitted == 2)
+        gone.client.half_close()
+        eventually(lambda: any(c._heard_end for c in list(node.server._connections.values())))
+        node.engine.release()
+        assert node.lines.wait_for("b")["error"]["code"] == "cancelled"
+    assert len(node.engine.calls) == 1
+
+
+def test_a_protocol_that_is_full_is_fed_no_more(toy: MakeNode) -> None:
+    node = toy()
+    node.engine.hold()
+    count = 20_000
+    with Talk(node) as talk:
+        talk.say("begin a - -", data(400), "end")
+        node.engine.wait_for_calls(1)
+        [connection] = node.server._connections.values()
+        talk.say(*["tell " + "x" * 100] * 100)
+        eventually(lambda: not connection.wants_read())
+        talk.client.socket.settimeout(0.2)
+        sent = 0
+        lines = b"tell y\n" * count * 100
+        with contextlib.suppress(TimeoutError):
+            while sent < len(lines):
+                sent += talk.client.socket.send(lines[sent : sent + 65536])
+        assert sent < len(lines), "it was read from all the time"
+        assert len(connection.protocol._input) < 100_000  # type: ignore[attr-defined]
+        node.engine.release()
+
+
+def test_too_many_connections_are_told_in_their_own_protocol(toy: MakeNode) -> None:
+    node = toy(max_connections=1)
+    with Talk(node) as first:
+        first.say("tell hello")
+        assert first.hear() == "hello"
+        with Talk(node) as second:
+            assert [second.hear(), second.hear()] == ["None busy", ""]
+
+
+# Questions about the node.
+
+
+def test_questions_are_answered_beside_the_work(toy: MakeNode) -> None:
+    asked: list[str] = []
+
+    def report(kind: str) -> Callable[[], Report]:
+        def make() -> Report:
+            asked.append(kind)
+            return Report(True, "text/plain", kind.encode())
+
+        return make
+
+    reports = {kind: report(kind) for kind in ("ready", "status", "metrics")}
+    node = toy(
+        server={"reports": reports},
+        port={"needs_token": True},
+        authorize=lambda token: token == "sesame",
+    )
+    node.engine.hold()
+    with Talk(node) as talk, Talk(node) as busy:
+        busy.say("begin a - sesame", data(400), "end")
+        node.engine.wait_for_calls(1)
+        talk.say("ask ready -", "ask metrics -", "ask status -", "ask status sesame")
+        heard = [talk.hear() for _ in range(4)]
+        assert heard == ["ready", "metrics", "None unauthorized", "status"]
+        node.engine.release()
+        assert [busy.hear(), busy.hear()] == ["go on", "a 400"]
+    assert asked == ["ready", "metrics", "status"]
+
+
+def test_metrics_can_be_guarded_as_well(toy: MakeNode) -> None:
+    node = toy(
+        server={
+            "reports": {"metrics": lambda: Report(True, "text/plain", b"m")},
+            "guarded": frozenset({"metrics"}),
+        },
+        port={"needs_token": True},
+        authorize=lambda token: token == "sesame",
+    )
+    with Talk(node) as talk:
+        talk.say("ask metrics -", "ask metrics sesame")
+        assert [talk.hear(), talk.hear()] == ["None unauthorized", "m"]
+
+
+def test_the_load_says_what_is_going_on(toy: MakeNode) -> None:
+    node = toy(queue_size=2)
+    assert node.server.load.ready
+    node.engine.hold()
+    with Talk(node) as one, Talk(node) as two, Talk(node) as three:
+        one.say("begin a - -", data(16_000), "end")
+        node.engine.wait_for_calls(1)
+        two.say("begin b 800 -")
+        three.say("begin c 800 -")
+        eventually(lambda: node.server.load.waiting == 1)
+        load = node.server.load
+        assert (load.connections, load.admitted, load.places) == (3, 2, 2)
+        assert load.queued_seconds == 1.0
+        assert load.buffered_bytes == 32_000 + 800
+        assert not load.ready
+        assert load.worker_alive
+        node.engine.release()
+
+
+def test_observers_hear_of_every_outcome(make_node: MakeNode) -> None:
+    class Counter:
+        def __init__(self) -> None:
+            self.seen: list[tuple[str, str | None, str]] = []
+
+        def finished(self, origin: Origin, request: Request | None, outcome: Outcome) -> None:
+            word = outcome.code if isinstance(outcome, Failure) else "ok"
+            self.seen.append((origin.protocol, request and request.id, word))
+
+    counter = Counter()
+    node = make_node(server={"observers": [counter]})
+    node.ask(pcm(300), id="a")
+    node.ask(pcm(300), id="b", task="sing")
+    node.ask(pcm(300), id="c", language="de")
+    eventually(lambda: len(counter.seen) == 3)
+    assert counter.seen == [
+        ("native", "a", "ok"),
+        ("native", None, "bad_field"),
+        ("native", "c", "bad_field"),
+    ]
+
+
+# Tokens.
+
+
+@pytest.fixture
+def guarded(make_node: MakeNode) -> Node:
+    return make_node(port={"needs_token": True}, authorize=lambda token: token == "sesame")
+
+
+@pytest.mark.parametrize("fields", [{}, {"token": "Sesame"}, {"token": "x" * 256}])
+@pytest.mark.parametrize("kept", ["keep-alive", "close"])
+def test_a_stranger_is_told_so_and_nothing_of_the_body_is_kept(
+    guarded: Node, fields: dict[str, str], kept: str
+) -> None:
+    def fail(_size: int | None) -> None:
+        raise AssertionError("a stranger's body was given a place")
+
+    guarded.server._intake._spool.create = fail  # type: ignore[assignment,method-assign]
+    with guarded.connect() as client:
+        client.send(
+            message(pcm(3000), id="x", connection=kept, **fields)
+            + message(pcm(300), id="y", token="sesame")
+        )
+        assert [text_or_code(reply) for reply in client.replies()] == ["unauthorized"]
+    line = guarded.lines.wait_for("x")
+    assert line["error"]["code"] == "unauthorized"
+    assert "sesame" not in str(line).lower()
+    assert not guarded.lines.of("y")
+
+
+def test_who_shows_the_token_is_served(guarded: Node) -> None:
+    with guarded.connect() as client:
+        client.request(pcm(300), token="sesame", connection="keep-alive")
+        client.request(pcm(400), token="sesame")
+        assert [text_or_code(reply) for reply in client.replies()] == ["300", "400"]
+
+
+def test_a_stranger_learns_nothing_from_a_bad_header(guarded: Node) -> None:
+    for fields, code in (({}, "unauthorized"), ({"token": "sesame"}, "bad_field")):
+        with guarded.connect() as client:
+            client.request(pcm(300), id="x", task="sing", connection="keep-alive", **fields)
+            client.half_close()
+            assert [text_or_code(reply) for reply in client.replies()] == [code]
+
+
+def test_where_no_token_is_needed_none_is_looked_at(make_node: MakeNode) -> None:
+    node = make_node(authorize=lambda _token: False)
+    assert [text_or_code(reply) for reply in node.ask(pcm(300), token="any")] == ["300"]
+
+
+def test_neither_text_nor_token_goes_to_the_log() -> None:
+    def answer(samples: Any, options: Any) -> Any:
+        return hypothesis_of("the secret words", len(samples) / RATE)
+
+    with capture_logs() as entries:
+        node = Node(
+            FakeEngine(answer),
+            port={"needs_token": True},
+            authorize=lambda token: token == "open-sesame",
+        )
+        node.start()
+        try:
+            for token in ("open-sesame", "wrong-sesame"):
+                for fields in ({}, {"prompt": "the secret prompt"}, {"task": "sing"}):
+                    node.ask(pcm(900), token=token, reply="segments", id="known", **fields)
+            with node.connect() as client:
+                client.send(b"\0\x20{the secret header, and no JSON.}")
+                client.replies()
+        finally:
+            node.stop()
+    logged = str(entries)
+    assert "known" in logged, "ids do go to the log"
+    assert "secret" not in logged
+    assert "sesame" not in logged
+
+
+# Who may connect, and where.
+
+
+def test_who_is_not_allowed_is_closed_at_once(make_node: MakeNode) -> None:
+    node = make_node(port={"allowed": (ipaddress.ip_network("10.0.0.0/8"),)})
+    with node.connect() as client:
+        client.socket.settimeout(PATIENCE)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.socket.recv(1) == b""
+    assert not node.server._connections
+
+
+def test_who_is_allowed_is_served(make_node: MakeNode) -> None:
+    networks = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("127.0.0.0/8"))
+    node = make_node(port={"allowed": networks})
+    assert [text_or_code(reply) for reply in node.ask(pcm(300))] == ["300"]
+
+
+@pytest.mark.parametrize(
+    ("address", "text", "name", "allowed"),
+    [
+        ("192.0.2.7", "192.0.2.7", "192.0.2.7:99", True),
+        ("::ffff:192.0.2.7", "192.0.2.7", "192.0.2.7:99", True),
+        ("192.0.3.7", "192.0.3.7", "192.0.3.7:99", False),
+        ("2001:db8::1", "2001:db8::1", "[2001:db8::1]:99", False),
+        ("fe80::1%eth0", "fe80::1", "[fe80::1]:99", False),
+    ],
+)
+def test_peers(address: str, text: str, name: str, allowed: bool) -> None:
+    port = Port("native", "", 0, Toy, allowed=(ipaddress.ip_network("192.0.2.0/24"),))
+    peer, parsed = peer_of((address, 99), port)
+    assert (peer.address, peer.name) == (text, name)
+    assert port.admits(parsed) is allowed
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop(lambda: None, lambda _number: None)
+    yield loop
+    loop.close()
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    original = socket.getaddrinfo
+
+    def getaddrinfo(host: str, port: int, *more: Any, **named: Any) -> list[Any]:
+        if host != "name":
+            return original(host, port, *more, **named)
+        return [
+            (
+                socket.AF_INET6 if ":" in address else socket.AF_INET,
+                socket.SOCK_STREAM,
+                6,
+                "",
+                (address, port, 0, 0) if ":" in address else (address, port),
+            )
+            for address in addresses
+        ]
+
+    monkeypatch.setattr("app.listener.socket.getaddrinfo", getaddrinfo)
+
+
+def close(listeners: list[Listener]) -> None:
+    for listener in listeners:
+        listener.close()
+
+
+def test_every_address_of_a_name_is_listened_at(
+    monkeypatch: pytest.MonkeyPatch, loop: Loop
+) -> None:
+    # The last is kept for documentation: no machine has it.
+    resolve_to(monkeypatch, "127.0.0.1", "127.0.0.2", "127.0.0.1", "192.0.2.1")
+    greeted: list[Any] = []
+    listeners = listen(loop, "name", 0, lambda sock, _address: greeted.append(sock))
+    assert len(listeners) == 2
+    [port] = {listener.port for listener in listeners}
+    for address in ("127.0.0.1", "127.0.0.2"):
+        with socket.create_connection((address, port), timeout=PATIENCE):
+            pass
+    with pytest.raises(OSError, match="in use"):
+        listen(loop, "name", port, lambda *_: None)
+    close(listeners)
+
+
+def test_a_name_without_an_address_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, loop: Loop
+) -> None:
+    resolve_to(monkeypatch, "192.0.2.1")
+    with pytest.raises(OSError, match="assign"):
+        listen(loop, "name", 0, lambda *_: None)
+
+
+def test_without_descriptors_a_listener_pauses_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, loop: Loop
+) -> None:
+    monkeypatch.setattr("app.listener._PAUSE_SECONDS", 0.05)
+    greeted: list[socket.socket] = []
+
+    def greet(sock: socket.socket, _address: Any) -> None:
+        greeted.append(sock)
+        loop.stop()
+
+    [listener] = listen(loop, "127.0.0.1", 0, greet)
+    accept, tries = listener._socket.accept, 0
+
+    class Exhausted:
+        def accept(self) -> Any:
+            nonlocal tries
+            tries += 1
+            if tries <= 2:
+                raise OSError(24, "Too many open files")
+            return accept()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(listening, name)
+
+    listening, listener._socket = listener._socket, Exhausted()  # type: ignore[assignment]
+    with (
+        capture_logs() as entries,
+        socket.create_connection(("127.0.0.1", listener.port), timeout=PATIENCE),
+    ):
+        loop.run()
+    # Paused, it did not try again and again.
+    assert tries in (3, 4)
+    assert [entry["event"] for entry in entries] == ["cannot accept"] * 2
+    assert len(greeted) == 1
+    greeted[0].close()
+    close([listener])
+
+
+def test_a_handshake_that_does_not_come_is_not_waited_for(make_node: MakeNode) -> None:
+    """With TLS the header's deadline covers the handshake; the rest is in tests/test_tls.py."""
+    ssl = pytest.importorskip("ssl")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    node = make_node(port={"tls": context}, deadlines=Deadlines(header=0.1))
+    with node.connect() as client:
+        assert client.socket.recv(1) == b""
+    with Client(node.port) as plain:
+        plain.send(message(pcm(300)))
+        received = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := plain.socket.recv(4096):
+                received += piece
+        assert b"{" not in received
+    eventually(lambda: not node.server._connections)
