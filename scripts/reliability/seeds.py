@@ -108,7 +108,30 @@ def messages() -> Iterator[bytes]:
     yield stream.getvalue()
 
 
-SEEDS = {"framed": messages, "header": headers, "decode": files, "samples": files}
+def uploads() -> Iterator[bytes]:
+    """HTTP requests: forms with and without a length, questions, several on one connection."""
+    form = (
+        b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\ntiny.en\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="stream"\r\n\r\ntrue\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n'
+        b"Content-Type: audio/wav\r\n\r\nRIFF\r\n--\r\n--b--\r\n"
+    )
+    head = b"Host: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    post = b"POST /v1/audio/transcriptions HTTP/1.1\r\n" + head
+    whole = post + b"Content-Length: %d\r\n\r\n" % len(form) + form
+    yield whole + b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    yield post + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(form), form)
+    yield b"POST /inference HTTP/1.0\r\n" + head + b"Content-Length: 9\r\n\r\n--b--\r\n\r\n"
+    yield b"OPTIONS * HTTP/1.1\r\nHost: [::1]:1\r\nOrigin: null\r\n\r\nHEAD / HTTP/1.1\r\n\r\n"
+
+
+SEEDS = {
+    "framed": messages,
+    "header": headers,
+    "http": uploads,
+    "decode": files,
+    "samples": files,
+}
 
 WORDS = (
     *("byteorder", "little", "big", "content-type", "content-encoding", "content-length", "id"),
@@ -116,6 +139,8 @@ WORDS = (
     *("connection", "keep-alive", "close", "reply", "transcript", "segments", "accepted", "none"),
     *("language", "auto", "task", "translate", "prompt", "word-timestamps", "token", "true"),
     *("false", "null", "NaN", "Infinity", "1e999", "-1", "99999999999999999999", "u0000"),
+    *("POST ", "Host: ", "Transfer-Encoding: chunked", "Content-Length: ", "Expect: 100-continue"),
+    *("multipart/form-data; boundary=", "--b", "form-data; name=", "HTTP/1.1", "Origin: ", "; "),
     *("RIFF", "WAVE", "fmt ", "data", "LIST", "RF64", "ds64", "fLaC", "OggS", "OpusHead", "ID3"),
     *("FORM", "AIFF", "AIFC", "COMM", "SSND", ".snd", "caff", "desc", "vorbis", "fact", "junk"),
 )
