@@ -17,11 +17,11 @@ import pytest
 from fakes import PATIENCE, RAW, frame, message
 from structlog.testing import capture_logs
 
-from app.connection import LINGER_BYTES, Connection
+from app.connection import HEADER_BYTES, LINGER_BYTES, Connection
 from app.deadlines import Deadlines
 from app.loop import Loop
 from app.messages import Accepted, Begin, Body, End, Event, Failure
-from app.outbox import MAX_UNSENT_BYTES
+from app.outbox import MAX_SLOTS, MAX_UNSENT_BYTES
 from app.ports import Peer, Port
 from app.protocols.framed import FramedProtocol
 from app.transport import PlainTransport
@@ -71,9 +71,10 @@ class Bench:
         self.loop = Loop(lambda: None, lambda _number: None)
         self.owner = Owner()
         port = Port("native", "", 0, lambda: FramedProtocol(1 << 24, lambda: "made"))
+        self.transport = PlainTransport(self.ours)
         self.connection = Connection(
             1,
-            PlainTransport(self.ours),
+            self.transport,
             Peer("127.0.0.1", "peer", port),
             self.loop,
             self.owner,
@@ -285,6 +286,76 @@ def test_a_reset_that_a_reply_runs_into(bench: Bench, part: bytes) -> None:
     bench.connection.answer(first, Accepted(), final=True)
     bench.turn_until_told("closed")
     assert bench.owner.told.count("reset") == 1
+
+
+def test_what_the_owner_says_at_a_reset_is_not_tried_on_the_broken_socket(bench: Bench) -> None:
+    """Where every attempt to send fails anew, the end is told once all the same."""
+
+    def fail(_data: memoryview) -> int:
+        raise ConnectionResetError
+
+    def say_more(connection: Connection) -> None:
+        assert bench.owner.told.count("reset") == 1
+        slot = connection.expect("b", silent=False)
+        connection.answer(slot, Failure("incomplete", "x"), final=True)
+
+    bench.transport.send = fail  # type: ignore[method-assign]
+    bench.owner.at_end = say_more
+    bench.connection.answer(bench.connection.expect("a", silent=False), Accepted(), final=True)
+    bench.turn_until_told("closed")
+    assert bench.owner.told == ["reset", "closed"]
+
+
+def test_deadlines_rest_while_too_much_is_due_to_the_peer(
+    make_bench: Callable[..., Bench],
+) -> None:
+    """A header that is not read, because too many replies are still to come, is not late."""
+    bench = make_bench(Deadlines(0.05, 0.05, 0.05, 0.05))
+    slots = [bench.connection.expect(str(number), silent=False) for number in range(MAX_SLOTS)]
+    bench.peer.sendall(b"\0\x40{")
+    later = time.monotonic() + 0.3
+    bench.turn_until(lambda: time.monotonic() > later)
+    assert bench.owner.told == []
+    for slot in slots:
+        bench.connection.answer(slot, Accepted(), final=True)
+    assert bench.receive_all()[-1]["error"]["code"] == "timeout"
+
+
+def test_a_pause_stops_reading_and_deadlines_until_it_ends(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(Deadlines(0.1, 0.1, 0.1, 0.1))
+    data = message(bytes(1 << 20), id="1", connection="keep-alive")
+    bench.peer.sendall(data[:50_000])
+    bench.turn_until_told("body")
+    bench.connection.pause()
+    assert not bench.connection.wants_read()
+    told = list(bench.owner.told)
+    later = time.monotonic() + 0.4
+    bench.turn_until(lambda: time.monotonic() > later)
+    assert bench.owner.told == told
+    bench.connection.resume()
+    bench.peer.setblocking(False)
+    rest = memoryview(data)[50_000:]
+
+    def push() -> bool:
+        nonlocal rest
+        with contextlib.suppress(BlockingIOError):
+            rest = rest[bench.peer.send(rest) :]
+        return "end" in bench.owner.told
+
+    bench.turn_until(push)
+    assert "lost" not in bench.owner.told
+
+
+def test_what_waits_for_a_place_holds_little(bench: Bench) -> None:
+    """Of the bytes behind a header, no more is read than outside of a body at one time."""
+    bench.owner.decides = False
+    bench.peer.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        bench.peer.sendall(message(bytes(1 << 20), id="1"))
+    bench.turn_until_told(("begin", "1"))
+    assert len(bench.connection.protocol._input) <= HEADER_BYTES  # type: ignore[attr-defined]
 
 
 def test_answers_after_the_end_are_nothing(bench: Bench) -> None:
