@@ -312,7 +312,7 @@ def reached(name: str) -> set[str]:
 
 def test_the_files_are_found() -> None:
     assert {"app.__main__", "app.engine", "app.protocols.framed"} <= PATHS.keys()
-    assert "socket" in GRAPH["app.connection"]
+    assert "socket" in GRAPH["app.transport"]
     assert "app.messages" in GRAPH["app.server"]
 
 
