@@ -21,7 +21,7 @@ import psutil
 from benchmark.environment import ROOT
 from benchmark.node import NodeProcess, request
 
-from reliability.hostile import KINDS
+from reliability.hostile import KINDS, prepare
 
 _CLIP = ROOT / "tests" / "audio" / "jfk.flac"
 _EXPECTED = "ask not what your country can do for you"
@@ -63,6 +63,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("node", nargs="*", metavar="-- OPTION", help="options for the node")
     options = parser.parse_args()
+    prepare()
     end = time.monotonic() + options.minutes * 60
     tally = Tally()
     node = NodeProcess(Path(sys.executable), "tiny.en", options.node)

@@ -1,0 +1,87 @@
+"""The program behind scripts/crash: SIGKILL for a node with a journal, at random moments while
+clients send, and whether everything it had promised came out in the end."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from benchmark.environment import ROOT
+
+from reliability.crashes import Clip, Crashes
+
+_SPEECH = ROOT / "tests" / "audio" / "jfk.flac"
+NODE = (sys.executable, "-m", "app", "--offline", "--output", "json", "--log-format", "json")
+FAKE = (sys.executable, "tests/fake_node.py", *NODE[3:], "--vad-threshold", "0")
+
+
+def clips(large: bool) -> list[Clip]:
+    """Pieces of a speech as raw samples, one as the file it came in; `large`, one beyond what the
+    node keeps in memory."""
+    speech, rate = soundfile.read(_SPEECH, dtype="int16")
+    pieces = {"short": speech[: 2 * rate], "middle": speech[2 * rate : 7 * rate]}
+    if large:
+        pieces["large"] = np.resize(speech, 150 * rate)
+    raw = {
+        "content-type": "audio/pcm",
+        "content-encoding": "s16",
+        "sample-rate": rate,
+        "channels": 1,
+    }
+    found = [Clip(name, piece.astype("<i2").tobytes(), raw) for name, piece in pieces.items()]
+    file = {"content-type": "audio/flac", "content-encoding": "flac"}
+    return [*found, Clip("file", _SPEECH.read_bytes(), file)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/crash", description=__doc__)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--clients", type=int, default=4, help="at once (default: 4)")
+    parser.add_argument(
+        "--longest", type=float, default=3.0, help="seconds from listening to a kill, at most"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--fake", action="store_true", help="an engine that answers at once, instead of tiny.en"
+    )
+    parser.add_argument("--journal", type=Path, help="the node's; default: one that is thrown away")
+    options = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="node-whisper-crash-") as temporary:
+        journal = options.journal or Path(temporary) / "journal"
+        command = FAKE if options.fake else NODE
+        crashes = Crashes(command, journal, clips(large=options.fake), options.seed)
+        try:
+            crashes.run(options.kills, options.clients, options.longest)
+        finally:
+            crashes.close()
+        left = sorted(entry.name for entry in (journal / "new").iterdir())
+        quarantined = len(list((journal / "quarantine").iterdir()))
+    account, broken = crashes.account, crashes.broken
+    print("| what | value |\n|---|---|")
+    print(f"| kills | {account.kills} |")
+    print(f"| minutes | {(time.monotonic() - began) / 60:.1f} |")
+    print(f"| requests sent | {len(account.sent)} |")
+    print(f"| promised (`accepted` or `ok` seen by the client) | {len(account.promised)} |")
+    print(f"| promised and on stdout | {len(account.promised) - len(account.missing)} |")
+    print(f"| outcomes | {dict(account.outcomes)} |")
+    print(f"| lines marked recovered | {account.recovered} |")
+    print(f"| lines beyond the first of their id | {account.repeats} |")
+    print(f"| texts altered, or promises broken | {len(broken)} |")
+    print(f"| entries left in the journal at the end | {len(left)} |")
+    print(f"| entries in quarantine | {quarantined} |")
+    starts = f"{statistics.median(account.starts):.2f}, at most {max(account.starts):.2f}"
+    print(f"| seconds from start to listening, median | {starts} |")
+    for line in broken[:20]:
+        print(line, file=sys.stderr)
+    return 1 if broken or left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

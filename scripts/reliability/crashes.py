@@ -1,0 +1,308 @@
+"""A node with a journal that is killed again and again while clients send, and the account of it.
+
+`Crashes` starts the node, lets clients send, kills it with SIGKILL at a random moment, starts it
+again on the same journal, and so on. What counts is what a client was told: an id it saw `accepted`
+(or `ok`) must stand on stdout at least once, with the text that the same audio gives without any
+kill; `quarantined` counts as well. The lines of all the processes are one account, as a consumer
+behind a pipe would have it; a line that broke off is not one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmark.environment import ROOT
+
+HANG_SECONDS = 180.0
+"""A node that takes longer to listen, or to do anything at all, hangs."""
+
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording, and the header fields it needs beside those that every request has."""
+
+    name: str
+    body: bytes
+    fields: Mapping[str, Any]
+
+
+@dataclass
+class Account:
+    """What clients were told, and what stdout said. Everything by request id."""
+
+    sent: dict[str, str] = field(default_factory=dict)
+    """The clip of each."""
+    promised: set[str] = field(default_factory=set)
+    lines: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    replies: Counter[str] = field(default_factory=Counter)
+    kills: int = 0
+    starts: list[float] = field(default_factory=list)
+    """Seconds each start took until the node listened."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def missing(self) -> set[str]:
+        """What was promised and is not (yet) on stdout."""
+        with self.lock:
+            return self.promised - self.lines.keys()
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """How the first line of each id ended: `ok`, or the code of its error."""
+        return Counter(ended(lines[0]) for lines in self.lines.values())
+
+    @property
+    def repeats(self) -> int:
+        """Lines beyond the first of their id."""
+        return sum(len(lines) - 1 for lines in self.lines.values())
+
+    @property
+    def recovered(self) -> int:
+        return sum(line.get("recovered", False) for lines in self.lines.values() for line in lines)
+
+    def altered(self, texts: Mapping[str, str]) -> list[str]:
+        """What is on stdout otherwise than it should be, given each clip's text."""
+        wrong = []
+        for request_id, lines in self.lines.items():
+            expected = texts[self.sent[request_id]]
+            for line in lines:
+                if line["status"] == "ok" and line["text"] != expected:
+                    wrong.append(f"{request_id}: {line['text']!r} instead of {expected!r}")
+                elif line["status"] != "ok" and ended(line) not in _HARMLESS:
+                    wrong.append(f"{request_id}: {line['error']}")
+        return wrong
+
+
+_HARMLESS = {"quarantined", "incomplete", "cancelled", "shutting_down"}
+"""The last three only for what nobody was promised; for the others see `Crashes.broken`."""
+
+
+def ended(line: Mapping[str, Any]) -> str:
+    """How a reply or a line ended, in a word."""
+    return str(line["error"]["code"] if line["status"] == "error" else line["status"])
+
+
+class Crashes:
+    """`command` starts a node that writes JSON lines and logs JSON; `clips` are what is sent."""
+
+    def __init__(
+        self, command: Sequence[str], journal: Path, clips: Sequence[Clip], seed: int
+    ) -> None:
+        # A fixed port, so that clients can simply try again.
+        self._address = ("127.0.0.1", _free_port())
+        self._command = [*command, "--port", str(self._address[1]), "--journal", str(journal)]
+        self._clips = clips
+        self._random = random.Random(seed)
+        self._node: _Node | None = None
+        self._stopping = threading.Event()
+        self.account = Account()
+        self.texts: dict[str, str] = {}
+        """What each clip gives without any kill."""
+
+    def run(self, kills: int, clients: int, longest: float) -> None:
+        """Kill the node `kills` times, each time within `longest` seconds after it listened; then
+        let it finish and end it properly. Raises `AssertionError` where it does not."""
+        self._start()
+        self.texts = {clip.name: self._reference(clip) for clip in self._clips}
+        seeds = [self._random.random() for _ in range(clients)]
+        threads = [threading.Thread(target=self._send, args=(seed,), daemon=True) for seed in seeds]
+        for thread in threads:
+            thread.start()
+        for _ in range(kills):
+            # Now and then before it even listens.
+            if self._random.random() < 0.9:
+                self._await_listening()
+            time.sleep(self._random.uniform(0.0, longest))
+            self._kill()
+            self._start()
+        self._await_listening()
+        self._stopping.set()
+        for thread in threads:
+            thread.join(HANG_SECONDS)
+            assert not thread.is_alive(), "a client hangs"
+        self._await_the_rest()
+        assert self._node is not None
+        assert self._node.end(signal.SIGTERM) == 0, "it did not end properly"
+
+    @property
+    def broken(self) -> list[str]:
+        """Every promise that was not kept, in words."""
+        account = self.account
+        wrong = [f"{request_id}: promised and never written" for request_id in account.missing]
+        for request_id in account.promised & account.lines.keys():
+            ends = {ended(line) for line in account.lines[request_id]}
+            if not ends & {"ok", "quarantined"}:
+                wrong.append(f"{request_id}: promised, and then {ends}")
+        return wrong + account.altered(self.texts)
+
+    def close(self) -> None:
+        self._stopping.set()
+        if self._node is not None:
+            self._node.end(signal.SIGKILL)
+
+    def _start(self) -> None:
+        self._node = _Node(self._command, self._take)
+
+    def _await_listening(self) -> None:
+        assert self._node is not None
+        self.account.starts.append(self._node.await_listening())
+
+    def _kill(self) -> None:
+        assert self._node is not None
+        self._node.end(signal.SIGKILL)
+        self.account.kills += 1
+
+    def _take(self, line: str) -> None:
+        """One line of a node's stdout."""
+        fields = json.loads(line)
+        if fields["id"] not in self.account.sent:
+            return  # a reference, or a request whose header did not get through
+        with self.account.lock:
+            self.account.lines.setdefault(fields["id"], []).append(fields)
+
+    def _await_the_rest(self) -> None:
+        """Until all that was promised is written, as long as there is progress."""
+        before, since = -1, time.monotonic()
+        while missing := len(self.account.missing):
+            if missing != before:
+                before, since = missing, time.monotonic()
+            if time.monotonic() - since > HANG_SECONDS:
+                return  # `broken` says which
+            time.sleep(0.05)
+
+    def _reference(self, clip: Clip) -> str:
+        self._await_listening()
+        reply = _ask(self._address, clip, f"reference-{clip.name}", "transcript")
+        assert reply is not None, f"no reply to {clip.name}"
+        assert reply["status"] == "ok", reply
+        return str(reply["text"])
+
+    def _send(self, seed: float) -> None:
+        """One client: one request after another, whatever happens to the node."""
+        rng = random.Random(seed)
+        number = 0
+        while not self._stopping.is_set():
+            number += 1
+            clip = rng.choice(self._clips)
+            request_id = f"{seed:.6f}-{number}"
+            self.account.sent[request_id] = clip.name
+            mode = rng.choice(("accepted", "accepted", "accepted", "transcript"))
+            try:
+                reply = _ask(self._address, clip, request_id, mode)
+            except OSError:
+                reply = None
+            if reply is None:
+                # It is dead, or about to be.
+                time.sleep(0.05)
+                continue
+            with self.account.lock:
+                self.account.replies[ended(reply)] += 1
+                if ended(reply) in ("accepted", "ok"):
+                    self.account.promised.add(request_id)
+            if rng.random() < 0.2:
+                time.sleep(rng.uniform(0.0, 0.2))
+
+
+class _Node:
+    """One process. Its stdout goes line by line to `take`, to the last byte it wrote."""
+
+    def __init__(self, command: Sequence[str], take: Told) -> None:
+        self._began = time.monotonic()
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._take = take
+        self._listening = threading.Event()
+        self._took = 0.0
+        self._log: list[bytes] = []
+        self._readers = [
+            threading.Thread(target=self._read_lines, daemon=True),
+            threading.Thread(target=self._read_log, daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def await_listening(self) -> float:
+        """Seconds from the start until it listened. Raises `AssertionError` where it does not."""
+        until = time.monotonic() + HANG_SECONDS
+        while not self._listening.wait(0.05):
+            tail = b"".join(self._log[-20:]).decode(errors="replace")
+            assert self._process.poll() is None, f"the node ended by itself:\n{tail}"
+            assert time.monotonic() < until, f"the node does not listen:\n{tail}"
+        return self._took
+
+    def end(self, number: int) -> int:
+        """Send a signal; its status, once it is gone and all it wrote is read."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
+        status = self._process.wait(HANG_SECONDS)
+        for reader in self._readers:
+            reader.join(HANG_SECONDS)
+        for stream in (self._process.stdout, self._process.stderr):
+            assert stream is not None
+            stream.close()
+        return status
+
+    def _read_lines(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.endswith(b"\n"):
+                self._take(line.decode())
+
+    def _read_log(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._log = [*self._log[-40:], line]
+            if b'"event": "listening"' in line:
+                self._took = time.monotonic() - self._began
+                self._listening.set()
+
+
+def _ask(address: tuple[str, int], clip: Clip, request_id: str, mode: str) -> dict[str, Any] | None:
+    """One request on a connection of its own: its reply, or None where it ended without one."""
+    header = {
+        "byteorder": "little",
+        "content-length": len(clip.body),
+        **clip.fields,
+        "id": request_id,
+        "reply": mode,
+    }
+    data = json.dumps(header).encode()
+    with socket.create_connection(address, HANG_SECONDS) as connection:
+        connection.sendall(struct.pack("!H", len(data)) + data + clip.body)
+        with connection.makefile("rb") as stream:
+            start = stream.read(2)
+            if len(start) < 2:
+                return None
+            head = stream.read(struct.unpack("!H", start)[0])
+            try:
+                body = stream.read(json.loads(head)["content-length"])
+                reply: dict[str, Any] = json.loads(body)
+            except ValueError:
+                return None  # it broke off
+            return reply
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -1,0 +1,71 @@
+"""A thousand bad connections of two dozen kinds beside ten honest clients, on the real node.
+
+Every honest request must be answered rightly, every bad connection end as docs/protocol.md says,
+and afterwards the node must hold no more descriptors than before, and hardly more memory. The kinds
+stand in scripts/reliability/hostile.py; scripts/soak plays them for as long as one likes.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+import soundfile
+from node import JFK, Node, eventually
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+
+from reliability.hostile import KINDS, prepare
+
+CONNECTIONS = 1000
+HONEST, EACH = 10, 3
+ALLOWED_GROWTH = 48 * 2**20
+"""Bytes. What an allocator keeps of a thousand connections that were there at once; 24 files are
+decoded meanwhile. A connection whose body stayed would add as much by itself."""
+
+pytestmark = pytest.mark.slow
+
+
+def test_honest_clients_do_not_notice_a_thousand_hostile_connections() -> None:
+    samples, rate = soundfile.read(JFK, frames=int(2.2 * 16_000) * 44_100 // 16_000, dtype="int16")
+    with io.BytesIO() as file:
+        soundfile.write(file, samples, rate, format="FLAC")
+        clip = file.getvalue()
+    prepare()
+    limits = ("--queue-size", "256", "--max-connections", str(CONNECTIONS + 100))
+    with Node("-m", "tiny.en", *limits) as node:
+        expected = node.ask(clip)["text"]
+        assert "my fellow american" in expected.lower()
+        process = psutil.Process(node.pid)
+        descriptors, resident = process.num_fds(), node.resident_bytes()
+
+        ends: Counter[str] = Counter()
+        answers: list[str] = []
+
+        def bad(number: int) -> None:
+            kind = KINDS[number % len(KINDS)]
+            ended = kind.play(("127.0.0.1", node.port), random.Random(number))
+            ends["as documented" if ended in kind.allowed else f"{kind.name}: {ended}"] += 1
+
+        def good() -> None:
+            answers.extend(node.ask(clip)["text"] for _ in range(EACH))
+
+        threads = [threading.Thread(target=bad, args=(number,)) for number in range(CONNECTIONS)]
+        threads += [threading.Thread(target=good) for _ in range(HONEST)]
+        random.Random(0).shuffle(threads)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert ends == {"as documented": CONNECTIONS}
+        assert answers == [expected] * HONEST * EACH
+        eventually(lambda: process.num_fds() <= descriptors)
+        assert node.resident_bytes() < resident + ALLOWED_GROWTH
+        assert node.stop() == 0
