@@ -2,8 +2,8 @@
 
 Run as a program. All of the node is real but for `app.engine`, in whose place stands one that
 takes a moment for each window and answers with a checksum of the samples it was given, so that
-audio which was altered on its way gives another text. With FAKE_NODE_DIES_OF set, a window with that
-checksum kills the process, as a fault in the engine would.
+audio which was altered on its way gives another text. A window whose checksum is FAKE_NODE_DIES_OF
+kills the process, as a fault in the engine would.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from app.hypothesis import Hypothesis
-from app.messages import Segment
-from app.transcriber import DecodeOptions, EngineAborted, ModelInfo
+from app.hypothesis import Hypothesis  # noqa: E402
+from app.messages import Segment  # noqa: E402
+from app.transcriber import DecodeOptions, EngineAborted, ModelInfo  # noqa: E402
 
 WINDOW_SECONDS = float(os.environ.get("FAKE_NODE_WINDOW_SECONDS", "0.02"))
 DIES_OF = os.environ.get("FAKE_NODE_DIES_OF")

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -42,7 +42,8 @@ Fields = dict[str, Any]
 
 
 class Node:
-    """A running node. `arguments` go to it; with `stdout` its output goes to that descriptor."""
+    """A running node. `arguments` go to it; with `stdout` its output goes to that descriptor;
+    `program` starts another one than `command`."""
 
     def __init__(
         self,
@@ -50,9 +51,10 @@ class Node:
         output: str = "json",
         stdout: int | None = None,
         environment: dict[str, str] | None = None,
+        program: Sequence[str] | None = None,
     ) -> None:
         self._process = subprocess.Popen(
-            [*command("--output", output, "--log-format", "json"), *arguments],
+            [*(program or command("--output", output, "--log-format", "json")), *arguments],
             cwd=ROOT,
             env=clean_environment() | (environment or {}),
             stdin=subprocess.DEVNULL,
