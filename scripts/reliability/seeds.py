@@ -125,10 +125,28 @@ def uploads() -> Iterator[bytes]:
     yield b"OPTIONS * HTTP/1.1\r\nHost: [::1]:1\r\nOrigin: null\r\n\r\nHEAD / HTTP/1.1\r\n\r\n"
 
 
+def events() -> Iterator[bytes]:
+    """Wyoming's events: questions, and audio with its lengths inline and behind the line."""
+    form = b'{"rate":16000,"width":2,"channels":1}'
+    chunk = b'{"type":"audio-chunk","data_length":%d,"payload_length":4}\n%sabcd' % (
+        len(form),
+        form,
+    )
+    spoken = (
+        b'{"type":"transcribe","data":{"name":"m","language":"en-US","context":{}}}\n'
+        b'{"type":"audio-start","data":%s}\n' % form + chunk + b'{"type":"audio-stop"}\n'
+    )
+    yield b'{"type":"describe"}\n{"type":"ping","data":{"text":"x"}}\n'
+    yield spoken
+    yield spoken + spoken
+    yield chunk + b'{"type":"no-such","data_length":2,"payload_length":1}\n{}x' + spoken
+
+
 SEEDS = {
     "framed": messages,
     "header": headers,
     "http": uploads,
+    "wyoming": events,
     "decode": files,
     "samples": files,
 }
@@ -141,6 +159,7 @@ WORDS = (
     *("false", "null", "NaN", "Infinity", "1e999", "-1", "99999999999999999999", "u0000"),
     *("POST ", "Host: ", "Transfer-Encoding: chunked", "Content-Length: ", "Expect: 100-continue"),
     *("multipart/form-data; boundary=", "--b", "form-data; name=", "HTTP/1.1", "Origin: ", "; "),
+    *("describe", "audio-start", "audio-chunk", "audio-stop", "payload_length", "data_length"),
     *("RIFF", "WAVE", "fmt ", "data", "LIST", "RF64", "ds64", "fLaC", "OggS", "OpusHead", "ID3"),
     *("FORM", "AIFF", "AIFC", "COMM", "SSND", ".snd", "caff", "desc", "vorbis", "fact", "junk"),
 )

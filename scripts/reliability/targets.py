@@ -29,6 +29,8 @@ from app.protocols.header import parse_header
 from app.protocols.http import HttpProtocol
 from app.protocols.http_fields import Served
 from app.protocols.http_routes import Site
+from app.protocols.wyoming import WyomingProtocol
+from app.protocols.wyoming_events import Program
 
 Target = Callable[[bytes], None]
 
@@ -58,6 +60,12 @@ def http(data: bytes) -> None:
     step = 1 + (data[-1] if data else 0) % 7
     for pieces in ([data], [data[at : at + step] for at in range(0, len(data), step)]):
         _story(HttpProtocol(site, lambda: "made"), pieces)
+
+
+def wyoming(data: bytes) -> None:
+    """Wyoming's events."""
+    program = Program("0", "m", frozenset({"m"}), ("en",), True)
+    check_protocol(lambda: WyomingProtocol(program, MAX_BODY, lambda: "made"), data)
 
 
 def decode(data: bytes) -> None:
@@ -142,6 +150,7 @@ TARGETS: dict[str, Target] = {
     "framed": framed,
     "header": header,
     "http": http,
+    "wyoming": wyoming,
     "decode": decode,
     "samples": samples,
 }
