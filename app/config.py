@@ -321,7 +321,7 @@ _OPTIONS = (
         None,
         _number(int, 1, 1 << 50),
         "bodies held at one time, in memory and in --spool-dir together; further ones wait unread"
-        " (default: two of the largest, so that one is received while another is worked on)",
+        " (default: three of the largest: one worked on, one received, one of somebody else)",
         "N",
     ),
     _Option(
@@ -392,7 +392,7 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     values.update({name: tuple(value) for name, value in values.items() if type(value) is list})
     largest = values["max_message_bytes"]
     if values["max_buffered_bytes"] is None:
-        values["max_buffered_bytes"] = 2 * largest
+        values["max_buffered_bytes"] = 3 * largest
     if values["max_buffered_bytes"] < largest:
         parser.error(f"--max-buffered-bytes must hold one body of --max-message-bytes, {largest}")
     return Settings(**{field.name: values[field.name] for field in fields(Settings)})

@@ -94,7 +94,7 @@ def test_the_defaults_are_those_that_the_documentation_names() -> None:
         max_connections=1000,
         max_audio_seconds=4 * 3600.0,
         max_message_bytes=512 * 1024 * 1024,
-        max_buffered_bytes=2 * 512 * 1024 * 1024,
+        max_buffered_bytes=3 * 512 * 1024 * 1024,
         when_full="wait",
         models_dir=None,
         spool_dir=Path("/var/tmp"),

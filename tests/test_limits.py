@@ -1,0 +1,220 @@
+"""Load: bytes, places, and what happens when there are no more of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fakes import RATE, RAW, Client, Node, eventually, frame, message, pcm, text_or_code
+
+from app.connection import Connection
+from app.outcomes import MAX_STDOUT_BACKLOG
+
+MakeNode = Callable[..., Node]
+
+MIB = 1 << 20
+
+
+def waiting(node: Node) -> int:
+    return node.server.load.waiting
+
+
+def begin(client: Client, length: int, **fields: Any) -> None:
+    """The header of a message, without its body."""
+    client.send(frame({**RAW, "content-length": length, **fields}))
+
+
+# Bytes.
+
+
+def test_bodies_beyond_the_budget_wait_unread_and_are_served_later(make_node: MakeNode) -> None:
+    node = make_node(max_body=3 * MIB, max_buffered_bytes=4 * MIB)
+    body = pcm(MIB)  # 2 MiB
+    node.engine.hold()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(node.connect()) for _ in range(4)]
+        clients[0].request(body, id="0")
+        node.engine.wait_for_calls(1)
+        for number, client in enumerate(clients[1:], 1):
+            begin(client, len(body), id=str(number))
+        eventually(lambda: waiting(node) == 3)
+        assert node.server.load.buffered_bytes <= 4 * MIB
+        node.engine.release()
+        for client in clients[1:]:
+            client.send(body)
+        for client in clients:
+            assert text_or_code(client.reply()) is not None
+    for number in range(4):
+        assert node.lines.wait_for(str(number))["audio_seconds"] == MIB / RATE
+    eventually(lambda: node.server.load.buffered_bytes == 0)
+
+
+def test_half_received_bodies_do_not_lock_each_other_out(make_node: MakeNode) -> None:
+    """Each has half of a body that would take all there is: one of them gets on, then the next."""
+    node = make_node(max_body=2 * MIB, max_buffered_bytes=2 * MIB)
+    body = pcm(MIB)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(node.connect()) for _ in range(3)]
+        for number, client in enumerate(clients):
+            client.send(message(body, id=str(number))[:2000])
+        eventually(lambda: waiting(node) == 2)
+        # The rest comes in the reverse order, as far as the sockets take it.
+        rest = {
+            client: memoryview(message(body, id=str(n)))[2000:] for n, client in enumerate(clients)
+        }
+        for client in clients:
+            client.socket.setblocking(False)
+
+        def push() -> bool:
+            for client in reversed(clients):
+                with contextlib.suppress(BlockingIOError):
+                    while rest[client]:
+                        rest[client] = rest[client][client.socket.send(rest[client]) :]
+            return not any(rest.values())
+
+        eventually(push)
+        for client in clients:
+            client.socket.settimeout(30)
+            assert [reply["status"] for reply in client.replies()] == ["ok"]
+
+
+def test_an_upload_that_leaves_gives_back_its_bytes(make_node: MakeNode) -> None:
+    node = make_node(max_body=2 * MIB, max_buffered_bytes=2 * MIB)
+    with node.connect() as leaving, node.connect() as other:
+        begin(leaving, 2 * MIB)
+        eventually(lambda: node.server.load.buffered_bytes == 2 * MIB)
+        other.request(pcm(300))
+        eventually(lambda: waiting(node) == 1)
+        leaving.half_close()
+        assert text_or_code(other.reply()) == "300"
+
+
+def test_a_body_that_outgrows_what_is_left_is_told_busy(make_node: MakeNode) -> None:
+    from test_ports import Talk, Toy, data
+
+    node = make_node(new_protocol=Toy, max_buffered_bytes=4 * MIB)
+    with Talk(node) as growing, Talk(node) as other:
+        other.say("begin o - -")
+        assert other.hear() == "go on"
+        growing.say("begin g - -", *[data(10_000)] * 170, "end", "tell next")
+        assert [growing.hear() for _ in range(3)] == ["go on", "g busy", "next"]
+        other.say(data(500), "end")
+        assert other.hear() == "o 500"
+    assert node.lines.wait_for("g")["error"]["retry_after_seconds"] >= 1
+
+
+# When all is full.
+
+
+def test_reject_tells_busy_and_when_to_come_back(make_node: MakeNode) -> None:
+    node = make_node(queue_size=2, reject_when_full=True)
+    node.engine.hold()
+    with contextlib.ExitStack() as stack:
+        one, two, three = (stack.enter_context(node.connect()) for _ in range(3))
+        for client in (one, two):
+            client.request(pcm(30 * RATE), connection="keep-alive")
+        eventually(lambda: node.server.load.queued_seconds == 60)
+        three.request(pcm(300), id="three", connection="keep-alive")
+        reply = three.reply()
+        assert reply is not None
+        assert (reply["id"], text_or_code(reply)) == ("three", "busy")
+        # Nothing was measured yet, so real time is what it is taken to be.
+        assert reply["error"]["retry_after_seconds"] == 60.0
+        assert node.lines.wait_for("three")["error"]["code"] == "busy"
+        node.engine.release()
+        for client in (one, two):
+            assert text_or_code(client.reply()) not in (None, "busy")
+        # The connection was kept, its body skipped.
+        eventually(lambda: node.server.load.admitted == 0)
+        three.request(pcm(400))
+        assert [text_or_code(reply) for reply in three.replies()] == ["400"]
+
+
+def test_reject_where_the_bytes_are_used_up(make_node: MakeNode) -> None:
+    node = make_node(max_body=2 * MIB, max_buffered_bytes=2 * MIB, reject_when_full=True)
+    with node.connect() as holding:
+        begin(holding, 2 * MIB)
+        eventually(lambda: node.server.load.buffered_bytes == 2 * MIB)
+        assert [text_or_code(reply) for reply in node.ask(pcm(300))] == ["busy"]
+
+
+def test_silent_requests_are_rejected_in_silence(make_node: MakeNode) -> None:
+    node = make_node(queue_size=1, reject_when_full=True)
+    node.engine.hold()
+    with node.connect() as one:
+        one.request(pcm(300))
+        node.engine.wait_for_calls(1)
+        assert node.ask(pcm(300), id="quiet", reply="none") == []
+        assert node.lines.wait_for("quiet")["error"]["code"] == "busy"
+
+
+def test_refusals_without_end_do_not_pile_up_behind_an_unread_stdout(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.outcomes.MAX_STDOUT_BACKLOG", 5)
+    assert MAX_STDOUT_BACKLOG > 5
+    node = make_node()
+    node.lines.flowing.clear()
+    with node.connect() as client:
+        for _ in range(40):
+            client.request(pcm(10), task="sing", connection="keep-alive")
+            client.request(pcm(10), language="fr", connection="keep-alive")
+            assert [text_or_code(client.reply()) for _ in range(2)] == ["bad_field"] * 2
+    assert node.sink.backlog <= 6
+    node.lines.flowing.set()
+    node.disk.nudge()
+
+
+# Fairness.
+
+
+def as_client(connection: Connection, address: str) -> None:
+    """Let a connection over loopback be another client's."""
+    object.__setattr__(connection.peer, "address", address)
+
+
+def connect_as(node: Node, address: str) -> Client:
+    client = node.connect()
+
+    def found() -> list[Connection]:
+        connections = list(node.server._connections.values())
+        return [connection for connection in connections if connection.peer.name == client.peer]
+
+    eventually(found)
+    as_client(found()[0], address)
+    return client
+
+
+def test_hundreds_of_files_of_one_client_do_not_starve_anothers_one(make_node: MakeNode) -> None:
+    """500 files over 500 connections, most of them waiting; then one from elsewhere."""
+    node = make_node(queue_size=8)
+    node.engine.hold()
+    with contextlib.ExitStack() as stack:
+        busy = [stack.enter_context(connect_as(node, "192.0.2.1")) for _ in range(500)]
+        for client in busy:
+            client.request(pcm(1000))
+        node.engine.wait_for_calls(1)
+        eventually(lambda: waiting(node) >= 490)
+        single = stack.enter_context(connect_as(node, "192.0.2.2"))
+        # Longer than the others: it is its client that counts.
+        single.request(pcm(1500))
+        node.engine.release()
+        assert text_or_code(single.reply()) == "1500"
+        for client in busy:
+            assert text_or_code(client.reply()) == "1000"
+    sizes = [len(samples) for samples, _ in node.engine.calls]
+    assert sizes.count(1000) == 500
+    assert sizes.index(1500) < 20
+
+
+def test_uploads_that_do_not_get_on_leave_places_for_other_clients(make_node: MakeNode) -> None:
+    node = make_node(queue_size=8)
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            begin(stack.enter_context(connect_as(node, "192.0.2.1")), 1000)
+        eventually(lambda: waiting(node) == 14)
+        single = stack.enter_context(connect_as(node, "192.0.2.2"))
+        single.request(pcm(700))
+        assert text_or_code(single.reply()) == "700"
