@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -21,6 +22,9 @@ CHROMIUM = find()
 TOKEN = "correct-horse-battery-staple"
 WORDS = "and so my fellow americans"
 """Said in the first 3.2 seconds of the clip."""
+
+ELSEWHERE = "192.0.2.1"
+"""Not this machine, so no place that browsers trust; yet in these tests it leads here."""
 
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)"
@@ -68,11 +72,10 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("sounds")
     stereo, rate = soundfile.read(JFK, dtype="float32")
     mono = soxr.resample(stereo.mean(axis=1), rate, 48000)
-    first = mono[: int(3.3 * 48000)]
     silence = np.zeros(48000, np.float32)
     sounds: dict[str, tuple[Any, int]] = {
-        "microphone": (np.concatenate([silence, first, silence]), 48000),
-        "words": (stereo[: int(3.3 * rate)], rate),
+        "microphone": (np.concatenate([silence, mono[: int(3.2 * 48000)], silence]), 48000),
+        "words": (stereo[: int(3.2 * rate)], rate),
         "long": (np.tile(soxr.resample(mono, 48000, 16000), 30), 16000),
     }
     paths = {name: folder / f"{name}.wav" for name in sounds}
@@ -86,8 +89,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def browser(sounds: dict[str, Path]) -> Iterator[Browser]:
     assert CHROMIUM is not None
-    # A name that is not localhost, so no place browsers trust, and yet leads here.
-    elsewhere = "--host-resolver-rules=MAP node.test 127.0.0.1"
+    elsewhere = f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1"
     with Browser(CHROMIUM, sounds["microphone"], elsewhere) as browser:
         yield browser
 
@@ -109,7 +111,8 @@ def page(node: Node, browser: Browser) -> Iterator[Browser]:
 
 
 def address(node: Node, host: str = "localhost") -> str:
-    return f"http://{host}:{node.listening['http_port']}/"
+    number = urlsplit(node.listening["http"]).port
+    return f"http://{host}:{number}/"
 
 
 def plain(text: str) -> str:
@@ -141,7 +144,7 @@ def test_what_is_said_into_the_microphone_is_shown(page: Browser) -> None:
     page.wait_for_text("#record", "Stop")
     page.until(lambda: page.text("#elapsed") >= "0:02", "the time since the beginning")
     page.wait("document.querySelector('#level-bar').width.baseVal.value > 0")
-    page.until(lambda: page.text("#elapsed") >= "0:05", "the time of the words")
+    page.until(lambda: page.text("#elapsed") >= "0:06", "the time of the words")
     page.press("Enter", 13, "\r")
     wait_for_end(page)
     assert WORDS in shown_words(page)
@@ -169,13 +172,13 @@ def test_a_file_that_is_chosen_is_shown_with_times_and_copied(
     page.choose_file("#file", sounds["words"])
     wait_for_end(page)
     assert page.text("#source-name") == "words.wav"
-    assert shown_words(page) == WORDS
+    assert shown_words(page).startswith(WORDS)
     assert re.fullmatch(r"0:0\d\.\d", page.text("#segments li:first-child button"))
-    eventually(lambda: 3.2 < node.outcomes()[-1].get("audio_seconds", 0) < 3.4)
+    eventually(lambda: 3.1 < node.outcomes()[-1].get("audio_seconds", 0) < 3.3)
 
     page.click("#copy-text")
     page.wait_for_text("#copied", "Text copied.")
-    assert plain(pasted(page)) == WORDS
+    assert plain(pasted(page)) == shown_words(page)
     page.click("#copy-srt")
     page.wait_for_text("#copied", "SRT copied.")
     assert re.match(r"1 ?00:00:0\d,\d{3} --> 00:00:0\d,\d{3} ?And so", pasted(page))
@@ -188,7 +191,7 @@ def test_a_file_that_is_dropped_is_shown_and_charted(
 ) -> None:
     page.drop_file(sounds["words"])
     wait_for_end(page)
-    assert shown_words(page) == WORDS
+    assert shown_words(page).startswith(WORDS)
     page.wait_for_text("#rows tr:first-child td:first-child", "0:03")
     page.wait("document.querySelector('#rows .worked').width.baseVal.value > 0")
     assert re.search(r"\d \u00d7$", page.text("#rows tr:first-child"))
@@ -224,7 +227,7 @@ def test_what_is_no_audio_is_told_and_the_next_file_is_taken(
     page.complaints.clear()
     page.choose_file("#file", sounds["words"])
     wait_for_end(page)
-    assert shown_words(page) == WORDS
+    assert shown_words(page).startswith(WORDS)
     assert page.text("#failure") == ""
 
 
@@ -233,15 +236,15 @@ def test_what_is_no_audio_is_told_and_the_next_file_is_taken(
 def test_over_plain_http_from_elsewhere_it_offers_the_file(
     node: Node, page: Browser, sounds: dict[str, Path]
 ) -> None:
-    page.open(address(node, "node.test"))
+    page.open(address(node, ELSEWHERE))
     page.wait_for_text("#no-microphone", "only over HTTPS or from the same machine")
     assert page.evaluate("document.querySelector('#record').disabled")
     page.choose_file("#file", sounds["words"])
     wait_for_end(page)
-    assert shown_words(page) == WORDS
+    assert shown_words(page).startswith(WORDS)
     page.click("#copy-text")  # where there is no navigator.clipboard
     page.wait_for_text("#copied", "Text copied.")
-    assert plain(pasted(page)) == WORDS
+    assert plain(pasted(page)) == shown_words(page)
 
 
 @needs_chromium
@@ -263,10 +266,9 @@ def test_it_asks_for_the_token_and_says_when_the_node_is_gone(
 ) -> None:
     with Node("--http-port", "0", environment={"NODE_WHISPER_TOKEN": TOKEN}) as node:
         browser.open(address(node))
-        browser.wait_for_text("#token-form", "This node wants a token")
-
         browser.choose_file("#file", sounds["words"])
-        browser.wait_for_text("#step", "Waiting for the token.")
+        browser.wait_for_text("#token-form", "This node wants a token")
+        assert browser.text("#step") == "Waiting for the token."
         browser.wait("document.activeElement.id === 'token'")
         browser.type("wrong-horse-battery-staple")
         browser.press("Enter", 13, "\r")
@@ -275,7 +277,7 @@ def test_it_asks_for_the_token_and_says_when_the_node_is_gone(
         browser.type(TOKEN)
         browser.press("Enter", 13, "\r")
         wait_for_end(browser)  # of the file that was chosen before
-        assert shown_words(browser) == WORDS
+        assert shown_words(browser).startswith(WORDS)
         assert browser.text("#token-form") == ""
 
         browser.open(address(node))  # it is kept while the tab is open

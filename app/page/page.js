@@ -64,7 +64,7 @@ async function startRecording() {
 
 function showLevel(level, seconds) {
   element("level-bar").setAttribute("width", 100 * Math.sqrt(level)); // so that quiet speech shows
-  const time = clock(seconds, 0);
+  const time = clock(Math.floor(seconds), 0);
   if (element("elapsed").textContent !== time) element("elapsed").textContent = time;
 }
 
@@ -301,9 +301,6 @@ if (reason !== null) {
 update();
 
 const look = watch(
-  (seen) => {
-    offerLanguages(seen.languages);
-    if (seen.token_needed && !hasToken()) element("token-form").hidden = false;
-  },
+  (seen) => offerLanguages(seen.languages),
   () => element("token-form").hidden && abort === null && askForToken(null),
 );
