@@ -20,10 +20,11 @@ from app.dispatch import Dispatch
 from app.loop import Loop
 from app.messages import INCOMPLETE, Failure, Origin, Refused, Request
 from app.outcomes import Outcomes
+from app.pace import Pace
 from app.pending import Pending
 from app.protocols.base import ProtocolError
 from app.recovery import Recovery
-from app.refusals import no_space, shutting_down, too_much, unauthorized, unservable
+from app.refusals import no_space, shutting_down, too_much, too_slow, unauthorized, unservable
 from app.spool import Spool
 from app.transcriber import ModelInfo
 
@@ -76,6 +77,7 @@ class Intake:
         """By request."""
         self._uploads: dict[int, Pending] = {}
         """By connection: the request whose body is being received."""
+        self._pace = Pace(loop, self._uploads, self._is_crowded, self._end_slow)
         self._watching_stdout = False
         self._closed = False
 
@@ -222,9 +224,20 @@ class Intake:
         self._waiting[pending.number] = pending
         self._admission.line_up(pending.number, client, size)
         self.admit_waiting()
-        if self._rules.reject_when_full and pending.number in self._waiting:
+        if pending.number not in self._waiting:
+            return
+        self._pace.watch()
+        if self._rules.reject_when_full:
             self._leave(pending)
             self._refuse(pending, too_much(self._dispatch.busy_seconds))
+
+    def _is_crowded(self) -> bool:
+        return self._admission.full and not self._outcomes.behind
+
+    def _end_slow(self, pending: Pending) -> None:
+        assert pending.connection is not None
+        self._fail_upload(pending.connection, too_slow())
+        pending.connection.finish()
 
     def _admit(self, pending: Pending) -> None:
         assert pending.connection is not None

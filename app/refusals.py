@@ -10,6 +10,7 @@ from app.messages import (
     BUSY,
     NO_SPACE,
     SHUTTING_DOWN,
+    TIMEOUT,
     UNAUTHORIZED,
     Failure,
     Request,
@@ -46,6 +47,11 @@ def no_space(error: Exception) -> Failure:
 def too_many_connections(limit: int) -> Failure:
     message = f"{limit} connections are open, which is the limit"
     return Failure(BUSY, message, retry_after_seconds=1.0)
+
+
+def too_slow() -> Failure:
+    message = "the body came more slowly than speech, while others waited for its place"
+    return Failure(TIMEOUT, message, retry_after_seconds=60.0)
 
 
 def unauthorized() -> Failure:

@@ -199,6 +199,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.admission": set(),
     "app.rate": {"app.messages"},
     "app.load": set(),
+    "app.pace": {"app.loop", "app.pending"},
     "app.pending": {"app.connection", "app.messages", "app.outbox", "app.spool"},
     "app.outcomes": {
         "app.journal",
@@ -236,6 +237,7 @@ ALLOWED: dict[str, set[str]] = {
         "app.loop",
         "app.messages",
         "app.outcomes",
+        "app.pace",
         "app.pending",
         "app.protocols.base",
         "app.recovery",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -218,3 +219,57 @@ def test_uploads_that_do_not_get_on_leave_places_for_other_clients(make_node: Ma
         single = stack.enter_context(connect_as(node, "192.0.2.2"))
         single.request(pcm(700))
         assert text_or_code(single.reply()) == "700"
+
+
+# Uploads that hardly get on.
+
+
+def test_uploads_that_hardly_get_on_give_way_when_others_wait(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of one address, so that no share protects the honest one."""
+    monkeypatch.setattr("app.pace.WINDOW_SECONDS", 0.5)
+    node = make_node(queue_size=4)
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(node.connect()) for _ in range(6)]
+        for number, client in enumerate(slow):
+            begin(client, 1000, id=f"slow-{number}")
+        eventually(lambda: waiting(node) == 3)
+        honest = stack.enter_context(node.connect())
+        honest.request(pcm(800), id="honest")
+        assert text_or_code(honest.reply()) == "800"
+        assert text_or_code(slow[0].reply()) == "timeout"
+        assert slow[0].reply() is None
+    assert "slowly" in node.lines.wait_for("slow-0")["error"]["message"]
+
+
+def test_a_slow_upload_lives_while_nobody_waits(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.pace.WINDOW_SECONDS", 0.05)
+    node = make_node(queue_size=2)
+    data = message(pcm(300), id="slow")
+    with node.connect() as client:
+        client.send(data[:-30])
+        for at in range(len(data) - 30, len(data)):
+            client.send(data[at : at + 1])
+            time.sleep(0.02)
+        assert text_or_code(client.reply()) == "300"
+
+
+def test_an_upload_that_gets_on_lives_while_others_wait(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.pace.WINDOW_SECONDS", 0.3)
+    node = make_node(queue_size=1)
+    data = message(pcm(60_000), id="steady")
+    with node.connect() as client, node.connect() as other:
+        client.send(data[:400])
+        eventually(lambda: node.server.load.admitted == 1)
+        other.request(pcm(200))
+        eventually(lambda: waiting(node) == 1)
+        for at in range(400, len(data), 3000):
+            client.send(data[at : at + 3000])
+            time.sleep(0.02)
+        assert text_or_code(client.reply()) not in (None, "timeout")
+        assert text_or_code(other.reply()) == "200"
