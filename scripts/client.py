@@ -6,6 +6,7 @@ One file, standard library only, Python 3.8 or newer: copy it to any machine tha
     client.py recording.flac                       the text
     client.py --srt talk.mp3 > talk.srt            subtitles
     client.py --json --parallel 4 *.wav            one JSON object a line, in the files' order
+    client.py --host node.lan --ca ca.pem --token-file token talk.mp3
     arecord -q -f S16_LE -r 16000 -d 5 | client.py -
 
 One connection a file: a 16-bit big-endian length, a JSON header, the bytes; the reply comes in the
@@ -18,6 +19,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import socket
 import stat
 import struct
@@ -33,6 +35,8 @@ PROGRESS_FROM = 4 * MIB
 CONNECT_SECONDS = 10
 RAW_SUFFIXES = (".pcm", ".raw")
 RAW_ENCODINGS = ("s16", "s24", "s32", "f32", "u8")
+TLS_HINT = "; if it speaks TLS, give --tls"
+TOKEN_VARIABLE = "NODE_WHISPER_TOKEN"
 
 
 class Failed(Exception):
@@ -67,11 +71,14 @@ class Progress:
         with self.lock:
             self.uploads.pop(key, None)
 
-    def erase(self):
+    def erase(self, patience=-1):
         """Makes room for other output; an upload that goes on draws the line again."""
-        with self.lock:
-            if self.width:
-                self._draw("")
+        if self.lock.acquire(timeout=patience):
+            try:
+                if self.width:
+                    self._draw("")
+            finally:
+                self.lock.release()
 
     def _draw(self, line):
         sys.stderr.write("\r" + line.ljust(self.width) + ("" if line else "\r"))
@@ -142,6 +149,8 @@ def make_header(name, size, options):
         header["word-timestamps"] = True
     if options.fire_and_forget:
         header["reply"] = "accepted"
+    if options.token is not None:
+        header["token"] = options.token
     encoded = json.dumps(header).encode("utf-8")
     if len(encoded) > 0xFFFF:
         raise Failed("its header is over 65535 bytes: shorten --prompt")
@@ -169,8 +178,65 @@ def connect(options):
     for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 6)):
         if hasattr(socket, option):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    if options.context is not None:
+        connection = encrypt(connection, options)
     connection.setblocking(False)
     return connection
+
+
+def make_context(options):
+    """The TLS the options ask for, None for none. Raises OSError where a file is of no use."""
+    if not (options.tls or options.ca or options.cert):
+        return None
+    # Only now: it takes time and memory, and some small systems' Python has none.
+    import ssl
+
+    context = ssl.create_default_context(cafile=options.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if options.cert:
+        context.load_cert_chain(options.cert, options.key)
+    return context
+
+
+def encrypt(connection, options):
+    import ssl
+
+    where = f"{options.host} port {options.port}"
+    try:
+        return options.context.wrap_socket(connection, server_hostname=options.host)
+    except ssl.SSLCertVerificationError as error:
+        reason = (
+            f"the certificate of {where} does not hold ({error.verify_message}): "
+            "name its authority with --ca, and the node with --host as the certificate does"
+        )
+    except ssl.SSLError as error:
+        reason = f"no TLS with {where} ({error.reason or error}): {advice(error)}"
+    except (OSError, ValueError) as error:
+        reason = (
+            f"no TLS with {where} ({getattr(error, 'strerror', None) or error}): "
+            "check --port, and whether the node has --tls-cert"
+        )
+    connection.close()
+    raise Failed(reason)
+
+
+def advice(error):
+    reason = error.reason or ""
+    if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason:
+        return "the node asks for a certificate: give --cert and --key"
+    if "UNKNOWN_CA" in reason or "BAD_CERTIFICATE" in reason or "CERTIFICATE_EXPIRED" in reason:
+        return "the node does not take the certificate of --cert"
+    if "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER_FAILURE" in reason:
+        return "that port may speak none: leave out --tls, or check --port"
+    return "the node's log says more at debug level"
+
+
+def must_wait(error):
+    """True of the errors by which a non-blocking socket, plain or TLS, says: not now."""
+    tls = sys.modules.get("ssl")
+    return isinstance(error, BlockingIOError) or (
+        tls is not None and isinstance(error, (tls.SSLWantReadError, tls.SSLWantWriteError))
+    )
 
 
 def parse_reply(received):
@@ -180,6 +246,9 @@ def parse_reply(received):
     """
     if len(received) < 3:
         return None
+    if received[:2] == b"\x15\x03":
+        # An alert of TLS: it did not understand us.
+        raise Failed("that port speaks TLS: give --tls, and --ca for an authority of your own")
     if received[2:3] != b"{":
         raise ValueError
     (length,) = struct.unpack_from("!H", received)
@@ -212,13 +281,15 @@ def exchange(connection, header, source, size, on_sent):
             left -= len(block)
             pending = memoryview(block)
         writers = [connection] if pending and not lost else []
-        readable, writable, _ = select.select([connection], writers, [])
-        if readable:
+        # What TLS has decrypted already no select() sees.
+        waiting = hasattr(connection, "pending") and connection.pending()
+        readable, writable, _ = select.select([connection], writers, [], 0 if waiting else None)
+        if readable or waiting:
             try:
                 block = connection.recv(CHUNK)
-            except BlockingIOError:
-                continue
             except OSError as error:
+                if must_wait(error):
+                    continue
                 block, lost = b"", error
             received += block
             try:
@@ -229,15 +300,19 @@ def exchange(connection, header, source, size, on_sent):
                 ) from None
             if reply is not None:
                 return reply
+            if not block and hasattr(lost, "reason"):
+                # TLS 1.3 tells a client only now that its certificate is not taken.
+                raise Failed(f"the node ended TLS ({lost.reason}): {advice(lost)}")
             if not block:
                 how = "in the middle of its reply" if received else "without a reply"
-                raise Failed(f"the node closed the connection {how}: its log says why")
+                hint = "" if received or hasattr(connection, "pending") else TLS_HINT
+                raise Failed(f"the node closed the connection {how}: its log says why{hint}")
         elif writable:
             try:
                 pending = pending[connection.send(pending) :]
-            except BlockingIOError:
-                continue
             except OSError as error:
+                if must_wait(error):
+                    continue
                 # The node takes no more, but its reply may be waiting to be read.
                 lost = error
             on_sent(size - left - len(pending))
@@ -334,6 +409,20 @@ def parse_arguments(arguments):
     parser.add_argument(
         "--port", type=whole_number(1, 65535), default=56789, help="its port (%(default)s)"
     )
+    tls = parser.add_argument_group("who is there")
+    tls.add_argument("--tls", action="store_true", help="encrypt; --ca and --cert do so too")
+    tls.add_argument(
+        "--ca",
+        metavar="FILE",
+        help="PEM file of the authority that vouches for the node; default: the system's",
+    )
+    tls.add_argument("--cert", metavar="FILE", help="PEM file of a certificate to show the node")
+    tls.add_argument("--key", metavar="FILE", help="its key, if that is not in the same file")
+    tls.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help=f"file whose first line is the node's token; default: the variable {TOKEN_VARIABLE}",
+    )
     parser.add_argument("--language", help="spoken language, such as en; default: the node's")
     parser.add_argument(
         "--task", choices=("transcribe", "translate"), help="translate gives English text"
@@ -379,7 +468,30 @@ def parse_arguments(arguments):
             "--encoding, --sample-rate and --channels are for .pcm and .raw files, "
             "or for - with all three given"
         )
+    if options.key and not options.cert:
+        parser.error("--key is the key of a certificate: give --cert too")
+    try:
+        options.context = make_context(options)
+    except (OSError, ImportError) as error:
+        files = ", ".join(filter(None, (options.ca, options.cert, options.key)))
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        parser.error(f"no TLS with {files or 'this Python'}: {reason}")
+    try:
+        options.token = read_token(options.token_file)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        parser.error(f"--token-file {options.token_file}: {reason}")
     return options
+
+
+def read_token(name):
+    if name is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    with open(name, encoding="ascii") as file:
+        token = file.readline(4096).strip()
+    if not token:
+        raise ValueError("its first line is empty")
+    return token
 
 
 def leave(code):
@@ -388,9 +500,7 @@ def leave(code):
     os._exit(code)
 
 
-def run(options):
-    progress = Progress()
-    connections = []
+def run(options, progress, connections):
     results = [None] * len(options.files)
     ready = [threading.Event() for _ in options.files]
     todo = iter(range(len(options.files)))
@@ -415,7 +525,6 @@ def run(options):
 
     failed = False
     try:
-        # Within: Ctrl-C may come as soon as the first thread sends.
         for _ in range(min(options.parallel, len(options.files))):
             threading.Thread(target=work, daemon=True).start()
         for index, name in enumerate(options.files):
@@ -432,29 +541,39 @@ def run(options):
             failed = True
             reason = explain(result) if isinstance(result, dict) else result
             print(f"{label}: {reason}", file=sys.stderr)
-    except KeyboardInterrupt:
-        # A reset, unlike a close, tells the node that nobody waits for the rest.
-        for connection in connections.copy():
-            with contextlib.suppress(OSError):
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        progress.erase()
-        print("client.py: interrupted", file=sys.stderr)
-        leave(130)
     except BrokenPipeError:
         # Whoever read our output (head, say) has seen enough.
         leave(1)
     return 1 if failed else 0
 
 
+def interrupted(progress, connections):
+    # Once is enough: a second Ctrl-C must not end this half-way.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A reset, unlike a close, tells the node that nobody waits for the rest.
+    for connection in connections.copy():
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    # The lock may be held by what was interrupted.
+    progress.erase(0.2)
+    print("client.py: interrupted", file=sys.stderr)
+    leave(130)
+
+
 def main():
-    options = parse_arguments(sys.argv[1:])
-    for stream in (sys.stdout, sys.stderr):
-        # Subtitles and JSON are UTF-8 whatever the locale; a terminal gets what it can show.
-        if stream.isatty():
-            stream.reconfigure(errors="replace")
-        else:
-            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
-    return run(options)
+    progress, connections = Progress(), []
+    # Around all of it: Ctrl-C may come at any moment, also before the first thread sends.
+    try:
+        options = parse_arguments(sys.argv[1:])
+        for stream in (sys.stdout, sys.stderr):
+            # Subtitles and JSON are UTF-8 whatever the locale; a terminal gets what it can show.
+            if stream.isatty():
+                stream.reconfigure(errors="replace")
+            else:
+                stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+        return run(options, progress, connections)
+    except KeyboardInterrupt:
+        return interrupted(progress, connections)
 
 
 if __name__ == "__main__":

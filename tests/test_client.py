@@ -6,11 +6,14 @@ so a mistake that client and node shared would not hide here.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
 import os
 import pty
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Certificates
 
 CLIENT = Path(__file__).resolve().parent.parent / "scripts" / "client.py"
 MIB = 1024 * 1024
@@ -78,13 +82,13 @@ def framed(reply: dict[str, Any]) -> bytes:
 
 
 def read_exactly(peer: socket.socket, count: int) -> bytes:
-    data = b""
+    data = bytearray()
     while len(data) < count:
         block = peer.recv(min(count - len(data), MIB))
         if not block:
             break
         data += block
-    return data
+    return bytes(data)
 
 
 def read_header(peer: socket.socket) -> dict[str, Any]:
@@ -100,7 +104,23 @@ class Node:
     port: int
     received: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
+    refused: list[str | None] = field(default_factory=list)
+    """Why TLS did not come to be, connection by connection."""
     most_at_once: int = 0
+
+
+def shake_hands(peer: ssl.SSLSocket, node: Node) -> bool:
+    try:
+        peer.do_handshake()
+    except OSError as error:
+        node.refused.append(getattr(error, "reason", None) or str(error))
+        # Closing with unread input would be a reset, which could overtake our alert.
+        with contextlib.suppress(OSError):
+            peer.shutdown(socket.SHUT_WR)
+            while socket.socket.recv(peer, MIB):
+                pass
+        return False
+    return True
 
 
 Answer = Callable[[socket.socket, Node], None]
@@ -119,14 +139,17 @@ def answers(reply: dict[str, Any] | Callable[[bytes], dict[str, Any]]) -> Answer
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[Answer], Node]]:
-    """Starts fake nodes: `start(answer)` calls `answer` in a thread for each connection."""
+def start() -> Iterator[Callable[..., Node]]:
+    """Starts fake nodes: `start(answer)` calls `answer` in a thread for each connection; with
+    `tls`, a server's context, once that has shaken hands."""
     listeners: list[socket.socket] = []
     threads: list[threading.Thread] = []
     nodes: list[Node] = []
 
-    def start_node(answer: Answer) -> Node:
-        listener = socket.create_server(("127.0.0.1", 0))
+    def start_node(
+        answer: Answer, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+    ) -> Node:
+        listener = socket.create_server((host, 0))
         listeners.append(listener)
         node = Node(listener.getsockname()[1])
         nodes.append(node)
@@ -139,9 +162,12 @@ def start() -> Iterator[Callable[[Answer], Node]]:
                 open_now += 1
                 node.most_at_once = max(node.most_at_once, open_now)
             try:
+                peer.settimeout(20)
+                if tls is not None:
+                    peer = tls.wrap_socket(peer, server_side=True, do_handshake_on_connect=False)
                 with peer:
-                    peer.settimeout(20)
-                    answer(peer, node)
+                    if not isinstance(peer, ssl.SSLSocket) or shake_hands(peer, node):
+                        answer(peer, node)
             except BaseException as error:
                 node.errors.append(error)
             finally:
@@ -181,10 +207,15 @@ def command(*arguments: str | Path, port: int | None = None) -> list[str]:
 
 
 def client(
-    *arguments: str | Path, port: int | None = None, stdin: bytes = b""
+    *arguments: str | Path, port: int | None = None, stdin: bytes = b"", token: str = ""
 ) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        command(*arguments, port=port), input=stdin, capture_output=True, timeout=30, check=False
+        command(*arguments, port=port),
+        input=stdin,
+        capture_output=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, "NODE_WHISPER_TOKEN": token},
     )
 
 
@@ -525,6 +556,11 @@ def test_a_file_that_shrinks_while_it_is_sent(start, tmp_path):
         (("--port", "70000", "a.wav"), "not within 1 to 65535"),
         (("--parallel", "0", "a.wav"), "not within 1 to 256"),
         (("--channels", "1", "a.wav"), ".pcm and .raw"),
+        (("--key", "a.key", "a.wav"), "give --cert too"),
+        (("--ca", "no-such.pem", "a.wav"), "no TLS with no-such.pem: No such file"),
+        (("--cert", "no-such.pem", "a.wav"), "no TLS with no-such.pem: No such file"),
+        (("--token-file", "no-such", "a.wav"), "--token-file no-such: No such file"),
+        (("--token-file", os.devnull, "a.wav"), "its first line is empty"),
         ((), "FILE"),
     ],
 )
@@ -559,6 +595,215 @@ def test_interrupting_resets_the_connection_so_that_the_node_stops(start, clip):
     while not seen and time.monotonic() < deadline:
         time.sleep(0.01)
     assert seen == ["reset"]
+
+
+def test_ctrl_c_is_the_same_at_every_moment(clip, monkeypatch, capsys):
+    """As a KeyboardInterrupt at each line that the main thread comes to, one run for each."""
+    spec = importlib.util.spec_from_file_location("client_under_test", CLIENT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(module, "leave", leave)
+    monkeypatch.setattr(module.signal, "signal", lambda number, action: None)
+    monkeypatch.delenv("NODE_WHISPER_TOKEN", raising=False)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(sys, "argv", ["client.py", "--port", f"{bound.getsockname()[1]}", clip])
+        monkeypatch.setattr(sys, "argv", [str(part) for part in sys.argv])
+
+        def run(line: int) -> tuple[int, bool]:
+            """The exit code, and whether line number `line` was come to."""
+            left, within = line, False
+
+            def trace(frame: Any, event: str, _argument: object) -> Any:
+                nonlocal left, within
+                name = frame.f_code.co_name
+                if frame.f_code.co_filename != str(CLIENT) or name == "interrupted":
+                    return None
+                # From the first call within main()'s `try`: before, Python itself is no safer.
+                within = within or name == "parse_arguments"
+                if event == "line" and within:
+                    left -= 1
+                    if left == 0:
+                        raise KeyboardInterrupt
+                return trace
+
+            before = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                code = module.main()
+            except SystemExit as exit:
+                code = exit.code
+            finally:
+                sys.settrace(before)
+            return code, left <= 0
+
+        lines = 0
+        while True:
+            lines += 1
+            code, reached = run(lines)
+            said = capsys.readouterr().err
+            if not reached:
+                break
+            assert code == 130, f"at line {lines}"
+            assert said.endswith("client.py: interrupted\n")
+    assert lines > 50
+    assert code == 1
+    assert "nothing listens" in said
+
+
+# TLS and the token.
+
+
+@pytest.fixture
+def tls(certificates: Certificates) -> ssl.SSLContext:
+    """A node's side."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificates.node)
+    return context
+
+
+def demanding(certificates: Certificates, version: ssl.TLSVersion) -> ssl.SSLContext:
+    """A node's side that wants to see a certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificates.node)
+    context.load_verify_locations(certificates.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.maximum_version = version
+    return context
+
+
+def test_over_tls(start, clip, tls, certificates):
+    long = {**OK, "text": "long " * 100_000}
+    node = start(answers(long), tls)
+    done = client("--tls", "--ca", certificates.ca, clip, port=node.port)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == long["text"].strip() + "\n"
+    assert node.received[0][1] == clip.read_bytes()
+    assert client("--ca", certificates.ca, clip, port=node.port).returncode == 0
+
+
+def test_a_large_file_over_tls(start, tmp_path, tls, certificates):
+    node = start(answers(lambda body: {**OK, "text": str(len(body))}), tls)
+    big = tmp_path / "big.wav"
+    with big.open("wb") as file:
+        file.truncate(20 * MIB)
+    done = client("--ca", certificates.ca, big, port=node.port)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"20971520\n", b"")
+
+
+def test_a_reply_in_tiny_records(start, clip, tls, certificates):
+    def answer(peer: socket.socket, node: Node) -> None:
+        read_exactly(peer, read_header(peer)["content-length"])
+        for byte in framed({**OK, "segments": []}):
+            peer.sendall(bytes([byte]))
+
+    node = start(answer, tls)
+    done = client("--ca", certificates.ca, clip, port=node.port)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_refusal_during_a_large_upload_over_tls(start, tmp_path, tls, certificates):
+    def answer(peer: socket.socket, node: Node) -> None:
+        read_header(peer)
+        peer.sendall(framed(failure("too_large", "at most 1 MiB")))
+        read_exactly(peer, 2 * MIB)
+
+    node = start(answer, tls)
+    big = tmp_path / "big.wav"
+    with big.open("wb") as file:
+        file.truncate(64 * MIB)
+    done = client("--ca", certificates.ca, big, port=node.port)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.decode() == f"{big}: too_large: at most 1 MiB\n"
+
+
+def test_a_node_nobody_vouches_for(start, clip, tls, strangers):
+    node = start(answers(OK), tls)
+    for arguments in (("--tls",), ("--ca", strangers.ca)):
+        done = client(*arguments, clip, port=node.port)
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert "the certificate of 127.0.0.1 port" in done.stderr.decode()
+        assert "name its authority with --ca" in done.stderr.decode()
+    assert node.received == []
+
+
+def test_a_certificate_of_another_name(start, clip, tls, certificates):
+    node = start(answers(OK), tls, "127.0.0.2")
+    done = client("--host", "127.0.0.2", "--ca", certificates.ca, clip, port=node.port)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert "the certificate of 127.0.0.2 port" in done.stderr.decode()
+    assert node.received == []
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_certificate(start, clip, certificates, strangers, version):
+    node = start(answers(OK), demanding(certificates, version))
+    ours, theirs = certificates.client, strangers.client
+    ca = ("--ca", certificates.ca)
+    done = client(*ca, "--cert", ours[0], "--key", ours[1], clip, port=node.port)
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = client(*ca, clip, port=node.port)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert "the node asks for a certificate: give --cert and --key" in done.stderr.decode()
+    done = client(*ca, "--cert", theirs[0], "--key", theirs[1], clip, port=node.port)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert "the node does not take the certificate of --cert" in done.stderr.decode()
+    assert len(node.received) == 1
+    assert len(node.refused) == 2
+
+
+def test_a_certificate_with_its_key_in_one_file(start, tmp_path, clip, certificates):
+    node = start(answers(OK), demanding(certificates, ssl.TLSVersion.TLSv1_3))
+    both = tmp_path / "both.pem"
+    both.write_bytes(b"".join(path.read_bytes() for path in certificates.client))
+    done = client("--ca", certificates.ca, "--cert", both, clip, port=node.port)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_tls_where_there_is_none(start, clip):
+    def answer(peer: socket.socket, node: Node) -> None:
+        peer.recv(MIB)
+        peer.sendall(framed(failure("bad_header", "that is no header")))
+
+    node = start(answer)
+    done = client("--tls", clip, port=node.port)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert "leave out --tls" in done.stderr.decode()
+
+
+def test_no_tls_where_there_is_one(start, clip, tls):
+    node = start(answers(OK), tls)
+    done = client(clip, port=node.port)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert "if it speaks TLS, give --tls" in done.stderr.decode()
+    assert len(node.refused) == 1
+
+
+def test_no_tls_where_an_alert_says_that_there_is_one(start, clip):
+    def answer(peer: socket.socket, node: Node) -> None:
+        peer.sendall(b"\x15\x03\x01\x00\x02\x02\x46")  # fatal, protocol version
+        read_exactly(peer, MIB)
+
+    done = client(clip, port=start(answer).port)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert "that port speaks TLS: give --tls" in done.stderr.decode()
+
+
+def test_the_token(start, tmp_path, clip):
+    node = start(answers(OK))
+    file = tmp_path / "token"
+    file.write_text("from-the-file\nanother line\n")
+    assert client(clip, port=node.port).returncode == 0
+    assert client(clip, port=node.port, token="from-the-variable").returncode == 0
+    assert client("--token-file", file, clip, port=node.port, token="other").returncode == 0
+    shown = [header.get("token") for header, _ in node.received]
+    assert shown == [None, "from-the-variable", "from-the-file"]
 
 
 @pytest.mark.parametrize(("size", "shown"), [(8 * MIB, True), (MIB, False)])
