@@ -61,6 +61,10 @@ from app.protocols.http_writer import Exchange, Writer
 MAX_HELD_BYTES = 65_536
 """How much of further requests is held while one is being answered."""
 
+MAX_CHUNKS = 4_096
+"""Of a chunked body, in what is fed at one time. Each takes h11 some 40 microseconds, whatever it
+holds, so that this many are a long turn of the loop. At 58 bytes each they are all that is fed."""
+
 _HeaderFields = dict[bytes, str]
 
 
@@ -97,6 +101,8 @@ class HttpProtocol:
         self._events: deque[Event] = deque()
         self._held = 0
         """Bytes of input that belong to no request that was begun."""
+        self._chunks = 0
+        """Pieces of a body that came of what was fed last."""
         self._status_of_loss: int | None = None
 
     # What comes in.
@@ -106,6 +112,7 @@ class HttpProtocol:
             return
         if not self.reading_body:
             self._held += len(data)
+        self._chunks = 0
         self._http.receive_data(data)
 
     def next_event(self) -> Event | None:
@@ -243,20 +250,21 @@ class HttpProtocol:
             raise FormError(TOO_LARGE, message)
 
     def _read_body(self) -> bool:
-        """Take one step in the accepted body; False if there are no more bytes."""
-        event = self._step()
+        """Go as far in the accepted body as the bytes reach; False if that is nowhere."""
+        data = bytearray()
+        while isinstance(event := self._step(), h11.Data):
+            data += event.data
+        ended = isinstance(event, h11.EndOfMessage)
         try:
-            if isinstance(event, h11.Data):
-                self._read_form(bytes(event.data))
-            elif isinstance(event, h11.EndOfMessage):
+            if data:
+                self._read_form(bytes(data))
+            if ended:
                 self._finish_form()
-            else:
-                return False
         except FormError as error:
             self._form = None
             self._state = _State.REPLY
             self._events.append(Broken(error.failure))
-        return True
+        return ended or bool(data)
 
     def _read_form(self, data: bytes) -> None:
         assert self._form is not None
@@ -325,13 +333,18 @@ class HttpProtocol:
     def _step(self) -> object:
         """h11's next event."""
         try:
-            return self._http.next_event()
+            event = self._http.next_event()
         except h11.RemoteProtocolError as error:
-            self._lose(error)
+            self._lose(error.error_status_hint)
+        if isinstance(event, h11.Data):
+            self._chunks += 1
+            if self._chunks > MAX_CHUNKS:
+                self._lose(400)
+        return event
 
-    def _lose(self, error: h11.RemoteProtocolError) -> NoReturn:
+    def _lose(self, status: int) -> NoReturn:
         request = self._writer.exchange.request
-        self._status_of_loss = error.error_status_hint
+        self._status_of_loss = status
         self.abandon()
         # Not h11's own words, which may quote what came.
         failure = Failure(BAD_HEADER, "this is not HTTP/1.1 that can be followed")
