@@ -13,21 +13,25 @@ import resource
 import signal
 import sys
 import uuid
+from dataclasses import replace
 from typing import NoReturn
 
 import structlog
 
 from app import __version__, catalog, config, cpus, http_port, logs, wyoming_port
 from app.disk import Disk
+from app.gate import Gate, GateError, reachable_by_others, read_token
 from app.intake import Rules
 from app.job import Limits
 from app.journal import Journal, JournalError
 from app.lines import json_line, text_line
+from app.notify import Notifier, Watchdog
 from app.ports import Port
 from app.protocols.framed import FramedProtocol
 from app.server import Server
 from app.spool import Spool
 from app.stdout import StdoutSink
+from app.tls import TlsError, server_context
 from app.transcriber import EngineError, ModelInfo
 from app.vad import SileroDetector
 from app.worker import Worker
@@ -43,7 +47,16 @@ def main() -> int:
     settings = config.read(sys.argv[1:], os.environ)
     logs.configure(settings.log_verbose, settings.log_format == "json")
     _raise_descriptor_limit()
-    if wrong := wyoming_port.fault(settings, protected=False):
+    try:
+        gate = Gate(read_token(settings.token_file, os.environ))
+        tls = server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    except (GateError, TlsError) as error:
+        return _fail(str(error), code=2)
+
+    def guarded(port: Port) -> Port:
+        return replace(port, tls=tls, needs_token=not gate.open)
+
+    if wrong := wyoming_port.fault(settings, protected=tls is not None or not gate.open):
         return _fail(wrong, code=2)
     if not settings.spool_dir.is_dir():
         return _fail(f"there is no {settings.spool_dir} for large bodies; name one by --spool-dir")
@@ -85,6 +98,7 @@ def main() -> int:
         # JSON is UTF-8 whatever the locale; a terminal shows what it can.
         sys.stdout.encoding if terminal else "utf-8",
     )
+    notifier = Notifier(os.environ)
     web = http_port.web_of(settings, engine.info, model, lambda: server.load)
     server = Server(
         model=engine.info,
@@ -92,12 +106,13 @@ def main() -> int:
         disk=disk,
         journal=journal,
         sink=sink,
-        rules=Rules(lambda _token: True, settings.when_full == "reject"),
+        rules=Rules(gate.admits, settings.when_full == "reject"),
         queue_size=settings.queue_size,
         max_buffered_bytes=settings.max_buffered_bytes,
         max_connections=settings.max_connections,
         drain_seconds=settings.drain_seconds,
         abort=engine.abort,
+        on_drain=lambda: notifier.stopping("finishing what was accepted"),
         reports=web.reports if web else None,
         guarded=web.guarded if web else frozenset(),
         observers=web.observers if web else (),
@@ -113,13 +128,13 @@ def main() -> int:
     worker = Worker(engine, SileroDetector, limits, server.loop.wake, mark)
     server.attach(worker)
     try:
-        port = server.listen(_native(settings))
+        port = server.listen(guarded(_native(settings)))
     except (OSError, UnicodeError) as error:
         engine.close()
         return _fail(_cannot_listen(settings.host, settings.port, "--port", error))
     addresses = {}
     if web is not None:
-        http = http_port.http_port(settings, web)
+        http = guarded(http_port.http_port(settings, web))
         try:
             if (number := http_port.listen(settings, http, server.listen)) is not None:
                 addresses["http"] = http_port.address(http, number)
@@ -149,10 +164,14 @@ def main() -> int:
         **numbers,
         **addresses,
     )
+    _warn_of_strangers(settings, gate.open)
+    notifier.ready(f"{engine.info.name} on port {port}")
+    Watchdog(server.loop, notifier, worker)
     if announcement is not None:
         announcement.start()
     server.run()
 
+    notifier.close()
     if server.killed_by is not None:
         _close(journal, clean=True)
         _exit_at_once(128 + server.killed_by)
@@ -179,6 +198,21 @@ def _native(settings: config.Settings) -> Port:
         return FramedProtocol(settings.max_message_bytes, lambda: uuid.uuid4().hex)
 
     return Port("native", settings.host, settings.port, new_protocol)
+
+
+def _warn_of_strangers(settings: config.Settings, no_token: bool) -> None:
+    if not reachable_by_others(settings.host):
+        return
+    if no_token and settings.tls_client_ca is None:
+        _log.warning(
+            "whoever reaches this address can use the node: see --token-file and --tls-client-ca",
+            host=settings.host,
+        )
+    if settings.tls_cert is None:
+        _log.warning(
+            "audio and text can be read and changed on their way: --tls-cert encrypts them",
+            host=settings.host,
+        )
 
 
 def _spool(settings: config.Settings, disk: Disk, journal: Journal | None) -> Spool:

@@ -38,6 +38,10 @@ class Settings:
     log_verbose: bool
     host: str
     port: int
+    token_file: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
+    tls_client_ca: Path | None
     http_port: int | Literal["auto"] | None
     cors_origin: tuple[str, ...]
     metrics_auth: bool
@@ -180,7 +184,7 @@ def _directory(text: str) -> Path:
 
 def _path(text: str) -> Path:
     if not text:
-        raise argparse.ArgumentTypeError("it is empty; name a directory")
+        raise argparse.ArgumentTypeError("it is empty; name a file or directory")
     return Path(text)
 
 
@@ -202,6 +206,29 @@ _OPTIONS = (
         "address to listen on; 0.0.0.0 opens the node to the network, which is for you to decide",
     ),
     _Option(("--port",), 56789, _number(int, 0, 65535), "TCP port; 0 picks a free one"),
+    _Option(
+        ("--token-file",),
+        None,
+        _path,
+        "requests have to show the token in this file's first line (default: the variable"
+        " NODE_WHISPER_TOKEN, else none is asked for)",
+        "FILE",
+    ),
+    _Option(
+        ("--tls-cert",),
+        None,
+        _path,
+        "encrypt: PEM file of the node's certificate with those up to its authority",
+        "FILE",
+    ),
+    _Option(("--tls-key",), None, _path, "PEM file of that certificate's private key", "FILE"),
+    _Option(
+        ("--tls-client-ca",),
+        None,
+        _path,
+        "let in only who shows a certificate of an authority in this PEM file",
+        "FILE",
+    ),
     _Option(
         ("--http-port",),
         None,
