@@ -67,7 +67,7 @@ def main() -> int:
     print("| what | value |\n|---|---|")
     print(f"| kills | {account.kills} |")
     print(f"| minutes | {(time.monotonic() - began) / 60:.1f} |")
-    print(f"| requests sent | {len(account.sent)} |")
+    print(f"| requests tried | {len(account.sent)} |")
     print(f"| promised (`accepted` or `ok` seen by the client) | {len(account.promised)} |")
     print(f"| promised and on stdout | {len(account.promised) - len(account.missing)} |")
     print(f"| outcomes | {dict(account.outcomes)} |")
