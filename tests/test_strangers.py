@@ -1,0 +1,418 @@
+"""Who is not let in, and who is: tokens and TLS through the node's own loop, server and worker."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from certificates import Certificates
+from fakes import RATE, RAW, Client, Node, eventually, frame, message, pcm, text_or_code
+from structlog.testing import capture_logs
+
+from app import __main__ as main
+from app import config
+from app.deadlines import Deadlines
+from app.disk import Disk
+from app.gate import Gate
+from app.spool import Body, Spool
+from app.tls import server_context
+
+MakeNode = Callable[..., Node]
+TOKEN = "a-token-for-the-tests"
+MIB = 1024 * 1024
+
+
+class TlsClient(Client):
+    """A connection past its handshake. Raises what the handshake raises."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        super().__init__(port)
+        plain = self.socket
+        try:
+            self.socket = context.wrap_socket(plain, server_hostname="localhost")
+        except OSError:
+            plain.close()
+            raise
+
+    def half_close(self) -> None:
+        # SSLSocket's own would give up on TLS in both directions.
+        socket.socket.shutdown(self.socket, socket.SHUT_WR)
+
+
+@pytest.fixture
+def tls_node(make_node: MakeNode, certificates: Certificates) -> MakeNode:
+    """Makes nodes that speak TLS."""
+
+    def make(*, client_ca: Path | None = None, **more: Any) -> Node:
+        context = server_context(*certificates.node, client_ca)
+        return make_node(port={"tls": context}, **more)
+
+    return make
+
+
+def closed_without_a_word(client: Client) -> bool:
+    try:
+        return client.socket.recv(100) in (b"", b"\x15\x03\x01\x00\x02\x02\x46")
+    except ConnectionResetError:
+        return True
+
+
+def serves(node: Node, context: ssl.SSLContext) -> bool:
+    """Whether it still serves an honest client."""
+    with TlsClient(node.port, context) as client:
+        client.request(pcm(RATE))
+        return text_or_code(client.reply()) == str(RATE)
+
+
+# TLS.
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_request_over_tls(
+    tls_node: MakeNode, certificates: Certificates, version: ssl.TLSVersion
+) -> None:
+    node = tls_node()
+    context = certificates.trusting()
+    context.maximum_version = version
+    with TlsClient(node.port, context) as client:
+        client.request(pcm(RATE), id="over-tls")
+        assert [text_or_code(reply) for reply in client.replies()] == [str(RATE)]
+        assert node.lines.wait_for("over-tls")["peer"] == client.peer
+
+
+def test_twenty_megabytes(tls_node: MakeNode, certificates: Certificates) -> None:
+    node = tls_node(max_body=32 * MIB)
+    body = bytes(20 * MIB)
+    with TlsClient(node.port, certificates.trusting()) as client:
+        client.request(body)
+        (reply,) = client.replies()
+    assert reply["status"] == "ok"
+    assert reply["audio_seconds"] == pytest.approx(len(body) / 2 / RATE, abs=0.01)
+
+
+def test_a_kept_connection_and_pipelined_messages_in_tiny_records(
+    tls_node: MakeNode, certificates: Certificates
+) -> None:
+    node = tls_node()
+    with TlsClient(node.port, certificates.trusting()) as client:
+        counts = [RATE + number for number in range(5)]
+        messages = [message(pcm(count), connection="keep-alive") for count in counts]
+        # Many records in one packet: what a selector sees is only the first of them.
+        client.send(messages[0])
+        assert text_or_code(client.reply()) == str(counts[0])
+        data = b"".join(messages[1:])
+        for start in range(0, len(data), 700):
+            client.send(data[start : start + 700])
+        for count in counts[1:]:
+            assert text_or_code(client.reply()) == str(count)
+
+
+def test_a_message_in_the_last_packet_of_the_handshake(
+    tls_node: MakeNode, certificates: Certificates
+) -> None:
+    node = tls_node()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    peer = certificates.trusting().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with node.connect() as client:
+        while True:
+            try:
+                peer.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                client.send(outgoing.read())
+                incoming.write(client.socket.recv(65_536))
+        peer.write(message(pcm(100)))
+        client.send(outgoing.read())
+        # All of it up to the end: the reply, and TLS's goodbye.
+        while data := client.socket.recv(65_536):
+            incoming.write(data)
+        assert b'"text": "100"' in peer.read(65_536)
+
+
+def test_who_half_closes_still_gets_the_reply(
+    tls_node: MakeNode, certificates: Certificates
+) -> None:
+    node = tls_node()
+    with TlsClient(node.port, certificates.trusting()) as client:
+        client.request(pcm(RATE))
+        client.half_close()
+        assert [text_or_code(reply) for reply in client.replies()] == [str(RATE)]
+
+
+def test_a_body_that_breaks_off(tls_node: MakeNode, certificates: Certificates) -> None:
+    """Without TLS's goodbye, as an attacker on the way would cut it: the length tells."""
+    node = tls_node()
+    with TlsClient(node.port, certificates.trusting()) as client:
+        client.send(message(pcm(RATE))[:-1])
+        client.half_close()
+        assert text_or_code(client.reply()) == "incomplete"
+
+
+def test_a_reset_cancels(tls_node: MakeNode, certificates: Certificates) -> None:
+    node = tls_node()
+    node.engine.hold()
+    with TlsClient(node.port, certificates.trusting()) as client:
+        client.request(pcm(RATE), id="first")
+        node.engine.wait_for_calls(1)
+        other = TlsClient(node.port, certificates.trusting())
+        other.request(pcm(RATE), id="second")
+        eventually(lambda: node.server.load.admitted == 2)
+        other.reset()
+        eventually(lambda: node.server.load.connections == 1)
+        node.engine.release()
+        assert text_or_code(client.reply()) == str(RATE)
+        assert node.lines.wait_for("second")["error"]["code"] == "cancelled"
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["nothing", "half"])
+def test_who_does_not_finish_the_handshake_is_closed(
+    tls_node: MakeNode, certificates: Certificates, sent: bytes
+) -> None:
+    node = tls_node(deadlines=Deadlines(header=0.2))
+    with node.connect() as client:
+        client.send(sent)
+        assert closed_without_a_word(client)
+    assert node.lines.written == []
+
+
+def test_a_handshake_byte_by_byte_does_not_extend_its_deadline(tls_node: MakeNode) -> None:
+    node = tls_node(deadlines=Deadlines(header=0.3))
+    hello = b"\x16\x03\x01\x3f\xff" + bytes(16_000)
+    with node.connect() as client:
+        ended = threading.Event()
+
+        def trickle() -> None:
+            for byte in hello:
+                try:
+                    client.send(bytes([byte]))
+                except OSError:
+                    return
+                if ended.wait(0.01):
+                    return
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        assert closed_without_a_word(client)
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+def test_older_versions_are_refused(tls_node: MakeNode, certificates: Certificates) -> None:
+    node = tls_node()
+    old = certificates.trusting()
+    old.minimum_version = ssl.TLSVersion.TLSv1
+    old.maximum_version = ssl.TLSVersion.TLSv1_1
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.raises(ssl.SSLError, match=r"(?i)alert.protocol.version"):
+        TlsClient(node.port, old)
+    assert serves(node, certificates.trusting())
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_client_certificates(
+    tls_node: MakeNode,
+    certificates: Certificates,
+    strangers: Certificates,
+    version: ssl.TLSVersion,
+) -> None:
+    node = tls_node(client_ca=certificates.ca)
+    assert serves(node, certificates.trusting(showing=certificates.client))
+    for showing in (None, strangers.client):
+        context = certificates.trusting(showing=showing)
+        context.maximum_version = version
+        # With TLS 1.3 the client's side of the handshake is over before it is refused; the alert
+        # arrives all the same, since what it sent meanwhile is drained.
+        with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
+            refused_by(node, context)
+    eventually(lambda: len(node.lines.written) == 1)
+    assert len(node.engine.calls) == 1
+
+
+def refused_by(node: Node, context: ssl.SSLContext) -> None:
+    with TlsClient(node.port, context) as client:
+        client.request(pcm(RATE))
+        client.reply()
+
+
+def test_plain_bytes_on_the_tls_port(tls_node: MakeNode, certificates: Certificates) -> None:
+    node = tls_node()
+    for data in (message(pcm(RATE)), b"GET / HTTP/1.1\r\nHost: node\r\n\r\n", os.urandom(100_000)):
+        with node.connect() as client:
+            client.send(data)
+            assert b'{"' not in client.socket.recv(100)
+    assert serves(node, certificates.trusting())
+    eventually(lambda: len(node.lines.written) == 1)
+
+
+def test_tls_on_the_plain_port(node: Node, certificates: Certificates) -> None:
+    outgoing = ssl.MemoryBIO()
+    peer = certificates.trusting().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        peer.do_handshake()
+    with node.connect() as client:
+        client.send(outgoing.read())
+        assert text_or_code(client.reply()) == "bad_header"
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01\x00"], ids=["before", "within"])
+def test_a_reset_in_the_handshake(
+    tls_node: MakeNode, certificates: Certificates, sent: bytes
+) -> None:
+    node = tls_node()
+    for _ in range(20):
+        client = node.connect()
+        client.send(sent)
+        client.reset()
+    assert serves(node, certificates.trusting())
+    eventually(lambda: node.server.load.connections == 0)
+
+
+def test_one_too_many_is_told_so_over_tls(tls_node: MakeNode, certificates: Certificates) -> None:
+    node = tls_node(max_connections=1)
+    with TlsClient(node.port, certificates.trusting()) as first:
+        second = TlsClient(node.port, certificates.trusting())
+        assert [text_or_code(reply) for reply in second.replies()] == ["busy"]
+        second.close()
+        first.request(pcm(RATE))
+        assert text_or_code(first.reply()) == str(RATE)
+
+
+def test_a_drain_does_not_wait_for_handshakes(tls_node: MakeNode) -> None:
+    node = tls_node()
+    with node.connect() as client:
+        eventually(lambda: node.server.load.connections == 1)
+        node.drain()
+        assert closed_without_a_word(client)
+    node.wait_until_stopped()
+
+
+# The token.
+
+
+class CountingSpool(Spool):
+    """Remembers whether anything was ever to be kept."""
+
+    def __init__(self, disk: Disk) -> None:
+        super().__init__(Path("/var/tmp"), disk)
+        self.created = 0
+
+    def create(self, length: int | None) -> Body:
+        self.created += 1
+        return super().create(length)
+
+
+@pytest.fixture
+def spools() -> list[CountingSpool]:
+    return []
+
+
+@pytest.fixture
+def guarded(make_node: MakeNode, spools: list[CountingSpool]) -> Node:
+    """A node with a token."""
+
+    def make_spool(disk: Disk) -> Spool:
+        spools.append(CountingSpool(disk))
+        return spools[-1]
+
+    gate = Gate(TOKEN)
+    return make_node(port={"needs_token": True}, authorize=gate.admits, make_spool=make_spool)
+
+
+WRONG = [None, "", "x", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), 17, ["a"], {"token": TOKEN}, True]
+
+
+@pytest.mark.parametrize("token", WRONG, ids=repr)
+def test_without_the_token_nothing_is_read(
+    guarded: Node, spools: list[CountingSpool], token: object
+) -> None:
+    fields = {} if token is None else {"token": token}
+    with guarded.connect() as client:
+        # The header alone, of a body that never comes: the answer does not wait for it.
+        client.send(frame({**RAW, "content-length": MIB, "id": "stranger", **fields}))
+        assert [text_or_code(reply) for reply in client.replies()] == ["unauthorized"]
+    assert spools[0].created == 0
+    assert guarded.engine.calls == []
+
+
+def test_nor_is_what_comes_behind_the_header(guarded: Node, spools: list[CountingSpool]) -> None:
+    with guarded.connect() as client:
+        client.request(pcm(8 * RATE), connection="keep-alive", token="guess-number-one")
+        # A second guess on the same connection is not even looked at.
+        client.request(pcm(RATE), connection="keep-alive", token=TOKEN)
+        assert [text_or_code(reply) for reply in client.replies()] == ["unauthorized"]
+    assert spools[0].created == 0
+
+
+def test_strangers_learn_nothing_else(guarded: Node) -> None:
+    """Neither what is wrong with their header nor what the model can do."""
+    for fields in ({"language": "de"}, {"content-type": "text/html"}, {"sample-rate": 1}):
+        with guarded.connect() as client:
+            client.send(frame({**RAW, "content-length": 10, **fields}, bytes(10)))
+            assert [text_or_code(reply) for reply in client.replies()] == ["unauthorized"]
+
+
+def test_a_stranger_who_wants_no_reply_gets_none(guarded: Node) -> None:
+    assert guarded.ask(pcm(RATE), reply="none") == []
+    assert guarded.engine.calls == []
+
+
+def test_with_the_token(guarded: Node) -> None:
+    (reply,) = guarded.ask(pcm(RATE), token=TOKEN, id="guest")
+    assert text_or_code(reply) == str(RATE)
+    assert TOKEN not in str(guarded.lines.wait_for("guest"))
+    with guarded.connect() as client:
+        for _ in range(2):
+            # Every message shows it.
+            client.request(pcm(RATE), token=TOKEN, connection="keep-alive")
+            assert text_or_code(client.reply()) == str(RATE)
+        client.request(pcm(RATE), connection="keep-alive")
+        assert text_or_code(client.reply()) == "unauthorized"
+        assert client.reply() is None
+
+
+def test_where_none_is_asked_for_one_may_be_shown(node: Node) -> None:
+    assert [text_or_code(reply) for reply in node.ask(pcm(RATE))] == [str(RATE)]
+    assert [text_or_code(reply) for reply in node.ask(pcm(RATE), token=TOKEN)] == [str(RATE)]
+
+
+def test_the_token_over_tls(make_node: MakeNode, certificates: Certificates) -> None:
+    context = server_context(*certificates.node, None)
+    port = {"tls": context, "needs_token": True}
+    node = make_node(port=port, authorize=Gate(TOKEN).admits)
+    for token, expected in ((TOKEN, str(RATE)), ("wrong-but-long", "unauthorized")):
+        with TlsClient(node.port, certificates.trusting()) as client:
+            client.request(pcm(RATE), token=token)
+            assert [text_or_code(reply) for reply in client.replies()] == [expected]
+
+
+# What is said at the start.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "no_token", "warnings"),
+    [
+        ([], True, []),
+        (["--host", "localhost"], True, []),
+        (["--host", "::1"], True, []),
+        (["--host", "0.0.0.0"], True, ["can use the node", "--tls-cert encrypts"]),
+        (["--host", "0.0.0.0"], False, ["--tls-cert encrypts"]),
+        (["--host", "::", "--tls-cert", "c", "--tls-key", "k"], True, ["can use the node"]),
+        (["--host", "::", "--tls-cert", "c", "--tls-key", "k"], False, []),
+        (["--host", "::", "--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a"], True, []),
+    ],
+)
+def test_listening_to_strangers_is_warned_about(
+    arguments: list[str], no_token: bool, warnings: list[str]
+) -> None:
+    with capture_logs() as log:
+        main._warn_of_strangers(config.read(arguments, {}), no_token)
+    assert [entry["log_level"] for entry in log] == ["warning"] * len(warnings)
+    for entry, expected in zip(log, warnings, strict=True):
+        assert expected in entry["event"]
