@@ -268,7 +268,7 @@ def test_it_asks_for_the_token_and_says_when_the_node_is_gone(
         browser.open(address(node))
         browser.choose_file("#file", sounds["words"])
         browser.wait_for_text("#token-form", "This node wants a token")
-        assert browser.text("#step") == "Waiting for the token."
+        browser.wait_for_text("#step", "Waiting for the token.")
         browser.wait("document.activeElement.id === 'token'")
         browser.type("wrong-horse-battery-staple")
         browser.press("Enter", 13, "\r")
