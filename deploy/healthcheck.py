@@ -16,7 +16,8 @@ SECONDS = 4
 
 def main() -> str:
     """What is wrong, or nothing."""
-    http = int(os.environ.get("NODE_WHISPER_HTTP_PORT") or 0)
+    text = os.environ.get("NODE_WHISPER_HTTP_PORT") or "off"
+    http = {"off": 0, "auto": 8080}[text] if text.isalpha() else int(text)
     if os.environ.get("NODE_WHISPER_TLS_CERT"):
         http = 0
     port = http or int(os.environ.get("NODE_WHISPER_PORT") or 56789)

@@ -337,6 +337,7 @@ def test_the_health_check_without_http() -> None:
         port = str(server.getsockname()[1])
         settings = {"NODE_WHISPER_PORT": port, "NODE_WHISPER_HTTP_PORT": ""}
         assert check(**settings).returncode == 0
+        assert check(**(settings | {"NODE_WHISPER_HTTP_PORT": "off"})).returncode == 0
         # HTTP behind TLS is not spoken to either: what counts is that somebody takes connections.
         settings["NODE_WHISPER_TLS_CERT"] = "/x"
         assert check(**(settings | {"NODE_WHISPER_HTTP_PORT": "1"})).returncode == 0
