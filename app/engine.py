@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import structlog
 
+from app import backends
 from app.alignment import snap
 from app.attempts import TEMPERATURE_STEP, Attempt, attempts, best
 from app.audio import SAMPLE_RATE, Samples
@@ -85,6 +86,7 @@ class Engine:
         atexit.register(pw.whisper_log_set, None)
         pw.whisper_log_set(self._take_log)
         try:
+            backends.load(Path(pw.__file__))
             self._load()
         except EngineError:
             self.close()
@@ -276,5 +278,6 @@ def system_info() -> str:
 
 
 def build() -> str:
-    """Where the engine comes from, in a few words."""
-    return describe(Path(pw.__file__))
+    """Where the engine comes from, in a few words, and which of its CPU libraries is in use."""
+    chosen = backends.load(Path(pw.__file__))
+    return describe(Path(pw.__file__)) + (f", {chosen}" if chosen else "")
