@@ -54,6 +54,7 @@ class Shutdown:
         self._abort = abort
         self._on_drain = on_drain
         self._asked = False
+        self._signalled = False
         self._saying_last_words = False
         self.draining = False
         self.killed_by: int | None = None
@@ -65,11 +66,14 @@ class Shutdown:
         self._loop.wake()
 
     def on_signal(self, number: int) -> None:
-        """The first drains, the second kills."""
-        if self.draining:
+        """The first drains, the second kills. A drain that was asked for is not a signal: Ctrl-C
+        ends stdout's reader as well, and that may be heard before it."""
+        if self._signalled:
             self.killed_by = number
             self._loop.stop()
-        else:
+            return
+        self._signalled = True
+        if not self.draining:
             self._drain()
 
     def check(self) -> None:

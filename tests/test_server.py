@@ -1019,6 +1019,23 @@ def test_a_second_signal_ends_at_once(make_node: MakeNode) -> None:
     assert node.server.killed_by == Node._SIGNAL
 
 
+def test_a_signal_during_a_drain_that_was_asked_for_is_the_first(make_node: MakeNode) -> None:
+    """Ctrl-C in `node | tee log` ends the reader too, and the broken pipe may be heard first."""
+    node = make_node()
+    node.engine.hold()
+    with node.connect() as client:
+        client.request(pcm(1000))
+        node.engine.wait_for_calls(1)
+        node.server.drain_soon()
+        eventually(lambda: node.server._shutdown.draining)
+        node.drain()
+        eventually(lambda: node.server._shutdown._signalled)
+        node.engine.release()
+        assert [text_or_code(reply) for reply in client.replies()] == ["1000"]
+    node.wait_until_stopped()
+    assert node.server.killed_by is None
+
+
 def test_the_end_leaves_no_socket_open(make_node: MakeNode) -> None:
     node = make_node()
     node.engine.hold()
