@@ -53,27 +53,23 @@ def program() -> bytes:
     return b"".join(struct.pack("=HBBI", *step) for step in code)
 
 
-def main(how: str, command: list[str]) -> int:
+def deny(how: str) -> bool:
+    """Set it; whether the kernel has done so."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     if how == "prctl":
-        failed = prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0)
-    elif platform.machine() in MACHINES:
-        steps = program()
-        header = struct.pack("HxxxxxxP", len(steps) // 8, id_of(steps))
-        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        failed = prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0)
-    else:
-        failed = True
-    if failed:
-        print(f"{how}: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
-        return 77
-    os.execvp(command[0], command)
+        return bool(prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0)
+    if platform.machine() not in MACHINES:
+        return False
+    steps = program()
+    header = struct.pack("HxxxxxxP", len(steps) // 8, address_of(steps))
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    return bool(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0) == 0)
 
 
 _kept: list[object] = []
 
 
-def id_of(data: bytes) -> int:
+def address_of(data: bytes) -> int:
     """The address of a copy that stays."""
     buffer = ctypes.create_string_buffer(data, len(data))
     _kept.append(buffer)
@@ -81,4 +77,7 @@ def id_of(data: bytes) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    if not deny(sys.argv[1]):
+        print(os.strerror(ctypes.get_errno()), file=sys.stderr)
+        sys.exit(77)
+    os.execvp(sys.argv[2], sys.argv[2:])
