@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from certificates import Certificates
 from fakes import RATE, RAW, Client, Node, eventually, frame, message, pcm, text_or_code
+from node import run
 from structlog.testing import capture_logs
 
 from app import __main__ as main
@@ -416,3 +417,23 @@ def test_listening_to_strangers_is_warned_about(
     assert [entry["log_level"] for entry in log] == ["warning"] * len(warnings)
     for entry, expected in zip(log, warnings, strict=True):
         assert expected in entry["event"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [
+        (["--tls-cert", "no-such.pem", "--tls-key", "k"], {}, "no-such.pem cannot be read"),
+        (["--tls-cert", "no-such.pem"], {}, "--tls-cert needs its private key"),
+        (["--token-file", "no-such"], {}, "no-such cannot be read"),
+        ([], {"NODE_WHISPER_TOKEN": "short"}, "8 to 256 characters, this one has 5"),
+        ([], {"NODE_WHISPER_TLS_CLIENT_CA": "ca.pem"}, "--tls-client-ca is of no use without"),
+    ],
+)
+def test_wrong_settings_end_the_node_at_once(
+    arguments: list[str], environment: dict[str, str], expected: str
+) -> None:
+    status, out, errors = run(*arguments, environment=environment)
+    assert (status, out) == (2, "")
+    (line,) = errors.splitlines()
+    assert line.startswith("node-whisper: ")
+    assert expected in line
