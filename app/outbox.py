@@ -6,7 +6,6 @@ much as the transport takes, at once. Loop thread only.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 
 from app.transport import Transport
@@ -33,8 +32,10 @@ class Outbox:
     """Slots and unsent bytes of one connection."""
 
     def __init__(self) -> None:
-        self._slots: deque[Slot] = deque()
-        self._unsent: deque[memoryview] = deque()
+        # Lists, though they are taken from at the front: both are short, and most connections are
+        # idle, in which an empty deque costs 700 bytes more than an empty list.
+        self._slots: list[Slot] = []
+        self._unsent: list[memoryview] = []
         self.size = 0
         """Bytes that are ready or unsent."""
         self.deaf = False
@@ -74,7 +75,7 @@ class Outbox:
             head.ready.clear()
             if not head.done:
                 break
-            self._slots.popleft()
+            self._slots.pop(0)
         return bool(self._unsent) and not had
 
     def say(self, data: bytes) -> bool:
@@ -97,7 +98,7 @@ class Outbox:
             total += sent
             self.size -= sent
             if sent == len(self._unsent[0]):
-                self._unsent.popleft()
+                self._unsent.pop(0)
             else:
                 self._unsent[0] = self._unsent[0][sent:]
         return total
