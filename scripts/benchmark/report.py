@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -82,33 +83,63 @@ def draw(results: Results, path: Path, title: str) -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
-    figure, axes = pyplot.subplots(figsize=(8, 5))
+    # Text as text: smaller, and it can be searched.
+    pyplot.rcParams["svg.fonttype"] = "none"
+    pyplot.rcParams["svg.hashsalt"] = "node-whisper"
+    figure, axes = pyplot.subplots(figsize=(9, 5.5))
+    figure.patch.set_facecolor("white")
+    peers = [engine for engine in results.engines if engine not in results.nodes]
+    colours = dict(zip((*results.nodes, *peers), _COLOURS, strict=False))
     for engine in results.engines:
-        points = sorted(
-            (one.audio_seconds, one.seconds) for one in results.samples if one.engine == engine
+        own = [one for one in results.samples if one.engine == engine]
+        node = engine in results.nodes
+        colour = colours.get(engine, "black")
+        axes.plot(
+            *zip(*_line(own), strict=True),
+            label=engine,
+            color=colour,
+            linewidth=2.6 if node else 1.4,
+            zorder=3 if node else 2,
         )
-        (line,) = axes.plot(*zip(*_running_median(points), strict=True), label=engine)
-        axes.scatter(*zip(*points, strict=True), s=6, alpha=0.35, color=line.get_color())
+        lengths, latencies = [one.audio_seconds for one in own], [one.seconds for one in own]
+        axes.scatter(lengths, latencies, s=7, alpha=0.3, color=colour, linewidths=0)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        axis.set_minor_locator(ticker.NullLocator())
     axes.set_xlabel("length of the recording, seconds")
     axes.set_ylabel("latency, seconds (lower is better)")
     axes.set_title(title)
-    axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize="small")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
 
 
-def _running_median(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Medians of groups of neighbours: a line that can be read through scattered points."""
-    size = max(1, min(7, len(points) // 6))
+_COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#999999", "#009e73", "#cc79a7")
+"""Okabe and Ito's, which tell apart for the colour-blind as well; the node's are blue."""
+
+
+_STEP = 1.5
+"""Clips whose lengths lie within one such factor are one point of a line."""
+
+
+def _line(samples: Sequence[Sample]) -> list[tuple[float, float]]:
+    """Medians of clips of about one length: a line that can be read through scattered points."""
+    bins: dict[int, list[Sample]] = {}
+    for one in samples:
+        bins.setdefault(math.floor(math.log(one.audio_seconds, _STEP)), []).append(one)
     return [
-        (statistics.median(p[0] for p in group), statistics.median(p[1] for p in group))
-        for group in (points[at : at + size] for at in range(0, len(points), size))
+        (
+            statistics.median(one.audio_seconds for one in part),
+            statistics.median(one.seconds for one in part),
+        )
+        for _, part in sorted(bins.items())
     ]
 
 

@@ -32,9 +32,10 @@ def main() -> int:
     samples, rate = soundfile.read(audio, dtype="float32", always_2d=True)
     clip = soxr.resample(samples.mean(axis=1), rate, 16_000).astype(np.float32)
     engine.whisper_log_set(lambda level, text: None)
-    context = engine.whisper_init_from_file_with_params(
-        model, engine.whisper_context_default_params()
-    )
+    # Without flash attention, as the node runs it: with it other products take the time.
+    loading = engine.whisper_context_default_params()
+    loading.flash_attn = False
+    context = engine.whisper_init_from_file_with_params(model, loading)
     _say(file=engine.__file__, system_info=str(engine.whisper_print_system_info()).strip())
     for line in sys.stdin:
         seconds, encoder_context = (int(word) for word in line.split())
