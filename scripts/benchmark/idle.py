@@ -1,0 +1,189 @@
+"""What thousands of idle connections cost: an honest request's latency beside them, and memory.
+
+Two nodes with the same options, one of them with the connections, are asked about the same short
+clip in turn. The connections are kept ones: each has had a message that the node refused at its
+header, or it would be closed as one from which no header came. After the node's idle deadline (two
+minutes) it closes them; how many were still open at the end is part of the result.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import select
+import socket
+import statistics
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from benchmark import usage
+from benchmark.corpus import Clip
+from benchmark.engines import Node
+from benchmark.node import NodeError
+from benchmark.share import COMMAND_SECONDS
+
+CONNECTIONS = 5_000
+ROUNDS = 15
+SPARE = 500
+"""Descriptors beside the connections, here and in the node, whose `--max-connections` is as much
+over their number."""
+
+_LENGTH = struct.Struct("!H")
+
+_AT_ONCE = 256
+"""Opened before the first of them is answered: fewer than a listening socket's backlog."""
+
+_SECONDS = 60.0
+"""Until a node that does not answer is given up."""
+
+
+@dataclass(frozen=True)
+class IdleCost:
+    """Seconds are medians over the rounds; `ratio` is the median of beside / alone round by round.
+
+    `connections` were opened, `left` of them still open after the last round.
+    """
+
+    connections: int
+    left: int
+    rounds: int
+    alone_seconds: float
+    beside_seconds: float
+    ratio: float
+    bytes_per_connection: float
+
+    def text(self) -> str:
+        """One sentence, as Markdown."""
+        return (
+            f"Beside {self.connections} idle connections ({self.left} of them open to the end) a "
+            f"3 s command takes {self.beside_seconds * 1000:.0f} ms, alone "
+            f"{self.alone_seconds * 1000:.0f} ms: {self.ratio:.2f} times as long (median of "
+            f"{self.rounds} in turn). An idle connection costs "
+            f"{self.bytes_per_connection / 1024:.1f} KiB of the node's memory."
+        )
+
+
+class IdleConnections:
+    """`count` connections to `address`, each kept after one refused message.
+
+    Raises `NodeError` where the node does not refuse and keep, `OSError` where one cannot connect.
+    """
+
+    def __init__(self, address: tuple[str, int], count: int) -> None:
+        self._sockets: list[socket.socket] = []
+        try:
+            while len(self._sockets) < count:
+                self._open(address, min(_AT_ONCE, count - len(self._sockets)))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> IdleConnections:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def still_open(self) -> int:
+        """On how many the node has neither said anything more nor closed."""
+        poll = select.poll()
+        for sock in self._sockets:
+            poll.register(sock, select.POLLIN)
+        return len(self._sockets) - len(poll.poll(0))
+
+    def ask_again(self, every: int) -> None:
+        """One more refused message on every so many of them. Raises as the constructor does."""
+        _refused(self._sockets[::every])
+
+    def close(self) -> None:
+        for sock in self._sockets:
+            sock.close()
+
+    def _open(self, address: tuple[str, int], count: int) -> None:
+        start = len(self._sockets)
+        for _ in range(count):
+            self._sockets.append(socket.create_connection(address, _SECONDS))
+        _refused(self._sockets[start:])
+
+
+def raise_descriptor_limit(wanted: int) -> bool:
+    """Let this process, and those it starts, have `wanted` descriptors; False if it may not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        return False
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return True
+
+
+def measure(start: Callable[[Sequence[str]], Node], clips: Sequence[Clip]) -> IdleCost | None:
+    """`start` makes a node with further options. None, and why on stderr, where the system allows
+    too few descriptors or no clip is of a command's length."""
+    low, high = COMMAND_SECONDS
+    clip = next((clip for clip in clips if low <= clip.seconds <= high), None)
+    if clip is None:
+        print("Idle connections: no clip of about 3 s.", file=sys.stderr)
+        return None
+    if not raise_descriptor_limit(CONNECTIONS + SPARE):
+        print(f"Idle connections: ulimit -Hn is under {CONNECTIONS + SPARE}.", file=sys.stderr)
+        return None
+    options = ["--max-connections", str(CONNECTIONS + SPARE)]
+    with closing(start(options)) as alone, closing(start(options)) as beside:
+        for node in (alone, beside):
+            node.transcribe(clip.path)
+        before = usage.memory(beside.pid).now
+        with IdleConnections(beside.process.address, CONNECTIONS) as idle:
+            grown = usage.memory(beside.pid).now - before
+            seconds = [
+                _pair(alone, beside, clip, beside_first=bool(number % 2))
+                for number in range(ROUNDS)
+            ]
+            left = idle.still_open()
+    return IdleCost(
+        connections=CONNECTIONS,
+        left=left,
+        rounds=ROUNDS,
+        alone_seconds=statistics.median(one for one, _ in seconds),
+        beside_seconds=statistics.median(other for _, other in seconds),
+        ratio=statistics.median(other / one for one, other in seconds),
+        bytes_per_connection=grown * 2**20 / CONNECTIONS,
+    )
+
+
+def _pair(alone: Node, beside: Node, clip: Clip, beside_first: bool) -> tuple[float, float]:
+    """Seconds alone and beside."""
+    if beside_first:
+        other = beside.ask(clip.path).seconds
+        return alone.ask(clip.path).seconds, other
+    one = alone.ask(clip.path).seconds
+    return one, beside.ask(clip.path).seconds
+
+
+def _refused(sockets: Sequence[socket.socket]) -> None:
+    """Send each a message without a body that is refused for its encoding; take the replies."""
+    header = {
+        "byteorder": sys.byteorder,
+        "content-type": "audio/pcm",
+        "content-encoding": "none",
+        "content-length": 0,
+        "connection": "keep-alive",
+    }
+    data = json.dumps(header).encode()
+    for sock in sockets:
+        sock.sendall(_LENGTH.pack(len(data)) + data)
+    for sock in sockets:
+        (length,) = _LENGTH.unpack(_exactly(sock, _LENGTH.size))
+        reply = json.loads(_exactly(sock, length))
+        fields = json.loads(_exactly(sock, reply["content-length"]))
+        if fields["error"]["code"] != "bad_field":
+            raise NodeError(f"the node answered {fields}")
+
+
+def _exactly(sock: socket.socket, count: int) -> bytes:
+    data = sock.recv(count, socket.MSG_WAITALL)
+    if len(data) < count:
+        raise NodeError("the node closed a connection that it was to keep")
+    return data
