@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,13 @@ from hypothesis import settings
 # The machine is shared: how long an example takes says nothing.
 settings.register_profile("node", deadline=None)
 settings.load_profile("node")
+
+# scripts/test runs the files side by side, a worker for each processor. Each stays on its own, with
+# all nodes that it starts: two engines at two threads each would wait for one another at every
+# barrier, ten times longer than they compute.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    processors = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {processors[int(worker.removeprefix("gw")) % len(processors)]})
 
 
 @pytest.fixture

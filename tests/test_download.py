@@ -527,7 +527,7 @@ def _script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         [sys.executable, "-I", "-S", str(ROOT / "scripts" / "download_model.py"), *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env={**os.environ, **environment},
         check=False,
     )
