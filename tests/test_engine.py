@@ -164,7 +164,7 @@ def test_abort_ends_the_decode_in_progress(fresh: Engine, speech: Any) -> None:
         except EngineAborted as error:
             ended.append(error)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     begun.wait(HANG)
     fresh.abort()

@@ -56,8 +56,11 @@ def test_honest_clients_do_not_notice_a_thousand_hostile_connections() -> None:
         def good() -> None:
             answers.extend(node.ask(clip)["text"] for _ in range(EACH))
 
-        threads = [threading.Thread(target=bad, args=(number,)) for number in range(CONNECTIONS)]
-        threads += [threading.Thread(target=good) for _ in range(HONEST)]
+        threads = [
+            threading.Thread(target=bad, args=(number,), daemon=True)
+            for number in range(CONNECTIONS)
+        ]
+        threads += [threading.Thread(target=good, daemon=True) for _ in range(HONEST)]
         random.Random(0).shuffle(threads)
         for thread in threads:
             thread.start()

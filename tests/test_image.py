@@ -315,7 +315,7 @@ def answers() -> Iterator[tuple[int, list[bytes]]]:
                     connection.recv(4096)
                     connection.sendall(replies.pop(0))
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         replies += [
             b"HTTP/1.1 200 OK\r\n\r\n",
             b"HTTP/1.1 503 Service Unavailable\r\n\r\n",

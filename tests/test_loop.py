@@ -119,7 +119,7 @@ def test_a_timer_that_is_always_due_does_not_keep_the_others_waiting(seen: Seen)
 
 def test_waking_from_another_thread(seen: Seen) -> None:
     seen.on_wake = seen.loop.stop
-    thread = threading.Thread(target=seen.loop.wake)
+    thread = threading.Thread(target=seen.loop.wake, daemon=True)
     thread.start()
     seen.run()
     thread.join()

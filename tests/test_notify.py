@@ -264,7 +264,7 @@ def test_the_loop_feeds_it_as_long_as_the_worker_is_well(
 ) -> None:
     loop = Loop(lambda: None, lambda _number: None)
     Watchdog(loop, make(WATCHDOG_USEC="20000"), pulse)
-    thread = threading.Thread(target=loop.run)
+    thread = threading.Thread(target=loop.run, daemon=True)
     with capture_logs() as log:
         thread.start()
         assert [systemd.hears() for _ in range(5)] == ["WATCHDOG=1"] * 5

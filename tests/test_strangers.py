@@ -197,7 +197,7 @@ def test_a_handshake_byte_by_byte_does_not_extend_its_deadline(tls_node: MakeNod
                 if ended.wait(0.01):
                     return
 
-        thread = threading.Thread(target=trickle)
+        thread = threading.Thread(target=trickle, daemon=True)
         thread.start()
         assert closed_without_a_word(client)
         ended.set()

@@ -87,7 +87,7 @@ def shake(
         except OSError as error:
             results.append(error)
 
-    thread = threading.Thread(target=connect)
+    thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     ours: OSError | None = None
     try:
@@ -178,7 +178,7 @@ def test_both_directions_at_once(pair: Pair) -> None:
             data += peer.recv(MIB)
         got.append(bytes(data))
 
-    thread = threading.Thread(target=talk)
+    thread = threading.Thread(target=talk, daemon=True)
     thread.start()
     unsent, received = memoryview(back), bytearray()
     while unsent or len(received) < len(there):

@@ -300,7 +300,7 @@ def test_hundreds_of_jobs_from_many_threads(bench: Bench) -> None:
             with lock:
                 numbers.append(bench.submit(pcm(3000)))
 
-    threads = [threading.Thread(target=submit) for _ in range(8)]
+    threads = [threading.Thread(target=submit, daemon=True) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
