@@ -8,18 +8,27 @@ it out, and the compiler is emulated like everything else.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine_build import workshop
+
+ROOT = Path(__file__).resolve().parents[2]
+
 SUITE = "bookworm"
+_PYTHON = "3.11"
+"""The suite's."""
+
 _INCLUDE = ("python3", "python3-venv", "python3-pip", "ca-certificates")
 _TRIPLE = "aarch64-linux-gnu"
 
-# How this machine reaches package indexes, handed on to the build.
+# What this machine trusts and how it reaches package indexes, handed on to the build.
 _NETWORK = ("PIP_CERT", "PIP_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT", "PIP_PROXY")
 _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 
@@ -35,6 +44,12 @@ class Base:
     archive: Path
     environment: Mapping[str, str]
     mounts: tuple[tuple[Path, str], ...]
+
+    @property
+    def digest(self) -> str:
+        """A name for what this is made of."""
+        text = f"{self.archive.stat().st_mtime_ns} {sorted(self.environment.items())}"
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def make(cache: Path, native_compiler: bool) -> Base:
@@ -52,8 +67,8 @@ def make(cache: Path, native_compiler: bool) -> Base:
             environment[name] = path
             if (Path(path), path) not in mounts:
                 mounts.append((Path(path), path))
-    if Path("/etc/pip.conf").is_file():
-        mounts.append((Path("/etc/pip.conf"), "/etc/pip.conf"))
+    wheels, settings = _wheels(cache)
+    mounts += [(wheels, "/wheelhouse"), (settings, "/etc/pip.conf")]
     if native_compiler:
         tools = _cross_compiler(cache)
         environment |= {
@@ -71,6 +86,33 @@ def make(cache: Path, native_compiler: bool) -> Base:
             (tools / "usr" / "lib" / "x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu"),
         ]
     return Base(archive, environment, tuple(mounts))
+
+
+def _wheels(cache: Path) -> tuple[Path, Path]:
+    """What the build installs by pip, and a pip.conf that has it looked for there.
+
+    Fetched by this machine's pip: an emulated one decrypts so slowly that servers hang up on it.
+    Markers are evaluated by the Python this runs on, which is right for SUITE's from 3.11 on.
+    """
+    folder = cache / "wheels"
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+    tags = ["manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in range(17, 37))]
+    target = ["--only-binary=:all:", "--implementation=cp", f"--python-version={_PYTHON}"]
+    target += [f"--platform={tag}" for tag in tags]
+    pinned = ["-r", str(ROOT / "requirements.txt"), *workshop.TOOLS]
+    # Built in isolation, as pip wants to know what a source distribution needs: nothing.
+    source = ["--no-binary=:all:", f"pywhispercpp=={workshop.VERSION}"]
+    wanted = (ROOT / "requirements.txt").read_text() + " ".join((*workshop.TOOLS, *source))
+    stamp = folder / "complete"
+    if not (stamp.exists() and stamp.read_text() == wanted):
+        for command in ([*pip, *target, *pinned], [*pip, *source]):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise BaseError(f"pip download failed: {done.stderr.strip()[-800:]}")
+        stamp.write_text(wanted)
+    settings = cache / "pip.conf"
+    settings.write_text("[global]\nno-index = true\nfind-links = /wheelhouse\n")
+    return folder, settings
 
 
 def _cross_compiler(cache: Path) -> Path:

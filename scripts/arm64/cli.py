@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from arm64 import base, checks
+from arm64 import base, checks, mirror
 from arm64.base import BaseError
 from arm64.builder import Builder, BuilderError, Layer
 from arm64.emulation import EmulationError, emulated
@@ -76,11 +76,15 @@ def _verify(arguments: argparse.Namespace) -> int:
         began = time.monotonic()
         _say("The base: Debian for arm64 ...")
         root = base.make(cache, native_compiler=not arguments.emulate_compiler)
-        builder.import_root(root.archive, _BASE, root.environment)
+        # By what it is made of: a base made anew would make every layer on it anew.
+        name = f"{_BASE}:{root.digest}"
+        if not builder.has(name):
+            builder.import_root(root.archive, name, root.environment)
         log = cache / "build.log"
         _say(f"Building Dockerfile.arm64 (its output goes to {log}) ...")
-        chosen = {"BASE": _BASE, "MODEL": arguments.model}
-        builder.build(ROOT, _IMAGE, chosen, root.mounts, log)
+        with mirror.serving(ROOT / "models") as endpoint:
+            chosen = {"BASE": name, "MODEL": arguments.model, "HF_ENDPOINT": endpoint}
+            builder.build(ROOT, _IMAGE, chosen, root.mounts, log)
         _say(f"Built in {(time.monotonic() - began) / 60:.0f} minutes.")
     config = builder.config(_IMAGE)
     container, folder = builder.container(_IMAGE)
