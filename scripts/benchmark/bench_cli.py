@@ -22,7 +22,7 @@ from engine_build.installation import Environment, InstallError
 from engine_build.recipes import NATIVE, TINYBLAS, Recipe
 from engine_build.workshop import BuildError, Workshop
 
-from benchmark import corpus, measure, report, share, usage
+from benchmark import corpus, idle, measure, report, share, usage
 from benchmark.corpus import CorpusError
 from benchmark.engines import Engine, EngineError, Maker, Node, PythonPeer, WhisperServer
 from benchmark.environment import (
@@ -208,7 +208,7 @@ def _measure(
     long: Sequence[corpus.Clip],
     crowded: Sequence[corpus.Clip],
 ) -> report.Results:
-    idle = {engine.name: usage.memory(engine.pid) for engine in engines}
+    before = {engine.name: usage.memory(engine.pid) for engine in engines}
     # The peers' first call makes buffers; the node warms itself up. It is not what we compare.
     for engine in engines:
         engine.transcribe(short[0].path)
@@ -220,12 +220,13 @@ def _measure(
     latency = share.of_latency(node, short, 1 if arguments.quick else 3)
     facts = tuple(
         report.EngineFacts(
-            engine.name, engine.cold_start, idle[engine.name], usage.memory(engine.pid)
+            engine.name, engine.cold_start, before[engine.name], usage.memory(engine.pid)
         )
         for engine in engines
     )
     # After the memory was read: a body of 100 MB is no part of a normal load.
     ingest = share.of_ingest(node)
+    cost = idle.measure(node.again, short)
     references = {clip.name: clip.text for clip in (*short, *long)}
     return report.Results(
         machine=machine,
@@ -235,6 +236,7 @@ def _measure(
         crowds=tuple(crowds),
         share=latency,
         ingest=ingest,
+        idle=cost,
         references=references,
         clients=CLIENTS,
     )

@@ -55,9 +55,15 @@ class Node:
 
     def __init__(self, name: str, python: Path, model: str, arguments: Sequence[str]) -> None:
         self.name = name
+        self._made_of = (python, model, arguments)
         self.process = NodeProcess(python, model, arguments)
         self.cold_start = self.process.cold_start
         self.pid = self.process.pid
+
+    def again(self, options: Sequence[str]) -> Node:
+        """Another node like this one, with further options."""
+        python, model, arguments = self._made_of
+        return Node(self.name, python, model, [*arguments, *options])
 
     def ask(self, path: Path) -> Reply:
         return request(self.process.address, path.read_bytes(), "wav")

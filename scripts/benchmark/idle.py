@@ -120,16 +120,22 @@ def raise_descriptor_limit(wanted: int) -> bool:
 
 
 def measure(start: Callable[[Sequence[str]], Node], clips: Sequence[Clip]) -> IdleCost | None:
-    """`start` makes a node with further options. None, and why on stderr, where the system allows
-    too few descriptors or no clip is of a command's length."""
+    """`start` makes a node with further options. None, and why on stderr, where it cannot be
+    measured: what was measured before is not lost by it."""
+    try:
+        return _measure(start, clips)
+    except (NodeError, OSError) as error:
+        print(f"Idle connections: {error}", file=sys.stderr)
+        return None
+
+
+def _measure(start: Callable[[Sequence[str]], Node], clips: Sequence[Clip]) -> IdleCost:
     low, high = COMMAND_SECONDS
     clip = next((clip for clip in clips if low <= clip.seconds <= high), None)
     if clip is None:
-        print("Idle connections: no clip of about 3 s.", file=sys.stderr)
-        return None
+        raise NodeError("there is no clip of about 3 s to ask with")
     if not raise_descriptor_limit(CONNECTIONS + SPARE):
-        print(f"Idle connections: ulimit -Hn is under {CONNECTIONS + SPARE}.", file=sys.stderr)
-        return None
+        raise NodeError(f"ulimit -Hn is under {CONNECTIONS + SPARE}")
     options = ["--max-connections", str(CONNECTIONS + SPARE)]
     with closing(start(options)) as alone, closing(start(options)) as beside:
         for node in (alone, beside):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmark.idle import IdleCost
 from benchmark.measure import Crowd, Sample, percentile, ratio
 from benchmark.scoring import Score, score
 from benchmark.share import Ingest, Share
@@ -37,6 +38,7 @@ class Results:
     crowds: tuple[Crowd, ...]
     share: Share | None
     ingest: Ingest | None
+    idle: IdleCost | None
     references: Mapping[str, str]
     clients: int
 
@@ -70,6 +72,8 @@ def markdown(results: Results) -> str:
             f"A body of {ingest.bytes / 1e6:.0f} MB is accepted after {ingest.node_seconds:.3f} s; "
             f"a bare socket sink takes {ingest.sink_seconds:.3f} s for the same bytes."
         )
+    if results.idle is not None:
+        parts.append(results.idle.text())
     return "\n\n".join(parts) + "\n"
 
 
