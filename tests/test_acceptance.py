@@ -124,6 +124,7 @@ def test_it_stays_until_its_line_is_written(
     assert (journal / "new" / entry / "body").stat().st_size == 2 * samples
     node.lines.flowing.set()
     node.disk.nudge()
+    assert node.lines.wait_for("a")["status"] == "ok"
     eventually(lambda: entries(journal) == [])
     assert len(node.lines.of("a")) == 1
     eventually(lambda: entries(journal, "tmp") == [])
