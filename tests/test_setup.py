@@ -288,7 +288,10 @@ def test_scripts_test_adds_its_requirements_and_keeps_them_for_run(clone):
     clone.add_python("python3")
     (clone.root / "requirements-convert.txt").write_text(PINS)
     done = clone.run("scripts/test", "-k", "some thing")
-    assert (done.returncode, done.stdout) == (0, "-m pytest -k some thing\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "-m pytest -n auto --dist loadfile -k some thing\n",
+    )
     (pip,) = clone.calls("pip install")
     for name in ("requirements.txt", "requirements-test.txt", "requirements-convert.txt"):
         assert f"-r {clone.root}/{name}" in pip
@@ -316,7 +319,7 @@ def test_ci_ends_with_the_tests_and_fails_with_any(clone, fails, code):
     clone.add_python("python3")
     done = clone.run(".ci/run", FAKE_FAIL=fails)
     assert done.returncode == code
-    assert done.stdout.splitlines()[-1] == "-m pytest"
+    assert done.stdout.splitlines()[-1] == "-m pytest -n auto --dist loadfile"
 
 
 def test_with_the_real_python(clone):
