@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,13 @@ class Cluster:
         self._stack.callback(node.close)
         return node
 
+    def healthy(self, index: int) -> bool:
+        """What the image's HEALTHCHECK says to a node."""
+        native, page = map(str, self._ports[index])
+        settings = {"NODE_WHISPER_PORT": native, "NODE_WHISPER_HTTP_PORT": page}
+        check = [sys.executable, "-I", "-S", str(ROOT / "deploy" / "healthcheck.py")]
+        return subprocess.run(check, env=settings, check=False).returncode == 0
+
     def up(self) -> set[str]:
         """The nodes that HAProxy sends to."""
         with socket.socket(socket.AF_UNIX) as stats:
@@ -134,8 +142,10 @@ def test_one_is_drained(cluster: Cluster) -> None:
 
 def test_one_is_killed(cluster: Cluster) -> None:
     ids = accepted(cluster, 8)
+    assert cluster.healthy(0)
     cluster.nodes[0].signal(signal.SIGKILL)
     cluster.nodes[0].wait()
+    assert not cluster.healthy(0)
     missing = {line["id"] for line in cluster.nodes[0].outcomes()} ^ ids
     assert WORDS in cluster.send()["text"].lower()
     cluster.nodes.append(cluster.start(0))

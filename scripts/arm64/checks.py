@@ -120,6 +120,7 @@ def _environment(port: int, processor: str) -> dict[str, str]:
         "QEMU_CPU": processor,
         "NODE_WHISPER_HOST": "127.0.0.1",
         "NODE_WHISPER_PORT": str(port),
+        "NODE_WHISPER_HTTP_PORT": str(_free_port()),
         "NODE_WHISPER_OFFLINE": "1",
         "NODE_WHISPER_LOG_VERBOSE": "1",
         "NODE_WHISPER_LOG_FORMAT": "json",

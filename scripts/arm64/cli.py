@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PACKAGES = {
     "buildah": "buildah",
-    "crun": "crun",
+    "runc": "runc",
     "mmdebstrap": "mmdebstrap",
     "arch-test": "arch-test",
     "/usr/libexec/qemu-binfmt/aarch64-binfmt-P": "qemu-user-static",

@@ -1,4 +1,4 @@
-"""The image as a careful operator runs it: crun, a read-only root, no capabilities, not root.
+"""The image as a careful operator runs it: runc, a read-only root, no capabilities, not root.
 
 The container has the host's network, so that the host's client reaches its ports without anything
 being set up, and namespaces of its own for the rest. Only /tmp and the volumes can be written.
@@ -33,7 +33,7 @@ class Container:
         spec = _spec(root, bundle, config, settings)
         (bundle / "config.json").write_text(json.dumps(spec))
         self._process = subprocess.Popen(
-            ["crun", "--cgroup-manager=disabled", "run", "--bundle", str(bundle), self._name],
+            ["runc", "run", "--bundle", str(bundle), self._name],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -61,7 +61,7 @@ class Container:
         self._process.wait()
         for thread in self._threads:
             thread.join()
-        subprocess.run(["crun", "delete", "--force", self._name], capture_output=True, check=False)
+        subprocess.run(["runc", "delete", "--force", self._name], capture_output=True, check=False)
         self._scratch.cleanup()
 
     def wait_for_log(self, wanted: Callable[[str], bool], seconds: float) -> str | None:
@@ -79,11 +79,11 @@ class Container:
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """A further program in the container, as its user."""
         return subprocess.run(
-            ["crun", "exec", self._name, *command], capture_output=True, text=True, check=False
+            ["runc", "exec", self._name, *command], capture_output=True, text=True, check=False
         )
 
     def signal(self, name: str) -> None:
-        subprocess.run(["crun", "kill", self._name, name], check=False)
+        subprocess.run(["runc", "kill", self._name, name], check=False)
 
     def status_of_first(self) -> dict[str, str]:
         """/proc/1/status, as the container itself sees it."""
