@@ -46,6 +46,9 @@ case "$*" in
 esac
 """
 
+PYTEST = "-m pytest -n auto --dist loadfile --no-loadscope-reorder"
+"""How scripts/test calls it."""
+
 
 class Clone:
     def __init__(self, folder: Path) -> None:
@@ -290,7 +293,7 @@ def test_scripts_test_adds_its_requirements_and_keeps_them_for_run(clone):
     done = clone.run("scripts/test", "-k", "some thing")
     assert (done.returncode, done.stdout) == (
         0,
-        "-m pytest -n auto --dist loadfile -k some thing\n",
+        f"{PYTEST} -k some thing\n",
     )
     (pip,) = clone.calls("pip install")
     for name in ("requirements.txt", "requirements-test.txt", "requirements-convert.txt"):
@@ -319,7 +322,7 @@ def test_ci_ends_with_the_tests_and_fails_with_any(clone, fails, code):
     clone.add_python("python3")
     done = clone.run(".ci/run", FAKE_FAIL=fails)
     assert done.returncode == code
-    assert done.stdout.splitlines()[-1] == "-m pytest -n auto --dist loadfile"
+    assert done.stdout.splitlines()[-1] == PYTEST
 
 
 def test_with_the_real_python(clone):
