@@ -14,6 +14,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from app.messages import Segment
 
@@ -106,10 +107,7 @@ def echoes(text: str, prompt: str) -> bool:
 def repeats(segments: Sequence[Segment]) -> bool:
     """Whether a segment of REPEATED_WORDS or more says the same as the one before it."""
     said = [re.findall(r"\w+", segment.text.lower()) for segment in segments]
-    return any(
-        len(now) >= REPEATED_WORDS and now == before
-        for before, now in zip(said, said[1:], strict=False)
-    )
+    return any(len(now) >= REPEATED_WORDS and now == before for before, now in pairwise(said))
 
 
 def fault(hypothesis: Hypothesis, seconds: float, reduced: bool, prompt: str = "") -> str | None:

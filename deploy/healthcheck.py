@@ -28,7 +28,8 @@ def main() -> str:
         with socket.create_connection((host, port), SECONDS) as connection:
             if not http:
                 return ""
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            connection.sendall(head)
             answer = connection.recv(64)
     except OSError as error:
         return f"port {port}: {error}"

@@ -177,7 +177,8 @@ def test_a_reset_cancels_what_it_may(speech: Any, short: bytes) -> None:
 
 def test_memory_does_not_grow_with_the_length_of_a_recording(speech: Any) -> None:
     minute = np.tile(speech, 6)[: 60 * RATE]
-    hours = np.zeros(3 * 3600 * RATE, dtype=np.int16)
+    # An hour; with three, which takes the suite minutes on one processor, it was the same.
+    hours = np.zeros(3600 * RATE, dtype=np.int16)
     # Speech at the beginning, in the middle and at the end.
     for at in (0, len(hours) // 2, len(hours) - len(speech)):
         hours[at : at + len(speech)] = speech
@@ -189,9 +190,9 @@ def test_memory_does_not_grow_with_the_length_of_a_recording(speech: Any) -> Non
             assert node.ask(flac(minute))["status"] == "ok"
         before = node.peak_bytes()
         reply = node.ask(long)
-        assert reply["audio_seconds"] == pytest.approx(3 * 3600)
+        assert reply["audio_seconds"] == pytest.approx(3600)
         assert reply["text"].lower().count("ask not what your country") == 3
-        # Decoded it is 660 MiB; a body under 4 MiB, as this one, counts as memory of its own.
+        # Decoded it is 220 MiB; a body under 4 MiB, as this one, counts as memory of its own.
         assert node.peak_bytes() - before < 24 * MIB
         for _ in range(3):
             assert node.ask(long[: len(long) // 50])["truncated"] is True
