@@ -91,8 +91,8 @@ def test_fifty_clients_at_once_get_their_own_answers(node: Node) -> None:
 
 
 def test_a_short_clip_does_not_wait_for_a_long_file(node: Node, speech: Any, short: bytes) -> None:
-    # Five and a half minutes; its first segment says that it is being worked on.
-    long = flac(np.tile(speech, 30))
+    # Two minutes and more; its first segment says that it is being worked on.
+    long = flac(np.tile(speech, 12))
     with node.connect() as client:
         client.send(long, id="long", reply="segments")
         first = client.receive()
@@ -102,9 +102,9 @@ def test_a_short_clip_does_not_wait_for_a_long_file(node: Node, speech: Any, sho
         while (reply := client.receive()) is not None and reply["status"] == "segment":
             pass
     assert reply is not None
-    assert reply["audio_seconds"] == pytest.approx(330, abs=0.1)
+    assert reply["audio_seconds"] == pytest.approx(132, abs=0.1)
     # Every window was heard: the clip's words come back again and again.
-    assert reply["text"].lower().count("country") >= 45
+    assert reply["text"].lower().count("country") >= 18
     node.outcome("long")
     order = [outcome["id"] for outcome in node.outcomes() if outcome["id"] in ("long", "short")]
     assert order == ["short", "long"]
