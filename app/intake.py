@@ -88,12 +88,16 @@ class Intake:
 
     # What connections say.
 
+    def may_enter(self, connection: Connection, token: str | None) -> bool:
+        """Whether who shows this token, or none, may ask for anything on this port."""
+        return not connection.peer.port.needs_token or self._rules.authorize(token)
+
     def begin(self, connection: Connection, request: Request) -> None:
         """A header was read."""
         slot = connection.expect(request.id, request.reply == "none")
         origin = origin_of(connection)
         pending = Pending(next(self._numbers), request, origin, connection, slot)
-        if not self._may_enter(connection, request.token):
+        if not self.may_enter(connection, request.token):
             self._refuse(pending, unauthorized())
             # Not even a body to be dropped is taken from strangers.
             connection.finish()
@@ -104,7 +108,7 @@ class Intake:
 
     def refused(self, connection: Connection, event: Refused) -> None:
         """A header was read that cannot be served; its protocol discards the body."""
-        stranger = not self._may_enter(connection, event.token)
+        stranger = not self.may_enter(connection, event.token)
         failure = unauthorized() if stranger else event.failure
         slot = connection.expect(event.id, event.reply == "none")
         connection.answer(slot, failure, final=True)
@@ -211,9 +215,6 @@ class Intake:
             assert pending.connection is not None
             self._fail_upload(pending.connection, shutting_down())
             pending.connection.finish()
-
-    def _may_enter(self, connection: Connection, token: str | None) -> bool:
-        return not connection.peer.port.needs_token or self._rules.authorize(token)
 
     def _fault_of(self, request: Request) -> Failure | None:
         return shutting_down() if self._closed else unservable(request, self._model)

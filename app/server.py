@@ -74,7 +74,6 @@ class Server:
         observers: Sequence[Observer] = (),
         on_drain: Callable[[], None] = lambda: None,
     ) -> None:
-        self._rules = rules
         self._queue_size = queue_size
         self._max_connections = max_connections
         self._deadlines = deadlines or Deadlines()
@@ -236,8 +235,7 @@ class Server:
 
     def _answer(self, connection: Connection, query: Query) -> None:
         slot = connection.expect(None, silent=False)
-        needs_token = connection.peer.port.needs_token and query.kind in self._guarded
-        if needs_token and not self._rules.authorize(query.token):
+        if query.kind in self._guarded and not self._intake.may_enter(connection, query.token):
             connection.answer(slot, unauthorized(), final=True)
         else:
             connection.answer(slot, self._reports[query.kind](), final=True)
