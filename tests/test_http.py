@@ -40,8 +40,8 @@ from app.messages import (
     Told,
     Word,
 )
-from app.protocols.base import ProtocolError
-from app.protocols.http import MAX_CHUNKS, MAX_HELD_BYTES, HttpProtocol
+from app.protocols.base import MAX_HELD_BYTES, ProtocolError
+from app.protocols.http import MAX_CHUNKS, HttpProtocol
 from app.protocols.http_fields import Served
 from app.protocols.http_form import MAX_FIELD_BYTES, MAX_PARTS
 from app.protocols.http_replies import STATUS

@@ -23,6 +23,9 @@ from typing import Protocol as Interface
 
 from app.messages import Event, Failure, Reply
 
+MAX_HELD_BYTES = 65_536
+"""What a protocol that takes one message at a time holds of further ones while a reply is due."""
+
 
 class ProtocolError(Exception):
     """The peer's bytes make no sense from here on, so nothing after them can be read.

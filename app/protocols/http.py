@@ -40,7 +40,7 @@ from app.messages import (
     Told,
     Transcript,
 )
-from app.protocols.base import ProtocolError
+from app.protocols.base import MAX_HELD_BYTES, ProtocolError
 from app.protocols.http_fields import Wish, read
 from app.protocols.http_fixed import missing, options, told, wrong_host, wrong_origin
 from app.protocols.http_form import Form, FormError, boundary_of
@@ -57,9 +57,6 @@ from app.protocols.http_routes import (
     welcome,
 )
 from app.protocols.http_writer import Exchange, Writer
-
-MAX_HELD_BYTES = 65_536
-"""How much of further requests is held while one is being answered."""
 
 MAX_CHUNKS = 4_096
 """Of a chunked body, in what is fed at one time. Each takes h11 some 40 microseconds, whatever it

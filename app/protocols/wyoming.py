@@ -39,7 +39,7 @@ from app.messages import (
     Told,
     Transcript,
 )
-from app.protocols.base import ProtocolError
+from app.protocols.base import MAX_HELD_BYTES, ProtocolError
 from app.protocols.wyoming_events import (
     Program,
     Wish,
@@ -53,9 +53,6 @@ from app.protocols.wyoming_events import (
     write_transcript,
 )
 from app.protocols.wyoming_stream import EventStream, Head
-
-_MAX_HELD_BYTES = 65_536
-"""Of input while a reply is awaited; clients send nothing then."""
 
 
 class _State(Enum):
@@ -149,7 +146,7 @@ class WyomingProtocol:
 
     @property
     def full(self) -> bool:
-        return self._state is _State.REPLY and self._stream.held >= _MAX_HELD_BYTES
+        return self._state is _State.REPLY and self._stream.held >= MAX_HELD_BYTES
 
     def encode(self, request_id: str | None, reply: Reply) -> bytes:
         if isinstance(reply, Segment):
