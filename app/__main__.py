@@ -18,21 +18,22 @@ from typing import NoReturn
 
 import structlog
 
-from app import __version__, catalog, config, cpus, http_port, logs, wyoming_port
-from app.disk import Disk
-from app.gate import Gate, GateError, reachable_by_others, read_token
-from app.intake import Rules
+from app import __version__, catalog, config
+from app.decoding.transcriber import EngineError, ModelInfo
+from app.disk.journal import Journal, JournalError
+from app.disk.lines import json_line, text_line
+from app.disk.spool import Spool
+from app.disk.stdout import StdoutSink
+from app.disk.thread import Disk
 from app.job import Limits
-from app.journal import Journal, JournalError
-from app.lines import json_line, text_line
+from app.network.gate import Gate, GateError, reachable_by_others, read_token
+from app.network.ports import Port
+from app.network.tls import TlsError, server_context
 from app.notify import Notifier, Watchdog
-from app.ports import Port
 from app.protocols.framed import FramedProtocol
 from app.server import Server
-from app.spool import Spool
-from app.stdout import StdoutSink
-from app.tls import TlsError, server_context
-from app.transcriber import EngineError, ModelInfo
+from app.serving.intake import Rules
+from app.startup import cpus, http_port, logs, wyoming_port
 from app.vad import SileroDetector
 from app.worker import Worker
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 
 from app import __version__
-from app.context import FULL, EncoderContext
+from app.decoding.context import FULL, EncoderContext
 from app.prompts import prompt_fault
 
 PREFIX = "NODE_WHISPER_"

@@ -18,13 +18,13 @@ from typing import Protocol as Interface
 
 import structlog
 
-from app.deadlines import Awaited, Deadlines, Patience
 from app.loop import WRITE, Loop
 from app.messages import TIMEOUT, Begin, Event, Failure, Reply, Told
-from app.outbox import Outbox, Slot
-from app.ports import Peer
+from app.network.deadlines import Awaited, Deadlines, Patience
+from app.network.outbox import Outbox, Slot
+from app.network.ports import Peer
+from app.network.transport import Transport
 from app.protocols.base import ProtocolError
-from app.transport import Transport
 
 BODY_BYTES = 262_144
 """Read in one turn of a body: one busy sender does not hold up the others. With 64 KiB a body of

@@ -10,7 +10,7 @@ language detection, which whisper.cpp runs at whatever encoder context the call 
 step of its own here, at a context of our choosing; flash attention, which reads beyond a reduced
 context into what earlier audio left, is off; and before sampling at a temperature above 0
 the model is loaded again, because whisper.cpp seeds its first decoder's random generator at load
-only. What is tried in which order, `app/attempts.py` says.
+only. What is tried in which order, `app/decoding/attempts.py` says.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from typing import Any
 import numpy as np
 import structlog
 
-from app import backends
-from app.alignment import snap
-from app.attempts import TEMPERATURE_STEP, Attempt, attempts, best
 from app.audio import SAMPLE_RATE, Samples
-from app.context import EncoderContext, for_detection, ladder
-from app.engine_build import describe
-from app.hypothesis import EXTRA_TOKENS, Hypothesis
-from app.tokens import SegmentBuilder
-from app.transcriber import DecodeOptions, EngineAborted, EngineError, ModelInfo
+from app.decoding import backends
+from app.decoding.alignment import snap
+from app.decoding.attempts import TEMPERATURE_STEP, Attempt, attempts, best
+from app.decoding.context import EncoderContext, for_detection, ladder
+from app.decoding.engine_build import describe
+from app.decoding.hypothesis import EXTRA_TOKENS, Hypothesis
+from app.decoding.tokens import SegmentBuilder
+from app.decoding.transcriber import DecodeOptions, EngineAborted, EngineError, ModelInfo
 
 # libgomp reads its environment when it is loaded, so this stands before the import. With as many
 # threads as processors and one busy neighbour, the default (spin a long time at every barrier) made

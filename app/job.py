@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol as Interface
 
 from app.audio import SAMPLE_RATE, AudioStream
-from app.hypothesis import Hypothesis, compression, join
+from app.decoding.hypothesis import Hypothesis, compression, join
+from app.decoding.transcriber import DecodeOptions, Transcriber
 from app.messages import SAMPLE_BYTES, Request, Segment, Transcript, Word
-from app.transcriber import DecodeOptions, Transcriber
 from app.vad import Detector
 from app.windows import Window, Windower
 
@@ -41,7 +41,7 @@ is merely let through: a loop that is carried on stays a loop."""
 
 
 class Body(Interface):
-    """The audio of a job, as `app/spool.py` makes it: complete, and the worker's alone."""
+    """The audio of a job, as `app/disk/spool.py` makes it: complete, and the worker's alone."""
 
     size: int
 

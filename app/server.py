@@ -14,29 +14,29 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from app.acceptance import Acceptance
-from app.admission import Admission
 from app.connection import Connection
-from app.deadlines import Deadlines
-from app.disk import Disk
-from app.dispatch import Dispatch
-from app.intake import Intake, Rules
-from app.journal import Journal
-from app.listener import Listener, listen
-from app.load import Load
+from app.decoding.transcriber import ModelInfo
+from app.disk.journal import Journal
+from app.disk.spool import Spool
+from app.disk.stdout import StdoutSink
+from app.disk.thread import Disk
 from app.loop import Loop
 from app.messages import Begin, Body, Broken, End, Event, Query, QueryKind, Refused, Report
-from app.outcomes import Observer, Outcomes
-from app.pending import Pending
-from app.ports import Port, peer_of
+from app.network.deadlines import Deadlines
+from app.network.listener import Listener, listen
+from app.network.ports import Port, peer_of
+from app.network.transport import open_transport
 from app.protocols.base import ProtocolError
-from app.recovery import Recovery
-from app.refusals import too_many_connections, unauthorized
-from app.shutdown import Shutdown
-from app.spool import Spool
-from app.stdout import StdoutSink
-from app.transcriber import ModelInfo
-from app.transport import open_transport
+from app.serving.acceptance import Acceptance
+from app.serving.admission import Admission
+from app.serving.dispatch import Dispatch
+from app.serving.intake import Intake, Rules
+from app.serving.load import Load
+from app.serving.outcomes import Observer, Outcomes
+from app.serving.pending import Pending
+from app.serving.recovery import Recovery
+from app.serving.refusals import too_many_connections, unauthorized
+from app.serving.shutdown import Shutdown
 from app.worker import Worker
 
 _OVERFLOW = 64

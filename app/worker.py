@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import structlog
 
 from app.audio import AudioError
+from app.decoding.transcriber import EngineAborted, EngineError, Transcriber
 from app.job import Job, Limits, Transcription
 from app.messages import (
     CANCELLED,
@@ -29,7 +30,6 @@ from app.messages import (
     Progress,
 )
 from app.scheduler import Scheduler
-from app.transcriber import EngineAborted, EngineError, Transcriber
 from app.vad import Detector
 
 _log = structlog.get_logger("worker")

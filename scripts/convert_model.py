@@ -117,8 +117,8 @@ def _check(path: Path) -> str:
     """Check the written file; what was done, for a person. Raises ConvertError."""
     from convert.source import ConvertError
 
-    from app.entry import CatalogError
-    from app.modelfile import inspect
+    from app.weights.entry import CatalogError
+    from app.weights.modelfile import inspect
 
     try:
         inspect(path)

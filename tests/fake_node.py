@@ -20,9 +20,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from app.hypothesis import Hypothesis  # noqa: E402
+from app.decoding.hypothesis import Hypothesis  # noqa: E402
+from app.decoding.transcriber import DecodeOptions, EngineAborted, ModelInfo  # noqa: E402
 from app.messages import Segment  # noqa: E402
-from app.transcriber import DecodeOptions, EngineAborted, ModelInfo  # noqa: E402
 
 WINDOW_SECONDS = float(os.environ.get("FAKE_NODE_WINDOW_SECONDS", "0.02"))
 DIES_OF = os.environ.get("FAKE_NODE_DIES_OF")

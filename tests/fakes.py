@@ -26,21 +26,21 @@ import numpy.typing as npt
 import soundfile
 import structlog
 
-from app.deadlines import Deadlines
-from app.disk import Disk
-from app.hypothesis import Hypothesis
-from app.intake import Rules
+from app.decoding.hypothesis import Hypothesis
+from app.decoding.transcriber import DecodeOptions, EngineAborted, ModelInfo
+from app.disk.journal import Journal
+from app.disk.lines import json_line
+from app.disk.spool import Body, Spool, in_memory
+from app.disk.stdout import StdoutSink
+from app.disk.thread import Disk
 from app.job import Limits
-from app.journal import Journal
-from app.lines import json_line
 from app.messages import Segment, Transcript
-from app.ports import Port
+from app.network.deadlines import Deadlines
+from app.network.ports import Port
 from app.protocols.base import Protocol
 from app.protocols.framed import FramedProtocol
 from app.server import Server
-from app.spool import Body, Spool, in_memory
-from app.stdout import StdoutSink
-from app.transcriber import DecodeOptions, EngineAborted, ModelInfo
+from app.serving.intake import Rules
 from app.worker import Worker
 
 RATE = 16_000

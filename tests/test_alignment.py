@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.alignment import snap
+from app.decoding.alignment import snap
 from app.messages import Segment, Word
 
 RATE = 16000

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 from fakes import hypothesis_of
 
-from app.attempts import Attempt, attempts, best
-from app.context import FULL
-from app.hypothesis import Hypothesis
-from app.transcriber import DecodeOptions
+from app.decoding.attempts import Attempt, attempts, best
+from app.decoding.context import FULL
+from app.decoding.hypothesis import Hypothesis
+from app.decoding.transcriber import DecodeOptions
 
 GOOD = hypothesis_of("a sound sentence", 3.0)
 LOOP = hypothesis_of("again " * 60, 3.0)

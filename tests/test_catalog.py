@@ -19,9 +19,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app import catalog, modelfile, verified
+from app import catalog
 from app.catalog import CatalogError, ModelFile
-from app.modelfile import Hyperparameters
+from app.weights import modelfile, verified
+from app.weights.modelfile import Hyperparameters
 
 ROOT = Path(__file__).resolve().parent.parent
 OFFICIAL = [

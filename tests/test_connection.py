@@ -18,13 +18,13 @@ from fakes import PATIENCE, RAW, frame, message
 from structlog.testing import capture_logs
 
 from app.connection import HEADER_BYTES, LINGER_BYTES, Connection
-from app.deadlines import Deadlines
 from app.loop import Loop
 from app.messages import Accepted, Begin, Body, End, Event, Failure
-from app.outbox import MAX_SLOTS, MAX_UNSENT_BYTES
-from app.ports import Peer, Port
+from app.network.deadlines import Deadlines
+from app.network.outbox import MAX_SLOTS, MAX_UNSENT_BYTES
+from app.network.ports import Peer, Port
+from app.network.transport import PlainTransport
 from app.protocols.framed import FramedProtocol
-from app.transport import PlainTransport
 
 
 class Owner:

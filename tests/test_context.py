@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.context import (
+from app.decoding.context import (
     FLOOR,
     FULL,
     LONGEST_SECONDS,

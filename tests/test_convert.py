@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 from cache import CACHE
 
-from app import catalog, modelfile, package_source, verified
+from app import catalog
+from app.weights import modelfile, package_source, verified
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("gguf", reason="needs requirements-convert.txt")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app import cpus
+from app.startup import cpus
 
 
 def quota(tmp_path: Path, v2: str | None = None, v1: tuple[str, str] | None = None) -> float | None:

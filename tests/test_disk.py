@@ -11,7 +11,7 @@ import pytest
 from fakes import PATIENCE, eventually
 from structlog.testing import capture_logs
 
-from app.disk import Disk
+from app.disk.thread import Disk
 
 
 class Pipe:

@@ -22,8 +22,9 @@ from pathlib import Path
 
 import pytest
 
-from app import catalog, http_source, package_source
+from app import catalog
 from app.catalog import CatalogError
+from app.weights import http_source, package_source
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = "ggml-tiny.en-q8_0.bin"

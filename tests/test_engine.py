@@ -16,9 +16,9 @@ import soxr
 from node import HANG, JFK, ROOT, clean_environment
 
 from app import engine as engine_module
+from app.decoding.hypothesis import Hypothesis
+from app.decoding.transcriber import DecodeOptions, EngineAborted, EngineError
 from app.engine import Engine
-from app.hypothesis import Hypothesis
-from app.transcriber import DecodeOptions, EngineAborted, EngineError
 
 pytestmark = pytest.mark.slow
 
@@ -190,9 +190,9 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import numpy as np
-from app import logs
+from app.startup import logs
 from app.engine import Engine
-from app.transcriber import DecodeOptions
+from app.decoding.transcriber import DecodeOptions
 
 logs.configure(True, True)
 engine = Engine(Path(sys.argv[1]), "tiny.en-q8_0", 1, "auto")

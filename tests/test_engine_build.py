@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.engine_build import describe
+from app.decoding.engine_build import describe
 
 
 @pytest.fixture

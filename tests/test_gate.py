@@ -1,4 +1,4 @@
-"""app/gate.py: tokens from files and variables, comparing them, which addresses are open."""
+"""`app/network/gate.py`: tokens from files and variables, comparing them, open addresses."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from app import gate
-from app.gate import Gate, GateError, read_token
+from app.network import gate
+from app.network.gate import Gate, GateError, read_token
 
 TOKEN = "0123456789abcdefghij!~"
 

@@ -15,12 +15,12 @@ from forms import BOUNDARY, TRANSCRIPTIONS, Answer, answers, chunked, form, post
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.catalog import ModelFile
-from app.deadlines import Deadlines
-from app.load import Load
 from app.messages import Failure, Origin, Request
-from app.metrics import Metrics
-from app.status import RECENT, Status
-from app.web import Web, web
+from app.network.deadlines import Deadlines
+from app.serving.load import Load
+from app.web.metrics import Metrics
+from app.web.site import Web, web
+from app.web.status import RECENT, Status
 
 WAV = encoded(tone(1600))
 TEXT = "1600"

@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from app import backends, config
-from app.transcriber import EngineError
+from app import config
+from app.decoding import backends
+from app.decoding.transcriber import EngineError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -258,8 +259,8 @@ def test_ggml_is_told_where_to_look(engine: tuple[Path, str]) -> None:
     folder, chosen = engine
     # In a process of its own: what is loaded stays.
     code = (
-        "import sys; from pathlib import Path; from app import backends\n"
-        "from app.transcriber import EngineError\n"
+        "import sys; from pathlib import Path; from app.decoding import backends\n"
+        "from app.decoding.transcriber import EngineError\n"
         "try:\n    print('chose', backends.load(Path(sys.argv[1])))\n"
         "except EngineError as error:\n    print('failed:', error)\n"
     )

@@ -15,53 +15,75 @@ APP = ROOT / "app"
 # From app, by module. What is not named here may be imported by nobody and import nothing of app.
 ALLOWED: dict[str, set[str]] = {
     "app": set(),
+    "app.decoding": set(),
+    "app.disk": set(),
+    "app.network": set(),
+    "app.serving": set(),
+    "app.startup": set(),
+    "app.web": set(),
+    "app.weights": set(),
     "app.messages": set(),
     "app.loop": set(),
-    "app.entry": set(),
-    "app.pages": set(),
-    "app.modelfile": {"app.entry"},
-    "app.verified": {"app.entry"},
-    "app.http_source": {"app.entry", "app.verified"},
-    "app.package_source": {"app.entry", "app.verified"},
-    "app.fetch": {"app.entry", "app.http_source", "app.package_source"},
-    "app.catalog": {"app.entry", "app.fetch", "app.modelfile", "app.verified"},
+    "app.weights.entry": set(),
+    "app.web.pages": set(),
+    "app.weights.modelfile": {"app.weights.entry"},
+    "app.weights.verified": {"app.weights.entry"},
+    "app.weights.http_source": {"app.weights.entry", "app.weights.verified"},
+    "app.weights.package_source": {"app.weights.entry", "app.weights.verified"},
+    "app.weights.fetch": {
+        "app.weights.entry",
+        "app.weights.http_source",
+        "app.weights.package_source",
+    },
+    "app.catalog": {
+        "app.weights.entry",
+        "app.weights.fetch",
+        "app.weights.modelfile",
+        "app.weights.verified",
+    },
     "app.containers": set(),
-    "app.context": set(),
+    "app.decoding.context": set(),
     "app.prompts": set(),
     "app.scheduler": set(),
-    "app.spool": {"app.disk"},
-    "app.disk": set(),
-    "app.stdout": {"app.disk", "app.messages"},
-    "app.mark": set(),
-    "app.record": {"app.messages"},
-    "app.journal": {"app.disk", "app.mark", "app.messages", "app.record", "app.spool"},
-    "app.recovery": {
-        "app.admission",
-        "app.disk",
-        "app.dispatch",
-        "app.journal",
-        "app.outcomes",
-        "app.pending",
+    "app.disk.spool": {"app.disk.thread"},
+    "app.disk.thread": set(),
+    "app.disk.stdout": {"app.disk.thread", "app.messages"},
+    "app.disk.mark": set(),
+    "app.disk.record": {"app.messages"},
+    "app.disk.journal": {
+        "app.disk.thread",
+        "app.disk.mark",
+        "app.messages",
+        "app.disk.record",
+        "app.disk.spool",
     },
-    "app.cpus": set(),
-    "app.announce": set(),
-    "app.logs": set(),
-    "app.config": {"app", "app.context", "app.prompts"},
-    "app.fields": {"app.messages"},
+    "app.serving.recovery": {
+        "app.serving.admission",
+        "app.disk.thread",
+        "app.serving.dispatch",
+        "app.disk.journal",
+        "app.serving.outcomes",
+        "app.serving.pending",
+    },
+    "app.startup.cpus": set(),
+    "app.network.announce": set(),
+    "app.startup.logs": set(),
+    "app.config": {"app", "app.decoding.context", "app.prompts"},
+    "app.protocols.fields": {"app.messages"},
     "app.protocols": set(),
     "app.protocols.base": {"app.messages"},
     "app.protocols.header": {"app.messages", "app.prompts", "app.protocols.base"},
     "app.protocols.framed": {
-        "app.fields",
+        "app.protocols.fields",
         "app.messages",
         "app.protocols.base",
         "app.protocols.header",
     },
-    "app.languages": set(),
-    "app.subtitles": {"app.messages"},
+    "app.protocols.languages": set(),
+    "app.protocols.subtitles": {"app.messages"},
     "app.protocols.http_form": {"app.messages"},
     "app.protocols.http_fields": {
-        "app.languages",
+        "app.protocols.languages",
         "app.messages",
         "app.prompts",
         "app.protocols.header",
@@ -69,11 +91,11 @@ ALLOWED: dict[str, set[str]] = {
     },
     "app.protocols.http_routes": {"app.messages", "app.protocols.http_fields"},
     "app.protocols.http_replies": {
-        "app.hypothesis",
-        "app.languages",
+        "app.decoding.hypothesis",
+        "app.protocols.languages",
         "app.messages",
         "app.protocols.http_fields",
-        "app.subtitles",
+        "app.protocols.subtitles",
     },
     "app.protocols.http_fixed": {
         "app.messages",
@@ -95,30 +117,30 @@ ALLOWED: dict[str, set[str]] = {
         "app.protocols.http_routes",
         "app.protocols.http_writer",
     },
-    "app.metrics": {"app.load", "app.messages"},
-    "app.status": {"app.load", "app.messages", "app.transcriber"},
-    "app.web": {
+    "app.web.metrics": {"app.serving.load", "app.messages"},
+    "app.web.status": {"app.serving.load", "app.messages", "app.decoding.transcriber"},
+    "app.web.site": {
         "app.catalog",
-        "app.load",
+        "app.serving.load",
         "app.messages",
-        "app.metrics",
-        "app.outcomes",
-        "app.pages",
+        "app.web.metrics",
+        "app.serving.outcomes",
+        "app.web.pages",
         "app.protocols.http",
         "app.protocols.http_fields",
         "app.protocols.http_routes",
-        "app.status",
-        "app.transcriber",
+        "app.web.status",
+        "app.decoding.transcriber",
     },
-    "app.http_port": {
+    "app.startup.http_port": {
         "app",
         "app.catalog",
         "app.config",
-        "app.gate",
-        "app.load",
-        "app.ports",
-        "app.transcriber",
-        "app.web",
+        "app.network.gate",
+        "app.serving.load",
+        "app.network.ports",
+        "app.decoding.transcriber",
+        "app.web.site",
     },
     "app.protocols.wyoming_stream": {"app.messages", "app.protocols.base"},
     "app.protocols.wyoming_events": {"app.messages", "app.prompts", "app.protocols.header"},
@@ -128,44 +150,48 @@ ALLOWED: dict[str, set[str]] = {
         "app.protocols.wyoming_events",
         "app.protocols.wyoming_stream",
     },
-    "app.wyoming_port": {
+    "app.startup.wyoming_port": {
         "app",
-        "app.announce",
+        "app.network.announce",
         "app.catalog",
         "app.config",
-        "app.gate",
-        "app.ports",
+        "app.network.gate",
+        "app.network.ports",
         "app.protocols.wyoming",
         "app.protocols.wyoming_events",
-        "app.transcriber",
+        "app.decoding.transcriber",
     },
     "app.audio": {"app.containers", "app.messages"},
     "app.vad": {"app.audio"},
     "app.windows": {"app.audio", "app.vad"},
-    "app.hypothesis": {"app.messages"},
-    "app.transcriber": {"app.audio", "app.hypothesis"},
-    "app.alignment": {"app.audio", "app.messages"},
-    "app.tokens": {"app.hypothesis", "app.messages"},
-    "app.engine_build": set(),
-    "app.backends": {"app.transcriber"},
-    "app.attempts": {"app.context", "app.hypothesis", "app.transcriber"},
+    "app.decoding.hypothesis": {"app.messages"},
+    "app.decoding.transcriber": {"app.audio", "app.decoding.hypothesis"},
+    "app.decoding.alignment": {"app.audio", "app.messages"},
+    "app.decoding.tokens": {"app.decoding.hypothesis", "app.messages"},
+    "app.decoding.engine_build": set(),
+    "app.decoding.backends": {"app.decoding.transcriber"},
+    "app.decoding.attempts": {
+        "app.decoding.context",
+        "app.decoding.hypothesis",
+        "app.decoding.transcriber",
+    },
     "app.engine": {
-        "app.backends",
-        "app.engine_build",
-        "app.alignment",
-        "app.attempts",
+        "app.decoding.backends",
+        "app.decoding.engine_build",
+        "app.decoding.alignment",
+        "app.decoding.attempts",
         "app.audio",
-        "app.context",
-        "app.hypothesis",
+        "app.decoding.context",
+        "app.decoding.hypothesis",
         "app.messages",
-        "app.tokens",
-        "app.transcriber",
+        "app.decoding.tokens",
+        "app.decoding.transcriber",
     },
     "app.job": {
         "app.audio",
-        "app.hypothesis",
+        "app.decoding.hypothesis",
         "app.messages",
-        "app.transcriber",
+        "app.decoding.transcriber",
         "app.vad",
         "app.windows",
     },
@@ -174,85 +200,90 @@ ALLOWED: dict[str, set[str]] = {
         "app.job",
         "app.messages",
         "app.scheduler",
-        "app.transcriber",
+        "app.decoding.transcriber",
         "app.vad",
     },
-    "app.lines": {"app.fields", "app.messages"},
-    "app.listener": {"app.loop"},
-    "app.transport": {"app.loop"},
-    "app.tls": set(),
-    "app.gate": set(),
+    "app.disk.lines": {"app.protocols.fields", "app.messages"},
+    "app.network.listener": {"app.loop"},
+    "app.network.transport": {"app.loop"},
+    "app.network.tls": set(),
+    "app.network.gate": set(),
     "app.notify": {"app.loop"},
-    "app.refusals": {"app.messages", "app.transcriber"},
-    "app.ports": {"app.protocols.base"},
-    "app.deadlines": {"app.loop"},
-    "app.outbox": {"app.transport"},
+    "app.serving.refusals": {"app.messages", "app.decoding.transcriber"},
+    "app.network.ports": {"app.protocols.base"},
+    "app.network.deadlines": {"app.loop"},
+    "app.network.outbox": {"app.network.transport"},
     "app.connection": {
-        "app.deadlines",
+        "app.network.deadlines",
         "app.loop",
         "app.messages",
-        "app.outbox",
-        "app.ports",
+        "app.network.outbox",
+        "app.network.ports",
         "app.protocols.base",
-        "app.transport",
+        "app.network.transport",
     },
-    "app.admission": set(),
-    "app.rate": {"app.messages"},
-    "app.load": set(),
-    "app.pace": {"app.loop", "app.pending"},
-    "app.pending": {"app.connection", "app.messages", "app.outbox", "app.spool"},
-    "app.outcomes": {
-        "app.journal",
-        "app.messages",
-        "app.pending",
-        "app.refusals",
-        "app.stdout",
-    },
-    "app.acceptance": {
+    "app.serving.admission": set(),
+    "app.serving.rate": {"app.messages"},
+    "app.serving.load": set(),
+    "app.serving.pace": {"app.loop", "app.serving.pending"},
+    "app.serving.pending": {
         "app.connection",
-        "app.disk",
-        "app.dispatch",
-        "app.journal",
-        "app.outcomes",
-        "app.pending",
-        "app.refusals",
-        "app.spool",
+        "app.messages",
+        "app.network.outbox",
+        "app.disk.spool",
     },
-    "app.dispatch": {
+    "app.serving.outcomes": {
+        "app.disk.journal",
+        "app.messages",
+        "app.serving.pending",
+        "app.serving.refusals",
+        "app.disk.stdout",
+    },
+    "app.serving.acceptance": {
+        "app.connection",
+        "app.disk.thread",
+        "app.serving.dispatch",
+        "app.disk.journal",
+        "app.serving.outcomes",
+        "app.serving.pending",
+        "app.serving.refusals",
+        "app.disk.spool",
+    },
+    "app.serving.dispatch": {
         "app.connection",
         "app.job",
-        "app.journal",
+        "app.disk.journal",
         "app.messages",
-        "app.outcomes",
-        "app.pending",
-        "app.rate",
-        "app.spool",
+        "app.serving.outcomes",
+        "app.serving.pending",
+        "app.serving.rate",
+        "app.disk.spool",
         "app.worker",
     },
-    "app.intake": {
-        "app.acceptance",
-        "app.admission",
+    "app.serving.intake": {
+        "app.serving.acceptance",
+        "app.serving.admission",
         "app.connection",
-        "app.dispatch",
+        "app.serving.dispatch",
         "app.loop",
         "app.messages",
-        "app.outcomes",
-        "app.pace",
-        "app.pending",
+        "app.serving.outcomes",
+        "app.serving.pace",
+        "app.serving.pending",
         "app.protocols.base",
-        "app.recovery",
-        "app.refusals",
-        "app.spool",
-        "app.transcriber",
+        "app.serving.recovery",
+        "app.serving.refusals",
+        "app.disk.spool",
+        "app.decoding.transcriber",
     },
-    "app.shutdown": {
-        "app.acceptance",
+    "app.serving.shutdown": {
+        "app.serving.acceptance",
         "app.connection",
-        "app.dispatch",
-        "app.intake",
-        "app.listener",
+        "app.serving.dispatch",
+        "app.serving.intake",
+        "app.network.listener",
         "app.loop",
-        "app.refusals",
+        "app.serving.refusals",
     },
 }
 # These two put the parts together: everything, but the one the other, and the engine.
@@ -268,7 +299,7 @@ PARSERS = {
     "app.protocols.http_form": {"python_multipart"},
 }
 # What only fetching a model needs: a node whose model is there does without.
-FETCHING = {"app.fetch", "http.client", "urllib.request", "email", "zipfile"}
+FETCHING = {"app.weights.fetch", "http.client", "urllib.request", "email", "zipfile"}
 
 
 def name_of(path: Path) -> str:
@@ -314,7 +345,7 @@ def reached(name: str) -> set[str]:
 
 def test_the_files_are_found() -> None:
     assert {"app.__main__", "app.engine", "app.protocols.framed"} <= PATHS.keys()
-    assert "socket" in GRAPH["app.transport"]
+    assert "socket" in GRAPH["app.network.transport"]
     assert "app.messages" in GRAPH["app.server"]
 
 
@@ -362,14 +393,14 @@ def test_the_parsers_of_others_are_sans_io_too() -> None:
 
 def test_a_node_without_http_does_not_load_it() -> None:
     theirs = {"h11", "python_multipart", "prometheus_client"}
-    assert loaded("app.web") >= theirs
-    assert not loaded("app.__main__") & {"app.web", *theirs}
+    assert loaded("app.web.site") >= theirs
+    assert not loaded("app.__main__") & {"app.web.site", *theirs}
 
 
 def test_the_workers_side_never_sees_a_socket() -> None:
     for name in ("app.worker", "app.engine", "app.job"):
         assert not reached(name) & {"socket", "selectors", "select", "ssl", "app.loop"}
-        assert not reached(name) & {"app.connection", "app.server", "app.listener"}
+        assert not reached(name) & {"app.connection", "app.server", "app.network.listener"}
 
 
 def test_the_loops_side_never_sees_the_engine() -> None:
@@ -382,7 +413,7 @@ def test_the_loop_knows_nothing_of_audio() -> None:
 
 
 def test_the_models_modules_need_nothing_installed() -> None:
-    for name in ("app.catalog", "app.modelfile"):
+    for name in ("app.catalog", "app.weights.modelfile"):
         outside = {other.split(".")[0] for other in reached(name)} - {"app"}
         assert outside <= set(sys.stdlib_module_names)
 
@@ -401,7 +432,7 @@ def loaded(*modules: str) -> set[str]:
 
 
 def test_what_fetches_a_model_is_loaded_only_to_fetch_one() -> None:
-    assert loaded("app.fetch") >= FETCHING | {"ssl", "subprocess", "tempfile"}
+    assert loaded("app.weights.fetch") >= FETCHING | {"ssl", "subprocess", "tempfile"}
     assert not loaded("app.catalog") & (FETCHING | {"ssl", "subprocess", "tempfile", "hashlib"})
     # structlog brings asyncio, and that ssl, subprocess and tempfile.
     assert not loaded("app.__main__") & FETCHING

@@ -20,10 +20,10 @@ from fakes import (
     tone,
 )
 
-from app.hypothesis import Hypothesis
+from app.decoding.hypothesis import Hypothesis
+from app.decoding.transcriber import DecodeOptions
 from app.job import Job, Limits, Transcription
 from app.messages import RawFormat, Request, Segment, Transcript, Word
-from app.transcriber import DecodeOptions
 
 RAW = RawFormat("s16", RATE, 1, "little")
 GAP = np.zeros(RATE, dtype=np.float32)

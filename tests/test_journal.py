@@ -13,10 +13,10 @@ import pytest
 from fakes import PATIENCE
 from structlog.testing import capture_logs
 
-from app.disk import Disk
-from app.journal import MAX_DEATHS, Journal, JournalError, Stored, Unusable, received_at, stem
+from app.disk.journal import MAX_DEATHS, Journal, JournalError, Stored, Unusable, received_at, stem
+from app.disk.spool import MEMORY_BYTES, Body, Spool, in_memory
+from app.disk.thread import Disk
 from app.messages import Origin, Request
-from app.spool import MEMORY_BYTES, Body, Spool, in_memory
 
 OPEN = Callable[[], Journal]
 

@@ -19,8 +19,9 @@ import soxr
 from cache import CACHE
 from node import JFK, ROOT, SHARED, Fields, Node, needs_shared_audio, run, stopped_cleanly
 
-from app import catalog, package_source
-from app.entry import CatalogError, SourceError
+from app import catalog
+from app.weights import package_source
+from app.weights.entry import CatalogError, SourceError
 
 pytestmark = pytest.mark.slow
 

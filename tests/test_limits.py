@@ -11,7 +11,7 @@ import pytest
 from fakes import RATE, RAW, Client, Node, eventually, frame, message, pcm, text_or_code
 
 from app.connection import Connection
-from app.outcomes import MAX_STDOUT_BACKLOG
+from app.serving.outcomes import MAX_STDOUT_BACKLOG
 
 MakeNode = Callable[..., Node]
 
@@ -154,7 +154,7 @@ def test_silent_requests_are_rejected_in_silence(make_node: MakeNode) -> None:
 def test_refusals_without_end_do_not_pile_up_behind_an_unread_stdout(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.outcomes.MAX_STDOUT_BACKLOG", 5)
+    monkeypatch.setattr("app.serving.outcomes.MAX_STDOUT_BACKLOG", 5)
     assert MAX_STDOUT_BACKLOG > 5
     node = make_node()
     node.lines.flowing.clear()
@@ -228,7 +228,7 @@ def test_uploads_that_hardly_get_on_give_way_when_others_wait(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of one address, so that no share protects the honest one."""
-    monkeypatch.setattr("app.pace.WINDOW_SECONDS", 0.5)
+    monkeypatch.setattr("app.serving.pace.WINDOW_SECONDS", 0.5)
     node = make_node(queue_size=4)
     with contextlib.ExitStack() as stack:
         slow = [stack.enter_context(node.connect()) for _ in range(6)]
@@ -246,7 +246,7 @@ def test_uploads_that_hardly_get_on_give_way_when_others_wait(
 def test_a_slow_upload_lives_while_nobody_waits(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.pace.WINDOW_SECONDS", 0.05)
+    monkeypatch.setattr("app.serving.pace.WINDOW_SECONDS", 0.05)
     node = make_node(queue_size=2)
     data = message(pcm(300), id="slow")
     with node.connect() as client:
@@ -260,7 +260,7 @@ def test_a_slow_upload_lives_while_nobody_waits(
 def test_an_upload_that_gets_on_lives_while_others_wait(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.pace.WINDOW_SECONDS", 0.3)
+    monkeypatch.setattr("app.serving.pace.WINDOW_SECONDS", 0.3)
     node = make_node(queue_size=1)
     data = message(pcm(60_000), id="steady")
     with node.connect() as client, node.connect() as other:

@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 from fakes import transcript_of
 
-from app.lines import json_line, text_line
+from app.disk.lines import json_line, text_line
 from app.messages import Failure, Origin
 
 ORIGIN = Origin("127.0.0.1:4711", 1_700_000_000.25)

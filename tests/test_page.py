@@ -16,7 +16,7 @@ import soxr
 from browser import Browser, find
 from node import JFK, Node, eventually, stopped_cleanly
 
-from app import pages
+from app.web import pages
 
 CHROMIUM = find()
 TOKEN = "correct-horse-battery-staple"

@@ -28,8 +28,6 @@ from fakes import (
 )
 from structlog.testing import capture_logs
 
-from app.deadlines import Deadlines
-from app.listener import Listener, listen
 from app.loop import Loop
 from app.messages import (
     Accepted,
@@ -49,7 +47,9 @@ from app.messages import (
     Told,
     Transcript,
 )
-from app.ports import Port, peer_of
+from app.network.deadlines import Deadlines
+from app.network.listener import Listener, listen
+from app.network.ports import Port, peer_of
 from app.protocols.base import ProtocolError
 
 MakeNode = Callable[..., Node]
@@ -500,7 +500,7 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
             for address in addresses
         ]
 
-    monkeypatch.setattr("app.listener.socket.getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("app.network.listener.socket.getaddrinfo", getaddrinfo)
 
 
 def close(listeners: list[Listener]) -> None:
@@ -536,7 +536,7 @@ def test_a_name_without_an_address_of_this_machine(
 def test_without_descriptors_a_listener_pauses_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, loop: Loop
 ) -> None:
-    monkeypatch.setattr("app.listener._PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("app.network.listener._PAUSE_SECONDS", 0.05)
     greeted: list[socket.socket] = []
 
     def greet(sock: socket.socket, _address: Any) -> None:

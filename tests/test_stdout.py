@@ -12,10 +12,10 @@ import pytest
 from fakes import PATIENCE, eventually, transcript_of
 from structlog.testing import capture_logs
 
-from app.disk import Disk
-from app.lines import json_line
+from app.disk.lines import json_line
+from app.disk.stdout import StdoutSink
+from app.disk.thread import Disk
 from app.messages import Failure, Origin
-from app.stdout import StdoutSink
 
 ORIGIN = Origin("127.0.0.1:4711", 1_700_000_000.25)
 TRANSCRIPT = transcript_of("Größe 日本", audio_seconds=3.0, processing_seconds=0.5)

@@ -18,11 +18,11 @@ from structlog.testing import capture_logs
 
 from app import __main__ as main
 from app import config
-from app.deadlines import Deadlines
-from app.disk import Disk
-from app.gate import Gate
-from app.spool import Body, Spool
-from app.tls import server_context
+from app.disk.spool import Body, Spool
+from app.disk.thread import Disk
+from app.network.deadlines import Deadlines
+from app.network.gate import Gate
+from app.network.tls import server_context
 
 MakeNode = Callable[..., Node]
 TOKEN = "a-token-for-the-tests"

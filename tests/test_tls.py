@@ -1,4 +1,4 @@
-"""app/tls.py: which files make a context, and what is said of those that do not."""
+"""app/network/tls.py: which files make a context, and what is said of those that do not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from certificates import Certificates
 from structlog.testing import capture_logs
 
-from app.tls import TlsError, server_context
+from app.network.tls import TlsError, server_context
 
 
 def test_none_given_is_no_tls() -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.decoding.tokens import SegmentBuilder
 from app.messages import Segment
-from app.tokens import SegmentBuilder
 
 P = math.log(0.5)
 

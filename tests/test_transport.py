@@ -1,4 +1,4 @@
-"""app/transport.py over real loopback connections, driven as a selector would."""
+"""app/network/transport.py over real loopback connections, driven as a selector would."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 from certificates import Certificates
 
 from app.loop import READ, WRITE
-from app.tls import server_context
-from app.transport import PlainTransport, TlsTransport, Transport, open_transport
+from app.network.tls import server_context
+from app.network.transport import PlainTransport, TlsTransport, Transport, open_transport
 
 PATIENCE = 30.0
 MIB = 1024 * 1024

@@ -13,7 +13,8 @@ from fakes import RATE, FakeDetector, FakeEngine, Samples, body_of, eventually, 
 from structlog.testing import capture_logs
 from test_job import three_phrases
 
-from app.hypothesis import Hypothesis
+from app.decoding.hypothesis import Hypothesis
+from app.decoding.transcriber import DecodeOptions, EngineError
 from app.job import Job, Limits
 from app.messages import (
     Completion,
@@ -25,7 +26,6 @@ from app.messages import (
     Request,
     Transcript,
 )
-from app.transcriber import DecodeOptions, EngineError
 from app.worker import Worker
 
 RAW = RawFormat("s16", RATE, 1, "little")

@@ -29,9 +29,9 @@ from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
 
 from app.config import read
-from app.deadlines import Deadlines
-from app.transcriber import ModelInfo
-from app.wyoming_port import wyoming_port
+from app.decoding.transcriber import ModelInfo
+from app.network.deadlines import Deadlines
+from app.startup.wyoming_port import wyoming_port
 
 T = TypeVar("T")
 FLUENT = ModelInfo("fake", True, frozenset({"en", "de"}))

@@ -6,12 +6,13 @@ import ipaddress
 
 import pytest
 
-from app import __version__, announce
+from app import __version__
 from app.config import Settings, read
+from app.decoding.transcriber import ModelInfo
 from app.messages import Told
+from app.network import announce
 from app.protocols.base import Protocol
-from app.transcriber import ModelInfo
-from app.wyoming_port import announcement, fault, wyoming_port
+from app.startup.wyoming_port import announcement, fault, wyoming_port
 
 MODEL = ModelInfo("tiny-q8_0", True, frozenset({"en", "de"}))
 OUTSIDE = ["--wyoming-port", "0", "--host", "0.0.0.0"]

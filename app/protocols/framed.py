@@ -19,9 +19,9 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import NoReturn
 
-from app.fields import reply_fields
 from app.messages import BAD_HEADER, Begin, Body, End, Event, Failure, Refused, Reply
 from app.protocols.base import ProtocolError
+from app.protocols.fields import reply_fields
 from app.protocols.header import parse_header
 
 _LENGTH = struct.Struct("!H")

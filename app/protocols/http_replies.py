@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app import messages
-from app.hypothesis import compression
-from app.languages import NAMES
+from app.decoding.hypothesis import compression
 from app.messages import Failure, Report, Segment, Transcript
 from app.protocols.http_fields import Wish
-from app.subtitles import srt, vtt
+from app.protocols.languages import NAMES
+from app.protocols.subtitles import srt, vtt
 
 JSON = "application/json"
 EVENTS = "text/event-stream"

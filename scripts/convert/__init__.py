@@ -6,6 +6,6 @@ and `words` make the two tables that the file carries beside the weights. `progr
 progress bar, which `scripts/download_model.py` uses too (standard library only).
 
 None of this is part of the node: it needs numpy and gguf (requirements-convert.txt), never
-torch. The shape of a file is `app.modelfile`'s, so that what is written is exactly what the
+torch. The shape of a file is `app.weights.modelfile`'s, so that what is written is exactly what the
 node's check expects. One tensor is in memory at a time.
 """

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.modelfile import VOCABULARIES, Hyperparameters
+from app.weights.modelfile import VOCABULARIES, Hyperparameters
 
 from . import mel, words
 from .source import ConvertError, Source, check_names

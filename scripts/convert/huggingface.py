@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from app.modelfile import VOCABULARIES, Hyperparameters
+from app.weights.modelfile import VOCABULARIES, Hyperparameters
 
 from . import mel, words
 from .ctranslate2 import untied

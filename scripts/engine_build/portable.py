@@ -1,8 +1,9 @@
 """One engine for every processor of an architecture: what the image holds.
 
 The extension module is built without any CPU code of ggml's; beside it lies one library for each
-set of instructions (`libggml-cpu-armv8.2_2.so`), of which `app/backends.py` has ggml load the best
-one at start. Nothing of the machine that builds gets in, so the wheel may be carried elsewhere.
+set of instructions (`libggml-cpu-armv8.2_2.so`), of which `app/decoding/backends.py` has ggml load
+the best one at start. Nothing of the machine that builds gets in, so the wheel may be carried
+elsewhere.
 """
 
 from __future__ import annotations

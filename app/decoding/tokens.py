@@ -1,0 +1,120 @@
+"""From whisper.cpp's tokens to segments and words.
+
+A `SegmentBuilder` is fed one window's tokens in order: timestamps end a segment and begin the next,
+text tokens fill it. Text is gathered as bytes, because a token may be part of a character. Pure, no
+engine; times are seconds from the window's beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from app.decoding.hypothesis import confidence
+from app.messages import Segment, Word
+
+_UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
+"""Languages written without spaces, where every whole character that a token ends begins a new
+word; the same list as openai/whisper's split_to_word_tokens."""
+
+
+_NO_SPEECH = "[BLANK_AUDIO]"
+"""What Whisper's training data called a silence; here a silence has no text."""
+
+_BYTES_PER_SECOND = 10
+"""Of text in unhurried English speech: 2 words, 5 letters each."""
+
+_SLOW_SECONDS, _SLOW_BYTES_PER_SECOND = 5.0, 4
+"""A last segment this long with this little text has a pause in it, or speech not heard."""
+
+
+@dataclass(slots=True)
+class _Word:
+    start: float
+    end: float
+    text: bytearray = field(default_factory=bytearray)
+    logprobs: list[float] = field(default_factory=list)
+
+
+class SegmentBuilder:
+    """Builds the segments of one window of `seconds`; with words where asked for."""
+
+    def __init__(self, seconds: float, language: str, with_words: bool) -> None:
+        self._seconds = seconds
+        self._spaced = language not in _UNSPACED
+        self._with_words = with_words
+        self._segments: list[Segment] = []
+        self._start = 0.0
+        self._text = bytearray()
+        self._logprobs: list[float] = []
+        self._words: list[_Word] = []
+        self.logprobs: list[float] = []
+        """Natural logs of the text tokens' probabilities, of all segments."""
+        self.count = 0
+        """Tokens taken, timestamps included."""
+
+    def timestamp(self, at: float) -> None:
+        """A timestamp token: what was gathered ends here, what follows begins here."""
+        self.count += 1
+        self._close(at)
+        self._start = min(at, self._seconds)
+
+    def token(self, text: bytes, logprob: float, start: float, end: float) -> None:
+        """A text token, with whisper.cpp's own guess of when it was spoken."""
+        self.count += 1
+        self._text += text
+        self._logprobs.append(logprob)
+        self.logprobs.append(logprob)
+        if self._with_words:
+            if not self._words or self._begins_word(text):
+                self._words.append(_Word(start, end))
+            word = self._words[-1]
+            word.text += text
+            word.end = max(word.end, end)
+            word.logprobs.append(logprob)
+
+    def finish(self, about: float | None = None) -> tuple[Segment, ...]:
+        """No more tokens: the segments. `about` is the time that the end of text was thought to
+        come at, which is often too early. It serves where no timestamp says when the last segment
+        ended and it cannot have lasted to the window's end: that little text is not said so slowly,
+        the decoder has stopped before the speaker."""
+        left = self._seconds - self._start
+        if left > _SLOW_SECONDS and len(self._text) < _SLOW_BYTES_PER_SECOND * left:
+            spoken = self._start + len(self._text) / _BYTES_PER_SECOND
+            spoken = max([spoken, *(word.end for word in self._words)])
+            self._close(min(self._seconds, max(spoken, about or 0.0)))
+        else:
+            self._close(self._seconds)
+        return tuple(self._segments)
+
+    def _begins_word(self, text: bytes) -> bool:
+        if self._spaced:
+            return text[:1] == b" "
+        try:
+            self._words[-1].text.decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    def _close(self, end: float) -> None:
+        text = self._text.decode(errors="replace").strip()
+        if text and text != _NO_SPEECH:
+            # A padded window ends where its audio did.
+            end = max(self._start, min(end, self._seconds))
+            words = tuple(self._finish_words(end)) if self._with_words else None
+            segment = Segment(self._start, end, text, confidence(self._logprobs), words)
+            self._segments.append(segment)
+        self._text.clear()
+        self._logprobs = []
+        self._words = []
+
+    def _finish_words(self, segment_end: float) -> Iterator[Word]:
+        # whisper.cpp's token times know nothing of where our segments end: keep them inside.
+        earliest = self._start
+        for word in self._words:
+            start = min(max(word.start, earliest), segment_end)
+            end = min(max(word.end, start), segment_end)
+            earliest = start
+            text = word.text.decode(errors="replace").strip()
+            if text:
+                yield Word(start, end, text, confidence(word.logprobs))

@@ -1,0 +1,52 @@
+"""What the worker knows of an engine: the interface, its options and its errors.
+
+`app/engine.py` is the real one. It stands apart so that whoever only names an engine, the worker,
+the server and the tests with a fake, does not load whisper.cpp.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol as Interface
+
+from app.audio import Samples
+from app.decoding.hypothesis import Hypothesis
+
+
+class EngineError(Exception):
+    """whisper.cpp reported a failure. It says nothing about the audio."""
+
+
+class EngineAborted(Exception):
+    """The decode was stopped because the node stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What the loaded model can do. `languages` are codes; English-only models have just `en`."""
+
+    name: str
+    multilingual: bool
+    languages: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeOptions:
+    """How to decode one window. `language` is a code or `auto`; `temperature`, 0 to 1, is where
+    decoding starts: 0 takes the most probable token, above it tokens are drawn."""
+
+    language: str = "en"
+    translate: bool = False
+    prompt: str = ""
+    words: bool = False
+    temperature: float = 0.0
+
+
+class Transcriber(Interface):
+    """One window in, one hypothesis out."""
+
+    def transcribe(self, samples: Samples, options: DecodeOptions) -> Hypothesis:
+        """Decode one window: float32, shape [n], 16 kHz, at most 30 s.
+
+        Raises `EngineError` and `EngineAborted`.
+        """

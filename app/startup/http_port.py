@@ -1,0 +1,73 @@
+"""The HTTP port, as the settings ask for it.
+
+Whether there is one, where it listens, and what the log tells people to open. What stands behind it
+is loaded only if there is one. Main thread, before the loop begins.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from app import __version__, catalog
+from app.config import Settings
+from app.decoding.transcriber import ModelInfo
+from app.network.gate import reachable_by_others
+from app.network.ports import Port
+from app.serving.load import Load
+
+if TYPE_CHECKING:
+    from app.web.site import Web
+
+USUAL_PORT = 8080
+
+_log = structlog.get_logger("http")
+
+
+def web_of(
+    settings: Settings, model: ModelInfo, file: catalog.ModelFile, load: Callable[[], Load]
+) -> Web | None:
+    """What stands behind the port, None if it is off."""
+    if settings.http_port is None:
+        return None
+    # h11, the form parser and prometheus_client are 5 MiB that a node without HTTP does not need.
+    from app.web.site import web
+
+    return web(
+        model=model,
+        file=file,
+        version=__version__,
+        load=load,
+        max_body=settings.max_message_bytes,
+        origins=settings.cors_origin,
+        local=not reachable_by_others(settings.host),
+        metrics_auth=settings.metrics_auth,
+    )
+
+
+def http_port(settings: Settings, web: Web) -> Port:
+    """The port to listen on."""
+    number = settings.http_port if isinstance(settings.http_port, int) else USUAL_PORT
+    return Port("http", settings.host, number, web.new_protocol)
+
+
+def listen(settings: Settings, port: Port, listen_on: Callable[[Port], int]) -> int | None:
+    """Listen; the port's number. None, and a warning, where `auto` finds the usual one taken.
+    Raises what `listen_on` raises."""
+    try:
+        return listen_on(port)
+    except OSError as error:
+        if settings.http_port != "auto" or error.errno != errno.EADDRINUSE:
+            raise
+    _log.warning("no HTTP: its port is taken, --http-port takes another", port=port.number)
+    return None
+
+
+def address(port: Port, number: int) -> str:
+    """Where a browser on this machine finds the page."""
+    host = port.host
+    name = "localhost" if host in ("", "0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return f"{'http' if port.tls is None else 'https'}://{name}:{number}/"

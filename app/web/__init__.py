@@ -1,0 +1,1 @@
+"""What the HTTP port answers besides transcripts: page, health, metrics, status. Loop thread."""

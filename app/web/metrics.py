@@ -1,0 +1,135 @@
+"""What the node counts, as Prometheus reads it: requests, seconds, sizes, how busy it is.
+
+`Metrics` hears of every outcome on the loop thread and counts it; how busy the node is at the
+moment it is asked. The names follow Prometheus' conventions (base units, `_total` for counters) and
+are part of what the node promises: docs/http.md lists them. Labels are few and fixed, so that no
+client can make series grow. Imported only where there is HTTP: prometheus_client takes 4 MiB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from app.messages import Origin, Outcome, Report, Request, Transcript
+from app.serving.load import Load
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Of the format that `generate_latest` writes and every Prometheus reads."""
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
+_AUDIO_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400)
+_REAL_TIME_FACTOR = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 5)
+"""Above 1 the node is slower than speech."""
+
+# A series beside each counter that says when it began: nobody asks for them.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+OK = "ok"
+"""The outcome of what was transcribed; of everything else it is the failure's code."""
+
+
+class Metrics:
+    """Counts. `load` is asked at every scrape; `model` and `version` label `node_whisper_info`."""
+
+    def __init__(self, load: Callable[[], Load], model: str, version: str) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "node_whisper_requests",
+            "Requests by protocol and outcome: ok, or the code of the error",
+            ("protocol", "outcome"),
+            registry=registry,
+        )
+        self._queued = Histogram(
+            "node_whisper_queue_seconds",
+            "From the last byte of a request to the beginning of the work on it",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._audio = Histogram(
+            "node_whisper_audio_seconds",
+            "Length of the audio of transcribed requests",
+            buckets=_AUDIO_SECONDS,
+            registry=registry,
+        )
+        self._processing = Histogram(
+            "node_whisper_processing_seconds",
+            "Time spent on a transcribed request, without that spent on others in between",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._factor = Histogram(
+            "node_whisper_real_time_factor",
+            "Processing time divided by the length of the audio",
+            buckets=_REAL_TIME_FACTOR,
+            registry=registry,
+        )
+        self._second_passes = Counter(
+            "node_whisper_second_passes",
+            "Decodes that repeated a window because the first result was doubtful",
+            registry=registry,
+        )
+        self._passes = Counter(
+            "node_whisper_passes",
+            "Decodes of all windows",
+            registry=registry,
+        )
+        registry.register(_Now(load, model, version))
+        # Resident memory, processor time, open descriptors, when the process began.
+        ProcessCollector(registry=registry)
+
+    def finished(self, origin: Origin, request: Request | None, outcome: Outcome) -> None:
+        """Count one outcome."""
+        if not isinstance(outcome, Transcript):
+            self._requests.labels(origin.protocol, outcome.code).inc()
+            return
+        self._requests.labels(origin.protocol, OK).inc()
+        self._queued.observe(outcome.queue_seconds)
+        self._audio.observe(outcome.audio_seconds)
+        self._processing.observe(outcome.processing_seconds)
+        if outcome.audio_seconds > 0:
+            self._factor.observe(outcome.processing_seconds / outcome.audio_seconds)
+        self._passes.inc(outcome.passes)
+        self._second_passes.inc(outcome.second_passes)
+
+    def report(self) -> Report:
+        """Everything, as it is now."""
+        return Report(True, CONTENT_TYPE, generate_latest(self._registry))
+
+
+class _Now(Collector):
+    """What is not counted but looked at."""
+
+    def __init__(self, load: Callable[[], Load], model: str, version: str) -> None:
+        self._load = load
+        self._model = model
+        self._version = version
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        info = GaugeMetricFamily(
+            "node_whisper_info", "Always 1; what runs", labels=("model", "version")
+        )
+        info.add_metric((self._model, self._version), 1)
+        yield info
+        load = self._load()
+        for name, text, value in (
+            ("ready", "1 if a further request would be taken at once", load.ready),
+            ("draining", "1 while the node is shutting down", load.draining),
+            ("connections", "Open connections of all ports", load.connections),
+            ("queue_size", "Requests that may be admitted and unfinished", load.places),
+            ("queue_depth", "Requests admitted and unfinished", load.admitted),
+            ("waiting_requests", "Requests whose senders wait for a place", load.waiting),
+            ("queued_audio_seconds", "Audio received and unfinished, guessed", load.queued_seconds),
+            ("buffered_bytes", "Bytes of bodies held or promised", load.buffered_bytes),
+        ):
+            yield GaugeMetricFamily(f"node_whisper_{name}", text, value=float(value))

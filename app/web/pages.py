@@ -1,0 +1,45 @@
+"""The web page that the HTTP port serves: the files of `app/web/page/`, read once at start.
+
+They are small and never change while the node runs, so the loop thread sends them from memory and
+touches no disk. The files name each other by relative addresses, so a reverse proxy may serve the
+node below a path of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent / "page"
+
+INDEX = "index.html"
+"""Served as "/"; the others by their names."""
+
+CONTENT_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+}
+"""By suffix. Browsers run a module script only if it comes as JavaScript."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One file as it is sent."""
+
+    content_type: str
+    body: bytes = field(repr=False)
+
+
+def load() -> dict[str, Page]:
+    """Every file of the page, by the path it is served under (`/`, `/page.js`, ...).
+
+    Raises OSError where the folder or a file of it cannot be read.
+    """
+    return {
+        "/" if path.name == INDEX else f"/{path.name}": Page(
+            CONTENT_TYPES[path.suffix], path.read_bytes()
+        )
+        for path in sorted(FOLDER.iterdir())
+        if path.suffix in CONTENT_TYPES
+    }

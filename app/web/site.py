@@ -1,0 +1,76 @@
+"""Everything behind the HTTP port, put together: what it serves, what it counts, what it reports.
+
+Imported by `app/startup/http_port.py` only where there is such a port.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from app import catalog
+from app.decoding.transcriber import ModelInfo
+from app.messages import QueryKind, Report
+from app.protocols.http import HttpProtocol
+from app.protocols.http_fields import Served
+from app.protocols.http_routes import Site
+from app.serving.load import Load
+from app.serving.outcomes import Observer
+from app.web import pages
+from app.web.metrics import Metrics
+from app.web.status import Status
+
+ALIAS = "whisper-1"
+"""What OpenAI's clients call the one Whisper model that there is to be asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """`new_protocol` for the port; `observers` and `reports` for the server; `guarded` are the
+    reports that need the token."""
+
+    new_protocol: Callable[[], HttpProtocol]
+    observers: tuple[Observer, ...]
+    reports: Mapping[QueryKind, Callable[[], Report]]
+    guarded: frozenset[QueryKind]
+
+
+def web(
+    *,
+    model: ModelInfo,
+    file: catalog.ModelFile,
+    version: str,
+    load: Callable[[], Load],
+    max_body: int,
+    origins: tuple[str, ...],
+    local: bool,
+    metrics_auth: bool,
+) -> Web:
+    """Put it together. `load` says how busy the node is, `local` that only this machine reaches
+    the port; the rest is as in the settings. Raises `OSError` where the page cannot be read."""
+    site = Site(
+        served=Served(model.name, _names(model), not model.multilingual),
+        created=int(file.path.stat().st_mtime),
+        max_body=max_body,
+        pages={path: (page.content_type, page.body) for path, page in pages.load().items()},
+        origins=frozenset(origins),
+        local=local,
+    )
+    metrics = Metrics(load, model.name, version)
+    status = Status(load, model, version)
+    probes: frozenset[QueryKind] = frozenset({"ready", "metrics"})
+    own: frozenset[QueryKind] = frozenset({"status"})
+    return Web(
+        new_protocol=lambda: HttpProtocol(site, lambda: uuid.uuid4().hex),
+        observers=(metrics, status),
+        reports={"ready": status.ready, "metrics": metrics.report, "status": status.report},
+        guarded=own | probes if metrics_auth else own,
+    )
+
+
+def _names(model: ModelInfo) -> frozenset[str]:
+    """What a request may call the model: its full name, its short one, and the usual alias."""
+    entry = catalog.find(model.name)
+    short = () if entry is None else (entry.model,)
+    return frozenset({model.name, ALIAS, *short})

@@ -1,0 +1,87 @@
+"""How the node does, for load balancers and for people: readiness, and the last few requests.
+
+`Status` hears of every outcome on the loop thread and keeps the times of the latest; never a text,
+an id or an address. JSON, because the page reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from app.decoding.transcriber import ModelInfo
+from app.messages import Failure, Origin, Outcome, Report, Request
+from app.serving.load import Load
+
+RECENT = 30
+"""Requests that are remembered."""
+
+_JSON = "application/json"
+
+
+class Status:
+    """Remembers, and reports. `load` is asked for every report."""
+
+    def __init__(self, load: Callable[[], Load], model: ModelInfo, version: str) -> None:
+        self._load = load
+        self._model = model
+        self._version = version
+        self._started_at = time.monotonic()
+        self._recent: deque[tuple[float, dict[str, Any]]] = deque(maxlen=RECENT)
+
+    def finished(self, origin: Origin, request: Request | None, outcome: Outcome) -> None:
+        """Remember one outcome, unless there was nothing that deserves the name of a request."""
+        if request is None:
+            return
+        fields: dict[str, Any] = {"protocol": origin.protocol}
+        if isinstance(outcome, Failure):
+            fields["outcome"] = outcome.code
+        else:
+            fields["outcome"] = "ok"
+            fields["audio_seconds"] = round(outcome.audio_seconds, 3)
+            fields["queue_seconds"] = round(outcome.queue_seconds, 4)
+            fields["processing_seconds"] = round(outcome.processing_seconds, 4)
+        self._recent.append((time.monotonic(), fields))
+
+    def report(self) -> Report:
+        """Model, queue and the latest requests, the oldest first."""
+        now = time.monotonic()
+        load = self._load()
+        fields = {
+            "model": self._model.name,
+            "languages": sorted(self._model.languages),
+            "version": self._version,
+            "uptime_seconds": round(now - self._started_at, 1),
+            "ready": load.ready,
+            "draining": load.draining,
+            "connections": load.connections,
+            "queue": {
+                "size": load.places,
+                "unfinished": load.admitted + load.waiting,
+                "waiting": load.waiting,
+            },
+            "recent": [
+                {"age_seconds": round(now - at, 1), **outcome} for at, outcome in self._recent
+            ],
+        }
+        return Report(True, _JSON, json.dumps(fields).encode())
+
+    def ready(self) -> Report:
+        """Whether a further request would be taken at once, and if not, why."""
+        load = self._load()
+        reasons = [
+            reason
+            for applies, reason in (
+                (not load.worker_alive, "the worker is not running"),
+                (load.draining, "the node is shutting down"),
+                (load.waiting or load.admitted >= load.places, "the queue is full"),
+            )
+            if applies
+        ]
+        if not load.ready and not reasons:
+            reasons.append("what is held already must be done first")
+        fields = {"status": "ready" if load.ready else "not ready", "reasons": reasons}
+        return Report(load.ready, _JSON, json.dumps(fields).encode())

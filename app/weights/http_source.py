@@ -1,0 +1,242 @@
+"""The first source of a model: one file by HTTP, from Hugging Face or a mirror of it.
+
+`download` goes on where an earlier try stopped (`part_of` names what that left), takes a broken
+transfer up again, verifies, and only then renames. Connections give up while someone is still
+looking, since a second source may be waiting. Standard library only; blocks the caller's thread,
+apart from a daemon thread for the look-up of a name.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from app.weights.entry import CatalogError, Entry, Notify, Progress, SourceError
+from app.weights.verified import matches, settle
+
+# The host upstream publishes on; HF_ENDPOINT (huggingface_hub's variable) replaces it.
+DEFAULT_ENDPOINT = "https://huggingface.co"
+
+# A network that drops packets must fail while someone is still looking. TCP sends a lost
+# first packet again after 1, 3 and 7 s (RFC 6298), so 8 s leaves room for three losses.
+CONNECT_SECONDS = 8.0
+# Between two reads of a running download. Longer, since a proxy may scan what it passes on.
+READ_SECONDS = 15.0
+# How often a broken download is taken up again without a single byte gained in between.
+RETRIES_WITHOUT_PROGRESS = 2
+# One read; also how often progress is reported. Large enough for a gigabit link.
+CHUNK_BYTES = 1 << 18
+
+
+def url_of(entry: Entry) -> str:
+    """Where the entry is fetched from; HF_ENDPOINT replaces the host. Raises CatalogError."""
+    endpoint = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
+    if not endpoint.startswith(("http://", "https://")):
+        raise CatalogError(f"HF_ENDPOINT is {endpoint!r}: it must begin with https:// or http://")
+    return f"{endpoint}/ggerganov/whisper.cpp/resolve/main/{urllib.parse.quote(entry.file)}"
+
+
+def download(entry: Entry, path: Path, progress: Progress | None, tell: Notify) -> None:
+    """Fetch into `path`.part, going on where an earlier try stopped; verify; rename."""
+    url = url_of(entry)
+    host = urllib.parse.urlsplit(url).netloc
+    part = part_of(path)
+    resumed = part.exists() and part.stat().st_size > 0
+    tell(f"fetching {entry.file} from {host}" + (" (going on with a part)" if resumed else ""))
+    try:
+        _transfer(entry, url, part, progress)
+        if not matches(entry, part):
+            part.unlink()
+            if not resumed:
+                raise SourceError(
+                    f"what {host} sent for {entry.file} has the wrong size or hash and was deleted"
+                )
+            # The old part may have been of something else: once more, from the beginning.
+            tell(f"{entry.file} has the wrong hash after resuming and was deleted; starting anew")
+            _transfer(entry, url, part, progress)
+            if not matches(entry, part):
+                part.unlink()
+                raise SourceError(
+                    f"what {host} sent for {entry.file} has the wrong size or hash and was deleted"
+                )
+        settle(entry, part, path)
+    except OSError as error:
+        # Network errors are SourceError by now: this is the disk.
+        raise CatalogError(f"cannot write {part}: {error.strerror or error}") from error
+
+
+def part_of(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _transfer(entry: Entry, url: str, part: Path, progress: Progress | None) -> None:
+    """Bytes from `url` until `part` is whole, taking a broken transfer up again."""
+    start = part.stat().st_size if part.exists() else 0
+    idle = 0
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            _request(entry, url, part, progress)
+            return
+        except _NetworkError as error:
+            after = part.stat().st_size if part.exists() else 0
+            idle = 0 if after > before else idle + 1
+            # A host that never sent a byte is not asked again: its failure takes
+            # CONNECT_SECONDS, and the next source, or a person, is waiting.
+            if idle > (RETRIES_WITHOUT_PROGRESS if after > start else 0):
+                kept = f" ({after >> 20} MiB are kept and go on next time)" if after else ""
+                raise SourceError(f"{_host(url)} failed: {error}{kept}") from error
+            time.sleep(0.5 * idle)
+
+
+class _NetworkError(Exception):
+    """The connection, not the answer, failed."""
+
+
+def _request(entry: Entry, url: str, part: Path, progress: Progress | None) -> None:
+    """One HTTP request for what `part` still lacks."""
+    have = part.stat().st_size if part.exists() else 0
+    if entry.size is not None and have > entry.size:
+        part.unlink()
+        have = 0
+    if entry.size is not None and have == entry.size:
+        return
+    headers = {"User-Agent": "node-whisper", "Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    try:
+        response = _opener().open(
+            urllib.request.Request(url, headers=headers), timeout=READ_SECONDS
+        )
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416 and have:
+            # Nothing after what we have; without a known size, the hash decides whether that
+            # is the whole of it.
+            if entry.size is None:
+                return
+            part.unlink()
+            raise _NetworkError("the server has less than we already had") from error
+        if error.code >= 500 or error.code == 429:
+            raise _NetworkError(f"HTTP {error.code} {error.reason}") from error
+        raise SourceError(f"{_host(url)} answered HTTP {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _NetworkError(_reason(error)) from error
+    with response:
+        if response.status != 206:
+            have = 0  # the server ignored the range and sends all of it
+        length = response.headers.get("Content-Length", "")
+        total = have + int(length) if length.isdigit() else None
+        if entry.size is not None and total not in (None, entry.size):
+            raise SourceError(
+                f"{_host(url)} offers {total} bytes for {entry.file}, not {entry.size}"
+            )
+        total = total if total is not None else entry.size
+        with part.open("ab" if have else "wb") as file:
+            while chunk := _read(response):
+                file.write(chunk)
+                have += len(chunk)
+                if entry.size is not None and have > entry.size:
+                    raise SourceError(f"{_host(url)} sends more than {entry.file} has")
+                if progress is not None:
+                    progress(have, total)
+    if total is not None and have < total:
+        raise _NetworkError("the connection ended early")
+
+
+def _read(response: Any) -> bytes:
+    try:
+        data: bytes = response.read1(CHUNK_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise _NetworkError(_reason(error)) from error
+    return data
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """urllib with proxies and redirects as usual, but connections that give up in time."""
+
+    class Plain(urllib.request.HTTPHandler):
+        def http_open(self, req: urllib.request.Request) -> Any:
+            return self.do_open(_connector(http.client.HTTPConnection), req)
+
+    class Secure(urllib.request.HTTPSHandler):
+        def https_open(self, req: urllib.request.Request) -> Any:
+            return self.do_open(_connector(http.client.HTTPSConnection), req)
+
+    return urllib.request.build_opener(Plain, Secure)
+
+
+def _connector(kind: Any) -> Any:
+    def make(host: str, **options: Any) -> Any:
+        connection = kind(host, **options)
+        # http.client's own hook for how the TCP connection is made.
+        connection._create_connection = _connect
+        return connection
+
+    return make
+
+
+def _connect(
+    address: tuple[str, int], timeout: float | None = None, source_address: Any = None
+) -> socket.socket:
+    """Like socket.create_connection, but CONNECT_SECONDS in all: that one allows the timeout
+    once for each of a host's addresses (eight for a large one), and none for the look-up."""
+    deadline = time.monotonic() + CONNECT_SECONDS
+    found = _look_up(address, CONNECT_SECONDS)
+    failure: OSError = TimeoutError(f"{address[0]} does not answer")
+    for index, (family, kind, protocol, _, where) in enumerate(found):
+        # At least a second each, and never more than an even share of what is left.
+        share = max(1.0, (deadline - time.monotonic()) / (len(found) - index))
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(share)
+            connection.connect(where)
+        except OSError as error:
+            connection.close()
+            failure = error
+            if time.monotonic() > deadline:
+                break
+            continue
+        connection.settimeout(timeout)
+        return connection
+    raise failure
+
+
+def _look_up(address: tuple[str, int], seconds: float) -> list[Any]:
+    """getaddrinfo with a time limit: a resolver that is cut off takes up to 30 s (5 s, twice,
+    for each of three servers: resolv.conf(5)). The thread is a daemon and ends by itself."""
+    result: list[Any] = []
+
+    def resolve() -> None:
+        try:
+            result.append(socket.getaddrinfo(*address, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:  # UnicodeError: no valid host name
+            result.append(error if isinstance(error, OSError) else OSError(str(error)))
+
+    thread = threading.Thread(target=resolve, daemon=True, name="resolve")
+    thread.start()
+    thread.join(seconds)
+    if not result:
+        raise TimeoutError(f"looking up {address[0]} took more than {seconds:g} s")
+    if isinstance(result[0], OSError):
+        raise result[0]
+    found: list[Any] = result[0]
+    return found
+
+
+def _host(url: str) -> str:
+    return urllib.parse.urlsplit(url).netloc
+
+
+def _reason(error: BaseException) -> str:
+    inner = getattr(error, "reason", None)
+    cause = inner if isinstance(inner, BaseException) else error
+    return str(getattr(cause, "strerror", None) or cause) or type(cause).__name__

