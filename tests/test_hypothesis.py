@@ -94,9 +94,32 @@ def said(*texts: str) -> object:
     return replace(hypothesis_of("", 10.0, logprob=-0.1), segments=segments)
 
 
-def test_a_segment_said_again_word_for_word_is_heard_again_with_the_whole_encoder() -> None:
-    loop = said("And so my fellow Americans.", "and so, my fellow Americans")
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("And so my fellow Americans.", "and so, my fellow Americans"),
+        ("Hey computer. Hey computer.",),
+        ("Carved in wood by a similar process, by a similar process.",),
+        ("बत्ती जला बत्ती जला",),
+    ],
+)
+def test_words_said_twice_in_a_row_are_heard_again_with_more_of_the_encoder(
+    texts: tuple[str, ...],
+) -> None:
+    loop = said(*texts)
     assert fault(loop, 10.0, True) == "repetition"
     assert fault(loop, 10.0, False) is None
-    assert fault(said("Thank you.", "Thank you."), 10.0, True) is None
-    assert fault(said("Turn on the light.", "Yes.", "Turn on the light."), 10.0, True) is None
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("No, no.", "No, no."),
+        ("five five five five",),
+        ("Turn on the light.", "Yes.", "Turn on the light."),
+        ("the more the better",),
+        ("हिंदी में की की",),
+    ],
+)
+def test_what_only_looks_like_it_stands(texts: tuple[str, ...]) -> None:
+    assert fault(said(*texts), 10.0, True) is None
