@@ -132,6 +132,18 @@ ALLOWED: dict[str, set[str]] = {
         "app.web.status",
         "app.decoding.transcriber",
     },
+    "app.startup.model": {"app", "app.catalog", "app.config", "app.decoding.transcriber"},
+    "app.startup.ports": {
+        "app.config",
+        "app.decoding.transcriber",
+        "app.network.announce",
+        "app.network.gate",
+        "app.network.ports",
+        "app.protocols.framed",
+        "app.startup.http_port",
+        "app.startup.wyoming_port",
+        "app.web.site",
+    },
     "app.startup.http_port": {
         "app",
         "app.catalog",

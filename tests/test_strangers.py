@@ -16,13 +16,13 @@ from fakes import RATE, RAW, Client, Node, eventually, frame, message, pcm, text
 from node import run
 from structlog.testing import capture_logs
 
-from app import __main__ as main
 from app import config
 from app.disk.spool import Body, Spool
 from app.disk.thread import Disk
 from app.network.deadlines import Deadlines
 from app.network.gate import Gate
 from app.network.tls import server_context
+from app.startup.ports import warn_of_strangers
 
 MakeNode = Callable[..., Node]
 TOKEN = "a-token-for-the-tests"
@@ -413,7 +413,7 @@ def test_listening_to_strangers_is_warned_about(
     arguments: list[str], no_token: bool, warnings: list[str]
 ) -> None:
     with capture_logs() as log:
-        main._warn_of_strangers(config.read(arguments, {}), no_token)
+        warn_of_strangers(config.read(arguments, {}), no_token)
     assert [entry["log_level"] for entry in log] == ["warning"] * len(warnings)
     for entry, expected in zip(log, warnings, strict=True):
         assert expected in entry["event"]
