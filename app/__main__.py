@@ -96,7 +96,7 @@ def _obtain(settings: Settings) -> catalog.ModelFile:
 
 
 def _load(settings: Settings, file: catalog.ModelFile) -> Engine:
-    """The engine, ready for its first command."""
+    """The engine, not warmed up: that is for the thread that will use it."""
     # Until the loop takes signals: no KeyboardInterrupt in the middle of whisper.cpp's callbacks.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Imported here because loading whisper.cpp takes a while: not for --help or a wrong flag.
@@ -111,7 +111,6 @@ def _load(settings: Settings, file: catalog.ModelFile) -> Engine:
         engine.close()
         raise _CannotStart(wrong, code=2)
     _log.debug("engine", system=system_info(), threads=threads)
-    engine.warm_up()
     return engine
 
 
@@ -165,6 +164,8 @@ def _serve(
     server.loop.handle_signals(signal.SIGTERM, signal.SIGINT)
     worker.start()
     disk.start()
+    if not worker.wait_until_warm():
+        raise _CannotStart("the engine failed on its first, empty window; the log says why")
     _say_ready(settings, engine, opened.number, **opened.others)
     warn_of_strangers(settings, gate.open)
     notifier.ready(f"{engine.info.name} on port {opened.number}")

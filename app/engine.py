@@ -98,7 +98,12 @@ class Engine:
         self.info = _model_info(self._handle, name)
 
     def warm_up(self) -> None:
-        """Touch what the first command would otherwise wait for: weights, buffers, threads."""
+        """Touch what the first command would otherwise wait for: weights, buffers, threads.
+
+        On the thread that transcribes: libgomp keeps a team of threads for each thread that ever
+        used one, and once it counts more threads than cores none of them spins any more. Warmed up
+        on the main thread, a command took 1.6 times as long (docs/benchmarks.md, "Threads").
+        """
         silence = np.zeros(MIN_SAMPLES, dtype=np.float32)
         attempt = Attempt(ladder(1.0, self._setting)[0], "", most_tokens=EXTRA_TOKENS)
         self._decode(silence, 1.0, DecodeOptions(), attempt)

@@ -75,6 +75,7 @@ class Worker:
         self._scheduler = Scheduler()
         self.failed = False
         """True once the thread has ended by a fault of its own."""
+        self._warm = threading.Event()
         self.turn: tuple[int, float] | None = None
         """The number of the turn it is in and when that began (`time.monotonic()`); None between
         two turns. May be read from any thread, as `cpu_seconds` may."""
@@ -84,6 +85,11 @@ class Worker:
 
     def start(self) -> None:
         self._thread.start()
+
+    def wait_until_warm(self) -> bool:
+        """Wait until the first job would be as fast as any other; False if the engine failed."""
+        self._warm.wait()
+        return not self.failed
 
     @property
     def alive(self) -> bool:
@@ -132,13 +138,16 @@ class Worker:
             # Not a job's fault, those are caught: without a worker the node is of no use.
             _log.critical("the worker has failed", exc_info=True)
             self.failed = True
+            self._warm.set()
             self._wake()
 
     def _serve(self) -> None:
         # Asked for here: for a thread that has ended the C library may crash.
         self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
-        # The first job should not wait for this one's model.
+        # The first job should not wait for either.
+        self._engine.warm_up()
         self._spare_detectors.append(self._new_detector())
+        self._warm.set()
         while self._collect():
             number = self._scheduler.next()
             if number is not None:

@@ -135,6 +135,10 @@ class FakeEngine:
         self._gate = threading.Event()
         self._gate.set()
         self._turns = threading.Semaphore(0)
+        self.warmed_on: list[str] = []
+
+    def warm_up(self) -> None:
+        self.warmed_on.append(threading.current_thread().name)
 
     def transcribe(self, samples: Samples, options: DecodeOptions) -> Hypothesis:
         self.calls.append((samples, options))

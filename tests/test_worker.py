@@ -326,3 +326,24 @@ def test_it_is_marked_whose_turn_it_is_before_it_begins_and_when_it_is_nobodys(
     bench.outcome(second)
     eventually(lambda: bench.marks[-1] == "")
     assert [mark for mark in bench.marks if mark] == ["first", "second"]
+
+
+# Warming up.
+
+
+def test_the_engine_is_warmed_up_on_the_thread_that_uses_it(bench: Bench) -> None:
+    assert bench.worker.wait_until_warm()
+    assert bench.engine.warmed_on == ["worker"]
+
+
+def test_an_engine_that_fails_at_once_is_said_to_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+
+    def fail() -> None:
+        raise EngineError("no")
+
+    monkeypatch.setattr(bench.engine, "warm_up", fail)
+    bench.worker.start()
+    assert not bench.worker.wait_until_warm()
+    assert bench.worker.failed
+    assert bench.worker.join(30)

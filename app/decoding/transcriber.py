@@ -43,7 +43,10 @@ class DecodeOptions:
 
 
 class Transcriber(Interface):
-    """One window in, one hypothesis out."""
+    """One window in, one hypothesis out. Used on one thread only, from its warm-up on."""
+
+    def warm_up(self) -> None:
+        """Touch what the first window would otherwise wait for. Raises `EngineError`."""
 
     def transcribe(self, samples: Samples, options: DecodeOptions) -> Hypothesis:
         """Decode one window: float32, shape [n], 16 kHz, at most 30 s.
