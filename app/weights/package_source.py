@@ -20,7 +20,7 @@ from pathlib import Path
 from app.weights.entry import Entry, Notify, Package, SourceError
 from app.weights.verified import matches, settle
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 
 # One read of what is unpacked, which is tens of MB.
 _CHUNK_BYTES = 1 << 18
