@@ -125,7 +125,12 @@ class Engine:
             language, probability = self._detect(samples, seconds)
             options = replace(options, language=language)
         ways = attempts(seconds, options, self._setting, self._most_tokens)
-        hypothesis = best(ways, seconds, lambda way: self._decode(samples, seconds, options, way))
+        hypothesis = best(
+            ways,
+            seconds,
+            lambda way: self._decode(samples, seconds, options, way),
+            options.only_sure,
+        )
         return replace(hypothesis, language_probability=probability)
 
     def abort(self) -> None:

@@ -105,6 +105,8 @@ class Transcription:
         self._language = request.language or limits.language
         self._language_probability: float | None = None
         self._carried = ""
+        self._taken_until = 0.0
+        """Where the last window ended that was taken back in part, in seconds."""
         self._encoder_context = 0
         self._passes = 0
         self._second_passes = 0
@@ -166,6 +168,7 @@ class Transcription:
             prompt=self._prompt(),
             words=request.word_timestamps,
             temperature=request.temperature,
+            only_sure=self._is_rest(window),
         )
         hypothesis = self._engine.transcribe(window.samples, options)
         if self._language == "auto" and hypothesis.segments:
@@ -190,6 +193,12 @@ class Transcription:
         if hypothesis.segments and hypothesis.end <= length - rest:
             # At least a second on, so that every turn gets somewhere.
             self._windower.resume(min(length, max(hypothesis.end, _RESUME_SECONDS)))
+            self._taken_until = window.start + length
+
+    def _is_rest(self, window: Window) -> bool:
+        """Whether all of a window has been in one before. The decoder saw no more words there; a
+        second look finds them, or makes them up from what is left of the last one."""
+        return window.start + len(window.samples) / SAMPLE_RATE <= self._taken_until
 
 
 def _worth_carrying(hypothesis: Hypothesis) -> str:

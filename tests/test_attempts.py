@@ -87,3 +87,19 @@ def test_of_loops_the_last_is_taken() -> None:
     loops = [hypothesis_of(f"{number} again " * 40, 3.0) for number in range(len(tried))]
     decode, _ = say(*loops)
     assert best(tried, 3.0, decode).text == loops[-1].text
+
+
+def test_where_only_what_is_sure_is_wanted_the_cheap_rungs_are_all() -> None:
+    tried = ways(only_sure=True, prompt="what was said")
+    assert [attempt.context for attempt in tried] == [w.context for w in ways()][:2]
+    assert {(attempt.temperature, attempt.prompt) for attempt in tried} == {(0.0, "what was said")}
+    assert [attempt.context for attempt in ways(20.0, only_sure=True)] == [FULL]
+
+
+def test_where_only_what_is_sure_is_wanted_a_guess_is_nothing() -> None:
+    decode, asked = say(GUESS, LOOP)
+    found = best(ways(only_sure=True), 3.0, decode, only_sure=True)
+    assert (found.text, found.passes, found.end) == ("", 2, 3.0)
+    assert len(asked) == 2
+    decode, _ = say(GUESS, GOOD)
+    assert best(ways(only_sure=True), 3.0, decode, only_sure=True).text == GOOD.text

@@ -244,6 +244,17 @@ def test_what_the_engine_left_of_a_window_is_decoded_again() -> None:
     _, transcript = run(engine, pcm(20 * RATE))
     ends = [segment.end for segment in transcript.segments]
     assert ends == pytest.approx([8.0, 16.0, 20.0], abs=0.1)
+    # What was in a window before counts only if it is sure.
+    assert [options.only_sure for _, options in engine.calls] == [False, True, True]
+
+
+def test_new_audio_is_decoded_whatever_it_takes() -> None:
+    on = hypothesis_of("on and on", 30.0)
+    engine = answers(hypothesis_of("half of it", 10.0), *[on] * 9)
+    run(engine, three_phrases())
+    # The rest of the first window comes with what follows it.
+    assert not any(options.only_sure for _, options in engine.calls)
+    assert len(engine.calls) >= 3
 
 
 def test_an_engine_that_says_next_to_nothing_still_comes_to_an_end() -> None:

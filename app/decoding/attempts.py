@@ -23,6 +23,9 @@ TEMPERATURE_STEP = 0.2
 
 _HIGHEST_TEMPERATURE = 1.0
 
+_SURE_RUNGS = 2
+"""Where only what is sure is wanted: the cheap rungs."""
+
 _log = structlog.get_logger("engine")
 
 
@@ -47,9 +50,12 @@ def attempts(
     """What to try on a window of `seconds`; the model decodes at most `limit` tokens at once."""
     most = min(limit, most_tokens(seconds, options.language))
     start = options.temperature
-    for context in ladder(seconds, setting):
+    rungs = ladder(seconds, setting)
+    for context in rungs[:_SURE_RUNGS] if options.only_sure else rungs:
         reduced = context < FULL
         yield Attempt(context, options.prompt, start, most_tokens=most if reduced else 0)
+    if options.only_sure:
+        return
     if options.prompt:
         # What came before is the usual reason for a loop: first do without it.
         yield Attempt(FULL, "", start)
@@ -59,9 +65,13 @@ def attempts(
 
 
 def best(
-    ways: Iterable[Attempt], seconds: float, decode: Callable[[Attempt], Hypothesis]
+    ways: Iterable[Attempt],
+    seconds: float,
+    decode: Callable[[Attempt], Hypothesis],
+    only_sure: bool = False,
 ) -> Hypothesis:
-    """The first hypothesis without fault, or the least faulty of all; of at least one attempt."""
+    """The first hypothesis without fault, of at least one attempt. Where all have one, the least
+    faulty, or with `only_sure` the last without its segments."""
     faulty: list[tuple[str, Hypothesis]] = []
     for attempt in ways:
         hypothesis = replace(decode(attempt), passes=len(faulty) + 1)
@@ -77,6 +87,8 @@ def best(
         if reason is None:
             return hypothesis
         faulty.append((reason, hypothesis))
+    if only_sure:
+        return replace(faulty[-1][1], segments=(), end=seconds, passes=len(faulty))
     # A guess beats a loop, and a later attempt an earlier one.
     guesses = [hypothesis for reason, hypothesis in faulty if reason == "improbable"]
     chosen = (guesses or [hypothesis for _, hypothesis in faulty])[-1]

@@ -33,13 +33,15 @@ class ModelInfo:
 @dataclass(frozen=True, slots=True)
 class DecodeOptions:
     """How to decode one window. `language` is a code or `auto`; `temperature`, 0 to 1, is where
-    decoding starts: 0 takes the most probable token, above it tokens are drawn."""
+    decoding starts: 0 takes the most probable token, above it tokens are drawn. With `only_sure` a
+    window that gives nothing to be believed at little cost gives nothing."""
 
     language: str = "en"
     translate: bool = False
     prompt: str = ""
     words: bool = False
     temperature: float = 0.0
+    only_sure: bool = False
 
 
 class Transcriber(Interface):
