@@ -22,12 +22,14 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 
 
 @pytest.fixture
-def make_node() -> Iterator[Callable[..., Any]]:
+def make_node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """Starts nodes with a fake engine; afterwards nothing may have come out of their loops."""
     # Imported here so that tests of the scripts alone do not need the node's requirements.
-    from fakes import Node, failed_callbacks
+    from fakes import PATIENCE, Node, failed_callbacks
     from structlog.testing import capture_logs
 
+    # A test that is held up for a moment must not lose the end of what it is told.
+    monkeypatch.setattr("app.network.deadlines.LINGER_SECONDS", PATIENCE)
     nodes: list[Node] = []
 
     def make(*arguments: Any, **options: Any) -> Node:
@@ -48,6 +50,18 @@ def make_node() -> Iterator[Callable[..., Any]]:
 def node(make_node: Callable[..., Any]) -> Any:
     """One node with the default settings."""
     return make_node()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The loop's clock, and that of all who set it timers."""
+    from fakes import Clock
+
+    clock = Clock()
+    rooms = ("network.deadlines", "network.listener", "serving.pace", "serving.shutdown")
+    for module in ("loop", *rooms, "serving.intake"):
+        monkeypatch.setattr(f"app.{module}.time", clock)
+    return clock
 
 
 @pytest.fixture(scope="session")

@@ -181,6 +181,8 @@ def test_who_resets_while_it_is_written_is_not_worked_for(
     client.request(pcm(2000), id="gone", connection="keep-alive")
     client.request(pcm(2500), id="kept", reply="accepted", connection="keep-alive")
     assert keeping.reached.wait(PATIENCE)
+    # The second one is complete as well.
+    eventually(lambda: node.disk.backlog == 1)
     client.reset()
     eventually(lambda: node.server.load.connections == 0)
     keeping.open()
@@ -284,8 +286,13 @@ def test_what_a_drain_does_not_finish_is_kept_and_done_after_the_next_start(
 
 
 def test_what_a_drain_finds_being_written_is_kept_as_well(
-    make_node: MakeNode, journal: Path, gate: Callable[[type, str], Gate]
+    make_node: MakeNode,
+    journal: Path,
+    gate: Callable[[type, str], Gate],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A medium, or this machine, may take longer than there is for last words.
+    monkeypatch.setattr("app.serving.shutdown.LAST_WORDS_SECONDS", PATIENCE)
     keeping = gate(Journal, "keep")
     node = make_node(journal=journal, drain_seconds=0.1)
     with node.connect() as client:
@@ -294,7 +301,7 @@ def test_what_a_drain_finds_being_written_is_kept_as_well(
         node.drain()
         eventually(lambda: node.engine.aborted)
         keeping.open()
-        assert [text_or_code(reply) for reply in client.replies()] == ["shutting_down"]
+        assert text_or_code(client.reply()) == "shutting_down"
     node.stop()
     assert len(entries(journal)) == 1
     assert node.lines.written == []
@@ -384,7 +391,7 @@ def test_they_are_taken_in_oldest_first_and_never_fill_the_node(
     assert len(recovered) == 40
     places = [int(name[1:]) for name in recovered]
     assert all(abs(place - index) <= 2 for index, place in enumerate(places))
-    assert entries(journal) == []
+    eventually(lambda: entries(journal) == [])
 
 
 def test_a_place_less_than_two_is_one(make_node: MakeNode, journal: Path) -> None:
@@ -413,7 +420,7 @@ def test_what_is_unusable_has_its_line_and_is_out_of_the_way(
     assert entries(journal, "quarantine") == [first, second, f"{third}.3"]
     for entry in entries(journal, "quarantine"):
         eventually((journal / "quarantine" / entry / "note.txt").exists)
-    assert node.server.load.admitted == 0
+    eventually(lambda: node.server.load.admitted == 0)
 
 
 def test_a_drain_leaves_what_it_has_not_begun(make_node: MakeNode, journal: Path) -> None:

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fakes import PATIENCE, RAW, frame, message
+from fakes import PATIENCE, RAW, UNHURRIED, Clock, frame, message
 from structlog.testing import capture_logs
 
 from app.connection import HEADER_BYTES, LINGER_BYTES, Connection
 from app.loop import Loop
 from app.messages import Accepted, Begin, Body, End, Event, Failure
-from app.network.deadlines import Deadlines
+from app.network.deadlines import LINGER_SECONDS, Deadlines
 from app.network.outbox import MAX_SLOTS, MAX_UNSENT_BYTES
 from app.network.ports import Peer, Port
 from app.network.transport import PlainTransport
@@ -232,6 +232,13 @@ def test_after_the_last_reply_it_lingers_until_the_peer_has_ended(bench: Bench) 
     assert bench.owner.told == ["closed"]
 
 
+def test_lingering_ends_after_a_while(bench: Bench, clock: Clock) -> None:
+    bench.connection.finish()
+    assert bench.receive_all() == []
+    clock.pass_by(LINGER_SECONDS)
+    bench.turn_until_told("closed")
+
+
 def test_lingering_ends_where_too_much_comes(bench: Bench) -> None:
     bench.connection.finish()
     bench.peer.setblocking(False)
@@ -322,17 +329,18 @@ def test_deadlines_rest_while_too_much_is_due_to_the_peer(
 
 
 def test_a_pause_stops_reading_and_deadlines_until_it_ends(
-    make_bench: Callable[..., Bench],
+    make_bench: Callable[..., Bench], clock: Clock
 ) -> None:
-    bench = make_bench(Deadlines(0.1, 0.1, 0.1, 0.1))
+    bench = make_bench(UNHURRIED)
     data = message(bytes(1 << 20), id="1", connection="keep-alive")
     bench.peer.sendall(data[:50_000])
     bench.turn_until_told("body")
     bench.connection.pause()
     assert not bench.connection.wants_read()
     told = list(bench.owner.told)
-    later = time.monotonic() + 0.4
-    bench.turn_until(lambda: time.monotonic() > later)
+    clock.pass_by(2 * UNHURRIED.body)
+    turns = iter(range(5))
+    bench.turn_until(lambda: next(turns, None) is None)
     assert bench.owner.told == told
     bench.connection.resume()
     bench.peer.setblocking(False)

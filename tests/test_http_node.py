@@ -231,9 +231,10 @@ def test_a_client_that_ends_before_its_answer_frees_its_place(serve: MakeNode) -
         engine.wait_for_calls(1)
         with node.connect() as second:
             second.send(post(TRANSCRIPTIONS, ("file", WAV)))
-            eventually(lambda: node.server.load.admitted == 2, "a second place")
-        # It has ended, without a reset; the loop hears of that before it answers what came later.
+            eventually(lambda: len(node.server._dispatch._pending) == 2, "a second job")
+        # It has ended, without a reset; that is said to the worker, and health is told meanwhile.
         assert get(node, "/healthz").status == 200
+        eventually(lambda: node.worker._mail.cancelled, "its end")
         engine.release()
         assert receive(first).status == 200
     eventually(lambda: node.server.load.admitted == 0, "a free place")

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fakes import RATE, RAW, Client, Node, eventually, frame, message, pcm, text_or_code
+from fakes import (
+    PATIENCE,
+    RATE,
+    RAW,
+    Client,
+    Clock,
+    Node,
+    eventually,
+    frame,
+    message,
+    pcm,
+    text_or_code,
+)
 
 from app.connection import Connection
 from app.serving.outcomes import MAX_STDOUT_BACKLOG
+from app.serving.pace import WINDOW_SECONDS
 
 MakeNode = Callable[..., Node]
 
@@ -77,7 +89,7 @@ def test_half_received_bodies_do_not_lock_each_other_out(make_node: MakeNode) ->
 
         eventually(push)
         for client in clients:
-            client.socket.settimeout(30)
+            client.socket.settimeout(PATIENCE)
             assert [reply["status"] for reply in client.replies()] == ["ok"]
 
 
@@ -243,33 +255,42 @@ def test_uploads_that_hardly_get_on_give_way_when_others_wait(
     assert "slowly" in node.lines.wait_for("slow-0")["error"]["message"]
 
 
-def test_a_slow_upload_lives_while_nobody_waits(
-    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.serving.pace.WINDOW_SECONDS", 0.05)
+def test_a_slow_upload_lives_while_nobody_waits(make_node: MakeNode, clock: Clock) -> None:
     node = make_node(queue_size=2)
     data = message(pcm(300), id="slow")
     with node.connect() as client:
         client.send(data[:-30])
         for at in range(len(data) - 30, len(data)):
+            eventually(lambda at=at: received(node) == at - len(data) + 600)
+            clock.pass_by(WINDOW_SECONDS)
             client.send(data[at : at + 1])
-            time.sleep(0.02)
         assert text_or_code(client.reply()) == "300"
 
 
-def test_an_upload_that_gets_on_lives_while_others_wait(
-    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.serving.pace.WINDOW_SECONDS", 0.3)
+def received(node: Node) -> int | None:
+    """How much has come of the one body that is being received."""
+    [pending] = node.server._intake._uploads.values() or [None]
+    return pending.body.size if pending is not None and pending.body is not None else None
+
+
+def test_an_upload_that_gets_on_lives_while_others_wait(make_node: MakeNode, clock: Clock) -> None:
     node = make_node(queue_size=1)
+    pace = node.server._intake._pace
     data = message(pcm(60_000), id="steady")
     with node.connect() as client, node.connect() as other:
         client.send(data[:400])
         eventually(lambda: node.server.load.admitted == 1)
         other.request(pcm(200))
         eventually(lambda: waiting(node) == 1)
-        for at in range(400, len(data), 3000):
-            client.send(data[at : at + 3000])
-            time.sleep(0.02)
+        there = 0
+        for at in range(400, len(data) - 6000, 6000):
+            client.send(data[at : at + 6000])
+            there = at + 6000 - (len(data) - 120_000)
+            eventually(lambda there=there: received(node) == there)
+            # A window ends, and the next one begins with what is there.
+            clock.pass_by(WINDOW_SECONDS)
+            node.server.loop.wake()
+            eventually(lambda there=there: list((pace._sizes or {}).values()) == [there])
+        client.send(data[at + 6000 :])
         assert text_or_code(client.reply()) not in (None, "timeout")
         assert text_or_code(other.reply()) == "200"

@@ -24,7 +24,9 @@ from fakes import (
     PATIENCE,
     RATE,
     RAW,
+    UNHURRIED,
     Client,
+    Clock,
     FakeEngine,
     Node,
     encoded,
@@ -314,6 +316,7 @@ def test_short_goes_before_long_between_connections(node: Node) -> None:
         node.engine.wait_for_calls(1)
         long.request(three_windows())
         short.request(pcm(1500))
+        eventually(lambda: len(jobs(node)) == 3)
         # Both are with the worker once a reply says so; this one rides behind them.
         assert node.ask(pcm(40 * RATE), reply="accepted")[0]["status"] == "accepted"
         node.engine.step()
@@ -619,10 +622,11 @@ def test_a_client_that_vanishes_at_any_moment(node: Node) -> None:
         if chance.random() < 0.3:
             client.half_close()
         chance.choice([Client.close, Client.reset])(client)
+    # Whoever connects after them is heard after them.
+    assert [text_or_code(reply) for reply in node.ask(pcm(777))] == ["777"]
     eventually(lambda: not node.server._connections)
     eventually(lambda: not jobs(node))
     assert not uploads(node)
-    assert [text_or_code(reply) for reply in node.ask(pcm(777))] == ["777"]
 
 
 # Errors at once.
@@ -740,34 +744,44 @@ def test_a_discarded_body_that_does_not_come(make_node: MakeNode) -> None:
     eventually(lambda: len(node.lines.written) == 1)
 
 
-def test_a_body_that_trickles_is_waited_for(make_node: MakeNode) -> None:
-    node = make_node(deadlines=Deadlines(body=1.0))
+def test_a_body_that_trickles_is_waited_for(make_node: MakeNode, clock: Clock) -> None:
+    node = make_node(deadlines=UNHURRIED)
     data = message(pcm(300))
     with node.connect() as client:
         client.send(data[:-600])
         for at in range(len(data) - 600, len(data), 20):
+            eventually(lambda at=at: uploads(node) and size_of(node) == at - len(data) + 600)
+            # All pieces take longer than the deadline, each of them less.
+            clock.pass_by(UNHURRIED.body / 2)
+            node.server.loop.wake()
             client.send(data[at : at + 20])
-            # 30 pieces take longer than the deadline, each of them far less.
-            time.sleep(0.05)
         assert text_or_code(client.reply()) == "300"
 
 
-def test_waiting_in_the_queue_is_nobodys_deadline(make_node: MakeNode) -> None:
-    node = make_node(queue_size=1, deadlines=Deadlines(0.2, 0.2, 0.2, 0.2))
+def size_of(node: Node) -> int:
+    """How much has come of the one body that is being received."""
+    [pending] = uploads(node)
+    return 0 if pending.body is None else pending.body.size
+
+
+def test_waiting_in_the_queue_is_nobodys_deadline(make_node: MakeNode, clock: Clock) -> None:
+    node = make_node(queue_size=1, deadlines=UNHURRIED)
     node.engine.hold()
     with node.connect() as working, node.connect() as waiting:
         working.request(pcm(1000), connection="keep-alive")
         node.engine.wait_for_calls(1)
         waiting.request(pcm(1100))
         eventually(lambda: waiting.peer in waiting_peers(node))
-        time.sleep(0.7)
+        clock.pass_by(2 * UNHURRIED.idle)
+        # By the answer to this one the loop has looked at its timers.
+        assert [text_or_code(reply) for reply in node.ask(b"", task="sing")] == ["bad_field"]
         node.engine.release()
         assert text_or_code(working.reply()) == "1000"
         assert text_or_code(waiting.reply()) == "1100"
 
 
 def test_a_kept_connection_without_a_message_ends_in_silence(make_node: MakeNode) -> None:
-    node = make_node(deadlines=Deadlines(idle=0.1, header=0.2))
+    node = make_node(deadlines=Deadlines(idle=0.1))
     with node.connect() as client:
         client.request(pcm(600), connection="keep-alive")
         assert [text_or_code(reply) for reply in client.replies()] == ["600"]
@@ -783,10 +797,11 @@ def test_who_does_not_take_the_replies_is_dropped(make_node: MakeNode) -> None:
 
     node = make_node(FakeEngine(answer), deadlines=Deadlines(write=0.2))
     with node.connect(receive_buffer=4096) as client:
-        for number in range(6):
-            client.request(pcm(500), id=str(number), connection="keep-alive")
-        client.send(frame({**RAW, "content-length": 100, "id": "open"}, b"12"))
-        eventually(lambda: not node.server._connections)
+        # In one go: it may be dropped as soon as the first reply is stuck.
+        requests = [message(pcm(500), id=str(n), connection="keep-alive") for n in range(6)]
+        begun = frame({**RAW, "content-length": 100, "id": "open"}, b"12")
+        client.send(b"".join(requests) + begun)
+        eventually(lambda: node.engine.calls and not node.server._connections)
         assert not uploads(node)
 
 
