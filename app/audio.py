@@ -43,6 +43,10 @@ _NOT_OPENED_ENCODING = 4
 """libsndfile's SF_ERR_UNSUPPORTED_ENCODING (sndfile.h): a container it knows with a codec it does
 not."""
 
+_SEEK_FAILED = 39
+"""libsndfile's "Internal psf_fseek() failed". soundfile seeks after each read to where that ended,
+which libsndfile refuses at the very end of a FLAC whose length is not known."""
+
 _UNKNOWN_FRAMES = 1 << 60
 """libsndfile gives a huge frame count for a stream whose length is not known."""
 
@@ -151,9 +155,11 @@ class AudioStream:
         self._buffer.fill(np.nan)
         try:
             block: Samples = self._file.read(out=self._buffer)
-        except soundfile.LibsndfileError:
+        except soundfile.LibsndfileError as error:
             # A FLAC that breaks off in the middle of a frame: keep what came before it.
-            self._broken = self.truncated = True
+            self._broken = True
+            if self._declared is not None or error.code != _SEEK_FAILED:
+                self.truncated = True
             untouched = np.isnan(self._buffer).all(axis=1)
             return self._buffer[: int(untouched.argmax()) if untouched.any() else None]
         return block

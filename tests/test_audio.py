@@ -372,6 +372,25 @@ def test_a_flac_that_breaks_off_keeps_what_came_before() -> None:
     assert far(decoded.samples[there], noise[there]) < 1e-3
 
 
+def streamed_flac(data: bytes) -> bytes:
+    """As an encoder leaves it that could not go back and write down how long it is."""
+    flac = bytearray(data)
+    # STREAMINFO's 36-bit count of samples, 0 for unknown: RFC 9639, section 8.2.
+    flac[21] &= 0xF0
+    flac[22:26] = bytes(4)
+    return bytes(flac)
+
+
+@pytest.mark.parametrize("count", [2 * RATE, 2 * RATE + 333])
+def test_a_flac_that_does_not_say_its_length_is_whole_where_its_last_frame_is(count: int) -> None:
+    samples = np.random.default_rng(4).normal(0, 0.1, count).astype(np.float32)
+    data = streamed_flac(encoded(samples, format="FLAC"))
+    decoded = Decoded(data)
+    assert len(decoded.samples) == count
+    assert not decoded.truncated
+    assert Decoded(data[:-5]).truncated
+
+
 # The cap.
 
 
@@ -392,11 +411,7 @@ def test_a_small_file_of_hours_is_known_by_its_header(hours_of_silence: bytes) -
 def test_hours_that_the_header_keeps_quiet_about_are_stopped_at_the_cap(
     hours_of_silence: bytes,
 ) -> None:
-    data = bytearray(hours_of_silence)
-    # STREAMINFO's 36-bit count of samples, 0 for unknown: RFC 9639, section 8.2.
-    data[21] &= 0xF0
-    data[22:26] = bytes(4)
-    decoded = Decoded(bytes(data), seconds=100.0)
+    decoded = Decoded(streamed_flac(hours_of_silence), seconds=100.0)
     assert decoded.code == "audio_too_long"
     assert 100 <= sum(len(block) for block in decoded.blocks) / RATE + 1 <= 102
 
