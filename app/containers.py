@@ -3,8 +3,8 @@
 The label a client sends cannot be trusted, and libsndfile guesses: it takes some raw samples for
 an MP3, and reads a WAV whose length field was never filled in (streamed by ffmpeg or arecord) as
 silence. So the bytes are recognised here first, from a short list, and such a file gets its length
-written in, in our own copy. Works on a descriptor, reads a few kilobytes, allocates nothing that a
-file can choose the size of. Worker thread.
+written in, in our own copy. Works on a descriptor, reads a few kilobytes (of some MP3 all,
+`app/mpeg.py`), allocates nothing that a file can choose the size of. Worker thread.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ import os
 import struct
 from dataclasses import dataclass
 
+from app import mpeg
+
 _HEAD_BYTES = 4096
 _MAX_CHUNKS = 1000
 _OPEN_LENGTH = 0x7FFF_0000
 """A WAV writer that cannot seek back leaves a length that cannot be: ffmpeg all ones, arecord and
 sox about 2 GiB, some firmware zero. From here on it is taken for such, as 0 is."""
+
+_OPEN_LONG_LENGTH = 1 << 63
+"""The same of an RF64's."""
 
 _MOST = 0xFFFFFFFE
 """The greatest length the field can say; what lies behind it is not reached."""
@@ -26,19 +31,6 @@ READABLE = frozenset({"WAV", "FLAC", "Ogg", "MP3", "AIFF", "AU", "CAF", "W64"})
 
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
-
-# Bit rates in kbit/s and sample rates in Hz by MPEG version and layer: ISO/IEC 11172-3 2.4.2.3 and
-# ISO/IEC 13818-3 2.4.2.3. Version 1 is keyed 3, version 2 keyed 2, version 2.5 keyed 0.
-_V1_L1 = (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448)
-_V1_L2 = (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
-_V1_L3 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
-_V2_L1 = (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256)
-_V2_L23 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
-_SAMPLE_RATES = {
-    3: (44100, 48000, 32000),
-    2: (22050, 24000, 16000),
-    0: (11025, 12000, 8000),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,36 +79,11 @@ def recognise(head: bytes) -> str | None:
             return name
     if head[4:8] in (b"ftyp", b"moov", b"mdat"):
         return "mp4/m4a"
-    if head[:3] == b"ID3" or _starts_with_mpeg_frames(head):
+    if head[:3] == b"ID3" or mpeg.starts_with_frames(head):
         return "MP3"
     if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
         return "AAC"
     return None
-
-
-def _starts_with_mpeg_frames(head: bytes) -> bool:
-    """Two frame headers in the right distance: one alone is found in any second raw recording."""
-    length = _mpeg_frame_length(head[:4])
-    return length is not None and _mpeg_frame_length(head[length : length + 4]) is not None
-
-
-def _mpeg_frame_length(header: bytes) -> int | None:
-    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
-        return None
-    version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
-    rate_index, frequency_index = header[2] >> 4, header[2] >> 2 & 3
-    if version == 1 or layer == 4 or rate_index in (0, 15) or frequency_index == 3:
-        return None
-    if version == 3:
-        kilobits = (_V1_L1, _V1_L2, _V1_L3)[layer - 1][rate_index]
-    else:
-        kilobits = (_V2_L1, _V2_L23, _V2_L23)[layer - 1][rate_index]
-    frequency = _SAMPLE_RATES[version][frequency_index]
-    padding = header[2] >> 1 & 1
-    if layer == 1:
-        return (12000 * kilobits // frequency + padding) * 4
-    samples = 576 if layer == 3 and version != 3 else 1152
-    return samples // 8 * 1000 * kilobits // frequency + padding
 
 
 def _is_truncated(name: str, head: bytes, descriptor: int, size: int) -> bool:
@@ -134,7 +101,9 @@ def _is_truncated(name: str, head: bytes, descriptor: int, size: int) -> bool:
     if name == "CAF":
         return _mend_caf(descriptor, size)
     if name == "Ogg":
-        return not _ogg_has_last_page(descriptor, size)
+        return not _ogg_has_last_page(head, descriptor, size)
+    if name == "MP3":
+        mpeg.mend(descriptor, size)
     # FLAC: the decoder knows better. MP3 has no length to compare with.
     return False
 
@@ -148,7 +117,7 @@ def _mend_wav(magic: bytes, descriptor: int, size: int) -> bool:
     """Find the data chunk; write its true length in where it was left open."""
     length_format = ">I" if magic == b"RIFX" else "<I"
     position = 12
-    long_length = 0
+    long_length = long_at = 0
     for _ in range(_MAX_CHUNKS):
         chunk = _chunk(descriptor, 8, position, size)
         if len(chunk) < 8:
@@ -158,8 +127,17 @@ def _mend_wav(magic: bytes, descriptor: int, size: int) -> bool:
             lengths = os.pread(descriptor, 16, position + 8)
             if len(lengths) == 16:
                 (long_length,) = struct.unpack("<8xQ", lengths)
+                long_at = position + 8
         if chunk[:4] == b"data":
             there = size - position - 8
+            if (
+                magic == b"RF64"
+                and long_at
+                and there
+                and (long_length == 0 or long_length >= _OPEN_LONG_LENGTH)
+            ):
+                os.pwrite(descriptor, struct.pack("<QQ", size - 8, there), long_at)
+                return False
             is_open = length == 0 or length >= _OPEN_LENGTH
             if magic != b"RF64" and is_open and there:
                 for value, at in ((there, position + 4), (size - 8, 4)):
@@ -203,13 +181,25 @@ def _mend_caf(descriptor: int, size: int) -> bool:
     return False
 
 
-def _ogg_has_last_page(descriptor: int, size: int) -> bool:
-    """Whether the last page is whole and carries the end-of-stream flag (RFC 3533, section 6)."""
+def _ogg_has_last_page(head: bytes, descriptor: int, size: int) -> bool:
+    """Whether the last page is whole, carries the end-of-stream flag (RFC 3533, section 6), and is
+    of a stream that the file begins with: of several files joined to one libsndfile reads the first
+    one only."""
     # A page is at most 65,307 bytes, so the last one begins within that distance of the end.
     tail = os.pread(descriptor, 65_307, max(0, size - 65_307))
     page = tail[max(0, tail.rfind(b"OggS")) :]
-    if len(page) < 27 or not page[5] & 4:
+    if len(page) < 27 or not page[5] & 4 or page[14:18] not in _ogg_streams(head):
         return False
     # 27 bytes, the last of them the number of segments; their lengths; the segments.
     lengths = page[27 : 27 + page[26]]
     return len(page) >= 27 + page[26] + sum(lengths)
+
+
+def _ogg_streams(head: bytes) -> set[bytes]:
+    """The serial numbers of the streams that begin here: their first pages stand before others."""
+    found = set()
+    position = 0
+    while len(page := head[position : position + 282]) >= 27 and page[5] & 2:
+        found.add(page[14:18])
+        position += 27 + page[26] + sum(page[27 : 27 + page[26]])
+    return found

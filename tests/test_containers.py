@@ -212,6 +212,24 @@ def test_a_streamed_wav_too_large_for_the_length_field() -> None:
         body.close()
 
 
+@pytest.mark.parametrize("unknown", [0, 0xFFFFFFFFFFFFFFFF])
+@pytest.mark.parametrize("length", [0, 0xFFFFFFFF])
+def test_a_streamed_rf64_gets_its_length_written_in(unknown: int, length: int) -> None:
+    whole = encoded(tone(16_000), format="RF64")
+    data = bytearray(whole)
+    at = data.index(b"ds64") + 8
+    data[at : at + 16] = struct.pack("<QQ", unknown, unknown)
+    at = data.index(b"data") + 4
+    data[at : at + 4] = struct.pack("<I", length)
+    body = body_of(bytes(data))
+    try:
+        assert inspect(body.fileno(), body.size) == Container("WAV", True, False)
+        ds64 = os.pread(body.fileno(), len(data), 0)[12:36]
+    finally:
+        body.close()
+    assert ds64 == whole[12:36]
+
+
 def test_a_caf_whose_length_is_left_open() -> None:
     data = bytearray(encoded(tone(16_000), format="CAF"))
     at = data.index(b"data") + 4
@@ -239,6 +257,22 @@ def test_an_ogg_whose_last_page_is_not_whole(files: dict[str, bytes], kind: str)
     last = data.rindex(b"OggS")
     for end in (last - 1, last + 10, last + 27, last + 40, len(data) - 1):
         assert looked_at(data[:end]) == Container("Ogg", True, True)
+
+
+@pytest.mark.parametrize("kind", ["Vorbis", "Opus"])
+def test_of_ogg_files_joined_to_one_only_the_first_is_read(
+    files: dict[str, bytes], kind: str
+) -> None:
+    one = files[kind]
+    serial = one[14:18]
+    other = one.replace(serial, bytes(byte ^ 1 for byte in serial))
+    assert looked_at(one + other) == Container("Ogg", True, True)
+
+
+def test_streams_side_by_side_in_an_ogg_are_no_reason(files: dict[str, bytes]) -> None:
+    # As with a skeleton: the first pages of all streams stand before the others.
+    page = b"OggS\0\2" + bytes(8) + b"abcd" + bytes(8) + b"\1\10fishead\0"
+    assert looked_at(page + files["Vorbis"]) == Container("Ogg", True, False)
 
 
 def test_an_au_whose_length_is_left_open() -> None:

@@ -1,0 +1,126 @@
+"""MP3 files that say less of their length than they hold: all of it is decoded."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+import numpy as np
+import pytest
+from fakes import RATE, Samples, body_of, encoded
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app import mpeg
+from app.audio import AudioStream
+
+LOUD = np.random.default_rng(5).normal(0, 0.2, 4 * RATE).astype(np.float32)
+QUIET = np.zeros(4 * RATE, dtype=np.float32)
+# Loud, then quiet: by its first frames a file of variable bit rate seems half as long as it is.
+SAMPLES = np.concatenate((LOUD, QUIET))
+
+
+def mp3(samples: Samples, mode: str = "VARIABLE", level: float = 0.0) -> bytes:
+    return encoded(samples, format="MP3", bitrate_mode=mode, compression_level=level)
+
+
+def untagged(data: bytes) -> bytes:
+    """As an encoder that writes into a pipe leaves it: without the frame that says the length."""
+    length = mpeg.frame_length(data)
+    assert length is not None
+    assert b"Xing" in data[:length]
+    return data[length:]
+
+
+def id3(size: int) -> bytes:
+    return b"ID3\3\0\0" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + b"x" * size
+
+
+def mended(data: bytes) -> bytes:
+    body = body_of(data)
+    try:
+        mpeg.mend(body.fileno(), body.size)
+        assert os.fstat(body.fileno()).st_size == len(data)
+        return os.pread(body.fileno(), len(data), 0)
+    finally:
+        body.close()
+
+
+def decoded(data: bytes) -> Samples:
+    body = body_of(data)
+    try:
+        stream = AudioStream(body.fileno(), body.size, None, 3600.0)
+        blocks = []
+        while (block := stream.read()) is not None:
+            blocks.append(block)
+        stream.close()
+    finally:
+        body.close()
+    return np.concatenate(blocks)
+
+
+def test_a_variable_bit_rate_without_a_tag_is_decoded_to_its_end() -> None:
+    samples = decoded(untagged(mp3(SAMPLES)))
+    assert len(samples) / RATE == pytest.approx(8, abs=0.2)
+    # What the first frame held was silence before the sound.
+    assert np.sqrt(np.mean(samples[: RATE // 2] ** 2)) > 0.1
+
+
+@pytest.mark.parametrize("between", [b"", id3(3000), b"TAG" + bytes(125)], ids=len)
+def test_files_joined_to_one_are_decoded_to_the_end_of_the_last(between: bytes) -> None:
+    joined = mp3(LOUD) + between + mp3(SAMPLES) + between + mp3(LOUD)
+    assert len(decoded(joined)) / RATE == pytest.approx(16, abs=0.5)
+
+
+def test_a_constant_bit_rate_that_falls_later() -> None:
+    joined = mp3(LOUD, "CONSTANT") + mp3(LOUD, "CONSTANT", 0.9)
+    assert len(decoded(joined)) / RATE == pytest.approx(8, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        mp3(SAMPLES),
+        id3(5000) + mp3(SAMPLES),
+        mp3(SAMPLES) + b"TAG" + bytes(125),
+        mp3(SAMPLES, "CONSTANT"),
+        mp3(SAMPLES, "CONSTANT") + b"TAG" + bytes(125),
+        untagged(mp3(SAMPLES[::-1])),
+        b"\xff\xfd\x90\0" + bytes(518) + b"\xff\xfd\xa0\0" + bytes(648),
+    ],
+    ids=["tag", "id3", "id3v1", "constant", "constant id3v1", "seems longer", "layer 2"],
+)
+def test_what_says_enough_is_not_touched(data: bytes) -> None:
+    assert mended(data) == data
+
+
+def test_mending_twice_changes_nothing_more() -> None:
+    for data in (untagged(mp3(SAMPLES)), mp3(LOUD) + mp3(SAMPLES)):
+        once = mended(data)
+        assert once != data
+        assert mended(once) == once
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                id3(0),
+                id3(200),
+                b"ID3\4\0\x10\x7f\x7f\x7f\x7f",
+                b"TAG" + bytes(125),
+                b"APETAGEX" + struct.pack("<II", 2000, 100) + bytes(16),
+                b"APETAGEX" + b"\xff" * 24,
+                b"\xff\xfb\x90\0" + bytes(413),
+                b"\xff\xfb\xe0\0" + bytes(32) + b"Xing\0\0\0\3\0\0\0\1\0\0\0\1" + bytes(992),
+                b"\xff\xfb\x90\0" + bytes(32) + b"Info",
+                b"\xff\xf3\x14\xc0" + bytes(20),
+                b"\xff\xfb",
+            ]
+        ),
+        max_size=60,
+    ),
+    st.binary(max_size=20),
+)
+def test_any_mixture_of_frames_and_tags_keeps_its_size(parts: list[bytes], rest: bytes) -> None:
+    mended(b"".join(parts) + rest)
