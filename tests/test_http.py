@@ -809,6 +809,11 @@ LOST: dict[str, tuple[bytes, int]] = {
         400,
     ),
     "an endless header": (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 70_000, 431),
+    "a length and chunks": (
+        b"POST /inference HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\n\r\n",
+        400,
+    ),
     "another transfer": (
         b"POST /inference HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
         501,

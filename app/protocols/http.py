@@ -185,6 +185,9 @@ class HttpProtocol:
         self._held = 0
         self._body_bytes = 0
         headers = {name: value.decode("latin-1") for name, value in event.headers}
+        if b"transfer-encoding" in headers and b"content-length" in headers:
+            # Two ends of the body: who stands between the sender and us may go by the other one.
+            self._lose(400)
         origin = headers.get(b"origin")
         self._writer.exchange = Exchange(
             head=event.method == b"HEAD",
