@@ -763,6 +763,15 @@ def test_a_page_that_was_let_in_may() -> None:
     assert not [name for name in another.headers if name.startswith("access-control")]
 
 
+def test_what_is_given_back_to_a_page_may_be_any_bytes() -> None:
+    site = replace(SITE, origins=frozenset({"*"}))
+    head = b"Host: localhost\r\nOrigin: http://\xfc\r\nAccess-Control-Request-Headers: \xe4\r\n\r\n"
+    for line in (b"OPTIONS /inference", b"GET /healthz", b"GET /readyz"):
+        peer = Peer(site).feed(line + b" HTTP/1.1\r\n" + head)
+        assert b"\r\nAccess-Control-Allow-Origin: http://\xfc\r\n" in peer.sent
+        assert (b"\r\nAccess-Control-Allow-Headers: \xe4\r\n" in peer.sent) == (line[:3] == b"OPT")
+
+
 def test_a_name_that_somebody_pointed_here_is_not_ours() -> None:
     for host in ("evil.example", "evil.example:8080", "localhost.evil.example", ""):
         assert ask("/status", Host=host).error["code"] == "wrong_host", host

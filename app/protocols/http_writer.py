@@ -100,8 +100,10 @@ class Writer:
             )
         if self._http.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR):
             headers += (("Connection", "close"),)
+        # What is given back to the sender may be any bytes; they were read as Latin-1.
+        lines = [(name, value.encode("latin-1")) for name, value in headers]
         reason = _PHRASES.get(status, "")
-        return self._send(h11.Response(status_code=status, headers=list(headers), reason=reason))
+        return self._send(h11.Response(status_code=status, headers=lines, reason=reason))
 
     def _send(self, event: h11.Event) -> bytes:
         data = self._http.send(event)
