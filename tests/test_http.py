@@ -209,6 +209,17 @@ def test_chunks_have_no_length_and_change_nothing_else() -> None:
     assert peer.answer.status == 200
 
 
+def test_types_and_their_parameters_are_the_same_in_either_case() -> None:
+    data = post(
+        TRANSCRIPTIONS,
+        ("file", AUDIO),
+        Content_Type=f"Multipart/Form-Data; Boundary={BOUNDARY}",
+    )
+    peer = Peer().feed(data.replace(b"form-data; name=", b"Form-Data; Name="))
+    assert peer.seen[1] == ("body", AUDIO)
+    assert peer.answer.status == 200
+
+
 def test_a_client_that_waits_is_told_to_go_on() -> None:
     head, _, body = post(TRANSCRIPTIONS, ("file", AUDIO), Expect="100-continue").partition(
         b"\r\n\r\n"

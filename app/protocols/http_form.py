@@ -52,7 +52,7 @@ def boundary_of(content_type: str | None) -> bytes:
     is no usable boundary.
     """
     kind, options = parse_options_header(content_type)
-    if kind != b"multipart/form-data":
+    if kind.lower() != b"multipart/form-data":
         message = "the body must be multipart/form-data, with the audio in its field file"
         raise FormError(UNSUPPORTED_MEDIA_TYPE, message)
     boundary = options.get(b"boundary", b"")
@@ -139,7 +139,7 @@ class Form:
     def _end_headers(self) -> None:
         disposition = self._headers.get(b"content-disposition", b"")
         kind, options = parse_options_header(disposition.decode("latin-1"))
-        if kind != b"form-data" or b"name" not in options:
+        if kind.lower() != b"form-data" or b"name" not in options:
             raise FormError(BAD_HEADER, "a part of the form has no name")
         encoding = self._headers.get(b"content-transfer-encoding", b"binary").strip().lower()
         if encoding not in (b"binary", b"8bit", b"7bit"):
