@@ -558,6 +558,9 @@ def test_the_formats() -> None:
     both = [("timestamp_granularities[]", "word"), ("timestamp_granularities[]", "segment")]
     assert {"words", "segments"} <= answer("verbose_json", *both).json.keys()
 
+    translated = answer("verbose_json", target=TRANSLATIONS).json
+    assert (translated["task"], translated["language"]) == ("translate", "english")
+
     theirs = answer("json", target=INFERENCE)
     assert theirs.json == {"text": "Hello <you>\n& me\n"}
     verbose = answer("verbose_json", target=INFERENCE).json

@@ -188,6 +188,9 @@ def _text(transcript: Transcript, wish: Wish) -> str:
 
 def _verbose(transcript: Transcript, wish: Wish) -> dict[str, Any]:
     language = transcript.language or ""
+    if wish.dialect == "openai" and wish.task == "translate":
+        # There it is the language of the text, not of the speech.
+        language = "en"
     fields: dict[str, Any] = {
         "task": wish.task,
         "language": NAMES.get(language, language),
