@@ -100,9 +100,7 @@ class Connection:
         self._deciding = False
         self._patience.heard()
         if accept:
-            if self._outbox.say(self.protocol.accept()):
-                self._patience.sent()
-                self._send()
+            self._say(self.protocol.accept())
         else:
             self.protocol.reject()
         self._pump_soon()
@@ -246,9 +244,16 @@ class Connection:
             self._update()
 
     def _tell(self, event: Told) -> None:
-        self._put(self.expect(None, silent=False), event.data, final=True)
+        # Not in a slot, which would lie behind that of the message it stands in: a peer with a
+        # question for every piece of its audio would fill them all, and the audio could not end.
+        self._say(event.data)
         if not event.keep_alive:
             self.finish()
+
+    def _say(self, data: bytes) -> None:
+        if self._outbox.say(data):
+            self._patience.sent()
+        self._send()
 
     def _put(self, slot: Slot, data: bytes, final: bool) -> None:
         if self._outbox.put(slot, data, final):

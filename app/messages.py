@@ -193,7 +193,8 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The protocol answers this message itself (a ping, a page), in the order of the replies."""
+    """The protocol answers this message itself (a ping, a page), and at once: it comes between two
+    messages that are answered, or within one whose reply cannot have begun."""
 
     data: bytes = field(repr=False)
     keep_alive: bool = True

@@ -49,6 +49,7 @@ from app.messages import (
 )
 from app.network.deadlines import Deadlines
 from app.network.listener import Listener, listen
+from app.network.outbox import MAX_SLOTS
 from app.network.ports import Port, peer_of
 from app.protocols.base import ProtocolError
 
@@ -195,6 +196,20 @@ def test_what_the_protocol_answers_itself_keeps_its_place(toy: MakeNode) -> None
         talk.say("tell one", "begin a - -", data(400), "end", "tell two", "tell bye")
         assert [talk.hear() for _ in range(6)] == ["one", "go on", "a 400", "two", "bye", ""]
     assert len(node.lines.written) <= 1
+
+
+def test_what_the_protocol_answers_itself_does_not_wait_for_the_message_it_stands_in(
+    toy: MakeNode,
+) -> None:
+    with Talk(toy()) as talk:
+        talk.say("begin a - -", data(200))
+        assert talk.hear() == "go on"
+        # More than replies may be due at one time.
+        for number in range(MAX_SLOTS + 1):
+            talk.say(f"tell {number}")
+            assert talk.hear() == str(number)
+        talk.say(data(200), "end", "tell bye")
+        assert [talk.hear() for _ in range(3)] == ["a 400", "bye", ""]
 
 
 def test_fields_behind_the_body_count(toy: MakeNode) -> None:
