@@ -122,7 +122,7 @@ def obtain(
         return _own(spec, catalog)
     for directory in directories:
         path = Path(directory) / entry.file
-        if path.is_file():
+        if _is_file(path):
             return _checked(entry, path)
     if offline:
         raise CatalogError(
@@ -142,8 +142,9 @@ def obtain(
 
 def _own(spec: str, catalog: Path) -> ModelFile:
     """A file of the user's own."""
-    path = Path(spec).expanduser()
-    if not path.is_file():
+    # Not Path's own: that raises for a user there is not.
+    path = Path(os.path.expanduser(spec))
+    if not _is_file(path):
         if os.sep in spec or spec.endswith(".bin"):
             raise CatalogError(f"there is no model file {path}: check the path")
         names = sorted({name for e in entries(catalog) for name in (e.name, e.model)})
@@ -156,13 +157,24 @@ def _own(spec: str, catalog: Path) -> ModelFile:
     return ModelFile(path, path.stem.removeprefix("ggml-"))
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # a directory on the way that may not be entered
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> CatalogError:
+    return CatalogError(
+        f"cannot read the model {path} ({error.strerror}): check the path and its permissions"
+    )
+
+
 def _checked(entry: Entry, path: Path) -> ModelFile:
     try:
         good = verified(entry, path)
     except OSError as error:
-        raise CatalogError(
-            f"cannot read the model {path} ({error.strerror}): check its permissions"
-        ) from error
+        raise _unreadable(path, error) from error
     if good:
         return ModelFile(path, entry.name)
     raise CatalogError(

@@ -95,12 +95,15 @@ def _list(entries: Sequence[catalog.Entry], directories: Sequence[Path]) -> Iter
 def _state(entry: catalog.Entry, directories: Sequence[Path]) -> str:
     for directory in directories:
         path = directory / entry.file
-        if not path.is_file():
-            continue
-        if verified.remembered(entry, path):
-            return f"verified ({directory})"
-        if entry.size is not None and path.stat().st_size != entry.size:
-            return f"damaged: wrong size ({directory})"
+        try:
+            if not path.is_file():
+                continue
+            if verified.remembered(entry, path):
+                return f"verified ({directory})"
+            if entry.size is not None and path.stat().st_size != entry.size:
+                return f"damaged: wrong size ({directory})"
+        except OSError as error:
+            return f"cannot be read: {error.strerror} ({directory})"
         return f"not verified yet ({directory})"
     return "-"
 

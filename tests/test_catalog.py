@@ -118,6 +118,18 @@ def test_a_missing_path_is_named() -> None:
         catalog.obtain("/no/such.bin", [])
 
 
+@pytest.mark.parametrize("spec", ["~nobody-of-that-name/x.bin", "a" * 300, "/" + "a" * 300])
+def test_a_path_that_cannot_even_be_looked_at_is_one_clear_error(spec: str) -> None:
+    with pytest.raises(CatalogError, match=r"check the path"):
+        catalog.obtain(spec, [])
+
+
+def test_a_directory_that_cannot_even_be_looked_into_is_one_clear_error() -> None:
+    # Root may enter every directory, so it is one whose name is too long.
+    with pytest.raises(CatalogError, match=r"aaa/ggml-tiny\.en-q8_0\.bin \(File name too long\)"):
+        catalog.obtain("tiny.en", [Path("a" * 300)], offline=True)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"models": [{}]}', '{"models": 3}'])
 def test_a_damaged_catalogue_is_one_clear_error(tmp_path: Path, text: str) -> None:
     broken = tmp_path / "catalog.json"

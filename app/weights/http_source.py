@@ -41,6 +41,10 @@ def url_of(entry: Entry) -> str:
     endpoint = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
     if not endpoint.startswith(("http://", "https://")):
         raise CatalogError(f"HF_ENDPOINT is {endpoint!r}: it must begin with https:// or http://")
+    try:
+        urllib.parse.urlsplit(endpoint)
+    except ValueError as error:
+        raise CatalogError(f"HF_ENDPOINT is {endpoint!r}: {error}") from error
     return f"{endpoint}/ggerganov/whisper.cpp/resolve/main/{urllib.parse.quote(entry.file)}"
 
 
