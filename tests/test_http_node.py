@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from fakes import ENGLISH, PATIENCE, Client, FakeEngine, Node, encoded, eventually, tone
 from forms import BOUNDARY, TRANSCRIPTIONS, Answer, answers, chunked, form, post, request
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.catalog import ModelFile
+from app.decoding.transcriber import ModelInfo
 from app.messages import Failure, Origin, Request
 from app.network.deadlines import Deadlines
 from app.serving.load import Load
@@ -31,10 +33,15 @@ MakeNode = Callable[..., Node]
 def serve(make_node: MakeNode) -> MakeNode:
     """Starts nodes whose one port speaks HTTP."""
 
-    def make(engine: FakeEngine | None = None, metrics_auth: bool = False, **options: Any) -> Node:
+    def make(
+        engine: FakeEngine | None = None,
+        metrics_auth: bool = False,
+        model: ModelInfo = ENGLISH,
+        **options: Any,
+    ) -> Node:
         parts: Web = web(
-            model=ENGLISH,
-            file=ModelFile(Path(__file__), ENGLISH.name),
+            model=model,
+            file=ModelFile(Path(__file__), model.name),
             version="1.2.3",
             load=lambda: node.server.load,
             max_body=options.pop("max_body", 1 << 24),
@@ -48,9 +55,8 @@ def serve(make_node: MakeNode) -> MakeNode:
             "observers": parts.observers,
             "guarded": parts.guarded,
         }
-        node = make_node(
-            engine, new_protocol=parts.new_protocol, port=port, server=server, **options
-        )
+        new = parts.new_protocol
+        node = make_node(engine, model=model, new_protocol=new, port=port, server=server, **options)
         return node
 
     return make
@@ -295,6 +301,30 @@ def test_the_form_may_ask_what_the_model_cannot_do(serve: MakeNode) -> None:
         Content_Type=f"multipart/form-data; boundary={BOUNDARY}",
     )
     assert ask(node, head + body).json["text"] == TEXT
+
+
+# OpenAI has announced an end of the endpoint.
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+def test_openais_client_translates_in_every_format(serve: MakeNode) -> None:
+    node = serve(model=ModelInfo("fake", True, frozenset({"de", "en"})))
+    base = f"http://127.0.0.1:{node.port}/v1"
+    with openai.OpenAI(base_url=base, api_key="none", timeout=PATIENCE, max_retries=0) as client:
+        create: Any = client.audio.translations.create
+        asked = {"file": ("a.wav", WAV), "model": "whisper-1", "extra_body": {"language": "de"}}
+        answers = {
+            form: create(**asked, response_format=form)
+            for form in ("json", "text", "srt", "verbose_json", "vtt")
+        }
+    assert answers["json"].text == answers["verbose_json"].text == TEXT
+    assert answers["text"] == f"{TEXT}\n"
+    times = "00:00:00.000 --> 00:00:00.100"
+    assert answers["vtt"] == f"WEBVTT\n\n{times}\n{TEXT}\n\n"
+    assert answers["srt"] == f"1\n{times.replace('.', ',')}\n{TEXT}\n\n"
+    verbose = answers["verbose_json"]
+    assert (verbose.language, verbose.duration) == ("english", 0.1)
+    assert [segment.text for segment in verbose.segments] == [TEXT]
+    calls = {(options.translate, options.language) for _, options in node.engine.calls}
+    assert calls == {(True, "de")}
 
 
 # Numbers.
