@@ -101,7 +101,7 @@ class Writer:
         if self._http.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR):
             headers += (("Connection", "close"),)
         # What is given back to the sender may be any bytes; they were read as Latin-1.
-        lines = [(name, value.encode("latin-1")) for name, value in headers]
+        lines = [(name.encode(), value.encode("latin-1")) for name, value in headers]
         reason = _PHRASES.get(status, "")
         return self._send(h11.Response(status_code=status, headers=lines, reason=reason))
 
