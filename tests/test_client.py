@@ -29,6 +29,8 @@ from certificates import Certificates
 
 CLIENT = Path(__file__).resolve().parent.parent / "scripts" / "client.py"
 MIB = 1024 * 1024
+HANG = 180.0
+"""Seconds until a test gives up; nothing is measured by it."""
 
 OK: dict[str, Any] = {
     "id": "r1",
@@ -155,7 +157,7 @@ def start() -> Iterator[Callable[..., Node]]:
 
         def serve(peer: socket.socket) -> None:
             try:
-                peer.settimeout(20)
+                peer.settimeout(HANG)
                 if tls is not None:
                     peer = tls.wrap_socket(peer, server_side=True, do_handshake_on_connect=False)
                 with peer:
@@ -184,7 +186,7 @@ def start() -> Iterator[Callable[..., Node]]:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
     for thread in threads:
-        thread.join(30)
+        thread.join(HANG)
         assert not thread.is_alive()
     assert [node.errors for node in nodes] == [[] for _ in nodes]
 
@@ -203,7 +205,7 @@ def client(
         command(*arguments, port=port),
         input=stdin,
         capture_output=True,
-        timeout=30,
+        timeout=HANG,
         check=False,
         env={**os.environ, "NODE_WHISPER_TOKEN": token},
     )
@@ -289,8 +291,29 @@ def test_output_is_utf8_whatever_the_locale(start, clip):
     node = start(answers(OK))
     environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "latin-1"}
     arguments = [sys.executable, str(CLIENT), "--port", str(node.port), str(clip)]
-    done = subprocess.run(arguments, capture_output=True, timeout=30, check=False, env=environment)
+    done = subprocess.run(
+        arguments, capture_output=True, timeout=HANG, check=False, env=environment
+    )
     assert done.stdout.decode("utf-8") == "Größe <b> & Co. At last.\n"
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "told"),
+    [
+        (">&-", 0, b""),
+        ("2>&-", 0, b""),
+        (">/dev/full", 1, b"client.py: the output cannot be written: No space left on device\n"),
+        ("- <&-", 1, b"stdin: cannot be read: it is closed\n"),
+    ],
+)
+def test_streams_that_are_closed_or_full(start, clip, redirection, code, told):
+    node = start(answers(OK))
+    command = f'exec "$@" {redirection}'
+    arguments = [sys.executable, str(CLIENT), "--port", str(node.port), str(clip)]
+    done = subprocess.run(
+        ["sh", "-c", command, "sh", *arguments], capture_output=True, timeout=HANG, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, told)
 
 
 def test_error_reply(start, clip):
@@ -320,20 +343,18 @@ def test_early_error_during_a_large_upload(start, tmp_path, then):
             peer.shutdown(socket.SHUT_WR)
             read_exactly(peer, MIB)
         elif then == "hold":
-            assert client_gone.wait(40)
+            assert client_gone.wait(2 * HANG)
 
     node = start(answer)
     big = tmp_path / "big.wav"
     with big.open("wb") as file:
         file.truncate(300 * MIB)
-    began = time.monotonic()
     try:
         done = client(big, port=node.port)
     finally:
         client_gone.set()
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.decode() == f"{big}: too_large: at most 1 MiB\n"
-    assert time.monotonic() - began < 10
     assert node.received[0][0]["content-length"] == 300 * MIB
 
 
@@ -353,13 +374,13 @@ def test_a_large_file_is_never_whole_in_memory(start, tmp_path):
     node = start(answer)
     # The limit is on address space, so a copy of the file could not even be set up.
     measured = ["bash", "-c", 'ulimit -v 262144; exec "$@"', "-", *command(big, port=node.port)]
-    done = subprocess.run(measured, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(measured, capture_output=True, timeout=HANG, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert counted == [0]
 
 
 def test_two_files_in_parallel_come_out_in_their_order(start, tmp_path):
-    both_here = threading.Barrier(2, timeout=20)
+    both_here = threading.Barrier(2, timeout=HANG)
     second_done = threading.Event()
 
     def answer(peer: socket.socket, node: Node) -> None:
@@ -367,7 +388,7 @@ def test_two_files_in_parallel_come_out_in_their_order(start, tmp_path):
         body = read_exactly(peer, header["content-length"])
         both_here.wait()
         if body == b"first":
-            assert second_done.wait(20)
+            assert second_done.wait(HANG)
         peer.sendall(framed({**OK, "text": body.decode()}))
         if body == b"second":
             second_done.set()
@@ -418,7 +439,7 @@ def test_stdin_redirected_from_a_file_goes_on_where_it_stands(start, clip):
     with clip.open("rb") as file:
         os.lseek(file.fileno(), 4, os.SEEK_SET)
         done = subprocess.run(
-            command("-", port=node.port), stdin=file, capture_output=True, timeout=30, check=False
+            command("-", port=node.port), stdin=file, capture_output=True, timeout=HANG, check=False
         )
     assert done.returncode == 0
     assert node.received[0][1] == clip.read_bytes()[4:]
@@ -586,12 +607,12 @@ def test_interrupting_resets_the_connection_so_that_the_node_stops(start, clip):
         # A shell that runs the tests in the background has it ignored, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
-        assert waiting.wait(20)
+        assert waiting.wait(HANG)
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=HANG)
     assert (process.returncode, output) == (130, b"")
     assert errors == b"client.py: interrupted\n"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + HANG
     while not seen and time.monotonic() < deadline:
         time.sleep(0.01)
     assert seen == ["reset"]
@@ -817,7 +838,7 @@ def test_progress_is_for_big_uploads_on_a_terminal(start, tmp_path, size, shown)
         command(big, port=node.port), stdout=subprocess.PIPE, stderr=theirs
     ) as process:
         os.close(theirs)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=HANG)
     said = b""
     try:
         while block := os.read(ours, 65536):

