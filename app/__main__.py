@@ -7,13 +7,13 @@ worker failed, 2 for wrong settings, 128 + n when signal n came twice.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
 import ssl
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from typing import TYPE_CHECKING, NoReturn
 
 import structlog
@@ -67,8 +67,8 @@ def main() -> int:
                 f"there is no {settings.spool_dir} for large bodies; name one by --spool-dir"
             )
         file = _obtain(settings)
-        with closing(_load(settings, file)) as engine:
-            return _serve(settings, gate, tls, file, engine)
+        with contextlib.closing(_load(settings, file)) as engine:
+            _serve(settings, gate, tls, file, engine)
     except _CannotStart as error:
         print(f"node-whisper: {error}", file=sys.stderr)
         return error.code
@@ -120,8 +120,8 @@ def _serve(
     tls: ssl.SSLContext | None,
     file: catalog.ModelFile,
     engine: Engine,
-) -> int:
-    """From the first part to the last: build, open, run, wind down. The exit code."""
+) -> NoReturn:
+    """From the first part to the last: build, open, run, wind down."""
     disk = Disk(lambda: server.loop.wake())
     journal = _journal(settings, disk)
     # A drain where stdout breaks, not a signal, which could be the second one.
@@ -174,7 +174,7 @@ def _serve(
         opened.announcement.start()
     server.run()
     notifier.close()
-    return _wind_down(server, worker, disk, sink, journal, opened.announcement)
+    _wind_down(server, worker, disk, sink, journal, opened.announcement)
 
 
 def _wind_down(
@@ -184,8 +184,8 @@ def _wind_down(
     sink: StdoutSink,
     journal: Journal | None,
     announcement: Announcement | None,
-) -> int:
-    """After the loop: end the threads, each within its time. The exit code."""
+) -> NoReturn:
+    """After the loop: end the threads, each within its time, and then the process."""
     if server.killed_by is not None:
         _close(journal, clean=True)
         _exit_at_once(128 + server.killed_by)
@@ -193,17 +193,13 @@ def _wind_down(
         # It takes half a second, in which the others end.
         announcement.stop()
     worker.stop()
-    ended = worker.join(_JOIN_SECONDS)
+    worker.join(_JOIN_SECONDS)
     if not disk.close(_JOIN_SECONDS):
         _log.error("not everything was written in time", lines_lost=sink.backlog)
     _close(journal, clean=not server.crashed)
     if announcement is not None and not announcement.join(_JOIN_SECONDS):
         _log.warning("the announcement was not taken back in time")
-    status = 1 if server.crashed else 0
-    if not ended:
-        # The engine is deep in a pass; tearing the interpreter down around it would crash.
-        _exit_at_once(status)
-    return status
+    _exit_at_once(1 if server.crashed else 0)
 
 
 def _journal(settings: Settings, disk: Disk) -> Journal | None:
@@ -263,7 +259,11 @@ def _raise_descriptor_limit() -> None:
 
 
 def _exit_at_once(code: int) -> NoReturn:
-    sys.stderr.flush()
+    """End without tearing the interpreter down. A thread may not have ended in its time, and the
+    engine's may be deep in a pass, or giving back libgomp's team: around either that could crash.
+    Everything is written, and a signal that comes now changes the exit code no more."""
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
     os._exit(code)
 
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import zlib
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from node import HANG, ROOT, Node, clean_environment, eventually
+from node import HANG, ROOT, Client, Node, clean_environment, eventually
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -177,6 +178,31 @@ def test_a_reader_who_leaves_ends_it_cleanly_and_the_journal_keeps_the_rest(tmp_
         assert all(line["recovered"] and line["status"] == "ok" for line in node.outcomes())
         assert node.stop() == 0
     assert entries(journal) == []
+
+
+def test_a_log_that_nobody_reads_any_more_stops_nothing(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*FAKE, "--port", "0", "--log-format", "json", "--output", "json"],
+        cwd=ROOT,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, b"")
+        port = next(entry["port"] for entry in map(json.loads, lines) if "port" in entry)
+        process.stderr.close()
+        for number in range(3):
+            with Client(socket.create_connection(("127.0.0.1", port), HANG)) as client:
+                client.send(noise(number), **RAW)
+                reply = client.receive()
+            assert reply is not None
+            assert reply["text"] == text_of(noise(number))
+        process.send_signal(signal.SIGTERM)
+        assert len(process.stdout.readlines()) == 3
+    assert process.returncode == 0
 
 
 def test_what_a_drain_leaves_undone_is_done_by_the_next(tmp_path: Path) -> None:

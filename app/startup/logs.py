@@ -6,6 +6,7 @@ never logged; its id is. Any thread may log.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from typing import Any
@@ -42,6 +43,15 @@ class _StderrLogger(structlog.PrintLogger):
     def __init__(self, room: str = "") -> None:
         super().__init__(sys.stderr)
         self.room = room
+
+    def msg(self, message: str) -> None:
+        # Where nobody reads the log any more (a pipe's reader has gone), or there is no room for
+        # it, requests are served all the same.
+        with contextlib.suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 def _add_room(logger: Any, _method: str, event: Any) -> Any:
