@@ -7,6 +7,7 @@ write down what they were asked. One test at the end uses the real Python, venv 
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import struct
 import subprocess
@@ -206,6 +207,24 @@ def test_two_at_once_install_once(clone):
     for process in both:
         output, _ = process.communicate(timeout=HANG)
         assert (process.returncode, output) == (0, b"-m app -m tiny.en\n")
+    assert len(clone.calls("pip install")) == 1
+
+
+def test_who_waits_for_another_set_up_says_so(clone):
+    clone.add_python("python3")
+    with (clone.root / "requirements.txt").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = subprocess.Popen(
+            clone.command("scripts/run"),
+            env=clone.environment,
+            cwd=clone.cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert "waiting" in waiting.stderr.readline()
+    output, _ = waiting.communicate(timeout=60)
+    assert (waiting.returncode, output) == (0, "-m app -m tiny.en\n")
     assert len(clone.calls("pip install")) == 1
 
 

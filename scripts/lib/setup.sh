@@ -115,7 +115,10 @@ set_up() {
     # Two at once (scripts/run and scripts/test in two terminals) would install over one another.
     if command -v flock >/dev/null; then
         exec 9<"$root/requirements.txt"
-        flock 9
+        if ! flock -n 9; then
+            say "Another set-up of .venv is under way: waiting for it ..."
+            flock 9
+        fi
     fi
     if ! is_complete "$@"; then install "$@"; fi
     exec 9<&-
