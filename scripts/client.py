@@ -92,6 +92,8 @@ def open_source(name):
     The protocol announces the length before the first byte, so a stream has to end before it can be
     sent.
     """
+    if name == "-" and sys.stdin is None:
+        raise Failed("cannot be read: it is closed")
     try:
         source = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115
     except OSError as error:
@@ -533,8 +535,7 @@ def run(options, progress, connections):
             result = results[index]
             label = "stdin" if name == "-" else name
             if isinstance(result, dict) and result["status"] in ("ok", "accepted"):
-                sys.stdout.write(render(name, result, options))
-                sys.stdout.flush()
+                write(render(name, result, options))
                 if result.get("truncated"):
                     print(f"{label}: broke off; this is what could be read", file=sys.stderr)
                 continue
@@ -545,6 +546,17 @@ def run(options, progress, connections):
         # Whoever read our output (head, say) has seen enough.
         leave(1)
     return 1 if failed else 0
+
+
+def write(text):
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"client.py: the output cannot be written: {error.strerror}", file=sys.stderr)
+        leave(1)
 
 
 def interrupted(progress, connections):
@@ -564,6 +576,9 @@ def main():
     progress, connections = Progress(), []
     # Around all of it: Ctrl-C may come at any moment, also before the first thread sends.
     try:
+        # A service may start us without them.
+        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
         options = parse_arguments(sys.argv[1:])
         for stream in (sys.stdout, sys.stderr):
             # Subtitles and JSON are UTF-8 whatever the locale; a terminal gets what it can show.

@@ -301,7 +301,6 @@ def test_output_is_utf8_whatever_the_locale(start, clip):
     ("redirection", "code", "told"),
     [
         (">&-", 0, b""),
-        ("2>&-", 0, b""),
         (">/dev/full", 1, b"client.py: the output cannot be written: No space left on device\n"),
         ("- <&-", 1, b"stdin: cannot be read: it is closed\n"),
     ],
