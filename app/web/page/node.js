@@ -12,9 +12,9 @@ try {
 }
 
 export function setToken(value) {
-  token = value;
+  token = value.trim();
   try {
-    sessionStorage.setItem(KEY, value);
+    sessionStorage.setItem(KEY, token);
   } catch {
     // as above
   }
@@ -25,6 +25,9 @@ export function hasToken() {
 }
 
 async function ask(address, options = {}) {
+  // No token holds other characters than printable ASCII, and with some of them fetch would fail as
+  // if the node were gone.
+  if (token !== null && !/^[!-~]+$/.test(token)) throw new Failure("unauthorized", "", 401);
   const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
   let response;
   try {
