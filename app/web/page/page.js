@@ -54,7 +54,10 @@ async function startRecording() {
   wanted = true;
   forgive();
   try {
-    recorder = await Recorder.start(showLevel, stopRecording);
+    const started = await Recorder.start(showLevel, stopRecording);
+    // A file may have been taken while the browser asked for permission.
+    if (abort === null) recorder = started;
+    else started.discard();
   } catch (error) {
     fail(explainMicrophone(error));
   }

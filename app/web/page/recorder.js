@@ -15,7 +15,13 @@ export class Recorder {
     const stream = await navigator.mediaDevices.getUserMedia({
       audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true },
     });
-    return new Recorder(stream, onLevel, onEnd);
+    try {
+      return new Recorder(stream, onLevel, onEnd);
+    } catch (error) {
+      // Nobody could let go of the microphone any more.
+      for (const track of stream.getTracks()) track.stop();
+      throw error;
+    }
   }
 
   constructor(stream, onLevel, onEnd) {
