@@ -71,8 +71,17 @@ def test_numbers_are_rounded_and_stay_numbers() -> None:
         language_probability=2 / 3,
     )
     fields = json.loads(json.dumps(reply_fields("r", transcript)))
-    assert fields["segments"] == [{"start": 0.33, "end": 0.67, "text": "x", "confidence": 0.333}]
+    assert fields["segments"] == [{"start": 0.333, "end": 0.667, "text": "x", "confidence": 0.333}]
     assert fields["audio_seconds"] == 0.333
     assert fields["queue_seconds"] == 0.3333
     assert fields["processing_seconds"] == 0.6667
     assert fields["language_probability"] == 0.667
+
+
+def test_nothing_ends_after_the_audio() -> None:
+    """Both are rounded alike: 3.095 s of audio hold no segment up to 3.1 s."""
+    transcript = transcript_of(
+        "x", segments=(Segment(0.0, 3.0954, "x", 1.0),), audio_seconds=3.0954
+    )
+    fields = reply_fields("r", transcript)
+    assert fields["segments"][0]["end"] <= fields["audio_seconds"]

@@ -60,8 +60,8 @@ def _rounded(probability: float | None) -> float | None:
 
 def _timed_fields(timed: Segment | Word) -> dict[str, Any]:
     return {
-        "start": round(timed.start, 2),
-        "end": round(timed.end, 2),
+        "start": round(timed.start, 3),
+        "end": round(timed.end, 3),
         "text": timed.text,
         "confidence": round(timed.confidence, 3),
     }

@@ -148,8 +148,8 @@ def delta(segment: Segment, first: bool) -> bytes:
         {
             "type": "transcript.text.delta",
             "delta": segment.text if first else f" {segment.text}",
-            "start": round(segment.start, 2),
-            "end": round(segment.end, 2),
+            "start": round(segment.start, 3),
+            "end": round(segment.end, 3),
         }
     )
 
@@ -210,7 +210,7 @@ def _verbose(transcript: Transcript, wish: Wish) -> dict[str, Any]:
         ]
     if wish.words:
         fields["words"] = [
-            {"word": word.text, "start": round(word.start, 2), "end": round(word.end, 2)}
+            {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
             for segment in transcript.segments
             for word in segment.words or ()
         ]
@@ -222,8 +222,8 @@ def _openai_segment(number: int, segment: Segment, wish: Wish) -> dict[str, Any]
     return {
         "id": number,
         "seek": round(segment.start * 100),
-        "start": round(segment.start, 2),
-        "end": round(segment.end, 2),
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
         "text": segment.text,
         # Clients with fixed types want these two, of which the node knows nothing.
         "tokens": [],
@@ -237,14 +237,14 @@ def _openai_segment(number: int, segment: Segment, wish: Wish) -> dict[str, Any]
 def _whisper_cpp_segment(number: int, segment: Segment, wish: Wish) -> dict[str, Any]:
     fields: dict[str, Any] = {"id": number, "text": segment.text}
     if wish.timestamps:
-        fields |= {"start": round(segment.start, 2), "end": round(segment.end, 2)}
+        fields |= {"start": round(segment.start, 3), "end": round(segment.end, 3)}
     fields |= {"temperature": wish.temperature, "avg_logprob": _mean_logprob(segment)}
     if segment.words is not None:
         fields["words"] = [
             {
                 "word": word.text,
-                "start": round(word.start, 2),
-                "end": round(word.end, 2),
+                "start": round(word.start, 3),
+                "end": round(word.end, 3),
                 "probability": round(word.confidence, 3),
             }
             for word in segment.words
