@@ -86,6 +86,7 @@ class Server:
         """True if the worker failed, and the node with it."""
         self.loop = Loop(self._on_wake, self._on_signal)
         self._disk = disk
+        self._journal = journal
         self._outcomes = Outcomes(sink, observers, journal)
         self._admission = Admission(queue_size, max_buffered_bytes)
         self._dispatch = Dispatch(self._outcomes, self._on_done)
@@ -166,6 +167,7 @@ class Server:
         """How busy the node is."""
         alive = self._dispatch.worker.alive
         full = self._admission.full or self._outcomes.behind
+        journal = self._journal
         return Load(
             ready=alive and not full and not self._shutdown.draining,
             draining=self._shutdown.draining,
@@ -176,6 +178,8 @@ class Server:
             waiting=self._admission.waiting,
             queued_seconds=self._dispatch.queued_seconds,
             buffered_bytes=self._admission.reserved,
+            journal_entries=journal.entries if journal else 0,
+            quarantined=journal.quarantined if journal else 0,
         )
 
     # Connections.

@@ -367,6 +367,25 @@ def test_the_metrics_count(serve: MakeNode) -> None:
     assert after["process_resident_memory_bytes", ()] > 1e6
 
 
+def test_the_metrics_count_what_the_journal_holds(serve: MakeNode, tmp_path: Path) -> None:
+    def counted(node: Node) -> tuple[float, float]:
+        found = samples(get(node, "/metrics"))
+        names = ("journal_entries", "quarantined_entries")
+        entries, quarantined = (found[f"node_whisper_{name}", ()] for name in names)
+        return entries, quarantined
+
+    assert counted(serve()) == (0, 0)  # without one
+    engine = FakeEngine()
+    node = serve(engine, journal=tmp_path / "journal")
+    with held(engine), node.connect() as client:
+        client.send(post(TRANSCRIPTIONS, ("file", WAV)))
+        engine.wait_for_calls(1)
+        assert counted(node) == (1, 0)
+        engine.release()
+        assert receive(client).json["text"] == TEXT
+    eventually(lambda: counted(node) == (0, 0), "an empty journal")
+
+
 def test_every_metric_is_in_the_docs(serve: MakeNode) -> None:
     docs = (Path(__file__).parent.parent / "docs" / "http.md").read_text()
     families = text_string_to_metric_families(get(serve(), "/metrics").body.decode())

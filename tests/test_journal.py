@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from app.disk.journal import MAX_DEATHS, Journal, JournalError, Stored, Unusable, received_at, stem
 from app.disk.spool import MEMORY_BYTES, Body, Spool, in_memory
 from app.disk.thread import Disk
-from app.messages import Origin, Request
+from app.messages import QUARANTINED, Failure, Origin, Request
 
 OPEN = Callable[[], Journal]
 
@@ -145,6 +145,24 @@ def test_everything_is_synced_before_it_has_its_name(
     ]
 
 
+def test_it_knows_how_many_there_are(again: OPEN) -> None:
+    def count(journal: Journal) -> tuple[int, int]:
+        return journal.entries, journal.quarantined
+
+    journal = again()
+    assert count(journal) == (0, 0)
+    first, second = keep(journal, 1), keep(journal, 2)
+    assert count(journal) == (2, 0)
+    journal = again()
+    assert count(journal) == (2, 0)
+    journal.remove(first)
+    failure = Failure(QUARANTINED, "for the test")
+    journal.quarantine(Unusable(second, "r2", origin(), failure))
+    assert count(journal) == (0, 1)
+    keep(journal, 3)
+    assert count(again()) == (1, 1)
+
+
 def test_it_is_private(again: OPEN, tmp_path: Path) -> None:
     old = os.umask(0)
     try:
@@ -196,6 +214,7 @@ def test_where_the_disk_refuses_nothing_is_left(
         keep(journal)
     monkeypatch.undo()
     assert [names(tmp_path, part) for part in ("tmp", "new")] == [[], []]
+    assert journal.entries == 0
     assert keep(journal)
 
 
@@ -214,6 +233,7 @@ def test_a_sync_that_fails_at_the_very_end_leaves_nothing_either(
     with pytest.raises(OSError, match="Input/output"):
         keep(journal)
     assert [names(tmp_path, part) for part in ("tmp", "new")] == [[], []]
+    assert journal.entries == 0
 
 
 # Damage.

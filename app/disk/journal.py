@@ -85,6 +85,10 @@ class Journal:
             self._blame()
             self.left = sorted(os.listdir(self._new))
             """What was there at start, oldest first."""
+            self.entries = len(self.left)
+            """How many there are now. To be looked at from any thread, as is `quarantined`."""
+            self.quarantined = len(os.listdir(directory / "quarantine"))
+            """How many lay in quarantine at start, and were put there since."""
         except BlockingIOError:
             raise JournalError(f"another node uses the journal {directory}") from None
         except OSError as error:
@@ -106,6 +110,7 @@ class Journal:
             _write(at / "request.json", data)
             _sync(at)
             os.rename(at, self._new / name)
+            self.entries += 1
         except BaseException:
             shutil.rmtree(at, ignore_errors=True)
             raise
@@ -133,6 +138,7 @@ class Journal:
         """The entry's outcome is written. Raises `OSError`, and then it is done again after the
         next start."""
         os.rename(self._new / entry, self.scratch / entry)
+        self.entries -= 1
         # What is left of it there is swept at the next start.
         shutil.rmtree(self.scratch / entry, ignore_errors=True)
 
@@ -140,6 +146,8 @@ class Journal:
         """The entry's outcome is written: put it where it is not tried again. Raises `OSError`."""
         entry = unusable.entry
         os.rename(self._new / entry, self._directory / "quarantine" / entry)
+        self.entries -= 1
+        self.quarantined += 1
         note = (
             f"id: {unusable.request_id}\n"
             f"received: {_iso(unusable.origin.received_at)}\n"

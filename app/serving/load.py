@@ -9,7 +9,9 @@ from dataclasses import dataclass
 class Load:
     """`admitted` requests hold one of `places`, `waiting` ones are not read, `queued_seconds` of
     audio are complete and unfinished, by a guess from their bytes; `buffered_bytes` of bodies are
-    held or promised. `ready` is False where a further request would wait or be refused."""
+    held or promised. `ready` is False where a further request would wait or be refused. The journal
+    has `journal_entries` whose outcome is not out yet, and put `quarantined` aside; 0 without one.
+    """
 
     ready: bool
     draining: bool
@@ -20,3 +22,5 @@ class Load:
     waiting: int
     queued_seconds: float
     buffered_bytes: int
+    journal_entries: int = 0
+    quarantined: int = 0

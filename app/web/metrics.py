@@ -131,5 +131,7 @@ class _Now(Collector):
             ("waiting_requests", "Requests whose senders wait for a place", load.waiting),
             ("queued_audio_seconds", "Audio received and unfinished, guessed", load.queued_seconds),
             ("buffered_bytes", "Bytes of bodies held or promised", load.buffered_bytes),
+            ("journal_entries", "Requests in the journal", load.journal_entries),
+            ("quarantined_entries", "Requests that the journal put aside", load.quarantined),
         ):
             yield GaugeMetricFamily(f"node_whisper_{name}", text, value=float(value))
