@@ -7,7 +7,9 @@ package and kept beside the other test downloads, else these tests are skipped w
 from __future__ import annotations
 
 import io
+import json
 import re
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ import pytest
 import soundfile
 import soxr
 from cache import CACHE
-from node import JFK, ROOT, SHARED, Fields, Node, needs_shared_audio, run, stopped_cleanly
+from forms import BOUNDARY, TRANSLATIONS, form
+from node import HANG, JFK, ROOT, SHARED, Fields, Node, needs_shared_audio, run, stopped_cleanly
 
 from app import catalog
 from app.weights import package_source
@@ -51,7 +54,7 @@ def base_directory() -> Path:
 def node() -> Iterator[Node]:
     """A node with base, and `auto` by default."""
     arguments = ["-m", "base-q8_0", "--models-dir", str(base_directory())]
-    with stopped_cleanly(Node(*arguments)) as node:
+    with stopped_cleanly(Node(*arguments, "--http-port", "0")) as node:
         yield node
 
 
@@ -167,6 +170,35 @@ def test_translation_into_english(node: Node, fields: Fields) -> None:
     assert " portal " in text
     assert " was used as " in text
     assert " wurde " not in text
+
+
+def translate(node: Node, clip: Path, *fields: tuple[str, str]) -> Fields:
+    """What `/v1/audio/translations` answers."""
+    address = node.listening["http"].rstrip("/") + TRANSLATIONS
+    kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    body = form(("response_format", "verbose_json"), *fields, ("file", clip.read_bytes()))
+    asked = urllib.request.Request(address, body, kind)
+    with urllib.request.urlopen(asked, timeout=HANG) as answer:
+        assert answer.status == 200
+        said: Fields = json.loads(answer.read())
+    return said
+
+
+@needs_shared_audio
+def test_translation_over_http(node: Node) -> None:
+    said = translate(node, SHARED / CLIPS["de"])
+    assert (said["task"], said["language"]) == ("translate", "english")
+    text = f" {plain(said['text'])} "
+    assert " portal " in text
+    assert " wurde " not in text
+    assert plain(" ".join(segment["text"] for segment in said["segments"])) == text.strip()
+
+
+def test_what_is_english_already_stays_so_over_http(node: Node) -> None:
+    """Without the development audio, too."""
+    said = translate(node, JFK, ("language", "en"))
+    assert (said["task"], said["language"]) == ("translate", "english")
+    assert "ask what you can do for your country" in plain(said["text"])
 
 
 # What a model cannot do.
