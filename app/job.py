@@ -61,7 +61,7 @@ class Job:
     queued_at: float
     """`time.monotonic()` when the body was complete."""
     client: str = ""
-    """Whose it is, by address: clients are served in turn."""
+    """Whose it is, by address: clients share the engine's time."""
     mark: str = ""
     """What the journal calls it, to know what was in the engine when a process died."""
 

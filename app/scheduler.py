@@ -1,13 +1,21 @@
 """Which job's window goes next.
 
-Pure: no threads, no clock. Clients (addresses) are served in turn, whoever had a window the longest
-time ago first, so that a client with hundreds of files delays another's single one by one window
-and not by hundreds. A client that is new here counts as one whose turn it is; where several do, the
-one with the least audio left goes first, so that a three-second command waits for the window in
-progress and not for the rest of a ten-minute file. Among the jobs of one client it is the same; but
-those of one connection run in the order they came, so only the first of each is a candidate. And
-every time a job is passed over it gains, so that a stream of short commands, from whomever, cannot
-starve a long recording. Owned by the worker thread.
+Pure: no threads, no clock; the worker says what each turn took. What clients (addresses) share is
+the engine's time, not its turns. A client's virtual time is the seconds its turns have taken, and
+the one that has had least goes next: beside one whose windows take 10 s, one whose windows take
+0.3 s gets 33 for each of the other's. Who is new, or comes back, begins where the last turn began:
+staying away saves nothing up, and who left having had more is let off only when all work is done.
+
+New clients without end would so keep everybody else waiting. Therefore the even time goes on with
+every turn by its seconds over the number of clients present, as each one's virtual time would if
+they were served evenly, and nobody begins more than HEAD_START behind it. Once it is that far ahead
+of a client that waits, nobody who comes later gets before it. So with at most N clients present and
+turns of at most C seconds, a client with work waits no more than N * (HEAD_START + 3 * C) seconds.
+
+Jobs of one connection run in the order they came. Among a client's connections, and among clients
+that have had equally much, the job with the least audio left goes first, so that a command waits
+for the window in progress and not for the rest of a ten-minute file; but a job gains whenever
+another of its client is taken. Owned by the worker thread.
 """
 
 from __future__ import annotations
@@ -15,13 +23,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 AGING_SECONDS = 60.0
-"""How much shorter a job looks for every turn it was passed over. A ten-minute file beside
+"""How much shorter a job looks for every turn its client gave to another. A ten-minute file beside
 commands that come one after another gets about every eleventh window; the more wait beside it, the
 fewer, since they age as well, but it always gets on."""
 
-HEAD_START = 10
-"""A new client goes before those that had a window within this many turns. No more, or new clients
-without end would keep the others waiting for ever."""
+HEAD_START = 10.0
+"""Seconds that a new client may be behind the even time. While clients with long files wait out one
+another's windows, the even time gets ahead of those who wait, by one window at most where all take
+equally long; up to there a new client's command goes before them. 10 s is a costly window on a
+small machine. Every further second is one per client present that strangers could take."""
+
+_REMEMBERED = 1000
+"""Clients that left whose virtual times are kept; the one that left first is forgotten first."""
 
 
 @dataclass(slots=True)
@@ -39,11 +52,8 @@ class _Entry:
 
 @dataclass(slots=True)
 class _Client:
-    jobs: int
-    served: int
-    """The turn that decides its place among the clients."""
-    since: int
-    """The turn of its last window, or in which it came."""
+    virtual_time: float
+    jobs: int = 0
 
 
 class Scheduler:
@@ -52,8 +62,12 @@ class Scheduler:
     def __init__(self) -> None:
         self._entries: dict[int, _Entry] = {}
         self._clients: dict[str, _Client] = {}
-        """Those that have jobs."""
-        self._turn = 0
+        """Those present: they have jobs."""
+        self._left: dict[str, float] = {}
+        """The virtual times of those who have none any more, in the order they left."""
+        self._last = 0.0
+        """The virtual time at which the last turn began. Nobody present has less."""
+        self._even = 0.0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -62,10 +76,8 @@ class Scheduler:
         """A new job with about `seconds` of audio."""
         self._entries[job] = _Entry(job, client, connection, seconds)
         if client not in self._clients:
-            # Beside the one whose turn it is, not before it: who comes back for every request would
-            # else always be first.
-            served = min((other.served for other in self._clients.values()), default=self._turn)
-            self._clients[client] = _Client(0, max(served, self._turn - HEAD_START), self._turn)
+            least = max(self._last, self._even - HEAD_START)
+            self._clients[client] = _Client(max(least, self._left.pop(client, least)))
         self._clients[client].jobs += 1
 
     def remove(self, job: int) -> None:
@@ -75,10 +87,28 @@ class Scheduler:
             client.jobs -= 1
             if not client.jobs:
                 del self._clients[entry.client]
+                self._left[entry.client] = client.virtual_time
+                if len(self._left) > _REMEMBERED:
+                    del self._left[next(iter(self._left))]
 
     def update(self, job: int, seconds_left: float) -> None:
         """After a turn: what is left of the job, now that more is known."""
         self._entries[job].seconds_left = seconds_left
+
+    def charge(self, client: str, seconds: float) -> None:
+        """A turn of `client` took the engine `seconds`. Said right after the turn, also where its
+        job was the client's last and has been removed."""
+        present = len(self._clients)
+        if client in self._clients:
+            self._clients[client].virtual_time += seconds
+        else:
+            self._left[client] += seconds
+            present += 1
+        self._even += seconds / present
+
+    def settle(self) -> None:
+        """There is nothing to do for a while: nobody got less because another got more."""
+        self._left.clear()
 
     def next(self) -> int | None:
         """The job that gets the next turn; it stays until it is removed. None if there is none."""
@@ -87,20 +117,14 @@ class Scheduler:
             heads.setdefault(entry.connection, entry)
         if not heads:
             return None
-        first: dict[str, _Entry] = {}
-        for entry in sorted(heads.values(), key=lambda entry: (entry.rank, entry.job)):
-            first.setdefault(entry.client, entry)
-        chosen = min(first.values(), key=self._place)
+        chosen = min(heads.values(), key=self._place)
         for entry in heads.values():
-            entry.passed_over += 1
+            if entry.client == chosen.client:
+                entry.passed_over += 1
         chosen.passed_over = 0
-        self._turn += 1
-        client = self._clients[chosen.client]
-        client.served = client.since = self._turn
+        self._last = self._clients[chosen.client].virtual_time
+        self._even = max(self._even, self._last)
         return chosen.job
 
-    def _place(self, entry: _Entry) -> tuple[int, float, int]:
-        """Among the clients' first jobs: in turn, and where several have it, short before long."""
-        client = self._clients[entry.client]
-        waited = self._turn - client.since
-        return client.served, entry.seconds_left - AGING_SECONDS * waited, entry.job
+    def _place(self, entry: _Entry) -> tuple[float, float, int]:
+        return self._clients[entry.client].virtual_time, entry.rank, entry.job

@@ -151,10 +151,12 @@ class Worker:
         while self._collect():
             number = self._scheduler.next()
             if number is not None:
+                job, began = self._jobs[number], time.monotonic()
                 self._turns += 1
-                self.turn = self._turns, time.monotonic()
-                self._turn(self._jobs[number])
+                self.turn = self._turns, began
+                self._turn(job)
                 self.turn = None
+                self._scheduler.charge(job.client, time.monotonic() - began)
         for job in list(self._jobs.values()):
             self._finish(job, _stopped())
 
@@ -166,6 +168,7 @@ class Worker:
             while not (
                 self._mail.jobs or self._mail.cancelled or self._mail.stopping or self._scheduler
             ):
+                self._scheduler.settle()
                 self._condition.wait()
             jobs, self._mail.jobs = self._mail.jobs, []
             cancelled, self._mail.cancelled = self._mail.cancelled, set()

@@ -1,14 +1,17 @@
-"""Which job goes next: short before long, in order within a connection, and nobody starves."""
+"""Which job goes next: the client that had least of the engine's time, short before long, in order
+within a connection; and nobody starves."""
 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.scheduler import Scheduler
+from app import scheduler as module
+from app.scheduler import HEAD_START, Scheduler
 
 
 def turns(scheduler: Scheduler, left: dict[int, float], window: float = 30.0) -> Iterator[int]:
@@ -122,58 +125,227 @@ def test_looking_again_without_progress_is_fair_among_equals() -> None:
     assert {seen.count(job) for job in (1, 2, 3)} == {10}
 
 
-def test_clients_are_served_in_turn_whatever_they_have_queued() -> None:
-    """500 files over 500 connections of one address do not hold up another's single ones."""
-    scheduler = Scheduler()
-    lengths = dict.fromkeys(range(500), 3.0)
-    for job in lengths:
-        scheduler.add(job, "busy", connection=job, seconds=3.0)
+class Engine:
+    """Plays the worker: who had turns, and how many seconds of them, by client."""
+
+    def __init__(self) -> None:
+        self.scheduler = Scheduler()
+        self.turns: list[str] = []
+        self.seconds: Counter[str] = Counter()
+        self._jobs: dict[int, tuple[str, int, float]] = {}
+        self._numbers = itertools.count()
+
+    def add(self, client: str, windows: int, cost: float) -> None:
+        """A file on a connection of its own; each of its windows costs `cost` seconds."""
+        number = next(self._numbers)
+        self._jobs[number] = client, windows, cost
+        self.scheduler.add(number, client, connection=number, seconds=30.0 * windows)
+
+    def has(self, client: str) -> bool:
+        return any(client == owner for owner, _, _ in self._jobs.values())
+
+    def turn(self) -> tuple[str, float]:
+        """Give one turn; whose it was and what it cost."""
+        number = self.scheduler.next()
+        assert number is not None
+        client, windows, cost = self._jobs.pop(number)
+        if windows == 1:
+            self.scheduler.remove(number)
+        else:
+            self._jobs[number] = client, windows - 1, cost
+            self.scheduler.update(number, 30.0 * (windows - 1))
+        self.scheduler.charge(client, cost)
+        self.turns.append(client)
+        self.seconds[client] += cost
+        return client, cost
+
+
+def between(turns: list[str], client: str) -> list[int]:
+    """How many turns others had from each of a client's to its next."""
+    mine = [place for place, who in enumerate(turns) if who == client]
+    return [b - a - 1 for a, b in itertools.pairwise(mine)]
+
+
+def test_clients_share_the_engines_time_and_not_its_turns() -> None:
+    engine = Engine()
+    for _ in range(500):
+        engine.add("costly", 1, 10.0)
+    for _ in range(350):
+        # One after the other: each comes when the one before it is done, and has been removed.
+        if not engine.has("cheap"):
+            engine.add("cheap", 1, 0.3)
+        engine.turn()
+    assert set(between(engine.turns, "costly")) <= {33, 34}
+    assert abs(engine.seconds["costly"] - engine.seconds["cheap"]) <= 10.0
+
+
+def test_so_they_do_where_the_windows_are_those_of_one_file() -> None:
+    engine = Engine()
+    engine.add("costly", 500, 10.0)
+    engine.add("cheap", 1000, 0.3)
+    for _ in range(350):
+        engine.turn()
+    assert set(between(engine.turns, "costly")) <= {33, 34}
+
+
+def test_a_cheap_one_waits_for_one_costly_window_at_most() -> None:
+    """As the voice command of a client that comes back every now and then."""
+    engine = Engine()
+    engine.add("costly", 500, 10.0)
+    for _ in range(50):
+        engine.turn()
+        engine.add("cheap", 1, 0.3)
+        engine.turn()
+    assert engine.turns == ["costly", "cheap"] * 50
+
+
+def test_hundreds_of_files_of_one_client_do_not_hold_up_the_single_ones_of_others() -> None:
+    engine = Engine()
+    for _ in range(500):
+        engine.add("busy", 1, 1.0)
     for _ in range(100):
-        # So that those who still wait have been passed over many times.
-        job = scheduler.next()
-        assert job is not None
-        scheduler.remove(job)
-    for job, client, seconds in ((1000, "short", 3.0), (1001, "long", 600.0)):
-        scheduler.add(job, client, connection=job, seconds=seconds)
-        lengths[job] = seconds
-    order = list(itertools.islice(turns(scheduler, lengths), 30))
-    assert {1000, 1001} < set(order[:3])
-    assert order.count(1001) >= 14, "every second turn, once the short one is done"
+        engine.turn()
+    engine.add("short", 1, 1.0)
+    engine.add("long", 20, 1.0)
+    for _ in range(30):
+        engine.turn()
+    order = engine.turns[100:]
+    assert {"short", "long"} <= set(order[:3])
+    assert order.count("long") >= 14, "every second turn, once the short one is done"
 
 
 def test_a_short_one_of_a_new_client_goes_before_the_long_ones_of_others() -> None:
-    scheduler = Scheduler()
-    for job in range(10):
-        scheduler.add(job, f"client-{job}", connection=job, seconds=600.0)
-        assert scheduler.next() is not None
-    scheduler.add(99, "new", connection=99, seconds=3.0)
-    assert scheduler.next() == 99
+    engine = Engine()
+    for number in range(10):
+        engine.add(f"client-{number}", 20, 9.0)
+    for number in range(45):
+        engine.turn()
+        engine.add(f"new-{number}", 1, 0.3)
+        assert engine.turn()[0] == f"new-{number}"
 
 
-def test_a_long_recording_does_not_starve_beside_new_clients_without_end() -> None:
+def test_who_stays_away_saves_nothing_up() -> None:
+    engine = Engine()
+    engine.add("away", 1, 1.0)
+    engine.add("here", 500, 1.0)
+    for _ in range(100):
+        engine.turn()
+    engine.add("away", 500, 1.0)
+    for _ in range(100):
+        engine.turn()
+    assert abs(engine.turns[100:].count("away") - 50) <= 1
+
+
+def test_who_leaves_and_comes_back_at_once_is_still_charged() -> None:
+    engine = Engine()
+    engine.add("here", 500, 1.0)
+    for _ in range(100):
+        if not engine.has("back"):
+            engine.add("back", 1, 1.0)
+        engine.turn()
+    assert engine.turns.count("back") == 50
+
+
+def test_what_somebody_had_before_a_rest_is_not_held_against_him() -> None:
+    engine = Engine()
+    engine.add("first", 1, 10.0)
+    engine.turn()
+    engine.scheduler.settle()
+    engine.add("second", 20, 1.0)
+    engine.add("first", 1, 1.0)
+    assert engine.turn()[0] == "first"
+
+
+def test_new_clients_without_end_do_not_starve_those_who_wait() -> None:
+    engine = Engine()
+    engine.add("patient", 500, 1.0)
+    engine.add("impatient", 500, 1.0)
+    for number in range(500):
+        engine.add(f"client-{number}", 1, 1.0)
+        engine.turn()
+        # What is not served at once stays: there is more to do than can be done, for a while.
+        if number % 20 == 0:
+            engine.add(f"another-{number}", 1, 1.0)
+    for client in ("patient", "impatient"):
+        assert engine.turns.count(client) >= 10
+
+
+def test_nor_do_they_after_a_time_in_which_many_gave_up_waiting() -> None:
+    """Present beside the one that is served they halve the pace of the even time."""
     scheduler = Scheduler()
     scheduler.add(0, "patient", connection=0, seconds=600.0)
-    assert scheduler.next() == 0
-    long_turns = 0
-    for number in range(1, 200):
+    for number in range(1, 300):
+        assert scheduler.next() == 0
+        scheduler.charge("patient", 0.0)
+        scheduler.add(number, f"gone-{number}", connection=number, seconds=6000.0)
+        assert scheduler.next() == 0
+        scheduler.charge("patient", 1.0)
+        scheduler.remove(number)
+    order = []
+    for number in range(300, 400):
         scheduler.add(number, f"client-{number}", connection=number, seconds=3.0)
-        job = scheduler.next()
-        assert job is not None
-        if job == 0:
-            long_turns += 1
-        else:
+        order.append(job := scheduler.next())
+        if job:
             scheduler.remove(job)
-    assert long_turns >= 10
+        scheduler.charge(f"client-{job}" if job else "patient", 1.0)
+    assert order.index(0) <= 2 * (HEAD_START + 3)
 
 
-def test_a_client_is_forgotten_with_its_last_job() -> None:
+@settings(max_examples=50)
+@given(
+    lasting=st.lists(st.sampled_from([0.1, 0.5, 1.0, 4.0]), min_size=1, max_size=4),
+    passing=st.lists(st.sampled_from([0.1, 0.5, 1.0, 4.0]), min_size=1, max_size=5),
+    coming=st.lists(st.integers(0, 3), min_size=1, max_size=5),
+    windows=st.integers(1, 3),
+    names=st.sampled_from([7, 1_000_000]),
+    places=st.integers(2, 8),
+)
+def test_whoever_has_work_has_a_turn_within_the_bound(
+    lasting: list[float],
+    passing: list[float],
+    coming: list[int],
+    windows: int,
+    names: int,
+    places: int,
+) -> None:
+    """As the module promises, whatever comes and goes beside those that stay. Those who pass have
+    `windows` each, come as `coming` says from turn to turn, are mostly new or one of `names` that
+    come back, and fill the `places` that the others leave."""
+    engine = Engine()
+    lasting = lasting[:places]
+    for number, cost in enumerate(lasting):
+        engine.add(f"lasting-{number}", 1000, cost)
+    waited = {f"lasting-{number}": 0.0 for number in range(len(lasting))}
+    costs = itertools.cycle(passing)
+    passed = itertools.count()
+    bound = places * (HEAD_START + 3 * max(lasting + passing))
+    for _, arrivals in zip(range(400), itertools.cycle(coming), strict=False):
+        for _ in range(arrivals):
+            client = f"passing-{next(passed) % names}"
+            if len(waited) < places and client not in waited:
+                engine.add(client, windows, next(costs))
+                waited[client] = 0.0
+        served, cost = engine.turn()
+        for client in waited:
+            waited[client] += cost
+        waited[served] = 0.0
+        if not engine.has(served):
+            del waited[served]
+        assert max(waited.values()) <= bound
+
+
+def test_a_client_is_forgotten_with_its_last_job_but_for_a_while() -> None:
     scheduler = Scheduler()
-    for job in range(100):
-        scheduler.add(job, f"client-{job % 50}", connection=job, seconds=3.0)
-    for job in range(100):
+    scheduler.add(0, "here", connection=0, seconds=3.0)
+    for job in range(1, 2 * module._REMEMBERED):
+        scheduler.add(job, f"client-{job}", connection=job, seconds=3.0)
         scheduler.remove(job)
         scheduler.remove(job)
-    assert not scheduler._clients
+    assert set(scheduler._clients) == {"here"}
+    assert len(scheduler._left) == module._REMEMBERED
+    scheduler.remove(0)
+    scheduler.settle()
+    assert not scheduler._left
 
 
 JOBS = st.lists(

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,13 +60,15 @@ class Bench:
         connection: int | None = None,
         raw: RawFormat | None = RAW,
         mark: str = "",
+        client: str = "",
         **more: Any,
     ) -> int:
         self._numbers += 1
         number = self._numbers
         request = Request(f"r{number}", len(data), raw, **more)
         place = number if connection is None else connection
-        self.worker.submit(Job(number, place, request, body_of(data), time.monotonic(), mark=mark))
+        job = Job(number, place, request, body_of(data), time.monotonic(), client, mark)
+        self.worker.submit(job)
         return number
 
     def take(self) -> list[Completion]:
@@ -227,6 +230,36 @@ def test_a_detector_that_cannot_be_made_is_internal(bench: Bench) -> None:
     bench.worker._spare_detectors.clear()
     assert bench.code(bench.submit(pcm(RATE))) == "internal"
     assert bench.worker.alive
+
+
+def test_what_a_turn_took_is_charged_to_its_client_however_it_ended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    # For the worker alone; what the tests wait with goes on.
+    clock = SimpleNamespace(**vars(time) | {"monotonic": lambda: now})
+    monkeypatch.setattr("app.worker.time", clock)
+
+    def answer(samples: Samples, options: DecodeOptions) -> Hypothesis:
+        nonlocal now
+        if len(samples) > 1.5 * RATE:
+            now += 3.0
+            return hypothesis_of("x", len(samples) / RATE)
+        now += 1.0
+        raise EngineError("no")
+
+    bench.engine.answer = answer
+    bench.engine.hold()
+    costly = [bench.submit(pcm(2 * RATE), client="costly")]
+    bench.engine.wait_for_calls(1)
+    costly += [bench.submit(pcm(2 * RATE), client="costly") for _ in range(2)]
+    cheap = [bench.submit(pcm(RATE), client="cheap") for _ in range(8)]
+    bench.engine.release()
+    assert [bench.code(job) for job in costly + cheap] == ["ok"] * 3 + ["internal"] * 8
+    order = [entry.job for entry in bench.completions if isinstance(entry, Finished)]
+    # 3 s against 3 s; where both have had equally much, the shorter one goes first.
+    assert order == [costly[0], *cheap[:4], costly[1], *cheap[4:7], costly[2], cheap[7]]
+    eventually(lambda: not bench.worker._scheduler._left, "accounts to be settled when it rests")
 
 
 # Cancelling.
