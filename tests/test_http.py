@@ -724,6 +724,7 @@ def test_wrong_addresses_and_methods() -> None:
     ):
         answer = ask(path, method)
         assert (answer.status, answer.headers["allow"]) == (405, allowed)
+        assert answer.error["code"] == "method_not_allowed"
 
 
 def test_a_body_nobody_wants_ends_the_connection_behind_it() -> None:

@@ -287,6 +287,22 @@ def test_a_fault_in_the_form_is_told_and_the_rest_is_read_past(serve: MakeNode) 
     assert codes_on_stdout(node, 1) == ["too_large"]
 
 
+def test_a_recording_that_is_too_long_is_told_so(serve: MakeNode) -> None:
+    answer = ask(serve(max_seconds=0.05), post(TRANSCRIPTIONS, ("file", WAV)))
+    assert (answer.status, answer.error["code"]) == (413, "audio_too_long")
+
+
+def test_other_peoples_pages_and_names_are_sent_away(serve: MakeNode) -> None:
+    node = serve()
+    for headers, code in (
+        ({"Origin": "https://elsewhere.example"}, "wrong_origin"),
+        ({"Host": "elsewhere.example"}, "wrong_host"),
+    ):
+        answer = ask(node, post(TRANSCRIPTIONS, ("file", WAV), **headers))
+        assert (answer.status, answer.error["code"]) == (403, code)
+    assert node.engine.calls == []
+
+
 def test_the_form_may_ask_what_the_model_cannot_do(serve: MakeNode) -> None:
     node = serve()
     answer = ask(node, post(TRANSCRIPTIONS, ("file", WAV), ("language", "de")))
