@@ -287,8 +287,9 @@ def test_it_asks_for_the_token_and_says_when_the_node_is_gone(
 ) -> None:
     with Node("--http-port", "0", environment={"NODE_WHISPER_TOKEN": TOKEN}) as node:
         browser.open(address(node))
-        browser.choose_file("#file", sounds["words"])
+        # At once, and not only when something was to be sent.
         browser.wait_for_text("#token-form", "This node wants a token")
+        browser.choose_file("#file", sounds["words"])
         browser.wait_for_text("#step", "Waiting for the token.")
         browser.wait("document.activeElement.id === 'token'")
         # The first could not even be sent: a header has no such dashes.
