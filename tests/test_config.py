@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from app import __version__, config
+from app import __version__
 from app.config import Settings, read
+from app.options import PREFIX
 
 # Flag, its field, a value as text, the value read, and a wrong one (None: every text is right).
 CASES: list[tuple[str, str, str, Any, str | None]] = [
@@ -221,7 +222,7 @@ def test_help_names_every_flag_and_fits_the_width(
     assert err == ""
     for name, *_ in [*CASES, *SWITCHES]:
         assert name in out
-    assert config.PREFIX in out
+    assert PREFIX in out
     assert "56789" in out
     assert "%" not in out
     assert all(len(line) <= 80 for line in out.splitlines())

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from app import config
+from app.options import OPTIONS
 
 yaml = pytest.importorskip("yaml")
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
 MANIFESTS = ("deployment.yaml", "service.yaml", "poddisruptionbudget.yaml")
 PORTS = {"native": 56789, "wyoming": 10300, "http": 8080}
-SETTINGS = {option.variable: option for option in config._OPTIONS}
+SETTINGS = {option.variable: option for option in OPTIONS}
 
 # A supported release, and old enough for the k3s of a Debian user.
 KUBERNETES = "1.31"

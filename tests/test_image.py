@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from app import config
 from app.decoding import backends
 from app.decoding.transcriber import EngineError
+from app.options import OPTIONS, PREFIX
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -154,8 +154,8 @@ def test_ports_and_volumes() -> None:
 
 
 def test_its_settings_are_settings_there_are() -> None:
-    known = {option.variable for option in config._OPTIONS}
-    assert {name for name in environment() if name.startswith(config.PREFIX)} <= known
+    known = {option.variable for option in OPTIONS}
+    assert {name for name in environment() if name.startswith(PREFIX)} <= known
 
 
 def test_nothing_that_compiles_gets_into_the_image() -> None:

@@ -1,0 +1,138 @@
+"""What one value on the command line, or in a variable, may look like.
+
+Each function takes the text and gives the value, or raises `argparse.ArgumentTypeError` with one
+line for the user.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from app.decoding.context import FULL, EncoderContext
+from app.prompts import prompt_fault
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def number(
+    kind: Callable[[str], Any], least: float, most: float | None = None
+) -> Callable[[str], Any]:
+    """A number by `kind`, from `least` to `most`; NaN is none."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        # Written so that NaN fails it as well.
+        if not value >= least or (most is not None and not value <= most):
+            limits = f"at least {least:g}" if most is None else f"from {least:g} to {most:g}"
+            raise argparse.ArgumentTypeError(f"{text} is out of range: {limits}")
+        return value
+
+    return parse
+
+
+def choice(*choices: str) -> Callable[[str], str]:
+    """One of a few words."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def flag(text: str) -> bool:
+    """Yes or no, as a variable says it."""
+    values = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of 1, true, yes, 0, false, no")
+    return values[text.lower()]
+
+
+def language(text: str) -> str:
+    """A language code, of which only the first part counts, or `auto`."""
+    code = text.lower().replace("_", "-").partition("-")[0]
+    if code != "auto" and not (code.isascii() and code.isalpha() and 2 <= len(code) <= 3):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a language code such as en, or auto")
+    return code
+
+
+def encoder_context(text: str) -> EncoderContext:
+    """`auto`, `full`, or positions, of which fewer than 64 (1.3 s) hear nothing."""
+    if text in ("auto", "full"):
+        return cast(EncoderContext, text)
+    positions: int = number(int, 64, FULL)(text)
+    return positions
+
+
+def prompt(text: str) -> str:
+    """Words to expect, no more than a prompt may hold."""
+    if fault := prompt_fault(text):
+        raise argparse.ArgumentTypeError(fault)
+    return text
+
+
+def http_port(text: str) -> int | Literal["auto"] | None:
+    """A port, `auto`, or None for `off`."""
+    if text in ("auto", "off"):
+        return "auto" if text == "auto" else None
+    port: int = number(int, 0, 65535)(text)
+    return port
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """Web origins between commas."""
+    return tuple(_origin(part.strip()) for part in text.split(","))
+
+
+def _origin(text: str) -> str:
+    # Browsers send it without a path, so a slash at the end would never match.
+    bare = text.rstrip("/").lower()
+    if bare != "*" and not re.fullmatch(r"https?://[^\s/?#@]+", bare):
+        wanted = "an origin such as https://example.com, or *"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return bare
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """Addresses and networks between commas."""
+    return tuple(_network(part.strip()) for part in text.split(","))
+
+
+def _network(text: str) -> Network:
+    try:
+        # An address stands for itself; one within a network, as ip(8) shows it, for that.
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        wanted = "an address or a network such as 192.168.1.0/24"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}") from None
+
+
+def directory(text: str) -> Path:
+    """A directory that exists."""
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a directory")
+    return path
+
+
+def path(text: str) -> Path:
+    """A path, not empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; name a file or directory")
+    return Path(text)
+
+
+def model(text: str) -> str:
+    """A model's name or path, not empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; name a model or a file")
+    return text
