@@ -388,10 +388,10 @@ def test_the_encoded_replies() -> None:
         encoder_context=1500,
         passes=2,
     )
-    word_fields = {"start": 0.12, "end": 0.57, "text": "Größe", "confidence": 0.988}
+    word_fields = {"start": 0.123, "end": 0.568, "text": "Größe", "confidence": 0.988}
     segment_fields = {
         "start": 0.0,
-        "end": 1.23,
+        "end": 1.235,
         "text": "Größe 日本",
         "confidence": 0.988,
         "words": [word_fields],
