@@ -1,0 +1,70 @@
+"""app/vad.py with the real detector: how many threads it takes, and that the engine keeps its own.
+
+Each in a process of its own: OpenMP's limit is read when its library is loaded, once.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from node import HANG, ROOT, clean_environment
+
+MODEL = ROOT / "models" / "ggml-tiny.en-q8_0.bin"
+
+DETECT = """
+import os
+import numpy as np
+from app.vad import CHUNK, SileroDetector
+
+detector = SileroDetector()
+chunk = np.random.default_rng(0).standard_normal(CHUNK).astype(np.float32)
+before = len(os.listdir("/proc/self/task"))
+detector.probability(chunk * 0.1)
+detected = len(os.listdir("/proc/self/task")) - before
+"""
+
+DECODE = """
+from pathlib import Path
+from app.engine import Engine
+
+engine = Engine(Path({model!r}), "tiny.en-q8_0", 3, "auto")
+before = len(os.listdir("/proc/self/task"))
+engine.warm_up()
+decoded = len(os.listdir("/proc/self/task")) - before
+engine.close()
+"""
+
+
+def run(code: str, **variables: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**clean_environment(), **variables},
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+def test_detection_starts_no_threads() -> None:
+    assert run(DETECT + "print(detected)") == ["0"]
+
+
+@pytest.mark.slow
+def test_the_engine_beside_it_has_its_threads() -> None:
+    code = DETECT + DECODE.format(model=str(MODEL)) + "print(detected, decoded)"
+    # Behind the log, which nobody has turned down here.
+    assert run(code)[-2:] == ["0", "2"]
+
+
+@pytest.mark.parametrize("limit", [None, "7"])
+def test_the_environment_is_left_as_it_was(limit: str | None) -> None:
+    variables = {} if limit is None else {"OMP_THREAD_LIMIT": limit}
+    code = DETECT + "print(os.environ.get('OMP_THREAD_LIMIT'), detected)"
+    assert os.environ.get("OMP_THREAD_LIMIT") is None
+    assert run(code, **variables) == [str(limit), "0"]
