@@ -1,0 +1,64 @@
+"""README and docs/: what they point at is there. Options and error codes have tests of their own
+(test_config.py, test_codes.py)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+
+LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+OURS = re.compile(r"`((?:app|scripts|tests|deploy|models|docs)/[\w./-]*\w/?)`")
+"""A path of the project as the pages write it."""
+
+MODULE = re.compile(r"`([\w/]+\.py)`")
+"""A module as they write it: from the root, or short, from one of these."""
+
+ROOMS = (ROOT, ROOT / "app", ROOT / "scripts", ROOT / "tests")
+
+
+def text_of(page: Path) -> str:
+    return FENCED.sub("", page.read_text(encoding="utf-8"))
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The names that GitHub gives a page's headings."""
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in HEADING.findall(text_of(page)))
+    return {heading.strip().replace(" ", "-") for heading in plain}
+
+
+def links_of(page: Path) -> set[str]:
+    found = {first or second for first, second in LINK.findall(text_of(page))}
+    return {link for link in found if not re.match(r"[a-z]+:", link)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in links_of(page):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors_of(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_it_names_exist(page: Path) -> None:
+    for name in OURS.findall(text_of(page)):
+        assert (ROOT / name).exists(), name
+    for name in MODULE.findall(text_of(page)):
+        assert any((room / name).is_file() for room in ROOMS), name
+
+
+def test_the_search_finds_links_and_names() -> None:
+    pages = [ROOT / "README.md", ROOT / "docs" / "architecture.md"]
+    assert sum(len(links_of(page)) for page in pages) > 10
+    assert sum(len(OURS.findall(text_of(page))) for page in pages) > 10
+    assert sum(len(MODULE.findall(text_of(page))) for page in pages) > 10
+    assert "errors" in anchors_of(ROOT / "docs" / "protocol.md")
