@@ -57,6 +57,7 @@ class _CannotStart(Exception):
 
 
 def main() -> int:
+    _let_sigterm_end_it()
     settings = config.read(sys.argv[1:], os.environ)
     logs.configure(settings.log_verbose, settings.log_format == "json")
     _raise_descriptor_limit()
@@ -72,6 +73,13 @@ def main() -> int:
     except _CannotStart as error:
         print(f"node-whisper: {error}", file=sys.stderr)
         return error.code
+
+
+def _let_sigterm_end_it() -> None:
+    """Until the loop takes it. To process 1, which the node is in a container without an init, the
+    kernel gives no signal that has no handler: fetching a model could not be stopped."""
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda number, _frame: _exit_at_once(128 + number))
 
 
 def _protection(settings: Settings) -> tuple[Gate, ssl.SSLContext | None]:
@@ -98,7 +106,7 @@ def _obtain(settings: Settings) -> catalog.ModelFile:
 def _load(settings: Settings, file: catalog.ModelFile) -> Engine:
     """The engine, not warmed up: that is for the thread that will use it."""
     # Until the loop takes signals: no KeyboardInterrupt in the middle of whisper.cpp's callbacks.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
     # Imported here because loading whisper.cpp takes a while: not for --help or a wrong flag.
     from app.engine import Engine, system_info
 

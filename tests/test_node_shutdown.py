@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from node import HANG, JFK, Client, Node, eventually, message
+from node import HANG, JFK, ROOT, Client, Node, clean_environment, eventually, message
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +53,35 @@ def takes_connections(node: Node) -> bool:
 def test_idle_it_ends_at_once_with_0(node: Node, number: int) -> None:
     node.signal(number)
     assert node.wait() == 0
+
+
+def test_as_process_1_it_ends_before_it_serves(tmp_path: Path) -> None:
+    """In a container without an init, while it waits for the first byte of a model."""
+    namespace = ["unshare", "--pid", "--fork", "--kill-child"]
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare here (Debian: util-linux)")
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("a process namespace of its own is not allowed here")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(HANG)
+        node = subprocess.Popen(
+            [*namespace, sys.executable, "-m", "app", "-m", "small.en"],
+            env={
+                **clean_environment(),
+                "HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
+                "NODE_WHISPER_MODELS_DIR": str(tmp_path),
+                "no_proxy": "*",
+            },
+            cwd=ROOT,
+        )
+        try:
+            with silent.accept()[0]:
+                children = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text()
+                os.kill(int(children), signal.SIGTERM)
+                assert node.wait(HANG) == 128 + signal.SIGTERM
+        finally:
+            node.kill()
+            node.wait()
 
 
 def test_an_idle_connection_does_not_hold_it_up(node: Node) -> None:
