@@ -1,9 +1,9 @@
 """The scratch folder where things are compiled: tools, sources, and one CMake run after another.
 
 pip brings the tools (CMake, Ninja, setuptools) into an environment of their own, so that a C++
-compiler is all the system must have. The source distribution is the pinned one, its hash checked
-by pip. pywhispercpp's setup.py hands every environment variable it finds to CMake as a definition,
-so the compiler runs in an environment that holds almost nothing.
+compiler and Python's headers are all the system must have. The source distribution is the pinned
+one, its hash checked by pip. pywhispercpp's setup.py hands every environment variable it finds to
+CMake as a definition, so the compiler runs in an environment that holds almost nothing.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ class Workshop:
 
     def build_wheel(self, recipe: Recipe) -> Path:
         """Build pywhispercpp by `recipe`; the wheel's path. Takes one to three minutes."""
+        self._look_for_headers()
         folder = self.folder / f"wheel-{recipe.name}"
         shutil.rmtree(folder, ignore_errors=True)
         options = " ".join((*STATIC, *NO_EXTRAS, *recipe.options))
@@ -130,6 +131,17 @@ class Workshop:
         """Run one step of a build in an environment that holds almost nothing; `log` is the file
         in the folder that its output is added to. Raises BuildError."""
         self._run(command, log, environment=_bare(self, ""))
+
+    def _look_for_headers(self) -> None:
+        code = "import sysconfig; print(sysconfig.get_path('include'))"
+        command = [str(self.tools), "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        header = Path(done.stdout.strip()) / "Python.h"
+        if not header.exists():
+            raise BuildError(
+                f"There is no {header}. Install Python's headers (Debian: sudo apt install "
+                "python3-dev) and run this again."
+            )
 
     def _fetch(self) -> None:
         pin = self.folder / "source.txt"
