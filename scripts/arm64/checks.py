@@ -7,6 +7,7 @@ there for what hangs.
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +28,30 @@ HANG = 1800.0
 
 _DRAIN = 900
 
+_ENGINE_THREADS = 3
+_THREADS = f"""
+import json, os
+from pathlib import Path
+import numpy as np
+from app.engine import Engine
+from app.vad import CHUNK, SileroDetector
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+detector, before = SileroDetector(), threads()
+detector.probability(np.random.default_rng(0).standard_normal(CHUNK).astype(np.float32) * 0.1)
+detection = threads() - before
+engine = Engine(next(Path("models").glob("ggml-*.bin")), "model", {_ENGINE_THREADS}, "auto")
+before = threads()
+engine.warm_up()
+maps = Path("/proc/self/maps").read_text().splitlines()
+openmp = sorted({{line.split()[-1] for line in maps if "libgomp" in line}})
+print(json.dumps({{"detection": detection, "engine": threads() - before, "openmp": openmp}}))
+engine.close()
+"""
+"""How many threads a detection starts, and then the engine; and the OpenMP libraries they have."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -39,6 +64,7 @@ def run(root: Path, config: Mapping[str, Any]) -> Iterator[Check]:
     """All checks, on a processor with dot products first and on one without after."""
     yield from _newer(root, config)
     yield from _older(root, config)
+    yield _fetching(root, config)
 
 
 def _newer(root: Path, config: Mapping[str, Any]) -> Iterator[Check]:
@@ -71,6 +97,7 @@ def _newer(root: Path, config: Mapping[str, Any]) -> Iterator[Check]:
         with _client(port) as client:
             text = client.communicate(timeout=HANG)[0].strip()
         yield Check("the client gets the right words", _WORDS in text.lower(), text)
+        yield _openmp(container)
         # Taken, and answered on stdout only: the signal comes while it is being worked on.
         with _client(port, "--fire-and-forget") as client:
             accepted = client.communicate(timeout=HANG)[0].strip()
@@ -92,6 +119,39 @@ def _older(root: Path, config: Mapping[str, Any]) -> Iterator[Check]:
         with _client(port) as client:
             text = client.communicate(timeout=HANG)[0].strip()
         yield Check("the right words there as well", _WORDS in text.lower(), text)
+
+
+def _fetching(root: Path, config: Mapping[str, Any]) -> Check:
+    """It is process 1, to which the kernel gives no signal that has no handler."""
+    name = "SIGTERM ends it while it waits for a model"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(HANG)
+        environment = {
+            "NODE_WHISPER_MODEL": "small.en",
+            "HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
+        }
+        with Container(root, config, environment) as container:
+            try:
+                connection = silent.accept()[0]
+            except TimeoutError:
+                return Check(name, False, "\n".join(["it asked for none", *container.log[-10:]]))
+            with connection:
+                container.signal(config.get("StopSignal", "SIGTERM"))
+                code = container.wait(HANG)
+    return Check(name, code == 128 + signal.SIGTERM, f"status {code}")
+
+
+def _openmp(container: Container) -> Check:
+    """That the detector is kept to one thread holds for its copy of libgomp, not the engine's."""
+    done = container.run("python", "-c", _THREADS)
+    name = "detection starts no threads, the engine beside it its own"
+    if done.returncode != 0:
+        return Check(name, False, done.stderr.strip()[-800:])
+    # Behind the engine's log.
+    line = done.stdout.strip().splitlines()[-1]
+    seen = json.loads(line)
+    started = (seen["detection"], seen["engine"]) == (0, _ENGINE_THREADS - 1)
+    return Check(name, started and len(seen["openmp"]) == 2, line)
 
 
 def _processor(container: Container, name: str, dot_products: bool) -> Check:
