@@ -95,7 +95,8 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
 
 def _add(parser: argparse.ArgumentParser, option: Option) -> None:
     # Defaults are kept out of argparse, so that what was not given can be told from what was.
-    shown = "" if option.default in (None, "", False, ()) else f" (default: {option.default})"
+    default = f"{option.default:g}" if isinstance(option.default, float) else option.default
+    shown = "" if default in (None, "", False, ()) else f" (default: {default})"
     text = (option.help + shown).replace("%", "%%")
     if option.parse is flag:
         parser.add_argument(

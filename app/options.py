@@ -206,7 +206,7 @@ OPTIONS = (
     Option(
         ("--spool-dir",),
         Path("/var/tmp"),
-        values.directory,
+        values.writable_directory,
         "where bodies over 4 MiB wait; a disk, not RAM",
         "DIR",
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -122,6 +123,18 @@ def directory(text: str) -> Path:
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is not a directory")
     return path
+
+
+def writable_directory(text: str) -> Path:
+    """A directory that takes files. To make one without a name is the only test that knows of
+    rights, read-only mounts and file systems that hold no files of ours."""
+    path = directory(text)
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        reason = f"{text} takes no files: {error.strerror}"
+        raise argparse.ArgumentTypeError(reason) from None
 
 
 def path(text: str) -> Path:

@@ -152,6 +152,11 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(
         assert read([], {variable(field): ""}) == read([], {})
 
 
+def test_a_spool_that_takes_no_files(capsys: pytest.CaptureFixture[str]) -> None:
+    """/proc is a directory that not even root can put a file into."""
+    assert "--spool-dir: /proc takes no files" in refused(capsys, ["--spool-dir", "/proc"], {})
+
+
 def test_a_switch_by_variable_that_is_neither(capsys: pytest.CaptureFixture[str]) -> None:
     assert "NODE_WHISPER_OFFLINE" in refused(capsys, [], {"NODE_WHISPER_OFFLINE": "perhaps"})
 
@@ -224,6 +229,7 @@ def test_help_names_every_flag_and_fits_the_width(
         assert name in out
     assert PREFIX in out
     assert "56789" in out
+    assert "(default: 14400)" in out
     assert "%" not in out
     assert all(len(line) <= 80 for line in out.splitlines())
 
