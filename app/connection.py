@@ -14,6 +14,7 @@ turn, never in the middle of a callback.
 
 from __future__ import annotations
 
+import time
 from typing import Protocol as Interface
 
 import structlog
@@ -33,6 +34,11 @@ BODY_BYTES = 262_144
 HEADER_BYTES = 16_384
 """Read in one turn outside of a body. What stands behind a header is held until its body has a
 place, so this is what a waiting connection costs; a header seldom has a tenth of it."""
+
+TURN_SECONDS = 0.002
+"""For one peer's messages in one turn of the loop; what else it has sent waits for the next. Small
+messages come by the thousand in what is read at one time, and each may take a millisecond: a page's
+request for figures, a message that is refused with a line on stdout."""
 
 LINGER_BYTES = 1_048_576
 """How much is read and dropped after the last reply."""
@@ -82,6 +88,8 @@ class Connection:
         self._paused = False
         self._pumping = False
         self._pump_is_due = False
+        self._has_more = False
+        """The protocol was not asked to the end: nothing further is read before."""
         self._look_is_due = False
         self._was_reading = True
         self._heard_end = False
@@ -139,18 +147,19 @@ class Connection:
     @property
     def idle(self) -> bool:
         """True if nothing was begun and nothing is due."""
-        return self.protocol.idle and not self._outbox.owing and not self._outbox.unsent
+        begun = self._has_more or not self.protocol.idle
+        return not begun and not self._outbox.owing and not self._outbox.unsent
 
     def wants_read(self) -> bool:
         """1. Not after the peer's end. 2. After the last message only to hear that end, and not
         for ever. 3. Not while a body waits for a place, the owner is behind, or the protocol has
-        all that it can hold. 4. Not while the peer does not take what we sent, or too much is due
-        to it."""
+        all that it can hold or something to say. 4. Not while the peer does not take what we sent,
+        or too much is due to it."""
         if self.closed or self._heard_end:
             return False
         if self._last:
             return self._dropped_bytes <= LINGER_BYTES
-        if self._deciding or self._paused or self.protocol.full:
+        if self._deciding or self._paused or self._has_more or self.protocol.full:
             return False
         return not self._outbox.crowded
 
@@ -219,21 +228,33 @@ class Connection:
             self._pump_is_due = True
             self._loop.defer(self._pump)
 
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the owner is to have further events."""
+        if self.closed or self._last or self._deciding or self._paused:
+            return False
+        # Answers can be a hundred times as long as their questions, of which there may be many.
+        return not self._outbox.crowded
+
     def _pump(self) -> None:
-        """Give the owner what events there are."""
+        """Give the owner what events there are, as far as a turn goes."""
         self._pump_is_due = False
-        self._pumping = True
+        self._pumping = self._has_more = True
+        until = time.monotonic() + TURN_SECONDS
         try:
-            while not (self.closed or self._last or self._deciding or self._paused):
+            while self._goes_on:
                 event = self.protocol.next_event()
                 if event is None:
+                    self._has_more = False
                     break
                 self._messages += 1
                 if isinstance(event, Told):
                     self._tell(event)
-                    continue
-                self._deciding = isinstance(event, Begin)
-                self._owner.on_event(self, event)
+                else:
+                    self._deciding = isinstance(event, Begin)
+                    self._owner.on_event(self, event)
+                if time.monotonic() >= until:
+                    break
         except ProtocolError as error:
             self._lose(error)
         except Exception:
@@ -308,6 +329,8 @@ class Connection:
             self._linger()
         if self._buried:
             return
+        if self._has_more and self._goes_on:
+            self._pump_soon()
         reading, writing = self.wants_read(), self.wants_write()
         if reading and not self._was_reading:
             # The peer's time did not run while it was we who did not read.

@@ -218,6 +218,69 @@ def test_a_peer_that_does_not_read_is_not_read_from(bench: Bench) -> None:
     assert not bench.connection.wants_write()
 
 
+def small(count: int) -> bytes:
+    """So many messages that are refused, about 50 bytes each."""
+    return frame({"content-length": 0, "connection": "keep-alive"}) * count
+
+
+def test_many_messages_at_once_do_not_hold_up_the_loop(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a peer has sent beyond what goes into one turn waits for the next."""
+    monkeypatch.setattr("app.connection.TURN_SECONDS", 0.0)
+
+    def turn() -> None:
+        bench.owner.told.append("turn")
+        bench.loop.defer(turn)
+
+    turn()
+    bench.peer.sendall(small(20))
+    bench.turn_until(lambda: bench.owner.told.count("refused") == 20)
+    first = bench.owner.told.index("refused")
+    assert all(told == "turn" for told in bench.owner.told[first + 1 :: 2])
+
+
+def test_what_was_not_gone_through_is_not_idle(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that is told to end would close it, and its messages have no answer."""
+    monkeypatch.setattr("app.connection.TURN_SECONDS", 0.0)
+    seen = []
+
+    def look(connection: Connection, _event: Event) -> None:
+        # Between this turn's messages and those of the next.
+        bench.loop.defer(lambda: seen.append((connection.idle, connection.wants_read())))
+
+    bench.owner.on_event = look  # type: ignore[method-assign]
+    bench.peer.sendall(small(2))
+    bench.turn_until(lambda: len(seen) == 2)
+    assert seen[0] == (False, False)
+    bench.turn_until(lambda: bench.connection.idle)
+    assert bench.connection.wants_read()
+
+
+def test_long_answers_to_many_short_messages_are_bounded(bench: Bench) -> None:
+    """Those of one read as well: 300 of them would be 20 times what may be unsent."""
+    length = MAX_UNSENT_BYTES // 16
+
+    def answer(connection: Connection, _event: Event) -> None:
+        bench.owner.told.append("refused")
+        failure = Failure("internal", "x" * length)
+        connection.answer(connection.expect(None, silent=False), failure, final=True)
+
+    bench.owner.on_event = answer  # type: ignore[method-assign]
+    send, bench.transport.send = bench.transport.send, lambda _data: 0  # type: ignore[method-assign]
+    bench.peer.sendall(small(300))
+    bench.turn_until(lambda: len(bench.owner.told) >= 16)
+    later = time.monotonic() + 0.1
+    bench.turn_until(lambda: time.monotonic() > later)
+    assert len(bench.owner.told) == 16
+    bench.transport.send = send  # type: ignore[method-assign]
+    bench.peer.shutdown(socket.SHUT_WR)
+    replies = bench.receive_all()
+    assert [len(reply["error"]["message"]) for reply in replies] == [length] * 300
+
+
 # Ends.
 
 
