@@ -338,11 +338,11 @@ def test_a_reader_of_stdout_who_left_leaves_the_journal_as_it_was(
 # Taken up again.
 
 
-def fill(journal: Path, count: int) -> None:
+def fill(journal: Path, count: int, samples: int = 1000) -> None:
     disk = Disk(lambda: None)
     kept = Journal(journal, disk)
     for number in range(count):
-        body = in_memory(pcm(1000 + number))
+        body = in_memory(pcm(samples + number))
         request = Request(f"r{number}", body.size, RawFormat("s16", 16_000, 1, "little"))
         kept.keep(request, Origin("10.0.0.1:5", 1_700_000_000.0 + number, "http"), body)
         body.close()
@@ -392,6 +392,26 @@ def test_they_are_taken_in_oldest_first_and_never_fill_the_node(
     places = [int(name[1:]) for name in recovered]
     assert all(abs(place - index) <= 2 for index, place in enumerate(places))
     eventually(lambda: entries(journal) == [])
+
+
+def test_a_command_waits_for_a_window_of_what_was_recovered_and_not_for_all_of_it(
+    make_node: MakeNode, journal: Path
+) -> None:
+    """Also on the first connection: what was recovered is the first request, and no part of it."""
+    fill(journal, 1, samples=16_000 * 70)
+    node = make_node(journal=journal)
+    node.engine.hold()
+    node.engine.wait_for_calls(1)
+    # Said only once the worker has it.
+    assert [reply["status"] for reply in node.ask(pcm(900), id="new", reply="accepted")] == [
+        "accepted"
+    ]
+    node.engine.step()
+    node.engine.wait_for_calls(2)
+    assert len(node.engine.calls[1][0]) == 900
+    node.engine.release()
+    assert node.lines.wait_for("new")["text"] == "900"
+    assert node.lines.wait_for("r0")["status"] == "ok"
 
 
 def test_a_place_less_than_two_is_one(make_node: MakeNode, journal: Path) -> None:

@@ -52,7 +52,9 @@ class Dispatch:
         connection = pending.connection
         job = Job(
             pending.number,
-            pending.number if connection is None else connection.number,
+            # Requests and connections are counted each for themselves, from 1: what comes from no
+            # connection must not be taken for a part of one, whose jobs wait for one another.
+            -pending.number if connection is None else connection.number,
             pending.request,
             body,
             time.monotonic(),
