@@ -373,6 +373,29 @@ def test_thousands_of_tiny_records(tls: Pair) -> None:
     assert data == b"".join(struct.pack("!H", number) for number in range(3000))
 
 
+def test_tiny_records_do_not_keep_it_for_long(tls: Pair) -> None:
+    """What counts is what comes over the line, 22 bytes and more for each byte within."""
+    transport, peer = tls
+    assert isinstance(transport, TlsTransport)
+    for _ in range(4000):
+        peer.send(b"x")
+    read: list[int] = []
+    receive_raw = transport._receive_raw
+
+    def count_raw(most: int) -> bytes | None:
+        data = receive_raw(most)
+        read.append(len(data or b""))
+        return data
+
+    transport._receive_raw = count_raw  # type: ignore[method-assign]
+    data = receive(transport, 20_000)
+    assert 0 < len(data) < 3000
+    assert sum(read) < 20_000 + 16_384
+    while len(data) < 4000:
+        data += receive(transport)
+    assert data == b"x" * 4000
+
+
 def test_broken_records_are_an_error_behind_what_came_before(tls: Pair) -> None:
     transport, peer = tls
     peer.sendall(b"good")

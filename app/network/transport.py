@@ -50,7 +50,8 @@ class Transport(Interface):
         """Get on with it; True once it is done. Raises `OSError` where it failed."""
 
     def receive(self, count: int) -> bytes | None:
-        """About `count` bytes (up to a record more), None if there are none now, b"" at the end.
+        """At most about `count` bytes (up to a record more), None if there are none now, b"" at the
+        end.
 
         An end of the stream without TLS's own goodbye is an end all the same: what is missing then
         is noticed by the length that was announced. Raises `OSError` on a reset or broken records.
@@ -168,7 +169,10 @@ class TlsTransport:
         if self._unread:
             self._unread = False
             self._decrypt(pieces)
-        while sum(map(len, pieces)) < count and not self._ended and self._fault is None:
+        # Counted as it comes in: a record may hold a byte, or nothing but TLS's own business, and a
+        # peer that sends such ones without end would never let us go.
+        taken = 0
+        while taken < count and not self._ended and self._fault is None:
             try:
                 # What TLS has to answer goes first: a peer that makes it answer and never reads
                 # must not fill our memory.
@@ -178,6 +182,7 @@ class TlsTransport:
                 break
             if data is None:
                 break
+            taken += len(data)
             self._ended = not data
             self._incoming.write(data)
             self._decrypt(pieces)
