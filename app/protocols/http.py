@@ -62,6 +62,9 @@ MAX_CHUNKS = 4_096
 """Of a chunked body, in what is fed at one time. Each takes h11 some 40 microseconds, whatever it
 holds, so that this many are a long turn of the loop. At 58 bytes each they are all that is fed."""
 
+_CHUNKS_AT_ONCE = 64
+"""Between two events, so that it is the connection that says how many make a turn."""
+
 _HeaderFields = dict[bytes, str]
 
 
@@ -120,8 +123,11 @@ class HttpProtocol:
                 if not self._read_body():
                     return None
             elif self._state in (_State.REPLY, _State.REST):
-                if not self._read_past() or self._state is _State.REPLY:
+                past = self._read_past()
+                if past is h11.NEED_DATA or (past is None and self._state is _State.REPLY):
                     return None
+                if past is not None:
+                    return Told(b"")  # there is more here, but not all of it in one turn
                 self._state = _State.LAST
             elif self._state is _State.LAST:
                 self._state = _State.DONE
@@ -252,7 +258,9 @@ class HttpProtocol:
     def _read_body(self) -> bool:
         """Go as far in the accepted body as the bytes reach; False if that is nowhere."""
         data = bytearray()
-        while isinstance(event := self._step(), h11.Data):
+        for _ in range(_CHUNKS_AT_ONCE):
+            if not isinstance(event := self._step(), h11.Data):
+                break
             data += event.data
         ended = isinstance(event, h11.EndOfMessage)
         try:
@@ -320,15 +328,19 @@ class HttpProtocol:
         """True while the body of the request has not been seen to its end."""
         return self._http.their_state is h11.SEND_BODY
 
-    def _read_past(self) -> bool:
-        """Take what is left of a body nobody wants; whether its end has been seen, or enough."""
-        while self._unread and self._body_bytes <= self._site.max_body:
+    def _read_past(self) -> object:
+        """Go on in a body nobody wants: h11's `NEED_DATA` where the bytes reach no further, None if
+        its end has been seen, or enough; anything else means that there is more of it here."""
+        event: object = None
+        for _ in range(_CHUNKS_AT_ONCE):
+            if not self._unread or self._body_bytes > self._site.max_body:
+                return None
             event = self._step()
             if isinstance(event, h11.Data):
                 self._body_bytes += len(event.data)
-            elif not isinstance(event, h11.EndOfMessage):
-                return False
-        return True
+            elif event is h11.NEED_DATA:
+                break
+        return event
 
     def _step(self) -> object:
         """h11's next event."""
