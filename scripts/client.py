@@ -33,6 +33,8 @@ MIB = 1024 * 1024
 # Below this an upload is over before a progress line could be read.
 PROGRESS_FROM = 4 * MIB
 CONNECT_SECONDS = 10
+# Players pass over a cue without length, which a short word's times may give.
+CUE_SECONDS = 0.1
 RAW_SUFFIXES = (".pcm", ".raw")
 RAW_ENCODINGS = ("s16", "s24", "s32", "f32", "u8")
 TLS_HINT = "; if it speaks TLS, give --tls"
@@ -368,6 +370,8 @@ def render(name, reply, options):
     if options.vtt:
         lines.append("WEBVTT\n")
     for number, (start, end, text) in enumerate(cues(reply, options.words), 1):
+        if (options.srt or options.vtt) and end <= start:
+            end = start + CUE_SECONDS
         if options.srt:
             lines.append(f"{number}\n{timestamp(start, ',')} --> {timestamp(end, ',')}\n{text}\n")
         elif options.vtt:

@@ -287,6 +287,16 @@ def test_words(start, clip):
     assert "2\n00:00:00,500 --> 00:00:02,340\n<b>\n\n3\n" in subtitles
 
 
+@pytest.mark.parametrize(("flag", "end"), [("--srt", "00:00:07,980"), ("--vtt", "00:00:07.980")])
+def test_a_word_without_length_is_seen_all_the_same(start, clip, flag, end):
+    word = {"start": 7.88, "end": 7.88, "text": "ask", "confidence": 0.8}
+    segment = {"start": 7.6, "end": 10.6, "text": "ask", "confidence": 0.8, "words": [word]}
+    node = start(answers({**OK, "segments": [segment]}))
+    assert f"--> {end}\nask\n" in client("--words", flag, clip, port=node.port).stdout.decode()
+    # The times as they are, where they are what was asked for.
+    assert client("--words", clip, port=node.port).stdout == b"7.88\t7.88\task\n"
+
+
 def test_output_is_utf8_whatever_the_locale(start, clip):
     node = start(answers(OK))
     environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "latin-1"}
