@@ -1,11 +1,12 @@
-"""MPEG audio frames: how long each is, and how many of them a file has.
+"""MPEG audio frames: where the first is, how long each is, and how many of them a file has.
 
 An MP3 does not say how long it is, unless its encoder could go back and write that into a first
 frame of its own, the Xing tag. Where there is none libsndfile takes the length of the first frame
 for that of all, and where there is one it believes it; and it stops decoding there. So a recording
 of variable bit rate that was encoded into a pipe, and several MP3 files joined to one, would lose
-their ends without a word. `mend` counts the frames of such a file and writes the number in, in our
-own copy. Worker thread.
+their ends without a word. And it refuses a file that begins with anything but a frame or an ID3
+tag, as what was cut out of a stream does. `mend` counts the frames of the one, writing the number
+in, and makes a tag of what the other begins with; in our own copy. Worker thread.
 
 Sources: ISO/IEC 11172-3 2.4.1 and 2.4.2, ISO/IEC 13818-3 2.4.2.3 for the frames; Xing's and LAME's
 descriptions of their tag ("Mp3 Info Tag rev 1"); id3.org's of ID3v1 and ID3v2.4, section 3; the
@@ -41,6 +42,22 @@ _MOST_FRAMES = 1 << 20
 them, and behind what is no frame, there is only the most that it can be."""
 
 _MOST_TAGS = 8
+
+_JUNK_BYTES = 1 << 16
+"""Within these, behind the tags, the first frame is looked for. A stream cut anywhere has less than
+3 KiB of a frame in front; the headers of a radio's answer and what recorders leave are not more."""
+
+_CHAIN = 32
+"""So many frames in a row, of one version, layer and sample rate, make a stream; an AVI has fewer of
+its MP3's in a row."""
+
+_SHORT_CHAIN = 3
+"""The same at the end of a file."""
+
+_SMALLEST_TAG = 20
+"""libmpg123 complains of an ID3 tag with less than 10 bytes behind the 10 of its head."""
+
+_LARGEST_TAG = 10 + (1 << 28)
 
 _TRAILER_BYTES = 4096
 """More than this behind what the tag speaks of may be audio."""
@@ -79,13 +96,77 @@ def _length(second: int, third: int) -> int | None:
     return samples // 8 * 1000 * kilobits // frequency + padding
 
 
-def mend(descriptor: int, size: int) -> None:
-    """Write the number of frames into an MP3 of `size` bytes that says, or seems to have, less.
+def mend(descriptor: int, size: int) -> bool:
+    """Make an MP3 of `size` bytes one that libsndfile reads from its first frame to its last.
+
+    False, and nothing done, where no frames are found. Raises `OSError`.
+    """
+    start = _first_frame(descriptor, size)
+    if start is None:
+        return False
+    _mend_count(descriptor, _cover(descriptor, start), size)
+    return True
+
+
+def _first_frame(descriptor: int, size: int) -> int | None:
+    """Where the frames begin: behind the tags, or behind what else is there."""
+    tags = tags_length(descriptor)
+    block = os.pread(descriptor, _JUNK_BYTES, tags)
+    if starts_with_frames(block):
+        return tags
+    failed: set[int] = set()
+    at = block.find(b"\xff")
+    while at >= 0:
+        is_header = frame_length(block[at : at + 4]) is not None
+        if is_header and _is_stream(descriptor, tags + at, size, failed):
+            return tags + at
+        at = block.find(b"\xff", at + 1)
+    return None
+
+
+def _is_stream(descriptor: int, start: int, size: int, failed: set[int]) -> bool:
+    """Whether a chain of frames begins at `start`. Those that lead nowhere go into `failed`."""
+    position, kind = start, None
+    for count in range(_CHAIN):
+        head = os.pread(descriptor, 16, position)
+        length = frame_length(head)
+        if count >= _SHORT_CHAIN and (position + 4 > size or _tag_length(head) is not None):
+            return True
+        if length is None or position in failed or kind not in (None, _kind(head)):
+            return False
+        kind = _kind(head)
+        failed.add(position)
+        position += length
+    return True
+
+
+def _kind(header: bytes) -> tuple[int, int]:
+    """Version, layer and sample rate: what is the same in all frames of a stream."""
+    return header[1] & 0xFE, header[2] & 0x0C
+
+
+def _cover(descriptor: int, start: int) -> int:
+    """Make one ID3 tag of what stands before `start`, unless it is one; where the frames begin."""
+    head = os.pread(descriptor, 16, 0)
+    # libsndfile knows no footer.
+    is_tag = head[:3] == b"ID3" and not head[5] & 16 and _tag_length(head) == start
+    if start == 0 or (is_tag and start >= _SMALLEST_TAG) or start > _LARGEST_TAG:
+        return start
+    if start < _SMALLEST_TAG:
+        # No room for a tag: the first frame, 26 ms, becomes a part of it.
+        start += frame_length(os.pread(descriptor, 4, start)) or 0
+    length = bytes(start - 10 >> shift & 127 for shift in (21, 14, 7, 0))
+    # What comes then is padding, by its first bytes.
+    os.pwrite(descriptor, b"ID3\4\0\0" + length + bytes(10), 0)
+    return start
+
+
+def _mend_count(descriptor: int, start: int, size: int) -> None:
+    """Write the number of frames into an MP3 that says, or seems to have, less of them.
 
     Where there is no tag to write it into, the first frame becomes one: it holds what an encoder
-    emits before the sound begins. Raises `OSError`.
+    emits before the sound begins.
     """
-    start = _tags_length(descriptor, size)
     first = os.pread(descriptor, _BLOCK_BYTES, start)
     length = frame_length(first)
     if length is None or first[1] >> 1 & 3 != 1:
@@ -125,7 +206,7 @@ def _stated(tag: bytes, size: int) -> int | None:
     return int(frames)
 
 
-def _tags_length(descriptor: int, size: int) -> int:
+def tags_length(descriptor: int) -> int:
     """Bytes of the tags at the beginning; there may be several."""
     position = 0
     for _ in range(_MOST_TAGS):

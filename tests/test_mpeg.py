@@ -101,6 +101,47 @@ def test_mending_twice_changes_nothing_more() -> None:
         assert mended(once) == once
 
 
+@pytest.mark.parametrize("length", [1, 9, 15, 300, 2881, 60_000])
+@pytest.mark.parametrize("before", ["junk", "tag and junk", "footer", "APE"])
+def test_whatever_stands_before_the_first_frame_is_stepped_over(before: str, length: int) -> None:
+    junk = np.random.default_rng(length).bytes(length)
+    front = {
+        "junk": junk,
+        "tag and junk": id3(200) + junk,
+        "footer": b"ID3\4\0\x10\0\0\0\5" + b"x" * 5 + b"3DI" + bytes(7) + junk,
+        "APE": b"APETAGEX" + struct.pack("<II", 2000, length) + bytes(16 + length),
+    }[before]
+    for data in (mp3(LOUD), mp3(LOUD, "CONSTANT"), untagged(mp3(LOUD))):
+        samples = decoded(front + data)
+        assert len(samples) / RATE == pytest.approx(4, abs=0.2)
+        assert np.sqrt(np.mean(samples[RATE // 2 : 3 * RATE] ** 2)) > 0.1
+
+
+def test_a_stream_cut_anywhere() -> None:
+    whole = mp3(LOUD, "CONSTANT")
+    for start in (700, 1001, 5000):
+        assert len(decoded(whole[start:])) / RATE > 3
+
+
+@pytest.mark.parametrize(("size", "kept"), [(0, 0.9), (9, 0.9), (10, 0.95), (300, 0.95)])
+def test_a_tag_that_is_too_small_for_the_decoder(size: int, kept: float) -> None:
+    assert len(decoded(id3(size) + mp3(LOUD, "CONSTANT"))) / RATE >= 4 * kept
+
+
+def test_few_frames_in_a_row_are_none() -> None:
+    """As in an AVI: what lies between them would be decoded as well."""
+    frames = mp3(LOUD, "CONSTANT")
+    length = mpeg.frame_length(frames)
+    assert length is not None
+    parts = [bytes(500) + frames[at : at + 10 * length] for at in range(0, 200 * length, length)]
+    assert mended(b"RIFF" + b"".join(parts)) == b"RIFF" + b"".join(parts)
+    # At the end of a file three will do; two are found in noise.
+    last = frames[2 * length : 5 * length]
+    assert mended(bytes(500) + last) != bytes(500) + last
+    assert mended(bytes(500) + last + b"TAG" + bytes(125))[:3] == b"ID3"
+    assert mended(bytes(500) + last[length:]) == bytes(500) + last[length:]
+
+
 @given(
     st.lists(
         st.sampled_from(
