@@ -21,6 +21,7 @@ from fakes import (
     FakeEngine,
     Node,
     eventually,
+    frame,
     hypothesis_of,
     message,
     pcm,
@@ -424,6 +425,25 @@ def test_a_stranger_learns_nothing_from_a_bad_header(guarded: Node) -> None:
             client.request(pcm(300), id="x", task="sing", connection="keep-alive", **fields)
             client.half_close()
             assert [text_or_code(reply) for reply in client.replies()] == [code]
+
+
+@pytest.mark.parametrize(
+    ("length", "code"), [(1 << 40, "too_large"), (-1, "bad_header"), (None, "missing_field")]
+)
+def test_nor_from_a_length_that_cannot_be_followed(
+    guarded: Node, length: int | None, code: str
+) -> None:
+    """Its limits are the node's own business."""
+    fields = {"content-length": length, "byteorder": "little", "token": "sesame"}
+    known = {name: value for name, value in fields.items() if value is not None}
+    for header, expected in (
+        (known, code),
+        ({**known, "token": "Sesame"}, "unauthorized"),
+        ({name: value for name, value in known.items() if name != "token"}, "unauthorized"),
+    ):
+        with guarded.connect() as client:
+            client.send(frame(header))
+            assert [text_or_code(reply) for reply in client.replies()] == [expected]
 
 
 def test_where_no_token_is_needed_none_is_looked_at(make_node: MakeNode) -> None:

@@ -31,16 +31,25 @@ class ProtocolError(Exception):
     """The peer's bytes make no sense from here on, so nothing after them can be read.
 
     The one exception a protocol raises. `failure` is what to tell the peer before closing, unless
-    it asked to be told nothing (`silent`); `request_id` is None where no id was parsed.
+    it asked to be told nothing (`silent`); `request_id` is None where no id was parsed. `headed` if
+    a header was read, in which a `token` would have stood: without it even this is not told.
     """
 
     def __init__(
-        self, failure: Failure, request_id: str | None = None, silent: bool = False
+        self,
+        failure: Failure,
+        request_id: str | None = None,
+        silent: bool = False,
+        *,
+        headed: bool = False,
+        token: str | None = None,
     ) -> None:
         super().__init__(f"{failure.code}: {failure.message}")
         self.failure = failure
         self.request_id = request_id
         self.silent = silent
+        self.headed = headed
+        self.token = token
 
 
 class Protocol(Interface):

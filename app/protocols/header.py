@@ -75,7 +75,8 @@ def parse_header(data: bytes, max_body: int, new_id: Callable[[], str]) -> Parse
         length = _content_length(fields, max_body)
     except _FieldError as error:
         given = request_id if "id" in fields else None
-        raise ProtocolError(error.failure, given, silent=reply == "none") from None
+        silent = reply == "none"
+        raise ProtocolError(error.failure, given, silent, headed=True, token=token) from None
     try:
         request = _request(fields, length, new_id if request_id is None else lambda: request_id)
     except _FieldError as error:

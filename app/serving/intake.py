@@ -168,9 +168,11 @@ class Intake:
             self._outcomes.settle(pending, error.failure)
         elif not connection.protocol.reading_body:
             # Within a body that is being discarded everything has been said.
+            stranger = error.headed and not self.may_enter(connection, error.token)
+            failure = unauthorized() if stranger else error.failure
             slot = connection.expect(error.request_id, error.silent)
-            connection.answer(slot, error.failure, final=True)
-            self._outcomes.note(error.request_id, origin_of(connection), error.failure)
+            connection.answer(slot, failure, final=True)
+            self._outcomes.note(error.request_id, origin_of(connection), failure)
 
     def ended(self, connection: Connection) -> None:
         """The peer sends no more: what it had begun to send is incomplete."""
