@@ -7,6 +7,7 @@ line for the user.
 from __future__ import annotations
 
 import argparse
+import errno
 import ipaddress
 import re
 import tempfile
@@ -127,12 +128,15 @@ def directory(text: str) -> Path:
 
 def writable_directory(text: str) -> Path:
     """A directory that takes files. To make one without a name is the only test that knows of
-    rights, read-only mounts and file systems that hold no files of ours."""
+    rights, read-only mounts and file systems that hold no files of ours. A full disk is no fault of
+    the value, and what the journal holds may still be done."""
     path = directory(text)
     try:
         with tempfile.TemporaryFile(dir=path):
             return path
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return path
         reason = f"{text} takes no files: {error.strerror}"
         raise argparse.ArgumentTypeError(reason) from None
 

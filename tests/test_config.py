@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,14 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(
 def test_a_spool_that_takes_no_files(capsys: pytest.CaptureFixture[str]) -> None:
     """/proc is a directory that not even root can put a file into."""
     assert "--spool-dir: /proc takes no files" in refused(capsys, ["--spool-dir", "/proc"], {})
+
+
+def test_a_spool_that_is_full_only_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    assert read(["--spool-dir", "/tmp"], {}).spool_dir == Path("/tmp")
 
 
 def test_a_switch_by_variable_that_is_neither(capsys: pytest.CaptureFixture[str]) -> None:
