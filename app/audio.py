@@ -28,6 +28,7 @@ from app.messages import (
     Failure,
     RawFormat,
 )
+from app.mpeg import Write
 
 Samples = npt.NDArray[np.float32]
 
@@ -63,11 +64,17 @@ class AudioStream:
     """One body as blocks of samples.
 
     `descriptor` holds `size` bytes; `raw` describes them where they are bare samples;
-    `max_seconds` is the most that is decoded. Raises `AudioError` if it cannot be opened.
+    `max_seconds` is the most that is decoded; a header is mended by `write`. Raises `AudioError` if
+    it cannot be opened.
     """
 
     def __init__(
-        self, descriptor: int, size: int, raw: RawFormat | None, max_seconds: float
+        self,
+        descriptor: int,
+        size: int,
+        raw: RawFormat | None,
+        max_seconds: float,
+        write: Write = os.pwrite,
     ) -> None:
         if size == 0:
             raise AudioError(BAD_AUDIO, "the body is empty")
@@ -78,7 +85,7 @@ class AudioStream:
             self._file = _open_raw(descriptor, raw)
             self.truncated = size % (SAMPLE_BYTES[raw.encoding] * raw.channels) != 0
         else:
-            container = inspect(descriptor, size)
+            container = inspect(descriptor, size, write)
             if container is None or not container.readable:
                 found = "not recognised" if container is None else f"recognised as {container.name}"
                 kinds = ", ".join(sorted(READABLE))

@@ -37,7 +37,7 @@ class Container:
     """True where the file itself says that more should have come."""
 
 
-def inspect(descriptor: int, size: int) -> Container | None:
+def inspect(descriptor: int, size: int, write: mpeg.Write = os.pwrite) -> Container | None:
     """Recognise the file of `size` bytes behind `descriptor`, and mend what it says of its length.
 
     None where nothing is recognised. Leaves the file position where it was. Raises `OSError`.
@@ -47,7 +47,7 @@ def inspect(descriptor: int, size: int) -> Container | None:
     head = os.pread(descriptor, _HEAD_BYTES, tags)
     name = recognise(head)
     if name in (None, "MP3"):
-        has_frames = mpeg.mend(descriptor, size)
+        has_frames = mpeg.mend(descriptor, size, write)
         # What else has an ID3 tag is a damaged MP3.
         is_mp3 = has_frames or os.pread(descriptor, 3, 0) == b"ID3"
         return Container("MP3", readable=True) if is_mp3 else None
@@ -58,7 +58,7 @@ def inspect(descriptor: int, size: int) -> Container | None:
     if name == "Ogg":
         return Container(name, True, _ogg_is_truncated(head, descriptor, size))
     # FLAC: the decoder knows better. MP3 has no length to compare with.
-    return Container(name, True, lengths.mend(name, head[:4], descriptor, size))
+    return Container(name, True, lengths.mend(name, head[:4], descriptor, size, write))
 
 
 def recognise(head: bytes) -> str | None:

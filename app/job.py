@@ -47,6 +47,8 @@ class Body(Interface):
 
     def fileno(self) -> int: ...
 
+    def mend(self, descriptor: int, data: bytes, position: int) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -98,7 +100,7 @@ class Transcription:
         self._spent = 0.0
         request = job.request
         self._stream = AudioStream(
-            job.body.fileno(), job.body.size, request.raw, limits.max_seconds
+            job.body.fileno(), job.body.size, request.raw, limits.max_seconds, job.body.mend
         )
         self._windower = Windower(detector, limits.vad_threshold)
         self._ended = False

@@ -16,6 +16,8 @@ from __future__ import annotations
 import os
 import struct
 
+from app.mpeg import Write
+
 _MAX_CHUNKS = 1000
 
 _OPEN = 0x7FFF_0000
@@ -36,22 +38,23 @@ _AU_UNKNOWN = 0xFFFF_FFFF
 _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 
 
-def mend(name: str, magic: bytes, descriptor: int, size: int) -> bool:
+def mend(name: str, magic: bytes, descriptor: int, size: int, write: Write = os.pwrite) -> bool:
     """Write the true length in where it was left open; whether more was promised than came.
 
     `name` is one of `app.containers.READABLE`, `magic` the file's first four bytes, `size` its
-    length. False for a format without such a field. Raises `OSError`.
+    length. What is mended goes through `write`. False for a format without such a field. Raises
+    `OSError`.
     """
     if name == "WAV":
-        return _wav(magic, descriptor, size)
+        return _wav(magic, descriptor, size, write)
     if name == "AIFF":
-        return _aiff(descriptor, size)
+        return _aiff(descriptor, size, write)
     if name == "AU":
-        return _au(descriptor, size)
+        return _au(descriptor, size, write)
     if name == "W64":
         return _w64(descriptor, size)
     if name == "CAF":
-        return _caf(descriptor, size)
+        return _caf(descriptor, size, write)
     return False
 
 
@@ -60,7 +63,7 @@ def _chunk(descriptor: int, count: int, position: int, size: int) -> bytes:
     return os.pread(descriptor, count, position) if position < size else b""
 
 
-def _wav(magic: bytes, descriptor: int, size: int) -> bool:
+def _wav(magic: bytes, descriptor: int, size: int, write: Write) -> bool:
     length_format = ">I" if magic == b"RIFX" else "<I"
     position = 12
     long_length = long_at = 0
@@ -82,11 +85,11 @@ def _wav(magic: bytes, descriptor: int, size: int) -> bool:
                 and there
                 and (long_length == 0 or long_length >= _OPEN_LONG)
             ):
-                os.pwrite(descriptor, struct.pack("<QQ", size - 8, there), long_at)
+                write(descriptor, struct.pack("<QQ", size - 8, there), long_at)
                 return False
             if magic != b"RF64" and (length == 0 or length >= _OPEN) and there:
                 for value, at in ((there, position + 4), (size - 8, 4)):
-                    os.pwrite(descriptor, struct.pack(length_format, min(value, _MOST)), at)
+                    write(descriptor, struct.pack(length_format, min(value, _MOST)), at)
                 return there > _MOST
             # An RF64's real length stands in its ds64 chunk; all ones here only points to it.
             return (long_length if magic == b"RF64" else length) > there
@@ -94,7 +97,7 @@ def _wav(magic: bytes, descriptor: int, size: int) -> bool:
     return False
 
 
-def _aiff(descriptor: int, size: int) -> bool:
+def _aiff(descriptor: int, size: int, write: Write) -> bool:
     """The count of frames in COMM is left alone: libsndfile goes by the bytes."""
     position = 12
     for _ in range(_MAX_CHUNKS):
@@ -108,13 +111,13 @@ def _aiff(descriptor: int, size: int) -> bool:
             if not (length <= 8 or length >= _OPEN_AIFF) or there <= 8:
                 return bool(length > there)
             for value, at in ((there, position + 4), (size - 8, 4)):
-                os.pwrite(descriptor, struct.pack(">I", min(value, _MOST)), at)
+                write(descriptor, struct.pack(">I", min(value, _MOST)), at)
             return there > _MOST
         position += 8 + length + length % 2
     return False
 
 
-def _au(descriptor: int, size: int) -> bool:
+def _au(descriptor: int, size: int, write: Write) -> bool:
     head = os.pread(descriptor, 12, 0)
     if len(head) < 12:
         return True
@@ -123,7 +126,7 @@ def _au(descriptor: int, size: int) -> bool:
     if 0 < length <= there or there <= 0:
         return bool(length not in (0, _AU_UNKNOWN) and length > there)
     # Of what is too long libsndfile makes nothing at all, once it is added to the offset.
-    os.pwrite(descriptor, struct.pack(">I", _AU_UNKNOWN), 8)
+    write(descriptor, struct.pack(">I", _AU_UNKNOWN), 8)
     return bool(0 < length < _OPEN)
 
 
@@ -141,7 +144,7 @@ def _w64(descriptor: int, size: int) -> bool:
     return False
 
 
-def _caf(descriptor: int, size: int) -> bool:
+def _caf(descriptor: int, size: int, write: Write) -> bool:
     """Written in where more should have come as well: libsndfile refuses both."""
     position = 8
     for _ in range(_MAX_CHUNKS):
@@ -154,7 +157,7 @@ def _caf(descriptor: int, size: int) -> bool:
             # The count of edits in front of the samples is 4 bytes.
             if 4 < length <= there or there <= 4:
                 return bool(length > there)
-            os.pwrite(descriptor, struct.pack(">q", there), position + 4)
+            write(descriptor, struct.pack(">q", there), position + 4)
             return bool(4 < length < _OPEN_LONG)
         position += 12 + max(0, length)
     return False

@@ -18,6 +18,11 @@ from __future__ import annotations
 import functools
 import os
 import struct
+from collections.abc import Callable
+
+Write = Callable[[int, bytes, int], object]
+"""Writes into a descriptor at a position, as `os.pwrite` does; whoever keeps what a file was like
+has one of his own."""
 
 # Bit rates in kbit/s and sample rates in Hz by MPEG version and layer. Version 1 is keyed 3,
 # version 2 keyed 2, version 2.5 keyed 0.
@@ -48,8 +53,8 @@ _JUNK_BYTES = 1 << 16
 3 KiB of a frame in front; the headers of a radio's answer and what recorders leave are not more."""
 
 _CHAIN = 32
-"""So many frames in a row, of one version, layer and sample rate, make a stream; an AVI has fewer of
-its MP3's in a row."""
+"""So many frames in a row, of one version, layer and sample rate, make a stream; an AVI has fewer
+of its MP3's in a row."""
 
 _SHORT_CHAIN = 3
 """The same at the end of a file."""
@@ -96,15 +101,16 @@ def _length(second: int, third: int) -> int | None:
     return samples // 8 * 1000 * kilobits // frequency + padding
 
 
-def mend(descriptor: int, size: int) -> bool:
+def mend(descriptor: int, size: int, write: Write = os.pwrite) -> bool:
     """Make an MP3 of `size` bytes one that libsndfile reads from its first frame to its last.
 
-    False, and nothing done, where no frames are found. Raises `OSError`.
+    What is mended goes through `write`. False, and nothing done, where no frames are found. Raises
+    `OSError`.
     """
     start = _first_frame(descriptor, size)
     if start is None:
         return False
-    _mend_count(descriptor, _cover(descriptor, start), size)
+    _mend_count(descriptor, _cover(descriptor, start, write), size, write)
     return True
 
 
@@ -145,7 +151,7 @@ def _kind(header: bytes) -> tuple[int, int]:
     return header[1] & 0xFE, header[2] & 0x0C
 
 
-def _cover(descriptor: int, start: int) -> int:
+def _cover(descriptor: int, start: int, write: Write) -> int:
     """Make one ID3 tag of what stands before `start`, unless it is one; where the frames begin."""
     head = os.pread(descriptor, 16, 0)
     # libsndfile knows no footer.
@@ -157,11 +163,11 @@ def _cover(descriptor: int, start: int) -> int:
         start += frame_length(os.pread(descriptor, 4, start)) or 0
     length = bytes(start - 10 >> shift & 127 for shift in (21, 14, 7, 0))
     # What comes then is padding, by its first bytes.
-    os.pwrite(descriptor, b"ID3\4\0\0" + length + bytes(10), 0)
+    write(descriptor, b"ID3\4\0\0" + length + bytes(10), 0)
     return start
 
 
-def _mend_count(descriptor: int, start: int, size: int) -> None:
+def _mend_count(descriptor: int, start: int, size: int, write: Write) -> None:
     """Write the number of frames into an MP3 that says, or seems to have, less of them.
 
     Where there is no tag to write it into, the first frame becomes one: it holds what an encoder
@@ -191,9 +197,9 @@ def _mend_count(descriptor: int, start: int, size: int) -> None:
         if len(frame) < at + 12:
             return
         # No checksum, no side information: silence.
-        os.pwrite(descriptor, bytes((first[1] | 1, *first[2:4])) + bytes(length - 4), start + 1)
-        os.pwrite(descriptor, b"Xing" + struct.pack(">I", 1), start + at)
-    os.pwrite(descriptor, struct.pack(">I", count), start + at + 8)
+        write(descriptor, bytes((first[1] | 1, *first[2:4])) + bytes(length - 4), start + 1)
+        write(descriptor, b"Xing" + struct.pack(">I", 1), start + at)
+    write(descriptor, struct.pack(">I", count), start + at + 8)
 
 
 def _stated(tag: bytes, size: int) -> int | None:

@@ -6,13 +6,15 @@ import json
 import os
 import re
 import stat
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes import PATIENCE
+from fakes import PATIENCE, pcm
 from structlog.testing import capture_logs
 
+from app.audio import AudioStream
 from app.disk.journal import MAX_DEATHS, Journal, JournalError, Stored, Unusable, received_at, stem
 from app.disk.spool import MEMORY_BYTES, Body, Spool, in_memory
 from app.disk.thread import Disk
@@ -415,5 +417,56 @@ def test_a_large_body_is_kept_and_read_where_it_lies(tmp_path: Path) -> None:
     assert os.path.samestat(os.fstat(found.fileno()), at.stat())
     assert content(found) == data
     os.close(found.fileno())
+    os.close(body.fileno())
+    journal.close(clean=True)
+
+
+def test_a_header_mended_far_behind_the_beginning_is_read_back_as_it_came(tmp_path: Path) -> None:
+    """Or the accepted audio would be damaged for the process that takes it up."""
+    disk = Disk(lambda: None)
+    journal = Journal(tmp_path / "journal", disk)
+    body = Spool(journal.scratch, disk, named=True).create(None)
+    # As a recorder leaves it that cannot seek back, behind a chunk that is longer than the head.
+    samples = pcm(MEMORY_BYTES // 2)
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 16_000, 32_000, 2, 16)
+    junk = b"junk" + struct.pack("<I", 100_000) + bytes(100_000)
+    open_end = b"data" + struct.pack("<I", 0xFFFFFFFF)
+    data = b"RIFF\xff\xff\xff\xffWAVE" + form + junk + open_end + samples
+    body.write(data)
+    kept: list[str] = []
+    disk.submit(lambda: kept.append(journal.keep(request(), origin(), body)))
+    disk.start()
+    assert disk.close(PATIENCE)
+    at = tmp_path / "journal" / "new" / kept[0] / "body"
+    for _ in range(2):
+        AudioStream(body.fileno(), body.size, None, 3600.0, body.mend).close()
+        assert at.read_bytes()[100_000:] != data[100_000:]
+        os.close(body.fileno())
+        body = stored(journal, kept[0]).body
+        assert content(body) == data
+    os.close(body.fileno())
+    journal.close(clean=True)
+
+
+def test_where_that_cannot_be_noted_the_audio_is_done_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(lambda: None)
+    journal = Journal(tmp_path / "journal", disk)
+    body = Spool(journal.scratch, disk, named=True).create(None)
+    body.write(bytes(MEMORY_BYTES + 1))
+    disk.submit(lambda: journal.keep(request(), origin(), body))
+    disk.start()
+    assert disk.close(PATIENCE)
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("app.disk.spool._note", refuse)
+    with capture_logs() as log:
+        for _ in range(2):
+            body.mend(body.fileno(), b"mended", MEMORY_BYTES - 10)
+    assert len(log) == 1
+    assert os.pread(body.fileno(), 6, MEMORY_BYTES - 10) == b"mended"
     os.close(body.fileno())
     journal.close(clean=True)

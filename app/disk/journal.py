@@ -8,6 +8,7 @@ A directory in the manner of Maildir:
     new/<entry>/body          the audio as it came
     new/<entry>/request.json  the rest, see app/disk/record.py
     new/<entry>/head          the body's first bytes, where the engine reads the body itself
+    new/<entry>/undo          what the decoder has mended behind those, as it was
     quarantine/<entry>/       what is not tried again, with a note.txt
 
 An entry is made in tmp/, synced, and renamed into new/: there it is complete or not at all. Its
@@ -110,6 +111,7 @@ class Journal:
             _write(at / "request.json", data)
             _sync(at)
             os.rename(at, self._new / name)
+            body.lies_in(self._new / name)
             self.entries += 1
         except BaseException:
             shutil.rmtree(at, ignore_errors=True)
