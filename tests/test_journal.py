@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from app.audio import AudioStream
 from app.disk.journal import MAX_DEATHS, Journal, JournalError, Stored, Unusable, received_at, stem
+from app.disk.lines import json_line
 from app.disk.spool import MEMORY_BYTES, Body, Spool, in_memory
 from app.disk.thread import Disk
 from app.messages import QUARANTINED, Failure, Origin, Request
@@ -470,3 +471,29 @@ def test_where_that_cannot_be_noted_the_audio_is_done_all_the_same(
     assert os.pread(body.fileno(), 6, MEMORY_BYTES - 10) == b"mended"
     os.close(body.fileno())
     journal.close(clean=True)
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"9" * 30, b"20261123-old", "märz".encode()])
+def test_what_somebody_else_put_there_has_a_line_and_is_put_aside(
+    again: OPEN, tmp_path: Path, name: bytes
+) -> None:
+    """Whatever it is called: the disk thread must not end over it."""
+    journal = again()
+    entry = os.fsdecode(name)
+    (tmp_path / "journal" / "new" / entry).mkdir()
+    found = journal.load(entry)
+    assert isinstance(found, Unusable)
+    assert json.loads(json_line(None, found.origin, found.failure))["recovered"] is True
+    journal.quarantine(found)
+    assert names(tmp_path, "new") == []
+    assert (tmp_path / "journal" / "quarantine" / entry / "note.txt").is_file()
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", "märz".encode()])
+def test_an_entry_may_have_been_given_any_name(again: OPEN, tmp_path: Path, name: bytes) -> None:
+    journal = again()
+    entry = os.fsdecode(name)
+    kept = keep(journal)
+    (tmp_path / "journal" / "new" / kept).rename(tmp_path / "journal" / "new" / entry)
+    journal.mark.set(stem(entry))
+    assert again().left == [f"{entry}.1"]

@@ -41,6 +41,9 @@ from app.messages import JOURNAL_DAMAGED, QUARANTINED, Failure, Origin, Request
 MAX_DEATHS = 3
 """Once may be chance, a power cut of the supply or an operator's kill; three times is the file."""
 
+_DIGITS = 20
+"""Of the nanoseconds in an entry's name."""
+
 _DIRECTORIES = ("tmp", "new", "quarantine")
 
 _log = structlog.get_logger("journal")
@@ -100,7 +103,7 @@ class Journal:
         """Have the request on disk, safe from a power cut; the entry's name. Raises `OSError`, and
         then nothing of it is there."""
         # Never twice, also where the clock has been set back.
-        name = f"{max(0, int(origin.received_at * 1e9)):020d}-{secrets.token_hex(4)}"
+        name = f"{max(0, int(origin.received_at * 1e9)):0{_DIGITS}d}-{secrets.token_hex(4)}"
         at = self.scratch / name
         at.mkdir(0o700)
         try:
@@ -157,7 +160,9 @@ class Journal:
             f"deaths: {_deaths(entry)}\n"
             f"reason: {unusable.failure.code}: {unusable.failure.message}\n"
         )
-        _write(self._directory / "quarantine" / entry / "note.txt", note.encode())
+        # Whoever put it there may have called it anything.
+        data = note.encode(errors="backslashreplace")
+        _write(self._directory / "quarantine" / entry / "note.txt", data)
 
     def _load(self, entry: str) -> Stored | Unusable:
         at = self._new / entry
@@ -218,7 +223,8 @@ def stem(entry: str) -> str:
 def received_at(entry: str) -> float:
     """When the entry was received, in seconds since the epoch; 0 where its name does not say."""
     digits = entry.partition("-")[0]
-    return int(digits) / 1e9 if digits.isdecimal() else 0.0
+    # As many as the node writes: with more of them it is no time that there will be.
+    return int(digits) / 1e9 if digits.isdecimal() and len(digits) <= _DIGITS else 0.0
 
 
 def _iso(seconds: float) -> str:

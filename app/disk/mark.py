@@ -39,7 +39,7 @@ class Mark:
         if self._descriptor < 0:
             return ""
         data = os.pread(self._descriptor, _SIZE, 0)
-        return data.partition(b"\0")[0].decode("ascii", "replace")
+        return os.fsdecode(data.partition(b"\0")[0])
 
     def set(self, name: str) -> None:
         """From now on `name` is in the engine; empty for none. By one thread at a time."""
@@ -47,7 +47,7 @@ class Mark:
             return
         self._current = name
         try:
-            os.pwrite(self._descriptor, name.encode("ascii").ljust(_SIZE, b"\0"), 0)
+            os.pwrite(self._descriptor, os.fsencode(name).ljust(_SIZE, b"\0"), 0)
         except OSError as error:
             self._give_up(error)
 
