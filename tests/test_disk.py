@@ -27,6 +27,9 @@ class Pipe:
     def wants_write(self) -> bool:
         return bool(self.left)
 
+    def pause(self) -> float:
+        return 0.0
+
     def write_some(self) -> None:
         self.left = self.left[os.write(self.writer, self.left[:4096]) :]
 

@@ -153,12 +153,38 @@ def test_a_reader_who_leaves_is_told_once_and_nothing_follows_any_more(
     assert len([entry for entry in log if "stdout is gone" in entry["event"]]) == 1
 
 
-def test_a_full_disk_behind_stdout_is_the_end_of_it_too(disk: Disk) -> None:
+def test_a_full_disk_behind_stdout_is_waited_for(
+    disk: Disk, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost, tasks are done meanwhile, and the lines follow when there is room."""
+    monkeypatch.setattr("app.disk.stdout.ROOM_SECONDS", 0.01)
     broken = threading.Event()
-    with open("/dev/full", "wb", buffering=0) as full:
-        sink_of(disk, full.fileno(), broken).put(None, ORIGIN, Failure("bad_header", "x"))
-        assert broken.wait(PATIENCE)
+    followed: list[int] = []
+    with open("/dev/full", "wb", buffering=0) as full, capture_logs() as log:
+        sink = sink_of(disk, full.fileno(), broken)
+        for number in range(3):
+            sink.put(str(number), ORIGIN, TRANSCRIPT, lambda n=number: followed.append(n))
+        eventually(lambda: log)
+        ran = threading.Event()
+        disk.submit(ran.set)
+        assert ran.wait(PATIENCE)
+        assert (sink.backlog, followed) == (3, [])
+        os.dup2(reader.writer, full.fileno())
+        assert [json.loads(line)["id"] for line in reader.read(3)] == ["0", "1", "2"]
         assert disk.close(PATIENCE)
+    assert followed == [0, 1, 2]
+    assert not broken.is_set()
+    assert [entry["event"] for entry in log] == ["no room for lines on stdout; waiting for it"]
+
+
+def test_a_disk_that_stays_full_does_not_keep_the_node_from_ending(disk: Disk) -> None:
+    with open("/dev/full", "wb", buffering=0) as full, capture_logs() as log:
+        sink = sink_of(disk, full.fileno())
+        sink.put(None, ORIGIN, Failure("bad_header", "x"))
+        eventually(lambda: log)
+        assert not disk.close(0.05)
+        eventually(lambda: not disk._thread.is_alive())
+        assert sink.backlog == 1
 
 
 def test_a_locale_does_not_keep_a_line_from_being_written(disk: Disk, reader: Reader) -> None:

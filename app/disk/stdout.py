@@ -9,9 +9,11 @@ journal) goes along as `then`.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -19,6 +21,11 @@ import structlog
 
 from app.disk.thread import Disk
 from app.messages import Origin, Outcome
+
+ROOM_SECONDS = 1.0
+"""Between two looks at whether a full disk has room again, which nobody tells."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 _log = structlog.get_logger("stdout")
 
@@ -46,6 +53,8 @@ class StdoutSink:
         self._queue: deque[_Item] = deque()
         self._data = memoryview(b"")
         self._broken = False
+        self._full_until = 0.0
+        """By `time.monotonic`; 0 while there is room."""
         self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
         disk.serve(self)
 
@@ -75,6 +84,9 @@ class StdoutSink:
     def wants_write(self) -> bool:
         return bool(self._queue) and not self._broken
 
+    def pause(self) -> float:
+        return max(0.0, self._full_until - time.monotonic()) if self._full_until else 0.0
+
     def write_some(self) -> None:
         request_id, origin, outcome, then = self._queue[0]
         if not self._data:
@@ -84,6 +96,7 @@ class StdoutSink:
         try:
             # A pipe that is ready takes this much without waiting.
             self._data = self._data[os.write(self._descriptor, self._data[: select.PIPE_BUF]) :]
+            self._full_until = 0.0
             if self._data:
                 return
             if then is not None and self._is_file:
@@ -91,6 +104,9 @@ class StdoutSink:
         except BlockingIOError:
             return
         except OSError as error:
+            if self._data and error.errno in _NO_ROOM:
+                self._wait_for_room(error)
+                return
             _log.error("stdout is gone; stopping", error=str(error))
             self._broken = True
             self._on_broken()
@@ -98,6 +114,12 @@ class StdoutSink:
         self._queue.popleft()
         if then is not None:
             self._settle(then)
+
+    def _wait_for_room(self, error: OSError) -> None:
+        """As for a reader who has stopped: the line is kept, and those behind it."""
+        if not self._full_until:
+            _log.error("no room for lines on stdout; waiting for it", error=str(error))
+        self._full_until = time.monotonic() + ROOM_SECONDS
 
     def _settle(self, then: Callable[[], None]) -> None:
         try:

@@ -37,6 +37,9 @@ class Output(Interface):
     def wants_write(self) -> bool:
         """Whether there is something to write. From any thread."""
 
+    def pause(self) -> float:
+        """Seconds for which it is not to be tried, though it wants to."""
+
     def write_some(self) -> None:
         """Write once, no more than a descriptor that is ready takes without waiting."""
 
@@ -138,7 +141,9 @@ class Disk:
             task = self._tasks.popleft() if self._tasks else None
         if task is None and self._closing and (not writing or self._abandoned):
             return False
-        if self._is_ready(writing, wait=task is None) and self._output is not None:
+        pause = self._output.pause() if writing and self._output is not None else 0.0
+        longest = 0.0 if task is not None else pause or None
+        if self._is_ready(writing and not pause, longest) and self._output is not None:
             self._output.write_some()
         if task is not None and (completion := task()) is not None:
             with self._lock:
@@ -146,13 +151,15 @@ class Disk:
             self._wake()
         return True
 
-    def _is_ready(self, writing: bool, wait: bool) -> bool:
-        """Whether output can go. With `wait`, sleep until it can or somebody nudges."""
+    def _is_ready(self, writing: bool, longest: float | None) -> bool:
+        """Whether output can go. Sleeps until it can or somebody nudges, for `longest` seconds."""
         poll = select.poll()
         poll.register(self._reader, select.POLLIN)
         if writing and self._output is not None:
             poll.register(self._output.fileno(), select.POLLOUT)
-        ready = {descriptor for descriptor, _ in poll.poll(None if wait else 0)}
+        ready = {
+            descriptor for descriptor, _ in poll.poll(None if longest is None else 1000 * longest)
+        }
         if self._reader in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._reader, 65_536)
