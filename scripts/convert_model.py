@@ -26,6 +26,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # for app and convert
 # it: large-v3 in f16 can be made on 4 GB, not loaded there.
 LOAD_BYTES = 1 << 30
 
+LINE = 1000  # characters of an error, at most
+
 # Loads the file in a process of its own: a model the engine chokes on may crash it.
 # argv: the file. Exit status 3: the engine is not installed here.
 LOAD = """
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         output = _convert(options)
     except (ConvertError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_line(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -154,6 +156,12 @@ def _available_bytes() -> int | None:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return None
+
+
+def _line(text: str) -> str:
+    """One line that a terminal can bear: a damaged file is quoted with whatever is in it."""
+    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return plain if len(plain) <= LINE else f"{plain[:LINE]}..."
 
 
 def _umask() -> int:

@@ -603,6 +603,166 @@ def test_other_things_than_models(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "not a safetensors file" in _refused(adapter, tmp_path, capsys)
 
 
+# Damage, by what a fuzz of each kind of source came upon.
+
+NESTED = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("file", "document", "expected"),
+    [
+        ("config.json", {"architectures": 5, "model_type": "whisper"}, "not a list of names"),
+        ("config.json", {"architectures": [[]], "model_type": "whisper"}, "not a list of names"),
+        ("config.json", ["whisper"], "not a JSON object"),
+        ("config.json", NESTED, "nested too deeply"),
+        ("config.json", "\ud800", "not JSON in UTF-8"),
+        ("vocab.json", ["a"], "gives no number for each token"),
+        ("vocab.json", {"a\n\x1b[31m": True}, "True as the number of the token 'a\\n"),
+        ("vocab.json", {"a": 1.0}, "1.0 as the number"),
+        ("added_tokens.json", {"a": []}, "[] as the number"),
+        ("added_tokens.json", NESTED, "nested too deeply"),
+        ("vocabulary.json", {"a": 1}, "not a list of tokens"),
+        ("vocabulary.json", ["a", 5], "not a list of tokens"),
+        ("vocabulary.txt", "\ud800", "cannot be read as UTF-8"),
+        ("tokenizer.json", [], "not a JSON object"),
+        ("tokenizer.json", {"added_tokens": []}, "has no model with a vocabulary"),
+        ("tokenizer.json", {"model": {"vocab": [["a", 0.0]]}}, "no number for each token"),
+        ("tokenizer.json", {"model": {"vocab": {}}, "added_tokens": 5}, "no list of added_tokens"),
+        ("tokenizer.json", {"model": {"vocab": {}}, "added_tokens": [{}]}, "{} among its added"),
+        (
+            "tokenizer.json",
+            {"model": {"vocab": {}}, "added_tokens": [{"content": "a"}]},
+            "None as the number",
+        ),
+        ("model.safetensors.index.json", {"weight_map": {"a": 1.5, "b": "c"}}, "no weight_map"),
+        ("model.safetensors.index.json", {"weight_map": {"a": "\ud800"}}, "no file '\\ud800'"),
+        ("model.safetensors.index.json", {"weight_map": {"a": "\0"}}, "no file '\\x00'"),
+        ("model.safetensors.index.json", {"weight_map": {"a": ".."}}, "no file '..'"),
+    ],
+)
+def test_a_damaged_document(
+    hf: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    document: object,
+    expected: str,
+) -> None:
+    folder = tmp_path / "hf"
+    shutil.copytree(hf, folder)
+    if file.startswith("tokenizer"):
+        (folder / "vocab.json").unlink()
+    if file.endswith("index.json"):
+        (folder / "model.safetensors").unlink()
+    if isinstance(document, str):  # not JSON
+        (folder / file).write_bytes(document.encode("utf-8", "surrogatepass"))
+    else:
+        _json(folder / file, document)
+    assert expected in _refused(folder, tmp_path, capsys)
+
+
+@pytest.fixture(scope="module")
+def hf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole Hugging Face folder, not to be changed."""
+    folder = tmp_path_factory.mktemp("whole") / "hf"
+    _small(folder, HP)
+    return folder
+
+
+ENTRY = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ({"a": 5}, "damaged at tensor a"),
+        ({"a\n\x1b": {}}, "damaged at tensor a\\n\\x1b"),
+        ({"a": ENTRY | {"dtype": []}}, "damaged at"),
+        ({"a": ENTRY | {"dtype": "I8"}}, "of type I8"),
+        ({"a": ENTRY | {"shape": None}}, "damaged at"),
+        ({"a": ENTRY | {"shape": [True, 6]}}, "damaged at"),
+        ({"a": ENTRY | {"shape": [-2, -3]}}, "damaged at"),
+        ({"a": ENTRY | {"shape": [float("inf")]}}, "damaged at"),
+        ({"a": ENTRY | {"shape": [1 << 62, 1 << 62, 0, 6]}}, "damaged at"),
+        ({"a": ENTRY | {"shape": [1 << 32, 1 << 32, 6]}}, "damaged at"),
+        ({"a": ENTRY | {"shape": [6, *[1] * 70]}}, "damaged at"),
+        ({"a": ENTRY | {"data_offsets": 5}}, "damaged at"),
+        ({"a": ENTRY | {"data_offsets": [0, 24, 24]}}, "damaged at"),
+        ({"a": ENTRY | {"data_offsets": [0, 1 << 70]}}, "damaged at"),
+        ({"a": ENTRY | {"data_offsets": [-24, 0]}}, "damaged at"),
+        ({"a": ENTRY | {"data_offsets": [24, 0]}}, "damaged at"),
+        ({"a": ENTRY | {"data_offsets": [1000, 1024]}}, "lies beyond its end"),
+        ({"a": ENTRY, "b": ENTRY | {"data_offsets": [20, 44]}}, "b lies within another"),
+        ({"a": ENTRY, "model.a": ENTRY | {"data_offsets": [24, 48]}}, "a tensor twice"),
+        ([], "no JSON object"),
+        (NESTED, "nested too deeply"),
+    ],
+)
+def test_a_damaged_safetensors_header(
+    hf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], entries: object, expected: str
+) -> None:
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    shutil.copy(hf / "config.json", folder)
+    text = (entries if isinstance(entries, str) else json.dumps(entries)).encode()
+    data = struct.pack("<Q", len(text)) + text + bytes(64)
+    (folder / "model.safetensors").write_bytes(data)
+    assert expected in _refused(folder, tmp_path, capsys)
+    for length in (len(data) - 7, 1 << 63, (1 << 64) - 1):
+        lying = struct.pack("<Q", length) + data[8:]
+        (folder / "model.safetensors").write_bytes(lying)
+        assert "not a safetensors file" in _refused(folder, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("decoder/embeddings/weight", np.zeros(51865 * 2, np.float16), "has a wrong shape"),
+        ("encoder/position_encodings/encodings", np.float16(1), "has a wrong shape, ()"),
+        ("decoder/position_encodings/encodings", np.zeros(3, np.float16), "wrong shape, (3,)"),
+        ("encoder/conv1/weight", np.zeros(3, np.float16), "wrong shape, (3,)"),
+        ("encoder/layer_0/self_attention/linear_0/bias", np.float16(0), "wrong shape, ()"),
+        ("encoder/layer_0/self_attention/linear_0/bias", np.zeros(64, np.float16), "wrong shape"),
+        ("encoder/layer_0/ffn/linear_0/bias", np.zeros((1,) * 9, np.float16), "is damaged"),
+        ("encoder/num_heads", np.zeros(3, np.int16), "not a whole number"),
+        ("encoder/num_heads", np.float32("inf"), "not a whole number"),
+    ],
+)
+def test_a_ctranslate2_variable_of_a_wrong_shape(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: np.ndarray,
+    expected: str,
+) -> None:
+    variables = _ct2_variables(HP, "float16")
+    variables[name] = np.asarray(value)
+    _ct2(folder / "model.bin", variables)
+    assert expected in _refused(folder, tmp_path, capsys)
+
+
+def test_cut_anywhere_it_is_one_line(
+    folder: Path, hf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = tmp_path / "whole.bin"
+    assert _convert(hf, whole) == 0
+    cut = tmp_path / "cut.bin"
+    hf_cut = tmp_path / "hf"
+    shutil.copytree(hf, hf_cut)
+    _ct2(folder / "model.bin", _ct2_variables(HP, "float16"))
+    for path, source in (
+        (whole, cut),
+        (hf / "model.safetensors", hf_cut),
+        (folder / "model.bin", folder),
+    ):
+        data = path.read_bytes()
+        target = source if source == cut else source / path.name
+        for end in (0, 1, 5, 9, 30, 60, 500, len(data) // 2, len(data) - 1):
+            target.write_bytes(data[:end])
+            _refused(source, tmp_path, capsys)
+
+
 def test_values_no_format_can_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for value, expected in ((1e6, "too large for float16"), (float("nan"), "are no numbers")):
         weights = _small(tmp_path / "hf", HP)

@@ -2,7 +2,9 @@
 
 Three readers (`ctranslate2`, `huggingface`, `ggmlfile`) each turn one kind of source into
 what `source.Source` describes; `writer` puts it on the disk, quantized by `blocks`; `mel`
-and `words` make the two tables that the file carries beside the weights. `progress` is the
+and `words` make the two tables that the file carries beside the weights. `documents` reads JSON.
+What a source says is checked where it is read, and all that can be wrong with it is a
+`source.ConvertError`: a damaged file is one line on stderr, not a traceback. `progress` is the
 progress bar, which `scripts/download_model.py` uses too (standard library only).
 
 None of this is part of the node: it needs numpy and gguf (requirements-convert.txt), never

@@ -9,6 +9,7 @@ format (python/ctranslate2/specs/model_spec.py); numbers of types: its enum Data
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy as np
 from app.weights.modelfile import VOCABULARIES, Hyperparameters
 
 from . import mel, words
-from .source import ConvertError, Source, check_names
+from .source import MOST_DIMENSIONS, ConvertError, Source, check_names
 
 VERSIONS = (4, 5, 6)  # 4 brought the type byte; 6 is current
 FLOAT32, INT8, INT16, INT32, FLOAT16, BFLOAT16 = range(6)
@@ -90,6 +91,8 @@ def open_folder(folder: Path) -> Source:
     shapes = {}
     for name, piece in list(pieces.items()):
         shape = variables[piece.variable].shape
+        if not shape or shape[0] % piece.parts:
+            raise ConvertError(f"{path}: variable {piece.variable} has a wrong shape, {shape}")
         if name.endswith(".key.bias"):
             # Whisper's key has no bias; CTranslate2 fills its place with zeros.
             if np.any(_load(path, variables, piece)):
@@ -122,7 +125,10 @@ def _index(path: Path) -> tuple[dict[str, Variable], dict[str, str]]:
 
             def string() -> str:
                 length = number("H")
-                return file.read(length).rstrip(b"\0").decode("utf-8")
+                text = file.read(length)
+                if len(text) < length:
+                    raise ConvertError(f"{path} is truncated: it ends in the middle of a name")
+                return text.rstrip(b"\0").decode("utf-8")
 
             version = number("I")
             if version not in VERSIONS:
@@ -153,8 +159,11 @@ def _walk(
         shape = tuple(number("I") for _ in range(number("B")))
         kind = number("B")
         count = number("I")
-        items = int(np.prod(shape, dtype=np.int64))
-        if kind not in ITEM_BYTES or count != items * ITEM_BYTES[kind]:
+        if (
+            kind not in ITEM_BYTES
+            or count != math.prod(shape) * ITEM_BYTES[kind]
+            or len(shape) > MOST_DIMENSIONS
+        ):
             raise ConvertError(f"{path}: variable {name} is damaged or of an unknown type {kind}")
         variables[name] = Variable(shape, kind, tell(), count)
         if tell() + count > size:
@@ -201,17 +210,11 @@ def _targets(name: str) -> list[tuple[str, Piece]]:
 
 
 def _hyperparameters(path: Path, variables: dict[str, Variable]) -> Hyperparameters:
-    try:
-        embedding = variables["decoder/embeddings/weight"].shape
-        audio = variables["encoder/position_encodings/encodings"].shape
-        text = variables["decoder/position_encodings/encodings"].shape
-        n_mels = variables["encoder/conv1/weight"].shape[1]
-        heads = [
-            int(_load(path, variables, Piece(f"{side}/num_heads", 0, 1)))
-            for side in ("encoder", "decoder")
-        ]
-    except (KeyError, IndexError) as error:
-        raise ConvertError(f"{path} is not a whole Whisper model: {error} is missing") from error
+    embedding = _shape(path, variables, "decoder/embeddings/weight", 2)
+    audio = _shape(path, variables, "encoder/position_encodings/encodings", 2)
+    text = _shape(path, variables, "decoder/position_encodings/encodings", 2)
+    n_mels = _shape(path, variables, "encoder/conv1/weight", 3)[1]
+    heads = [_whole_number(path, variables, f"{side}/num_heads") for side in ("encoder", "decoder")]
     layers = {
         side: len({n.split("/")[1] for n in variables if n.startswith(f"{side}/layer_")})
         - (f"{side}/layer_norm/gamma" in variables)
@@ -234,6 +237,29 @@ def _hyperparameters(path: Path, variables: dict[str, Variable]) -> Hyperparamet
         n_mels=n_mels,
         ftype=1,
     )
+
+
+def _shape(
+    path: Path, variables: dict[str, Variable], name: str, dimensions: int
+) -> tuple[int, ...]:
+    """The shape of a variable that every model has."""
+    shape = _variable(path, variables, name).shape
+    if len(shape) != dimensions:
+        raise ConvertError(f"{path}: variable {name} has a wrong shape, {shape}")
+    return shape
+
+
+def _whole_number(path: Path, variables: dict[str, Variable], name: str) -> int:
+    variable = _variable(path, variables, name)
+    if math.prod(variable.shape) != 1 or variable.type not in (INT8, INT16, INT32):
+        raise ConvertError(f"{path}: variable {name} is not a whole number")
+    return int(_load(path, variables, Piece(name, 0, 1)).item())
+
+
+def _variable(path: Path, variables: dict[str, Variable], name: str) -> Variable:
+    if name not in variables:
+        raise ConvertError(f"{path} is not a whole Whisper model: {name} is missing")
+    return variables[name]
 
 
 def _check_types(path: Path, variables: dict[str, Variable]) -> None:

@@ -8,7 +8,7 @@ which numpy has no type for, and one tensor at a time.
 
 from __future__ import annotations
 
-import json
+import math
 import re
 import struct
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ import numpy as np
 
 from app.weights.modelfile import VOCABULARIES, Hyperparameters
 
-from . import mel, words
+from . import documents, mel, words
 from .ctranslate2 import untied
-from .source import ConvertError, Source, check_names
+from .source import MOST_DIMENSIONS, ConvertError, Source, check_names
 
 # transformers' name inside a layer -> ggml's. k_proj and the like become attn.key in both
 # halves; in the decoder, encoder_attn is what attends to the audio.
@@ -68,10 +68,12 @@ class Stored:
 
 def open_folder(folder: Path) -> Source:
     """The model in `folder`. Reads only the headers. Raises ConvertError."""
-    config = _json(folder / "config.json")
+    config = documents.read_object(folder / "config.json")
     hp = _hyperparameters(folder, config)
     stored = _index(folder)
     names = {_ggml_name(name): tensor for name, tensor in stored.items()}
+    if len(names) < len(stored):
+        raise ConvertError(f"{folder} has a tensor twice, once with and once without 'model.'")
     projection = names.pop("proj_out.weight", None)
     tied = config.get("tie_word_embeddings", True)
     shapes = {name: tensor.shape for name, tensor in names.items()}
@@ -103,9 +105,13 @@ def open_folder(folder: Path) -> Source:
 
 def _hyperparameters(folder: Path, config: dict[str, Any]) -> Hyperparameters:
     kind, architectures = config.get("model_type"), config.get("architectures") or []
+    if not documents.is_strings(architectures):
+        raise ConvertError(
+            f"{folder / 'config.json'}: architectures is {architectures!r}, not a list of names"
+        )
     if kind != "whisper" or not all(name in ARCHITECTURES for name in architectures):
         raise ConvertError(
-            f"{folder} is a {'/'.join(map(str, architectures)) or 'model'} of type {kind!r}, "
+            f"{folder} is a {'/'.join(architectures) or 'model'} of type {kind!r}, "
             f"not Whisper ({ARCHITECTURES[0]})"
         )
     # Variations transformers knows and whisper.cpp does not.
@@ -148,14 +154,18 @@ def _index(folder: Path) -> dict[str, Stored]:
     if single.is_file():
         return _header(single)
     if sharded.is_file():
-        where = _json(sharded).get("weight_map")
-        if not isinstance(where, dict) or not where:
-            raise ConvertError(f"{sharded} has no weight_map")
-        headers = {name: _header(folder / Path(name).name) for name in sorted(set(where.values()))}
-        try:
-            return {tensor: headers[file][tensor] for tensor, file in where.items()}
-        except KeyError as error:
-            raise ConvertError(f"{sharded} names {error}, which its shard lacks") from error
+        where = documents.read_object(sharded).get("weight_map")
+        if (
+            not isinstance(where, dict)
+            or not where
+            or not documents.is_strings(list(where.values()))
+        ):
+            raise ConvertError(f"{sharded} has no weight_map that names each tensor's file")
+        headers = {name: _shard(folder, name) for name in sorted(set(where.values()))}
+        for tensor, file in where.items():
+            if tensor not in headers[file]:
+                raise ConvertError(f"{sharded} names {tensor}, which its shard {file} lacks")
+        return {tensor: headers[file][tensor] for tensor, file in where.items()}
     if (folder / "adapter_config.json").is_file():
         raise ConvertError(
             f"{folder} holds only an adapter (LoRA): merge it into its base model first "
@@ -166,34 +176,60 @@ def _index(folder: Path) -> dict[str, Stored]:
     )
 
 
+def _shard(folder: Path, name: str) -> dict[str, Stored]:
+    path = folder / Path(name).name
+    if not path.is_file():
+        raise ConvertError(f"{folder} has no file {name!r}, which its index names")
+    return _header(path)
+
+
 def _header(path: Path) -> dict[str, Stored]:
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
-            length = struct.unpack("<Q", file.read(8))[0]
-            if length > min(HEADER_LIMIT, size):
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > min(HEADER_LIMIT, size - 8):
                 raise ConvertError(f"{path} is not a safetensors file, or is truncated")
-            header = json.loads(file.read(length))
-        found = {}
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
-            begin, end = entry["data_offsets"]
-            shape = tuple(map(int, entry["shape"]))
-            if entry["dtype"] not in TYPES:
-                raise ConvertError(
-                    f"{path}: tensor {name} is of type {entry['dtype']}; known are "
-                    f"{', '.join(TYPES)}. A model quantized for loading must be saved unquantized"
-                )
-            item = np.dtype(TYPES[entry["dtype"]]).itemsize
-            if end - begin != item * int(np.prod(shape, dtype=np.int64)) or begin < 0:
-                raise ConvertError(f"{path}: the header is damaged at tensor {name}")
-            if 8 + length + end > size:
-                raise ConvertError(f"{path} is truncated: tensor {name} lies beyond its end")
-            found[name] = Stored(path, entry["dtype"], shape, 8 + length + begin, end - begin)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+            header = documents.parse(file.read(length), path)
+    except (OSError, struct.error) as error:
         raise ConvertError(f"{path} cannot be read as safetensors ({error})") from error
+    if not isinstance(header, dict):
+        raise ConvertError(f"{path} is not a safetensors file: its header is no JSON object")
+    start = 8 + length
+    found = {
+        name: _stored(path, name, entry, start, size)
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+    reached = start
+    for name, tensor in sorted(found.items(), key=lambda pair: pair[1].offset):
+        if tensor.size and tensor.offset < reached:
+            raise ConvertError(f"{path}: tensor {name} lies within another one")
+        reached = max(reached, tensor.offset + tensor.size)
     return found
+
+
+def _stored(path: Path, name: str, entry: Any, start: int, size: int) -> Stored:
+    """One entry of a header; the data begin at `start` of a file of `size` bytes."""
+    damaged = ConvertError(f"{path}: the header is damaged at tensor {name}")
+    if not isinstance(entry, dict):
+        raise damaged
+    kind, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not isinstance(kind, str) or not documents.is_sizes(shape) or len(shape) > MOST_DIMENSIONS:
+        raise damaged
+    if kind not in TYPES:
+        raise ConvertError(
+            f"{path}: tensor {name} is of type {kind}; known are {', '.join(TYPES)}. "
+            "A model quantized for loading must be saved unquantized"
+        )
+    if not documents.is_sizes(offsets) or len(offsets) != 2:
+        raise damaged
+    begin, end = offsets
+    if end - begin != np.dtype(TYPES[kind]).itemsize * math.prod(shape):
+        raise damaged
+    if start + end > size:
+        raise ConvertError(f"{path} is truncated: tensor {name} lies beyond its end")
+    return Stored(path, kind, tuple(shape), start + begin, end - begin)
 
 
 def _ggml_name(name: str) -> str:
@@ -214,15 +250,6 @@ def _load(tensor: Stored) -> np.ndarray:
     if tensor.type == "BF16":
         data = (data.astype(np.uint32) << 16).view(np.float32)
     elif tensor.type == "F64":
-        data = data.astype(np.float32)
+        with np.errstate(over="ignore"):  # what becomes infinite, the writer refuses
+            data = data.astype(np.float32)
     return data.reshape(tensor.shape)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConvertError(f"{path} cannot be read ({error})") from error
-    if not isinstance(found, dict):
-        raise ConvertError(f"{path} is not a JSON object")
-    return found

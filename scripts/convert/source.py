@@ -9,6 +9,9 @@ import numpy as np
 
 from app.weights.modelfile import Hyperparameters, expected_tensors, unsound
 
+# Of a tensor. Whisper's have 3 at the most; numpy bears 32.
+MOST_DIMENSIONS = 8
+
 
 class ConvertError(Exception):
     """The source cannot be converted. `str()` is one line: what was found, what to do."""

@@ -9,9 +9,10 @@ multilingual one.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
+from . import documents
 from .source import ConvertError
 
 COUNT = 50257
@@ -21,29 +22,21 @@ def read(folder: Path, n_vocab: int) -> tuple[bytes, ...]:
     """The vocabulary of a model folder, from whichever of these it has: CTranslate2's
     vocabulary.txt or vocabulary.json, Hugging Face's vocab.json (with added_tokens.json) or
     tokenizer.json. Raises ConvertError."""
-    found: dict[int, str] = {}
-    try:
-        if (folder / "vocabulary.json").is_file():
-            found = dict(enumerate(_json(folder / "vocabulary.json")))
-        elif (folder / "vocabulary.txt").is_file():
-            # Not splitlines(): that would also cut at characters that are part of tokens.
-            text = (folder / "vocabulary.txt").read_text(encoding="utf-8")
-            found = dict(enumerate(text.removesuffix("\n").split("\n")))
-        elif (folder / "vocab.json").is_file():
-            found = _by_id(_json(folder / "vocab.json"))
-            if (folder / "added_tokens.json").is_file():
-                found |= _by_id(_json(folder / "added_tokens.json"))
-        elif (folder / "tokenizer.json").is_file():
-            document = _json(folder / "tokenizer.json")
-            found = _by_id(document["model"]["vocab"])
-            found |= {token["id"]: token["content"] for token in document["added_tokens"]}
-        else:
-            raise ConvertError(
-                f"{folder} has no vocabulary: put vocab.json and added_tokens.json, or "
-                "tokenizer.json, of the model it was trained from beside the weights"
-            )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConvertError(f"the vocabulary in {folder} cannot be read ({error!r})") from error
+    if (folder / "vocabulary.json").is_file():
+        found = _in_order(folder / "vocabulary.json")
+    elif (folder / "vocabulary.txt").is_file():
+        found = _lines(folder / "vocabulary.txt")
+    elif (folder / "vocab.json").is_file():
+        found = _by_id(folder / "vocab.json", documents.read(folder / "vocab.json"))
+        if (added := folder / "added_tokens.json").is_file():
+            found |= _by_id(added, documents.read(added))
+    elif (folder / "tokenizer.json").is_file():
+        found = _tokenizer(folder / "tokenizer.json")
+    else:
+        raise ConvertError(
+            f"{folder} has no vocabulary: put vocab.json and added_tokens.json, or "
+            "tokenizer.json, of the model it was trained from beside the weights"
+        )
     return _words(folder, found, n_vocab)
 
 
@@ -82,9 +75,39 @@ def _alphabet() -> dict[str, int]:
     return table | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
-def _by_id(tokens: dict[str, int]) -> dict[int, str]:
-    return {index: token for token, index in tokens.items()}
+def _in_order(path: Path) -> dict[int, str]:
+    tokens = documents.read(path)
+    if not documents.is_strings(tokens):
+        raise ConvertError(f"{path} is not a list of tokens")
+    return dict(enumerate(tokens))
 
 
-def _json(path: Path) -> object:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _lines(path: Path) -> dict[int, str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConvertError(f"{path} cannot be read as UTF-8 ({error})") from error
+    # Not splitlines(): that would also cut at characters that are part of tokens.
+    return dict(enumerate(text.removesuffix("\n").split("\n")))
+
+
+def _tokenizer(path: Path) -> dict[int, str]:
+    document = documents.read_object(path)
+    model, added = document.get("model"), document.get("added_tokens", [])
+    if not isinstance(model, dict) or not isinstance(added, list):
+        raise ConvertError(f"{path} has no model with a vocabulary, or no list of added_tokens")
+    contents = {}
+    for token in added:
+        if not isinstance(token, dict) or not isinstance(token.get("content"), str):
+            raise ConvertError(f"{path}: {token!r} among its added_tokens is no token")
+        contents[token["content"]] = token.get("id")
+    return _by_id(path, model.get("vocab")) | _by_id(path, contents)
+
+
+def _by_id(path: Path, ids: Any) -> dict[int, str]:
+    if not isinstance(ids, dict):
+        raise ConvertError(f"{path} has no vocabulary: it gives no number for each token")
+    for token, index in ids.items():
+        if type(index) is not int:
+            raise ConvertError(f"{path} has {index!r} as the number of the token {token!r}")
+    return {index: token for token, index in ids.items()}
