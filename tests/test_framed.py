@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import struct
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ import pytest
 from fakes import RAW, frame, message, transcript_of
 from hypothesis import given
 from hypothesis import strategies as st
+from streams import Seen, see_body, split
 
 from app.messages import (
     Accepted,
@@ -28,7 +28,6 @@ from app.protocols.base import ProtocolError
 from app.protocols.framed import FramedProtocol
 
 MAX_BODY = 1000
-Seen = list[tuple[Any, ...]]
 
 
 def new_protocol() -> FramedProtocol:
@@ -38,11 +37,7 @@ def new_protocol() -> FramedProtocol:
 def see(seen: Seen, event: Event) -> None:
     """Write an event down; pieces of one body are one body."""
     if isinstance(event, Body):
-        data = bytes(event.data)
-        assert data, "an empty piece of a body says nothing"
-        if seen and seen[-1][0] == "body":
-            data = seen.pop()[1] + data
-        seen.append(("body", data))
+        see_body(seen, event.data)
     elif isinstance(event, Begin):
         seen.append(("begin", event.request.id, event.request.content_length))
     elif isinstance(event, Refused):
@@ -222,11 +217,6 @@ def streams(draw: st.DrawFn) -> tuple[bytes, Seen, set[str]]:
     return stream, events, rejected
 
 
-def split(data: bytes, cuts: list[int]) -> list[bytes]:
-    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return [data[a:b] for a, b in itertools.pairwise(places)]
-
-
 CUTS = st.lists(st.integers(0, 1 << 16), max_size=20)
 
 
@@ -295,71 +285,6 @@ def test_any_header_at_all_gives_events_or_the_one_exception(
     seen = drive([frame(header, body)])
     assert len(seen) >= 1
     assert [entry[0] for entry in seen[1:]] in ([], ["body"], ["body", "end"], ["end"], ["lost"])
-
-
-def test_after_the_loss_there_is_nothing_more_and_no_second_exception() -> None:
-    protocol = new_protocol()
-    protocol.feed(b"\0\0" + message(b"abc"))
-    with pytest.raises(ProtocolError):
-        protocol.next_event()
-    for _ in range(3):
-        assert protocol.next_event() is None
-        protocol.feed(message(b"abc"))
-    assert protocol.idle
-    assert not protocol.reading_body
-
-
-def test_decisions_answer_a_begin_and_nothing_else() -> None:
-    protocol = new_protocol()
-    for decide in (protocol.accept, protocol.reject):
-        with pytest.raises(RuntimeError):
-            decide()
-    protocol.feed(message(b"abc"))
-    protocol.next_event()
-    protocol.accept()
-    with pytest.raises(RuntimeError):
-        protocol.accept()
-
-
-def test_idle_and_reading_body_follow_the_stream() -> None:
-    protocol = new_protocol()
-    data = keep(b"abc")
-    states = []
-
-    def note() -> None:
-        states.append((protocol.idle, protocol.reading_body))
-
-    note()
-    for piece in (data[:1], data[1:-3], None, data[-3:-1], data[-1:]):
-        if piece is None:
-            protocol.accept()
-        else:
-            protocol.feed(piece)
-            while protocol.next_event() is not None:
-                pass
-        note()
-    assert states == [
-        (True, False),
-        (False, False),
-        (False, False),
-        (False, True),
-        (False, True),
-        (True, False),
-    ]
-
-
-def test_a_body_passes_through_without_being_copied_together() -> None:
-    """Fed a megabyte in pieces, the protocol gives as many pieces and keeps none of them."""
-    protocol = FramedProtocol(1 << 20, lambda: "made")
-    protocol.feed(frame({**RAW, "content-length": 1 << 20}))
-    assert isinstance(protocol.next_event(), Begin)
-    protocol.accept()
-    for _ in range(16):
-        protocol.feed(b"x" * 65_536)
-        event = protocol.next_event()
-        assert isinstance(event, Body)
-        assert len(event.data) == 65_536
-    assert isinstance(protocol.next_event(), End)
 
 
 # What it says.

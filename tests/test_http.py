@@ -24,6 +24,7 @@ from forms import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from streams import Seen, see_body, split
 
 from app import messages
 from app.messages import (
@@ -58,7 +59,6 @@ SITE = Site(
     pages={"/": ("text/html; charset=utf-8", b"<!doctype html>")},
 )
 TRANSCRIPT = transcript_of("one two", segments=(Segment(0, 1, "one", 0.5), Segment(1, 2, "two", 1)))
-Seen = list[tuple[Any, ...]]
 
 
 class Peer:
@@ -98,11 +98,7 @@ class Peer:
     def _take(self, event: Event) -> None:
         protocol = self.protocol
         if isinstance(event, Body):
-            data = bytes(event.data)
-            assert data, "an empty piece of a body says nothing"
-            if self.seen[-1][0] == "body":
-                data = self.seen.pop()[1] + data
-            self.seen.append(("body", data))
+            see_body(self.seen, event.data)
         elif isinstance(event, Begin):
             self.seen.append(("begin", event.request))
             assert protocol.next_event() is None, "nothing may come before the decision"
@@ -900,36 +896,6 @@ def test_while_a_reply_is_due_only_so_much_is_held() -> None:
     assert isinstance(protocol.next_event(), Told)
 
 
-def test_idle_and_reading_body_follow_the_stream() -> None:
-    protocol = HttpProtocol(SITE, lambda: "made")
-    data = post(TRANSCRIPTIONS, ("file", b"abc"))
-    states = [(protocol.idle, protocol.reading_body)]
-    head = data.index(b"\r\n\r\n") + 4
-    for piece in (data[:5], data[5:head], None, data[head:-1], data[-1:]):
-        if piece is None:
-            protocol.accept()
-        else:
-            protocol.feed(piece)
-            while protocol.next_event() is not None:
-                pass
-        states.append((protocol.idle, protocol.reading_body))
-    assert states == [
-        (True, False),
-        (False, False),
-        (False, False),
-        (False, True),
-        (False, True),
-        (True, False),
-    ]
-
-
-def test_decisions_answer_a_begin_and_nothing_else() -> None:
-    protocol = HttpProtocol(SITE, lambda: "made")
-    for decide in (protocol.accept, protocol.reject):
-        with pytest.raises(RuntimeError):
-            decide()
-
-
 # Random streams.
 
 NAMES = st.sampled_from(["file", "model", "language", "stream", "response_format", "x"])
@@ -939,11 +905,6 @@ PARTS = st.lists(
 )
 CUTS = st.lists(st.integers(0, 1 << 16), max_size=12)
 few = settings(max_examples=40)
-
-
-def split(data: bytes, cuts: list[int]) -> list[bytes]:
-    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return [data[a:b] for a, b in itertools.pairwise(places)]
 
 
 @st.composite

@@ -12,6 +12,7 @@ import pytest
 from fakes import transcript_of
 from hypothesis import example, given
 from hypothesis import strategies as st
+from streams import Seen, see_body, split
 from wyoming.asr import (
     Transcribe,
     Transcript,
@@ -49,8 +50,6 @@ MAX_BODY = 1000
 PLAIN = Program("0.1.0", "tiny-q8_0", frozenset({"tiny", "tiny-q8_0"}), ("de", "en", "no"), False)
 STREAMING = Program("0.1.0", "tiny-q8_0", frozenset({"tiny-q8_0"}), ("de", "en", "no"), True)
 ENGLISH = Program("0.1.0", "tiny.en", frozenset({"tiny.en"}), ("en",), False)
-
-Seen = list[tuple[Any, ...]]
 
 
 def wire(*events: Eventable | WyomingEvent) -> bytes:
@@ -119,11 +118,7 @@ class Driver:
 
     def _see(self, event: Event) -> None:
         if isinstance(event, Body):
-            data = bytes(event.data)
-            assert data, "an empty piece of a body says nothing"
-            if self.seen[-1][0] == "body":
-                data = self.seen.pop()[1] + data
-            self.seen.append(("body", data))
+            see_body(self.seen, event.data)
         elif isinstance(event, Begin):
             self._begin(event.request)
         elif isinstance(event, End):
@@ -364,11 +359,6 @@ def streams(draw: st.DrawFn) -> tuple[bytes, Seen]:
         stream += wire(start(width=5), chunk(b"x"), AudioStop(), Ping())
         events += [("refused", f"r{next(numbers)}", "bad_field"), ("ends",)]
     return stream, events
-
-
-def split(data: bytes, cuts: list[int]) -> list[bytes]:
-    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return [data[a:b] for a, b in itertools.pairwise(places)]
 
 
 CUTS = st.lists(st.integers(0, 1 << 16), max_size=20)
@@ -664,25 +654,6 @@ def test_a_request_that_fails_while_its_audio_comes_ends_the_connection_behind_i
     assert events[-1] == Told(b"", keep_alive=False)
 
 
-def test_after_the_loss_there_is_nothing_more_and_no_second_exception() -> None:
-    protocol = WyomingProtocol(PLAIN, MAX_BODY, lambda: "r")
-    protocol.feed(b"ab\n" + spoken(b"ab"))
-    with pytest.raises(ProtocolError):
-        protocol.next_event()
-    for _ in range(3):
-        assert protocol.next_event() is None
-        protocol.feed(spoken(b"ab"))
-    assert protocol.idle
-    assert not protocol.reading_body
-
-
-def test_decisions_answer_a_begin_and_nothing_else() -> None:
-    protocol = WyomingProtocol(PLAIN, MAX_BODY, lambda: "r")
-    for decide in (protocol.accept, protocol.reject):
-        with pytest.raises(RuntimeError):
-            decide()
-
-
 def test_idle_reading_body_and_full_follow_the_stream() -> None:
     protocol = WyomingProtocol(PLAIN, MAX_BODY, lambda: "r")
     states = []
@@ -714,18 +685,3 @@ def test_idle_reading_body_and_full_follow_the_stream() -> None:
     ]
     protocol.encode("r", transcript_of("x"))
     assert not protocol.full
-
-
-def test_a_body_passes_through_without_being_copied_together() -> None:
-    """Fed a payload in pieces, the protocol gives as many pieces and keeps none of them."""
-    protocol = WyomingProtocol(PLAIN, 1 << 20, lambda: "r")
-    head = {"type": "audio-chunk", "data": {"rate": 16_000, "width": 2, "channels": 1}}
-    protocol.feed(json.dumps({**head, "payload_length": 1 << 20}).encode() + b"\n")
-    assert isinstance(protocol.next_event(), Begin)
-    protocol.accept()
-    for _ in range(16):
-        protocol.feed(b"x" * 65_536)
-        event = protocol.next_event()
-        assert isinstance(event, Body)
-        assert len(event.data) == 65_536
-        assert protocol.next_event() is None

@@ -1,0 +1,24 @@
+"""Streams of bytes for the protocols' tests: cut at random, and bodies put together again."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+Seen = list[tuple[Any, ...]]
+"""What a protocol said, event by event."""
+
+
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    """`data` in pieces, cut at `cuts`, which may be any numbers."""
+    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    return [data[a:b] for a, b in itertools.pairwise(places)]
+
+
+def see_body(seen: Seen, data: bytes | memoryview) -> None:
+    """Write a piece of a body down; pieces of one body are one body."""
+    piece = bytes(data)
+    assert piece, "an empty piece of a body says nothing"
+    if seen and seen[-1][0] == "body":
+        piece = seen.pop()[1] + piece
+    seen.append(("body", piece))
