@@ -1,28 +1,35 @@
 """The log: structlog to stderr, for people or as JSON lines.
 
 Set up once by `app/__main__.py`, before anything logs. What a request said, in audio or text, is
-never logged; its id is. Any thread may log.
+never logged; its id is. A log that nobody reads holds up nothing: the lines that it loses are
+counted in `lines_lost` of the next one. Any thread may log.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import logging
+import os
 import sys
 from typing import Any
 
 import structlog
 
+from app.startup.stderr import Stderr
+
 
 def configure(verbose: bool, as_json: bool) -> None:
     """Send the log to stderr: level info, or debug when `verbose`."""
+    # Python has none where the process was started without one.
+    descriptor = sys.stderr.fileno() if sys.stderr else None
+    stderr = Stderr(descriptor)
     stamp = structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json)
     renderer: Any
     if as_json:
         renderer = structlog.processors.JSONRenderer()
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    processors: list[Any] = [_add_room, structlog.processors.add_log_level, stamp]
+        renderer = structlog.dev.ConsoleRenderer(colors=bool(descriptor and os.isatty(descriptor)))
+    processors: list[Any] = [_add_what_it_knows, structlog.processors.add_log_level, stamp]
     if as_json:
         processors.append(structlog.processors.format_exc_info)
     # It warns of what it cannot parse by quoting it.
@@ -32,29 +39,29 @@ def configure(verbose: bool, as_json: bool) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.DEBUG if verbose else logging.INFO
         ),
-        logger_factory=_StderrLogger,
+        logger_factory=functools.partial(_StderrLogger, stderr),
         cache_logger_on_first_use=True,
     )
 
 
-class _StderrLogger(structlog.PrintLogger):
-    """Prints to stderr and remembers the name of the module it was made for."""
+class _StderrLogger:
+    """Writes to stderr and remembers the name of the module it was made for."""
 
-    def __init__(self, room: str = "") -> None:
-        super().__init__(sys.stderr)
+    def __init__(self, stderr: Stderr, room: str = "") -> None:
+        self.stderr = stderr
         self.room = room
 
     def msg(self, message: str) -> None:
-        # Where nobody reads the log any more (a pipe's reader has gone), or there is no room for
-        # it, requests are served all the same.
-        with contextlib.suppress(OSError):
-            super().msg(message)
+        self.stderr.write(message)
 
     log = debug = info = warn = warning = msg
     fatal = failure = err = error = critical = exception = msg
 
 
-def _add_room(logger: Any, _method: str, event: Any) -> Any:
-    if isinstance(logger, _StderrLogger) and logger.room:
-        event["room"] = logger.room
+def _add_what_it_knows(logger: Any, _method: str, event: Any) -> Any:
+    if isinstance(logger, _StderrLogger):
+        if logger.room:
+            event["room"] = logger.room
+        if lost := logger.stderr.lost:
+            event["lines_lost"] = lost
     return event
