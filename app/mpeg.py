@@ -50,11 +50,16 @@ _MOST_TAGS = 8
 
 _JUNK_BYTES = 1 << 16
 """Within these, behind the tags, the first frame is looked for. A stream cut anywhere has less than
-3 KiB of a frame in front; the headers of a radio's answer and what recorders leave are not more."""
+3 KiB of a frame in front; the headers of a radio's answer and what recorders leave are not more.
+Layer 3 only: the others' headers are found in raw tones, too."""
 
 _CHAIN = 32
 """So many frames in a row, of one version, layer and sample rate, make a stream; an AVI has fewer
 of its MP3's in a row."""
+
+_LONGEST_CHAIN = 4096
+"""So many of them may be as the first: 100 s of silence. In raw samples of a pure tone all may be,
+where its period divides the length of a frame."""
 
 _SHORT_CHAIN = 3
 """The same at the end of a file."""
@@ -123,8 +128,9 @@ def _first_frame(descriptor: int, size: int) -> int | None:
     failed: set[int] = set()
     at = block.find(b"\xff")
     while at >= 0:
-        is_header = frame_length(block[at : at + 4]) is not None
-        if is_header and _is_stream(descriptor, tags + at, size, failed):
+        header = block[at : at + 4]
+        is_candidate = frame_length(header) is not None and _is_layer_3(header)
+        if is_candidate and _is_stream(descriptor, tags + at, size, failed):
             return tags + at
         at = block.find(b"\xff", at + 1)
     return None
@@ -132,23 +138,31 @@ def _first_frame(descriptor: int, size: int) -> int | None:
 
 def _is_stream(descriptor: int, start: int, size: int, failed: set[int]) -> bool:
     """Whether a chain of frames begins at `start`. Those that lead nowhere go into `failed`."""
-    position, kind = start, None
-    for count in range(_CHAIN):
+    position, kind, first, differ = start, None, b"", False
+    for count in range(_LONGEST_CHAIN):
         head = os.pread(descriptor, 16, position)
+        if position + 4 > size or _tag_length(head) is not None:
+            return differ and count >= _SHORT_CHAIN
         length = frame_length(head)
-        if count >= _SHORT_CHAIN and (position + 4 > size or _tag_length(head) is not None):
-            return True
         if length is None or position in failed or kind not in (None, _kind(head)):
             return False
+        first = first or head
+        differ = differ or head != first
+        if differ and count >= _CHAIN:
+            return True
         kind = _kind(head)
         failed.add(position)
         position += length
-    return True
+    return False
 
 
 def _kind(header: bytes) -> tuple[int, int]:
     """Version, layer and sample rate: what is the same in all frames of a stream."""
     return header[1] & 0xFE, header[2] & 0x0C
+
+
+def _is_layer_3(header: bytes) -> bool:
+    return header[1] >> 1 & 3 == 1
 
 
 def _cover(descriptor: int, start: int, write: Write) -> int:
@@ -175,8 +189,8 @@ def _mend_count(descriptor: int, start: int, size: int, write: Write) -> None:
     """
     first = os.pread(descriptor, _BLOCK_BYTES, start)
     length = frame_length(first)
-    if length is None or first[1] >> 1 & 3 != 1:
-        return  # not layer 3: of constant bit rate, and without such tags
+    if length is None or not _is_layer_3(first):
+        return  # of constant bit rate, and without such tags
     frame = first[:length]
     side_info = 4 + ((32, 17) if first[1] >> 3 & 3 == 3 else (17, 9))[first[3] >> 6 == 3]
     at = max(frame.find(b"Xing", 4, 44), frame.find(b"Info", 4, 44))

@@ -348,6 +348,30 @@ def test_a_streamed_wav_does_not_read_as_silence(length: int, riff: int, before:
     assert not decoded.truncated
 
 
+@pytest.mark.parametrize(
+    ("kind", "chunk", "further", "code", "length"),
+    [
+        ("AIFF", b"SSND", 4, ">I", 8),
+        ("AIFF", b"SSND", 4, ">I", 0xFFFFFFFF),
+        ("AU", b".snd", 8, ">I", 0),
+        ("AU", b".snd", 8, ">I", 0x7FFFFFFF),
+        ("W64", b"data\xf3", 16, "<Q", 0),
+        ("W64", b"data\xf3", 16, "<Q", (1 << 64) - 1),
+        ("CAF", b"data", 4, ">q", 0),
+        ("CAF", b"data", 4, ">q", -1),
+    ],
+)
+def test_what_was_streamed_in_another_format_is_read_to_its_end(
+    kind: str, chunk: bytes, further: int, code: str, length: int
+) -> None:
+    data = bytearray(encoded(tone(RATE), format=kind))
+    struct.pack_into(code, data, data.index(chunk) + further, length)
+    decoded = Decoded(bytes(data))
+    assert decoded.seconds == 1.0
+    assert strength(decoded.samples) == pytest.approx(0.5, abs=0.01)
+    assert not decoded.truncated
+
+
 @pytest.mark.parametrize("length", [32_001, 64_000, 0x7FFE0000])
 def test_a_wav_that_promises_more_than_there_is(length: int) -> None:
     decoded = Decoded(

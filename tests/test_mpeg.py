@@ -142,6 +142,23 @@ def test_few_frames_in_a_row_are_none() -> None:
     assert mended(bytes(500) + last[length:]) == bytes(500) + last[length:]
 
 
+def test_raw_samples_of_a_tone_are_no_frames() -> None:
+    """Whose period, or some of them, is the length of a frame: of 20,000 tones three were taken."""
+    wave = np.sin(2 * np.pi * 300 * np.arange(30_000) / RATE)
+    raw = (0.013045551809110554 * 2147483000 * wave).astype("<i4").tobytes()
+    layer_1 = raw[551 : 551 + 640]
+    assert mpeg.frame_length(layer_1) == 640
+    assert mended(raw) == raw
+    frame = b"\xff\xfb\x90\0" + bytes(413)
+    assert mended(bytes(7) + frame * 5000) == bytes(7) + frame * 5000
+    # Silence is encoded to such frames, but what is worth sending goes on otherwise.
+    loud = mp3(LOUD, "CONSTANT")
+    length = mpeg.frame_length(loud)
+    assert length is not None
+    silence = (loud[:4] + bytes(length - 4)) * 1000
+    assert mended(bytes(300) + silence + loud)[:3] == b"ID3"
+
+
 @given(
     st.lists(
         st.sampled_from(
