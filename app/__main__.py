@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 import ssl
 import sys
@@ -33,7 +32,7 @@ from app.network.tls import TlsError, server_context
 from app.notify import Notifier, Watchdog
 from app.server import Server
 from app.serving.intake import Rules
-from app.startup import cpus, http_port, logs, model, wyoming_port
+from app.startup import cpus, descriptors, http_port, logs, model, wyoming_port
 from app.startup.ports import CannotListen, open_ports, warn_of_strangers
 from app.vad import SileroDetector
 from app.worker import Worker
@@ -57,10 +56,11 @@ class _CannotStart(Exception):
 
 
 def main() -> int:
+    descriptors.open_standard()
     _let_sigterm_end_it()
     settings = config.read(sys.argv[1:], os.environ)
     logs.configure(settings.log_verbose, settings.log_format == "json")
-    _raise_descriptor_limit()
+    descriptors.raise_limit()
     try:
         gate, tls = _protection(settings)
         if not settings.spool_dir.is_dir():
@@ -257,13 +257,6 @@ def _say_ready(settings: Settings, engine: Engine, port: int, **others: int | st
 
 def _threads(settings: Settings) -> int:
     return settings.threads or cpus.available_cpus()
-
-
-def _raise_descriptor_limit() -> None:
-    """A connection is a descriptor and so is a body: take what the system allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _exit_at_once(code: int) -> NoReturn:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,15 +59,13 @@ def test_a_line_longer_than_the_pipe_is_cut_and_counts_as_lost(pipe: tuple[int, 
     assert os.read(reader, 2 * PIPE) == b"x" * PIPE
 
 
-def test_a_reader_that_has_gone_or_never_was_is_no_fault() -> None:
+def test_a_reader_that_has_gone_is_no_fault() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    gone = Stderr(writer)
-    gone.write("to nobody")
+    log = Stderr(writer)
+    log.write("to nobody")
     os.close(writer)
-    none = Stderr(None)
-    none.write("to nobody")
-    assert (gone.lost, none.lost) == (1, 1)
+    assert log.lost == 1
 
 
 SCRIPT = """
@@ -94,6 +93,27 @@ def test_what_stands_in_a_line() -> None:
     assert (second["event"], second["level"]) == ("broke", "error")
     assert "ValueError: why" in second["exception"]
     assert done.stdout == b""
+
+
+STARTED_WITHOUT = """
+import os, socket, sys
+from app.startup import descriptors
+
+with open(sys.argv[1], "w") as told:
+    os.dup2(told.fileno(), 99)
+descriptors.open_standard()
+print("to nobody")
+print("to nobody", file=sys.stderr)
+with socket.socket() as sock:
+    os.write(99, str(sock.fileno() > 2).encode())
+"""
+
+
+def test_what_the_process_was_started_without_is_nothing_and_no_socket(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    closing = [sys.executable, "-c", STARTED_WITHOUT, str(told)]
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *closing], cwd=ROOT)
+    assert (done.returncode, told.read_text()) == (0, "True")
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import sys
 from typing import Any
 
@@ -20,15 +19,13 @@ from app.startup.stderr import Stderr
 
 def configure(verbose: bool, as_json: bool) -> None:
     """Send the log to stderr: level info, or debug when `verbose`."""
-    # Python has none where the process was started without one.
-    descriptor = sys.stderr.fileno() if sys.stderr else None
-    stderr = Stderr(descriptor)
+    stderr = Stderr(sys.stderr.fileno())
     stamp = structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json)
     renderer: Any
     if as_json:
         renderer = structlog.processors.JSONRenderer()
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=bool(descriptor and os.isatty(descriptor)))
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     processors: list[Any] = [_add_what_it_knows, structlog.processors.add_log_level, stamp]
     if as_json:
         processors.append(structlog.processors.format_exc_info)

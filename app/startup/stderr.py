@@ -17,33 +17,30 @@ else the machine does. Behind a line that was lost none waits."""
 
 
 class Stderr:
-    """Writes lines to `descriptor`; where that is None, there is nobody to write to."""
+    """Writes lines to `descriptor`."""
 
-    def __init__(self, descriptor: int | None) -> None:
+    def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._lock = threading.Lock()
         self.lost = 0
-        """Lines in a row for which there was no room, or nobody."""
+        """Lines in a row for which there was no room."""
 
     def write(self, line: str) -> None:
         """Write `line` and an end of line, or lose it."""
         data = memoryview(line.encode("utf-8", "backslashreplace") + b"\n")
         with self._lock:
-            if self._descriptor is None or not self._send(self._descriptor, data):
-                self.lost += 1
-            else:
-                self.lost = 0
+            self.lost = 0 if self._send(data) else self.lost + 1
 
-    def _send(self, descriptor: int, data: memoryview) -> bool:
+    def _send(self, data: memoryview) -> bool:
         poll = select.poll()
-        poll.register(descriptor, select.POLLOUT)
+        poll.register(self._descriptor, select.POLLOUT)
         patience = 0 if self.lost else int(1000 * PATIENCE_SECONDS)
         try:
             while data:
                 if not poll.poll(patience):
                     return False
                 # So much a pipe that is ready takes without waiting.
-                data = data[os.write(descriptor, data[: select.PIPE_BUF]) :]
+                data = data[os.write(self._descriptor, data[: select.PIPE_BUF]) :]
         except OSError:
             # The reader has gone, or a disk is full: requests are served all the same.
             return False
