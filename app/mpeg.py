@@ -74,9 +74,13 @@ _TRAILER_BYTES = 4096
 
 
 def starts_with_frames(head: bytes) -> bool:
-    """Two frame headers in the right distance: one alone is found in any second raw recording."""
+    """Two frame headers of one stream in the right distance: one alone is found in any second raw
+    recording."""
     length = frame_length(head[:4])
-    return length is not None and frame_length(head[length : length + 4]) is not None
+    if length is None:
+        return False
+    following = head[length : length + 4]
+    return frame_length(following) is not None and _kind(following) == _kind(head)
 
 
 def frame_length(header: bytes) -> int | None:

@@ -134,6 +134,8 @@ def test_mpeg_frames_are_counted_in_the_right_length(second: int, third: int, le
     # One frame alone, or two in the wrong distance, is found in any noise.
     assert recognise(frame) is None
     assert recognise(frame + b"\0" + frame) is None
+    # Or two of different sample rates.
+    assert recognise(frame + mpeg_frame(second, third ^ 4, length) * 2) is None
 
 
 @pytest.mark.parametrize(
