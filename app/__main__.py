@@ -32,7 +32,7 @@ from app.network.tls import TlsError, server_context
 from app.notify import Notifier, Watchdog
 from app.server import Server
 from app.serving.intake import Rules
-from app.startup import cpus, descriptors, http_port, logs, model, wyoming_port
+from app.startup import allocator, cpus, descriptors, http_port, logs, model, wyoming_port
 from app.startup.ports import CannotListen, open_ports, warn_of_strangers
 from app.vad import SileroDetector
 from app.worker import Worker
@@ -61,6 +61,7 @@ def main() -> int:
     settings = config.read(sys.argv[1:], os.environ)
     logs.configure(settings.log_verbose, settings.log_format == "json")
     descriptors.raise_limit()
+    allocator.give_large_blocks_back()
     try:
         gate, tls = _protection(settings)
         if not settings.spool_dir.is_dir():

@@ -8,14 +8,16 @@ One thread owns an `Engine` (the worker): two on one whisper.cpp context crash. 
 from one call to the next. Every parameter that matters is set anew, on a fresh parameter object;
 language detection, which whisper.cpp runs at whatever encoder context the call before left, is a
 step of its own here, at a context of our choosing; flash attention, which reads beyond a reduced
-context into what earlier audio left, is off; and before sampling at a temperature above 0
-the model is loaded again, because whisper.cpp seeds its first decoder's random generator at load
-only. What is tried in which order, `app/decoding/attempts.py` says.
+context into what earlier audio left, is for the whole encoder alone, where it saves a third of the
+memory; and before sampling at a temperature above 0 the model is loaded again, because whisper.cpp
+seeds its first decoder's random generator at load only, as it chooses its attention. What is tried
+in which order, `app/decoding/attempts.py` says.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -30,7 +32,7 @@ from app.audio import SAMPLE_RATE, Samples
 from app.decoding import backends
 from app.decoding.alignment import snap
 from app.decoding.attempts import TEMPERATURE_STEP, Attempt, attempts, best
-from app.decoding.context import EncoderContext, for_detection, ladder
+from app.decoding.context import FULL, EncoderContext, for_detection, ladder
 from app.decoding.engine_build import describe
 from app.decoding.hypothesis import EXTRA_TOKENS, Hypothesis
 from app.decoding.tokens import SegmentBuilder
@@ -78,6 +80,7 @@ class Engine:
         self._errors: list[str] = []
         self._detected_probability: float | None = None
         self._handle: Any = None
+        self._flash = False
         # By descriptor, so that loading again finds the bytes that were verified, whatever happens
         # to the name meanwhile.
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -113,9 +116,6 @@ class Engine:
 
         Raises `EngineError` where whisper.cpp fails, `EngineAborted` after `abort()`.
         """
-        if self._handle is None:
-            # Loading again failed the last time, for want of memory most likely.
-            self._load()
         seconds = len(samples) / SAMPLE_RATE
         samples = np.ascontiguousarray(samples, dtype=np.float32)
         if len(samples) < MIN_SAMPLES:
@@ -132,6 +132,15 @@ class Engine:
             options.only_sure,
         )
         return replace(hypothesis, language_probability=probability)
+
+    def rest(self) -> None:
+        """Nothing is to be decoded for now: be ready for a short window, and give memory back.
+
+        A failure is for the next window to tell, which tries again.
+        """
+        if self._flash:
+            with contextlib.suppress(EngineError):
+                self._load()
 
     def abort(self) -> None:
         """Make the decode in progress, and any later one, end soon. May be called on any thread."""
@@ -165,9 +174,7 @@ class Engine:
     def _decode(
         self, samples: Samples, seconds: float, options: DecodeOptions, attempt: Attempt
     ) -> Hypothesis:
-        if attempt.temperature > 0:
-            self._load()
-        self._run(self._parameters(options, attempt), samples)
+        self._run(self._parameters(options, attempt), samples, reseed=attempt.temperature > 0)
         builder = SegmentBuilder(seconds, options.language, options.words)
         about: float | None = None
         for index in range(pw.whisper_full_n_segments(self._handle)):
@@ -193,7 +200,11 @@ class Engine:
             encoder_context=attempt.context,
         )
 
-    def _run(self, params: Any, samples: Samples) -> None:
+    def _run(self, params: Any, samples: Samples, reseed: bool = False) -> None:
+        flash = params.audio_ctx >= FULL
+        # There is no model where loading it again failed, for want of memory most likely.
+        if self._handle is None or reseed or flash != self._flash:
+            self._load(flash)
         self._errors.clear()
         code = pw.whisper_full(self._handle, params, samples, len(samples))
         if self._aborting:
@@ -229,14 +240,18 @@ class Engine:
         pw.assign_abort_callback(params, lambda: self._aborting)
         return params
 
-    def _load(self) -> None:
-        """Load the model, anew if it was loaded: the random generator starts from its seed."""
+    def _load(self, flash: bool = False) -> None:
+        """Load the model, anew if it was loaded: the random generator starts from its seed.
+
+        With flash attention whisper.cpp rounds the context up to a multiple of 256 and attends,
+        unmasked, to rows that it does not write: to what an earlier request left there. What lies
+        behind the whole encoder nobody ever writes. Without it that takes 75 MiB more.
+        """
         self._free()
         self._errors.clear()
+        self._flash = flash
         params = pw.whisper_context_default_params()
-        # With flash attention whisper.cpp rounds the context up to a multiple of 256 and attends,
-        # unmasked, to rows that it does not write: to what an earlier request left there.
-        params.flash_attn = False
+        params.flash_attn = flash
         path = f"/proc/self/fd/{self._file}"
         context = pw.whisper_init_from_file_with_params(path, params)
         # The binding wraps a null pointer as if it were a context; only the log tells.

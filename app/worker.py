@@ -164,10 +164,11 @@ class Worker:
         """Take the mail; sleep if there is neither mail nor work. False when it is time to go."""
         if not self._scheduler:
             self._mark("")
+            # Without the lock: mail that comes meanwhile waits no longer than for a window.
+            if not self._has_mail():
+                self._engine.rest()
         with self._condition:
-            while not (
-                self._mail.jobs or self._mail.cancelled or self._mail.stopping or self._scheduler
-            ):
+            while not (self._has_mail() or self._scheduler):
                 self._scheduler.settle()
                 self._condition.wait()
             jobs, self._mail.jobs = self._mail.jobs, []
@@ -179,6 +180,9 @@ class Worker:
         for number in cancelled & self._jobs.keys():
             self._finish(self._jobs[number], Failure(CANCELLED, "the client reset the connection"))
         return not stopping
+
+    def _has_mail(self) -> bool:
+        return bool(self._mail.jobs or self._mail.cancelled or self._mail.stopping)
 
     def _turn(self, job: Job) -> None:
         self._mark(job.mark)

@@ -158,9 +158,13 @@ class FakeEngine:
         self._gate.set()
         self._turns = threading.Semaphore(0)
         self.warmed_on: list[str] = []
+        self.rests = 0
 
     def warm_up(self) -> None:
         self.warmed_on.append(threading.current_thread().name)
+
+    def rest(self) -> None:
+        self.rests += 1
 
     def transcribe(self, samples: Samples, options: DecodeOptions) -> Hypothesis:
         self.calls.append((samples, options))

@@ -201,6 +201,35 @@ engine.close()
 """
 
 
+def test_flash_attention_is_for_the_whole_encoder_alone(
+    fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a reduced context it reads what an earlier request left; at the whole it saves memory."""
+    loads: list[bool] = []
+    load = engine_module.pw.whisper_init_from_file_with_params
+
+    def note(path: str, params: Any) -> Any:
+        loads.append(params.flash_attn)
+        return load(path, params)
+
+    monkeypatch.setattr(engine_module.pw, "whisper_init_from_file_with_params", note)
+    short, long = speech[: 3 * 16_000], np.pad(speech, (0, 3 * 16_000))
+    before = fresh.transcribe(short, PLAIN)
+    fresh.rest()
+    assert loads == []
+    assert fresh.transcribe(long, PLAIN).encoder_context == 1500
+    assert loads == [True]
+    assert fresh.transcribe(long, PLAIN).segments
+    assert loads == [True]
+    assert fresh.transcribe(short, PLAIN) == before
+    assert loads == [True, False]
+    fresh.transcribe(long, PLAIN)
+    fresh.rest()
+    fresh.rest()
+    assert fresh.transcribe(short, PLAIN) == before
+    assert loads == [True, False, True, False]
+
+
 def test_the_log_callback_is_gone_before_the_interpreter_is() -> None:
     # Left installed, it aborts the process at exit: status 134.
     done = subprocess.run(

@@ -69,6 +69,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "app.startup.cpus": set(),
     "app.network.announce": set(),
+    "app.startup.allocator": set(),
     "app.startup.descriptors": set(),
     "app.startup.stderr": set(),
     "app.startup.logs": {"app.startup.stderr"},

@@ -369,6 +369,20 @@ def test_the_engine_is_warmed_up_on_the_thread_that_uses_it(bench: Bench) -> Non
     assert bench.engine.warmed_on == ["worker"]
 
 
+def test_the_engine_rests_when_there_is_nothing_to_do_and_not_between_two_jobs(
+    bench: Bench,
+) -> None:
+    eventually(lambda: bench.engine.rests == 1, "the rest before the first job")
+    bench.engine.hold()
+    first = bench.submit(pcm(RATE))
+    eventually(lambda: bench.engine.calls, "the first job's window")
+    second = bench.submit(pcm(RATE))
+    bench.engine.release()
+    assert [bench.code(first), bench.code(second)] == ["ok", "ok"]
+    eventually(lambda: bench.engine.rests > 1, "the rest after the last job")
+    assert bench.engine.rests == 2
+
+
 def test_an_engine_that_fails_at_once_is_said_to_have(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench()
 

@@ -55,3 +55,6 @@ class Transcriber(Interface):
 
         Raises `EngineError` and `EngineAborted`.
         """
+
+    def rest(self) -> None:
+        """Nothing is to be decoded for now."""

@@ -1,3 +1,3 @@
-"""What `app/__main__.py` settles before the first connection: how many cores and descriptors, where
-the log goes, which ports there are beside the native one.
+"""What `app/__main__.py` settles before the first connection: how many cores and descriptors, what
+becomes of freed memory, where the log goes, which ports there are beside the native one.
 """
