@@ -80,7 +80,9 @@ class Engine:
         self._errors: list[str] = []
         self._detected_probability: float | None = None
         self._handle: Any = None
-        self._flash = False
+        self._usual = ladder(1.0, context)[0] >= FULL
+        """Whether short windows take flash attention: where all take the whole encoder."""
+        self._flash = self._usual
         # By descriptor, so that loading again finds the bytes that were verified, whatever happens
         # to the name meanwhile.
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -90,7 +92,7 @@ class Engine:
         pw.whisper_log_set(self._take_log)
         try:
             backends.load(Path(pw.__file__))
-            self._load()
+            self._load(self._usual)
         except EngineError:
             self.close()
             raise
@@ -138,9 +140,9 @@ class Engine:
 
         A failure is for the next window to tell, which tries again.
         """
-        if self._flash:
+        if self._flash != self._usual:
             with contextlib.suppress(EngineError):
-                self._load()
+                self._load(self._usual)
 
     def abort(self) -> None:
         """Make the decode in progress, and any later one, end soon. May be called on any thread."""
@@ -240,7 +242,7 @@ class Engine:
         pw.assign_abort_callback(params, lambda: self._aborting)
         return params
 
-    def _load(self, flash: bool = False) -> None:
+    def _load(self, flash: bool) -> None:
         """Load the model, anew if it was loaded: the random generator starts from its seed.
 
         With flash attention whisper.cpp rounds the context up to a multiple of 256 and attends,

@@ -201,10 +201,8 @@ engine.close()
 """
 
 
-def test_flash_attention_is_for_the_whole_encoder_alone(
-    fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At a reduced context it reads what an earlier request left; at the whole it saves memory."""
+def note_loads(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """From now on each load of a model is written down: whether with flash attention."""
     loads: list[bool] = []
     load = engine_module.pw.whisper_init_from_file_with_params
 
@@ -213,6 +211,14 @@ def test_flash_attention_is_for_the_whole_encoder_alone(
         return load(path, params)
 
     monkeypatch.setattr(engine_module.pw, "whisper_init_from_file_with_params", note)
+    return loads
+
+
+def test_flash_attention_is_for_the_whole_encoder_alone(
+    fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a reduced context it reads what an earlier request left; at the whole it saves memory."""
+    loads = note_loads(monkeypatch)
     short, long = speech[: 3 * 16_000], np.pad(speech, (0, 3 * 16_000))
     before = fresh.transcribe(short, PLAIN)
     fresh.rest()
@@ -228,6 +234,18 @@ def test_flash_attention_is_for_the_whole_encoder_alone(
     fresh.rest()
     assert fresh.transcribe(short, PLAIN) == before
     assert loads == [True, False, True, False]
+
+
+def test_where_all_windows_take_the_whole_encoder_it_is_loaded_once(
+    speech: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = note_loads(monkeypatch)
+    engine = Engine(MODEL, "tiny.en-q8_0", 2, "full")
+    engine.warm_up()
+    assert engine.transcribe(speech, PLAIN).encoder_context == 1500
+    engine.rest()
+    engine.close()
+    assert loads == [True]
 
 
 def test_the_log_callback_is_gone_before_the_interpreter_is() -> None:
