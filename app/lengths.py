@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable, Iterator
 
 from app.mpeg import Write
 
@@ -58,26 +59,41 @@ def mend(name: str, magic: bytes, descriptor: int, size: int, write: Write = os.
     return False
 
 
-def _chunk(descriptor: int, count: int, position: int, size: int) -> bytes:
-    """A chunk's head. A 64-bit length can point further than any file, and `pread`, can go."""
-    return os.pread(descriptor, count, position) if position < size else b""
+def _chunks(
+    descriptor: int, size: int, position: int, head: struct.Struct, whole: Callable[[int], int]
+) -> Iterator[tuple[int, bytes, int]]:
+    """Position, name and stated length of each chunk from `position` on; no name where the file
+    ends before one. `head` is a chunk's head; `whole` tells by a length how far the next one is."""
+    for _ in range(_MAX_CHUNKS):
+        # A 64-bit length can point further than any file, and `pread`, can go.
+        data = os.pread(descriptor, head.size, position) if position < size else b""
+        if len(data) < head.size:
+            yield position, b"", 0
+            return
+        name, length = head.unpack(data)
+        yield position, name, length
+        position += whole(length)
+
+
+def _even(length: int) -> int:
+    """From one chunk of WAV or AIFF to the next."""
+    return 8 + length + length % 2
 
 
 def _wav(magic: bytes, descriptor: int, size: int, write: Write) -> bool:
-    length_format = ">I" if magic == b"RIFX" else "<I"
-    position = 12
+    order = ">" if magic == b"RIFX" else "<"
     long_length = long_at = 0
-    for _ in range(_MAX_CHUNKS):
-        chunk = _chunk(descriptor, 8, position, size)
-        if len(chunk) < 8:
+    for position, name, length in _chunks(
+        descriptor, size, 12, struct.Struct(order + "4sI"), _even
+    ):
+        if not name:
             return True
-        (length,) = struct.unpack(length_format, chunk[4:])
-        if chunk[:4] == b"ds64":
+        if name == b"ds64":
             lengths = os.pread(descriptor, 16, position + 8)
             if len(lengths) == 16:
                 (long_length,) = struct.unpack("<8xQ", lengths)
                 long_at = position + 8
-        if chunk[:4] == b"data":
+        if name == b"data":
             there = size - position - 8
             if (
                 magic == b"RF64"
@@ -88,33 +104,33 @@ def _wav(magic: bytes, descriptor: int, size: int, write: Write) -> bool:
                 write(descriptor, struct.pack("<QQ", size - 8, there), long_at)
                 return False
             if magic != b"RF64" and (length == 0 or length >= _OPEN) and there:
-                for value, at in ((there, position + 4), (size - 8, 4)):
-                    write(descriptor, struct.pack(length_format, min(value, _MOST)), at)
-                return there > _MOST
+                return _fill_in(descriptor, size, position, order, write)
             # An RF64's real length stands in its ds64 chunk; all ones here only points to it.
             return (long_length if magic == b"RF64" else length) > there
-        position += 8 + length + length % 2
     return False
 
 
 def _aiff(descriptor: int, size: int, write: Write) -> bool:
     """The count of frames in COMM is left alone: libsndfile goes by the bytes."""
-    position = 12
-    for _ in range(_MAX_CHUNKS):
-        chunk = _chunk(descriptor, 8, position, size)
-        if len(chunk) < 8:
+    for position, name, length in _chunks(descriptor, size, 12, struct.Struct(">4sI"), _even):
+        if not name:
             return True
-        (length,) = struct.unpack(">I", chunk[4:])
-        if chunk[:4] == b"SSND":
+        if name == b"SSND":
             there = size - position - 8
             # Its own two numbers, offset and block size, are counted: 8 bytes are no samples.
             if not (length <= 8 or length >= _OPEN_AIFF) or there <= 8:
-                return bool(length > there)
-            for value, at in ((there, position + 4), (size - 8, 4)):
-                write(descriptor, struct.pack(">I", min(value, _MOST)), at)
-            return there > _MOST
-        position += 8 + length + length % 2
+                return length > there
+            return _fill_in(descriptor, size, position, ">", write)
     return False
+
+
+def _fill_in(descriptor: int, size: int, position: int, order: str, write: Write) -> bool:
+    """Write what is there as the length of the chunk at `position`, which is the last one, and of
+    the file; whether that is more than the fields can say."""
+    there = size - position - 8
+    for value, at in ((there, position + 4), (size - 8, 4)):
+        write(descriptor, struct.pack(order + "I", min(value, _MOST)), at)
+    return there > _MOST
 
 
 def _au(descriptor: int, size: int, write: Write) -> bool:
@@ -132,32 +148,30 @@ def _au(descriptor: int, size: int, write: Write) -> bool:
 
 def _w64(descriptor: int, size: int) -> bool:
     """libsndfile reads an open one to its end: nothing is written."""
-    position = 40
-    for _ in range(_MAX_CHUNKS):
-        chunk = _chunk(descriptor, 24, position, size)
-        if len(chunk) < 24:
+    head = struct.Struct("<16sQ")
+    for position, name, length in _chunks(
+        descriptor, size, 40, head, lambda length: max(head.size, (length + 7) & ~7)
+    ):
+        if not name:
             return True
-        (length,) = struct.unpack("<Q", chunk[16:])
-        if chunk[:16] == _W64_DATA:
-            return bool(length < _OPEN_LONG and position + length > size)
-        position += max(24, (length + 7) & ~7)
+        if name == _W64_DATA:
+            return length < _OPEN_LONG and position + length > size
     return False
 
 
 def _caf(descriptor: int, size: int, write: Write) -> bool:
     """Written in where more should have come as well: libsndfile refuses both."""
-    position = 8
-    for _ in range(_MAX_CHUNKS):
-        chunk = _chunk(descriptor, 12, position, size)
-        if len(chunk) < 12:
+    head = struct.Struct(">4sq")
+    for position, name, length in _chunks(
+        descriptor, size, 8, head, lambda length: head.size + max(0, length)
+    ):
+        if not name:
             return True
-        (length,) = struct.unpack(">q", chunk[4:])
-        if chunk[:4] == b"data":
-            there = size - position - 12
+        if name == b"data":
+            there = size - position - head.size
             # The count of edits in front of the samples is 4 bytes.
             if 4 < length <= there or there <= 4:
-                return bool(length > there)
+                return length > there
             write(descriptor, struct.pack(">q", there), position + 4)
-            return bool(4 < length < _OPEN_LONG)
-        position += 12 + max(0, length)
+            return 4 < length < _OPEN_LONG
     return False
