@@ -463,7 +463,7 @@ def test_where_that_cannot_be_noted_the_audio_is_done_all_the_same(
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("app.disk.spool._note", refuse)
+    monkeypatch.setattr("app.disk.undo.note", refuse)
     with capture_logs() as log:
         for _ in range(2):
             body.mend(body.fileno(), b"mended", MEMORY_BYTES - 10)

@@ -31,7 +31,7 @@ from pathlib import Path
 
 import structlog
 
-from app.disk import record
+from app.disk import durable, record
 from app.disk.mark import Mark
 from app.disk.record import DamagedError, Record
 from app.disk.spool import Body, load
@@ -109,10 +109,10 @@ class Journal:
         try:
             checksum = body.save(at / "body")
             if head := body.head:
-                _write(at / "head", head)
+                durable.write(at / "head", head)
             data = record.encode(Record(request, origin, body.size, checksum))
-            _write(at / "request.json", data)
-            _sync(at)
+            durable.write(at / "request.json", data)
+            durable.sync(at)
             os.rename(at, self._new / name)
             body.lies_in(self._new / name)
             self.entries += 1
@@ -120,7 +120,7 @@ class Journal:
             shutil.rmtree(at, ignore_errors=True)
             raise
         try:
-            _sync(self._new)
+            durable.sync(self._new)
         except OSError:
             # It may be there or not; who is told that it is not must not find it done.
             self.remove(name)
@@ -162,7 +162,7 @@ class Journal:
         )
         # Whoever put it there may have called it anything.
         data = note.encode(errors="backslashreplace")
-        _write(self._directory / "quarantine" / entry / "note.txt", data)
+        durable.write(self._directory / "quarantine" / entry / "note.txt", data)
 
     def _load(self, entry: str) -> Stored | Unusable:
         at = self._new / entry
@@ -210,7 +210,7 @@ class Journal:
             _log.warning("the node died while it worked on this", entry=entry, deaths=deaths)
             try:
                 os.rename(self._new / entry, self._new / f"{guilty}.{deaths}")
-                _sync(self._new)
+                durable.sync(self._new)
             except OSError as error:
                 _log.error("the death cannot be counted", error=error.strerror)
 
@@ -241,7 +241,7 @@ def _locked(directory: Path) -> int:
     for path in (directory, *(directory / name for name in _DIRECTORIES)):
         if not path.is_dir():
             path.mkdir(0o700)
-            _sync(path.parent)
+            durable.sync(path.parent)
     path = directory / "lock"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -254,22 +254,3 @@ def _locked(directory: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
-
-
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "wb", opener=_private) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,7 +15,6 @@ what is not complete, because there it is to stay.
 from __future__ import annotations
 
 import os
-import struct
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import structlog
 
+from app.disk import undo
 from app.disk.thread import Disk
 
 MEMORY_BYTES = 4 * 1024 * 1024
@@ -32,10 +32,8 @@ format. 64 of them, the default queue, are 256 MiB at the very worst."""
 HEAD_BYTES = 65_536
 """Of a file's beginning, where the decoder may mend a header; see `Body.head`."""
 
-UNDO = "undo"
-"""What a mend has overwritten beyond that: position, length and bytes, one behind the other."""
-
-_UNDO = struct.Struct(">QI")
+_UNDO = "undo"
+"""What a mend has overwritten beyond that, see `app/disk/undo.py`."""
 
 _BLOCK_BYTES = 1 << 20
 
@@ -150,17 +148,17 @@ class Body:
     def lies_in(self, entry: Path) -> None:
         """Disk thread: the directory it was saved in has this path now."""
         if self._file is not None:
-            self._file.undo = entry / UNDO
+            self._file.undo = entry / _UNDO
 
     def mend(self, descriptor: int, data: bytes, position: int) -> None:
         """Worker: `os.pwrite` for its own copy. Where that is also the journal's, what stood there
         beyond its head is on the medium before: the next process finds it as it came. Few large
         files have it so far behind, so that the worker waits for the disk for once."""
-        undo = None if self._file is None else self._file.undo
+        noted = None if self._file is None else self._file.undo
         behind = position + len(data) > HEAD_BYTES
-        if self._file is not None and undo is not None and behind:
+        if self._file is not None and noted is not None and behind:
             try:
-                _note(undo, position, os.pread(descriptor, len(data), position))
+                undo.note(noted, position, os.pread(descriptor, len(data), position))
             except OSError as error:
                 # What was accepted is done on a full disk as well; only a death would now show.
                 _log.warning("a mended header cannot be put back", error=str(error))
@@ -242,9 +240,9 @@ def load(path: Path, head: bytes, disk: Disk) -> tuple[Body, int]:
             return in_memory(data), zlib.crc32(data)
     file = _File(path.parent, named=True)
     file.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    file.undo = path.with_name(UNDO)
+    file.undo = path.with_name(_UNDO)
     try:
-        _undo(file.undo, file.descriptor)
+        undo.put_back(file.undo, file.descriptor)
         if os.pread(file.descriptor, len(head), 0) != head:
             os.pwrite(file.descriptor, head, 0)
         checksum = 0
@@ -269,36 +267,6 @@ def _save(memory: int, path: Path) -> int:
     finally:
         os.close(descriptor)
     return checksum
-
-
-def _note(undo: Path, position: int, data: bytes) -> None:
-    descriptor = os.open(undo, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        _write_all(descriptor, _UNDO.pack(position, len(data)) + data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    directory = os.open(undo.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _undo(undo: Path, descriptor: int) -> None:
-    """Put back what mends overwrote, the oldest last. What broke off was never overwritten."""
-    if not undo.exists():
-        return
-    noted = undo.read_bytes()
-    old: list[tuple[int, bytes]] = []
-    at = 0
-    while at + _UNDO.size <= len(noted):
-        position, length = _UNDO.unpack_from(noted, at)
-        at += _UNDO.size + length
-        if at <= len(noted):
-            old.append((position, noted[at - length : at]))
-    for position, data in reversed(old):
-        os.pwrite(descriptor, data, position)
 
 
 def _memory() -> int:
