@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 import structlog
 
 from app import __version__, catalog, config
+from app.audio.vad import SileroDetector
 from app.config import Settings
 from app.decoding.transcriber import EngineError
 from app.disk.journal import Journal, JournalError
@@ -34,7 +35,6 @@ from app.server import Server
 from app.serving.intake import Rules
 from app.startup import allocator, cpus, descriptors, http_port, logs, model, wyoming_port
 from app.startup.ports import CannotListen, open_ports, warn_of_strangers
-from app.vad import SileroDetector
 from app.worker import Worker
 
 if TYPE_CHECKING:

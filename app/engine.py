@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from app.audio import SAMPLE_RATE, Samples
+from app.audio.stream import SAMPLE_RATE, Samples
 from app.decoding import backends
 from app.decoding.alignment import snap
 from app.decoding.attempts import TEMPERATURE_STEP, Attempt, attempts, best

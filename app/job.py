@@ -11,12 +11,12 @@ import time
 from dataclasses import dataclass, replace
 from typing import Protocol as Interface
 
-from app.audio import SAMPLE_RATE, AudioStream
+from app.audio.stream import SAMPLE_RATE, AudioStream
+from app.audio.vad import Detector
+from app.audio.windows import Window, Windower
 from app.decoding.hypothesis import Hypothesis, compression, join
 from app.decoding.transcriber import DecodeOptions, Transcriber
 from app.messages import SAMPLE_BYTES, Request, Segment, Transcript, Word
-from app.vad import Detector
-from app.windows import Window, Windower
 
 _TURN_SECONDS = 60.0
 """Audio without speech that one turn may go through: about as long to decode as a window takes."""

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from app.audio import AudioError
+from app.audio.stream import AudioError
+from app.audio.vad import Detector
 from app.decoding.transcriber import EngineAborted, EngineError, Transcriber
 from app.job import Job, Limits, Transcription
 from app.messages import (
@@ -30,7 +31,6 @@ from app.messages import (
     Progress,
 )
 from app.scheduler import Scheduler
-from app.vad import Detector
 
 _log = structlog.get_logger("worker")
 

@@ -16,7 +16,7 @@ from fakes import RATE, Samples, body_of, encoded, tone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.audio import AudioError, AudioStream
+from app.audio.stream import AudioError, AudioStream
 from app.messages import RawFormat
 
 JFK = Path(__file__).resolve().parent / "audio" / "jfk.flac"

@@ -12,7 +12,7 @@ from fakes import body_of, encoded, pcm, tone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.containers import READABLE, Container, inspect, recognise
+from app.audio.sniff import READABLE, Container, inspect, recognise
 
 FORMATS = {
     "WAV": {"format": "WAV"},
@@ -296,7 +296,7 @@ def test_a_second_ogg_is_found_across_the_border_of_what_is_read_at_once(
 ) -> None:
     one = files["Vorbis"]
     for length in range(len(one) - 6, len(one) + 6):
-        monkeypatch.setattr("app.containers._BLOCK_BYTES", length)
+        monkeypatch.setattr("app.audio.sniff._BLOCK_BYTES", length)
         assert looked_at(one + one) == Container("Ogg", True, True)
         assert looked_at(one) == Container("Ogg", True, False)
 

@@ -14,7 +14,7 @@ import pytest
 from fakes import PATIENCE, pcm
 from structlog.testing import capture_logs
 
-from app.audio import AudioStream
+from app.audio.stream import AudioStream
 from app.disk.journal import MAX_DEATHS, Journal, JournalError, Stored, Unusable, received_at, stem
 from app.disk.lines import json_line
 from app.disk.spool import MEMORY_BYTES, Body, Spool, in_memory

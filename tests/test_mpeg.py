@@ -11,8 +11,8 @@ from fakes import RATE, Samples, body_of, encoded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import mpeg
-from app.audio import AudioStream
+from app.audio import mp3_repair as mpeg
+from app.audio.stream import AudioStream
 
 LOUD = np.random.default_rng(5).normal(0, 0.2, 4 * RATE).astype(np.float32)
 QUIET = np.zeros(4 * RATE, dtype=np.float32)

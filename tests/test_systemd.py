@@ -155,7 +155,7 @@ def systemd(tmp_path: Path) -> Iterator[socket.socket]:
 
 DECODE = """
 import os, sys
-from app.audio import AudioStream
+from app.audio.stream import AudioStream
 for path in sys.argv[1:]:
     descriptor = os.open(path, os.O_RDWR)
     stream = AudioStream(descriptor, os.fstat(descriptor).st_size, None, 60.0)

@@ -1,4 +1,4 @@
-"""app/vad.py with the real detector: how many threads it takes, and that the engine keeps its own.
+"""app/audio/vad.py with the real detector: how many threads it takes, and that the engine keeps its own.
 
 Each in a process of its own: OpenMP's limit is read when its library is loaded, once.
 """
@@ -17,7 +17,7 @@ MODEL = ROOT / "models" / "ggml-tiny.en-q8_0.bin"
 DETECT = """
 import os
 import numpy as np
-from app.vad import CHUNK, SileroDetector
+from app.audio.vad import CHUNK, SileroDetector
 
 detector = SileroDetector()
 chunk = np.random.default_rng(0).standard_normal(CHUNK).astype(np.float32)

@@ -18,8 +18,8 @@ from fakes import RATE, FakeDetector, Samples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.vad import CHUNK, SileroDetector
-from app.windows import MAX_SECONDS, Window, Windower
+from app.audio.vad import CHUNK, SileroDetector
+from app.audio.windows import MAX_SECONDS, Window, Windower
 
 LOUD, MURMUR, SILENT = 0.2, 0.01, 0.0
 """Speech to the detector; under its level but not plain silence; plain silence."""

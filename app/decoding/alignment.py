@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from app.audio import SAMPLE_RATE, Samples
+from app.audio.stream import SAMPLE_RATE, Samples
 from app.messages import Segment, Word
 
 _FRAME = SAMPLE_RATE // 100

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol as Interface
 
-from app.audio import Samples
+from app.audio.stream import Samples
 from app.decoding.hypothesis import Hypothesis
 
 

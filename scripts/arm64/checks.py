@@ -34,7 +34,7 @@ import json, os
 from pathlib import Path
 import numpy as np
 from app.engine import Engine
-from app.vad import CHUNK, SileroDetector
+from app.audio.vad import CHUNK, SileroDetector
 
 def threads():
     return len(os.listdir("/proc/self/task"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
-from app.audio import AudioError, AudioStream
+from app.audio.stream import AudioError, AudioStream
 from app.messages import (
     INTERNAL,
     Begin,

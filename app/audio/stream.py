@@ -16,7 +16,8 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from app.containers import READABLE, inspect
+from app.audio.mp3_repair import Write
+from app.audio.sniff import READABLE, inspect
 from app.messages import (
     AUDIO_TOO_LONG,
     BAD_AUDIO,
@@ -28,7 +29,6 @@ from app.messages import (
     Failure,
     RawFormat,
 )
-from app.mpeg import Write
 
 Samples = npt.NDArray[np.float32]
 

@@ -14,7 +14,7 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from app.audio import Samples
+from app.audio.stream import Samples
 
 
 @contextmanager
@@ -42,7 +42,7 @@ CHUNK = 512
 
 
 class Detector(Interface):
-    """What `app/windows.py` needs of a voice activity detector."""
+    """What `app/audio/windows.py` needs of a voice activity detector."""
 
     def reset(self) -> None:
         """Forget what was heard."""

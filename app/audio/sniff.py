@@ -3,7 +3,7 @@
 The label a client sends cannot be trusted, and libsndfile guesses: it takes some raw samples for
 an MP3, and reads a WAV whose length field was never filled in (streamed by ffmpeg or arecord) as
 silence. So the bytes are recognised here first, from a short list; what they say of their
-length, `app/lengths.py` and `app/mpeg.py` see to. Works on a descriptor, reads a few kilobytes (of
+length, `app/audio/header_repair.py` and `app/audio/mp3_repair.py` see to. Works on a descriptor, reads a few kilobytes (of
 Ogg and of some MP3 all), allocates nothing that a file can choose the size of. Worker thread.
 """
 
@@ -13,7 +13,8 @@ import os
 import re
 from dataclasses import dataclass
 
-from app import lengths, mpeg
+from app.audio import header_repair as lengths
+from app.audio import mp3_repair as mpeg
 
 _HEAD_BYTES = 4096
 _BLOCK_BYTES = 1 << 20

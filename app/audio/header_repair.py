@@ -17,7 +17,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 
-from app.mpeg import Write
+from app.audio.mp3_repair import Write
 
 _MAX_CHUNKS = 1000
 
@@ -42,7 +42,7 @@ _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 def mend(name: str, magic: bytes, descriptor: int, size: int, write: Write = os.pwrite) -> bool:
     """Write the true length in where it was left open; whether more was promised than came.
 
-    `name` is one of `app.containers.READABLE`, `magic` the file's first four bytes, `size` its
+    `name` is one of `app.audio.sniff.READABLE`, `magic` the file's first four bytes, `size` its
     length. What is mended goes through `write`. False for a format without such a field. Raises
     `OSError`.
     """

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from app.audio import SAMPLE_RATE, Samples
-from app.vad import CHUNK, Detector
+from app.audio.stream import SAMPLE_RATE, Samples
+from app.audio.vad import CHUNK, Detector
 
 MAX_SECONDS = 30.0
 """Whisper's encoder takes 30 s of audio, no more (whisper.cpp: WHISPER_CHUNK_SIZE)."""

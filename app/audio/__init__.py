@@ -1,0 +1,1 @@
+"""From a body's bytes to windows of speech: sniff, repair, decode, detect, cut. Worker thread."""
