@@ -38,7 +38,7 @@ from app.startup.ports import CannotListen, open_ports, warn_of_strangers
 from app.worker import Worker
 
 if TYPE_CHECKING:
-    from app.engine import Engine
+    from app.decoding.engine import Engine
 
 _log = structlog.get_logger("main")
 
@@ -109,7 +109,7 @@ def _load(settings: Settings, file: catalog.ModelFile) -> Engine:
     # Until the loop takes signals: no KeyboardInterrupt in the middle of whisper.cpp's callbacks.
     signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
     # Imported here because loading whisper.cpp takes a while: not for --help or a wrong flag.
-    from app.engine import Engine, system_info
+    from app.decoding.engine import Engine, system_info
 
     threads = _threads(settings)
     try:
@@ -242,7 +242,7 @@ def _close(journal: Journal | None, clean: bool) -> None:
 
 
 def _say_ready(settings: Settings, engine: Engine, port: int, **others: int | str) -> None:
-    from app.engine import build
+    from app.decoding.engine import build
 
     _log.info(
         "listening",

@@ -1,4 +1,4 @@
-"""app/engine.py with the real whisper.cpp: what it must never do, and what a decode may say."""
+"""app/decoding/engine.py with the real whisper.cpp: what it must never do, and what a decode may say."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import soundfile
 import soxr
 from node import HANG, JFK, ROOT, clean_environment
 
-from app import engine as engine_module
+from app.decoding import engine as engine_module
+from app.decoding.engine import Engine
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, EngineAborted, EngineError
-from app.engine import Engine
 
 pytestmark = pytest.mark.slow
 
@@ -191,7 +191,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from app.startup import logs
-from app.engine import Engine
+from app.decoding.engine import Engine
 from app.decoding.transcriber import DecodeOptions
 
 logs.configure(True, True)

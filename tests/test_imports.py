@@ -197,7 +197,7 @@ ALLOWED: dict[str, set[str]] = {
         "app.decoding.hypothesis",
         "app.decoding.transcriber",
     },
-    "app.engine": {
+    "app.decoding.engine": {
         "app.decoding.backends",
         "app.decoding.engine_build",
         "app.decoding.alignment",
@@ -309,7 +309,10 @@ ALLOWED: dict[str, set[str]] = {
     },
 }
 # These two put the parts together: everything, but the one the other, and the engine.
-ASSEMBLERS = {"app.server": {"app.__main__", "app.engine", "app.catalog"}, "app.__main__": set()}
+ASSEMBLERS = {
+    "app.server": {"app.__main__", "app.decoding.engine", "app.catalog"},
+    "app.__main__": set(),
+}
 
 ENGINE_ONLY = {"_pywhispercpp", "pywhispercpp"}
 SANS_IO = {"_socket", "select", "selectors", "socket", "ssl", "asyncio", "threading", "queue"}
@@ -366,7 +369,7 @@ def reached(name: str) -> set[str]:
 
 
 def test_the_files_are_found() -> None:
-    assert {"app.__main__", "app.engine", "app.protocols.framed"} <= PATHS.keys()
+    assert {"app.__main__", "app.decoding.engine", "app.protocols.framed"} <= PATHS.keys()
     assert "socket" in GRAPH["app.network.transport"]
     assert "app.messages" in GRAPH["app.server"]
 
@@ -395,8 +398,8 @@ def test_there_are_no_cycles() -> None:
 
 def test_only_the_engine_imports_whisper() -> None:
     users = {name for name in PATHS if {other.split(".")[0] for other in GRAPH[name]} & ENGINE_ONLY}
-    assert users == {"app.engine"}
-    assert [name for name in PATHS if "app.engine" in GRAPH[name]] == ["app.__main__"]
+    assert users == {"app.decoding.engine"}
+    assert [name for name in PATHS if "app.decoding.engine" in GRAPH[name]] == ["app.__main__"]
 
 
 @pytest.mark.parametrize("name", [name for name in PATHS if name.startswith("app.protocols.")])
@@ -420,14 +423,14 @@ def test_a_node_without_http_does_not_load_it() -> None:
 
 
 def test_the_workers_side_never_sees_a_socket() -> None:
-    for name in ("app.worker", "app.engine", "app.job"):
+    for name in ("app.worker", "app.decoding.engine", "app.job"):
         assert not reached(name) & {"socket", "selectors", "select", "ssl", "app.loop"}
         assert not reached(name) & {"app.connection", "app.server", "app.network.listener"}
 
 
 def test_the_loops_side_never_sees_the_engine() -> None:
     for name in ("app.server", "app.connection", "app.loop"):
-        assert not reached(name) & {"app.engine", "_pywhispercpp", "pywhispercpp"}
+        assert not reached(name) & {"app.decoding.engine", "_pywhispercpp", "pywhispercpp"}
 
 
 def test_the_loop_knows_nothing_of_audio() -> None:

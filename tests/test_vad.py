@@ -28,7 +28,7 @@ detected = len(os.listdir("/proc/self/task")) - before
 
 DECODE = """
 from pathlib import Path
-from app.engine import Engine
+from app.decoding.engine import Engine
 
 engine = Engine(Path({model!r}), "tiny.en-q8_0", 3, "auto")
 before = len(os.listdir("/proc/self/task"))

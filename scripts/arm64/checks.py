@@ -33,7 +33,7 @@ _THREADS = f"""
 import json, os
 from pathlib import Path
 import numpy as np
-from app.engine import Engine
+from app.decoding.engine import Engine
 from app.audio.vad import CHUNK, SileroDetector
 
 def threads():
