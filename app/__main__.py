@@ -26,7 +26,6 @@ from app.disk.lines import json_line, text_line
 from app.disk.spool import Spool
 from app.disk.stdout import StdoutSink
 from app.disk.thread import Disk
-from app.job import Limits
 from app.network.announce import Announcement
 from app.network.gate import Gate, GateError, read_token
 from app.network.tls import TlsError, server_context
@@ -35,7 +34,8 @@ from app.server import Server
 from app.serving.intake import Rules
 from app.startup import allocator, cpus, descriptors, http_port, logs, model, wyoming_port
 from app.startup.ports import CannotListen, open_ports, warn_of_strangers
-from app.worker import Worker
+from app.worker.job import Limits
+from app.worker.worker import Worker
 
 if TYPE_CHECKING:
     from app.decoding.engine import Engine

@@ -37,7 +37,7 @@ from app.serving.pending import Pending
 from app.serving.recovery import Recovery
 from app.serving.refusals import too_many_connections, unauthorized
 from app.serving.shutdown import Shutdown
-from app.worker import Worker
+from app.worker.worker import Worker
 
 _OVERFLOW = 64
 """Connections over the limit that are told `busy` at one time; further ones are just closed."""

@@ -33,7 +33,6 @@ from app.disk.lines import json_line
 from app.disk.spool import Body, Spool, in_memory
 from app.disk.stdout import StdoutSink
 from app.disk.thread import Disk
-from app.job import Limits
 from app.messages import Segment, Transcript
 from app.network.deadlines import Deadlines
 from app.network.ports import Port
@@ -41,7 +40,8 @@ from app.protocols.base import Protocol
 from app.protocols.framed import FramedProtocol
 from app.server import Server
 from app.serving.intake import Rules
-from app.worker import Worker
+from app.worker.job import Limits
+from app.worker.worker import Worker
 
 RATE = 16_000
 PATIENCE = 120.0

@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.audio.sniff": {"app.audio.header_repair", "app.audio.mp3_repair"},
     "app.decoding.context": set(),
     "app.prompts": set(),
-    "app.scheduler": set(),
+    "app.worker.scheduler": set(),
     "app.disk.durable": set(),
     "app.disk.undo": {"app.disk.durable"},
     "app.disk.spool": {"app.disk.thread", "app.disk.undo"},
@@ -209,7 +209,7 @@ ALLOWED: dict[str, set[str]] = {
         "app.decoding.tokens",
         "app.decoding.transcriber",
     },
-    "app.job": {
+    "app.worker.job": {
         "app.audio.stream",
         "app.decoding.hypothesis",
         "app.messages",
@@ -217,11 +217,11 @@ ALLOWED: dict[str, set[str]] = {
         "app.audio.vad",
         "app.audio.windows",
     },
-    "app.worker": {
+    "app.worker.worker": {
         "app.audio.stream",
-        "app.job",
+        "app.worker.job",
         "app.messages",
-        "app.scheduler",
+        "app.worker.scheduler",
         "app.decoding.transcriber",
         "app.audio.vad",
     },
@@ -273,14 +273,14 @@ ALLOWED: dict[str, set[str]] = {
     },
     "app.serving.dispatch": {
         "app.connection",
-        "app.job",
+        "app.worker.job",
         "app.disk.journal",
         "app.messages",
         "app.serving.outcomes",
         "app.serving.pending",
         "app.serving.rate",
         "app.disk.spool",
-        "app.worker",
+        "app.worker.worker",
     },
     "app.serving.intake": {
         "app.serving.acceptance",
@@ -423,7 +423,7 @@ def test_a_node_without_http_does_not_load_it() -> None:
 
 
 def test_the_workers_side_never_sees_a_socket() -> None:
-    for name in ("app.worker", "app.decoding.engine", "app.job"):
+    for name in ("app.worker.worker", "app.decoding.engine", "app.worker.job"):
         assert not reached(name) & {"socket", "selectors", "select", "ssl", "app.loop"}
         assert not reached(name) & {"app.connection", "app.server", "app.network.listener"}
 
@@ -464,5 +464,5 @@ def test_what_fetches_a_model_is_loaded_only_to_fetch_one() -> None:
 
 
 def test_the_scheduler_is_pure() -> None:
-    assert GRAPH["app.scheduler"] <= {"__future__", "dataclasses"}
+    assert GRAPH["app.worker.scheduler"] <= {"__future__", "dataclasses"}
     assert not GRAPH["app.messages"] - {"__future__", "dataclasses", "typing"}

@@ -22,8 +22,8 @@ from fakes import (
 
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions
-from app.job import Job, Limits, Transcription
 from app.messages import RawFormat, Request, Segment, Transcript, Word
+from app.worker.job import Job, Limits, Transcription
 
 RAW = RawFormat("s16", RATE, 1, "little")
 GAP = np.zeros(RATE, dtype=np.float32)

@@ -17,11 +17,11 @@ from fakes import RATE, FakeDetector, FakeEngine, body_of, eventually, pcm
 from structlog.testing import capture_logs
 
 from app import notify
-from app.job import Job, Limits
 from app.loop import Loop
 from app.messages import RawFormat, Request
 from app.notify import Notifier, Watchdog
-from app.worker import Worker
+from app.worker.job import Job, Limits
+from app.worker.worker import Worker
 
 
 class Systemd:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import scheduler as module
-from app.scheduler import HEAD_START, Scheduler
+from app.worker import scheduler as module
+from app.worker.scheduler import HEAD_START, Scheduler
 
 
 def turns(scheduler: Scheduler, left: dict[int, float], window: float = 30.0) -> Iterator[int]:

@@ -16,7 +16,6 @@ from test_job import three_phrases
 
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, EngineError
-from app.job import Job, Limits
 from app.messages import (
     Completion,
     Failure,
@@ -27,7 +26,8 @@ from app.messages import (
     Request,
     Transcript,
 )
-from app.worker import Worker
+from app.worker.job import Job, Limits
+from app.worker.worker import Worker
 
 RAW = RawFormat("s16", RATE, 1, "little")
 
@@ -238,7 +238,7 @@ def test_what_a_turn_took_is_charged_to_its_client_however_it_ended(
     now = 0.0
     # For the worker alone; what the tests wait with goes on.
     clock = SimpleNamespace(**vars(time) | {"monotonic": lambda: now})
-    monkeypatch.setattr("app.worker.time", clock)
+    monkeypatch.setattr("app.worker.worker.time", clock)
 
     def answer(samples: Samples, options: DecodeOptions) -> Hypothesis:
         nonlocal now

@@ -19,7 +19,6 @@ import structlog
 from app.audio.stream import AudioError
 from app.audio.vad import Detector
 from app.decoding.transcriber import EngineAborted, EngineError, Transcriber
-from app.job import Job, Limits, Transcription
 from app.messages import (
     CANCELLED,
     INTERNAL,
@@ -30,7 +29,8 @@ from app.messages import (
     Outcome,
     Progress,
 )
-from app.scheduler import Scheduler
+from app.worker.job import Job, Limits, Transcription
+from app.worker.scheduler import Scheduler
 
 _log = structlog.get_logger("worker")
 
