@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 
-from app import __version__, catalog, config
+from app import __version__, config
 from app.audio.vad import SileroDetector
 from app.config import Settings
 from app.decoding.transcriber import EngineError
@@ -26,6 +26,7 @@ from app.disk.lines import json_line, text_line
 from app.disk.spool import Spool
 from app.disk.stdout import StdoutSink
 from app.disk.thread import Disk
+from app.model_files import catalog
 from app.network.announce import Announcement
 from app.network.gate import Gate, GateError, read_token
 from app.network.tls import TlsError, server_context

@@ -119,8 +119,8 @@ def _check(path: Path) -> str:
     """Check the written file; what was done, for a person. Raises ConvertError."""
     from convert.source import ConvertError
 
-    from app.weights.entry import CatalogError
-    from app.weights.modelfile import inspect
+    from app.model_files.entry import CatalogError
+    from app.model_files.ggml import inspect
 
     try:
         inspect(path)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fetch Whisper models, or show which there are. Needs nothing installed.
 
-The same code as the node's own first start (`app/catalog.py`), on the command line. Prints
+The same code as the node's own first start (`app/model_files/catalog.py`), on the command line. Prints
 the path of each model on standard output, everything else on standard error. Exit status: 0
 if every model is there, 1 if one could not be had, 2 for a wrong command line.
 """
@@ -20,8 +20,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # for app and convert
 
 from convert.progress import Bar  # noqa: E402
 
-from app import catalog  # noqa: E402
-from app.weights import http_source, verified  # noqa: E402
+from app.model_files import (
+    catalog,
+    http_source,
+)
+from app.model_files import verify as verified
 
 # Of the memory there is, what a model may take: the rest is the system's and the node's own.
 MEMORY_SHARE = 0.8

@@ -19,10 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app import catalog
-from app.catalog import CatalogError, ModelFile
-from app.weights import modelfile, verified
-from app.weights.modelfile import Hyperparameters
+from app.model_files import catalog
+from app.model_files import ggml as modelfile
+from app.model_files import verify as verified
+from app.model_files.catalog import CatalogError, ModelFile
+from app.model_files.ggml import Hyperparameters
 
 ROOT = Path(__file__).resolve().parent.parent
 OFFICIAL = [

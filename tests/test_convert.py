@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 from cache import CACHE
 
-from app import catalog
-from app.weights import modelfile, package_source, verified
+from app.model_files import catalog, package_source
+from app.model_files import ggml as modelfile
+from app.model_files import verify as verified
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("gguf", reason="needs requirements-convert.txt")

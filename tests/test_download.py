@@ -22,9 +22,8 @@ from pathlib import Path
 
 import pytest
 
-from app import catalog
-from app.catalog import CatalogError
-from app.weights import http_source, package_source
+from app.model_files import catalog, http_source, package_source
+from app.model_files.catalog import CatalogError
 
 ROOT = Path(__file__).resolve().parent.parent
 HANG = 180.0
@@ -489,7 +488,7 @@ def test_a_package_that_cannot_be_had(
 FETCH = """
 import sys
 from pathlib import Path
-from app import catalog
+from app.model_files import catalog
 print(catalog.obtain("tiny.en", [Path(sys.argv[1])], catalog=Path(sys.argv[2])).path)
 """
 

@@ -15,9 +15,9 @@ from fakes import ENGLISH, PATIENCE, Client, FakeEngine, Node, encoded, eventual
 from forms import BOUNDARY, TRANSCRIPTIONS, Answer, answers, chunked, form, post, request
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.catalog import ModelFile
 from app.decoding.transcriber import ModelInfo
 from app.messages import Failure, Origin, Request
+from app.model_files.catalog import ModelFile
 from app.network.deadlines import Deadlines
 from app.serving.load import Load
 from app.web.metrics import Metrics

@@ -21,25 +21,25 @@ ALLOWED: dict[str, set[str]] = {
     "app.serving": set(),
     "app.startup": set(),
     "app.web": set(),
-    "app.weights": set(),
+    "app.model_files": set(),
     "app.messages": set(),
     "app.loop": set(),
-    "app.weights.entry": set(),
+    "app.model_files.entry": set(),
     "app.web.pages": set(),
-    "app.weights.modelfile": {"app.weights.entry"},
-    "app.weights.verified": {"app.weights.entry"},
-    "app.weights.http_source": {"app.weights.entry", "app.weights.verified"},
-    "app.weights.package_source": {"app.weights.entry", "app.weights.verified"},
-    "app.weights.fetch": {
-        "app.weights.entry",
-        "app.weights.http_source",
-        "app.weights.package_source",
+    "app.model_files.ggml": {"app.model_files.entry"},
+    "app.model_files.verify": {"app.model_files.entry"},
+    "app.model_files.http_source": {"app.model_files.entry", "app.model_files.verify"},
+    "app.model_files.package_source": {"app.model_files.entry", "app.model_files.verify"},
+    "app.model_files.fetch": {
+        "app.model_files.entry",
+        "app.model_files.http_source",
+        "app.model_files.package_source",
     },
-    "app.catalog": {
-        "app.weights.entry",
-        "app.weights.fetch",
-        "app.weights.modelfile",
-        "app.weights.verified",
+    "app.model_files.catalog": {
+        "app.model_files.entry",
+        "app.model_files.fetch",
+        "app.model_files.ggml",
+        "app.model_files.verify",
     },
     "app.audio.mp3_repair": set(),
     "app.audio.header_repair": {"app.audio.mp3_repair"},
@@ -130,7 +130,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.web.metrics": {"app.serving.load", "app.messages"},
     "app.web.status": {"app.serving.load", "app.messages", "app.decoding.transcriber"},
     "app.web.site": {
-        "app.catalog",
+        "app.model_files.catalog",
         "app.serving.load",
         "app.messages",
         "app.web.metrics",
@@ -142,7 +142,12 @@ ALLOWED: dict[str, set[str]] = {
         "app.web.status",
         "app.decoding.transcriber",
     },
-    "app.startup.model": {"app", "app.catalog", "app.config", "app.decoding.transcriber"},
+    "app.startup.model": {
+        "app",
+        "app.model_files.catalog",
+        "app.config",
+        "app.decoding.transcriber",
+    },
     "app.startup.ports": {
         "app.config",
         "app.decoding.transcriber",
@@ -156,7 +161,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "app.startup.http_port": {
         "app",
-        "app.catalog",
+        "app.model_files.catalog",
         "app.config",
         "app.network.gate",
         "app.serving.load",
@@ -175,7 +180,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.startup.wyoming_port": {
         "app",
         "app.network.announce",
-        "app.catalog",
+        "app.model_files.catalog",
         "app.config",
         "app.network.gate",
         "app.network.ports",
@@ -310,7 +315,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 # These two put the parts together: everything, but the one the other, and the engine.
 ASSEMBLERS = {
-    "app.server": {"app.__main__", "app.decoding.engine", "app.catalog"},
+    "app.server": {"app.__main__", "app.decoding.engine", "app.model_files.catalog"},
     "app.__main__": set(),
 }
 
@@ -324,7 +329,7 @@ PARSERS = {
     "app.protocols.http_form": {"python_multipart"},
 }
 # What only fetching a model needs: a node whose model is there does without.
-FETCHING = {"app.weights.fetch", "http.client", "urllib.request", "email", "zipfile"}
+FETCHING = {"app.model_files.fetch", "http.client", "urllib.request", "email", "zipfile"}
 
 
 def name_of(path: Path) -> str:
@@ -438,7 +443,7 @@ def test_the_loop_knows_nothing_of_audio() -> None:
 
 
 def test_the_models_modules_need_nothing_installed() -> None:
-    for name in ("app.catalog", "app.weights.modelfile"):
+    for name in ("app.model_files.catalog", "app.model_files.ggml"):
         outside = {other.split(".")[0] for other in reached(name)} - {"app"}
         assert outside <= set(sys.stdlib_module_names)
 
@@ -457,8 +462,10 @@ def loaded(*modules: str) -> set[str]:
 
 
 def test_what_fetches_a_model_is_loaded_only_to_fetch_one() -> None:
-    assert loaded("app.weights.fetch") >= FETCHING | {"ssl", "subprocess", "tempfile"}
-    assert not loaded("app.catalog") & (FETCHING | {"ssl", "subprocess", "tempfile", "hashlib"})
+    assert loaded("app.model_files.fetch") >= FETCHING | {"ssl", "subprocess", "tempfile"}
+    assert not loaded("app.model_files.catalog") & (
+        FETCHING | {"ssl", "subprocess", "tempfile", "hashlib"}
+    )
     # structlog brings asyncio, and that ssl, subprocess and tempfile.
     assert not loaded("app.__main__") & FETCHING
 

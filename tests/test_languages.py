@@ -22,9 +22,8 @@ from cache import CACHE
 from forms import BOUNDARY, TRANSLATIONS, form
 from node import HANG, JFK, ROOT, SHARED, Fields, Node, needs_shared_audio, run, stopped_cleanly
 
-from app import catalog
-from app.weights import package_source
-from app.weights.entry import CatalogError, SourceError
+from app.model_files import catalog, package_source
+from app.model_files.entry import CatalogError, SourceError
 
 pytestmark = pytest.mark.slow
 

@@ -69,7 +69,7 @@ _log = structlog.get_logger("engine")
 class Engine:
     """A loaded model.
 
-    `path` must have been verified (`app/catalog.py`): whisper.cpp crashes on a corrupt file.
+    `path` must have been verified (`app/model_files/catalog.py`): whisper.cpp crashes on a corrupt file.
     Raises `EngineError` if whisper.cpp cannot load it, `OSError` if it cannot be opened.
     """
 

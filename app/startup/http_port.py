@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from app import __version__, catalog
+from app import __version__
 from app.config import Settings
 from app.decoding.transcriber import ModelInfo
+from app.model_files import catalog
 from app.network.gate import reachable_by_others
 from app.network.ports import Port
 from app.serving.load import Load

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import sys
 
-from app import catalog, config
+from app import config
 from app.decoding.transcriber import ModelInfo
+from app.model_files import catalog
 
 
 def obtain(settings: config.Settings) -> catalog.ModelFile:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import uuid
 
-from app import __version__, catalog
+from app import __version__
 from app.config import Settings
 from app.decoding.transcriber import ModelInfo
+from app.model_files import catalog
 from app.network.announce import AnnounceError, Announcement, instance_name, reachable_addresses
 from app.network.gate import reachable_by_others
 from app.network.ports import Port

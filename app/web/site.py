@@ -9,9 +9,9 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from app import catalog
 from app.decoding.transcriber import ModelInfo
 from app.messages import QueryKind, Report
+from app.model_files import catalog
 from app.protocols.http import HttpProtocol
 from app.protocols.http_fields import Served
 from app.protocols.http_routes import Site

@@ -8,6 +8,6 @@ What a source says is checked where it is read, and all that can be wrong with i
 progress bar, which `scripts/download_model.py` uses too (standard library only).
 
 None of this is part of the node: it needs numpy and gguf (requirements-convert.txt), never
-torch. The shape of a file is `app.weights.modelfile`'s, so that what is written is exactly what the
+torch. The shape of a file is `app.model_files.ggml`'s, so that what is written is exactly what the
 node's check expects. One tensor is in memory at a time.
 """

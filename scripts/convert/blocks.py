@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.weights.modelfile import TENSOR_TYPES
+from app.model_files.ggml import TENSOR_TYPES
 
 from .source import ConvertError
 

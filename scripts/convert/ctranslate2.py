@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.weights.modelfile import VOCABULARIES, Hyperparameters
+from app.model_files.ggml import VOCABULARIES, Hyperparameters
 
 from . import mel, words
 from .source import MOST_DIMENSIONS, ConvertError, Source, check_names

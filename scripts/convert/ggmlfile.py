@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from app.weights.entry import CatalogError
-from app.weights.modelfile import TensorPlace, inspect
+from app.model_files.entry import CatalogError
+from app.model_files.ggml import TensorPlace, inspect
 
 from . import blocks
 from .source import ConvertError, Source

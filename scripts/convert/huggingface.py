@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from app.weights.modelfile import VOCABULARIES, Hyperparameters
+from app.model_files.ggml import VOCABULARIES, Hyperparameters
 
 from . import documents, mel, words
 from .ctranslate2 import untied

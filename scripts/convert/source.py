@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.weights.modelfile import Hyperparameters, expected_tensors, unsound
+from app.model_files.ggml import Hyperparameters, expected_tensors, unsound
 
 # Of a tensor. Whisper's have 3 at the most; numpy bears 32.
 MOST_DIMENSIONS = 8
@@ -24,7 +24,7 @@ class Source:
     `hyperparameters`: as the file's head will have them; `ftype` is what the source has and
     is replaced by what is asked for. `filters`: float32 [n_mels, 201]. `words`: the bytes
     of each token, in id order. `order`: the tensors' names in the order to write them.
-    `tensor(name)`: that tensor in its final shape (`app.weights.modelfile.expected_tensors`),
+    `tensor(name)`: that tensor in its final shape (`app.model_files.ggml.expected_tensors`),
     float16 or float32, C-contiguous; read from the disk at each call. `description`: for a person.
     """
 

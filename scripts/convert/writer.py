@@ -1,4 +1,4 @@
-"""Writes a Source as a ggml Whisper file. Source of the layout: `app.weights.modelfile`."""
+"""Writes a Source as a ggml Whisper file. Source of the layout: `app.model_files.ggml`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from app.weights.modelfile import (
+from app.model_files.ggml import (
     MAGIC,
     TensorShape,
     expected_tensors,

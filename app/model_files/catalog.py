@@ -2,10 +2,10 @@
 
 The one promise here: the path `obtain` returns names a file that was checked. A corrupt model makes
 whisper.cpp crash the process and a truncated one loads as "empty" and answers nothing, so neither
-may reach the engine. An official file is checked by its hashes (`app/weights/verified.py`); a file
-of the user's own, which no one published a hash for, by its structure (`app/weights/modelfile.py`).
+may reach the engine. An official file is checked by its hashes (`app/model_files/verify.py`); a file
+of the user's own, which no one published a hash for, by its structure (`app/model_files/ggml.py`).
 The catalogue itself is data, `models/catalog.json`; what is not on the disk yet is brought by
-`app/weights/fetch.py`.
+`app/model_files/fetch.py`.
 
 Standard library only, and nothing from the rest of `app`, because
 `scripts/download_model.py` runs this before anything is installed. Everything runs on the
@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.weights.entry import CatalogError, Entry, Notify, Package, Progress
-from app.weights.modelfile import inspect
-from app.weights.verified import verified
+from app.model_files.entry import CatalogError, Entry, Notify, Package, Progress
+from app.model_files.ggml import inspect
+from app.model_files.verify import verified
 
 # The error and the entry are part of what a caller of this module sees.
 __all__ = ["CatalogError", "Entry", "ModelFile", "entries", "find", "obtain"]
@@ -134,7 +134,7 @@ def obtain(
     path = directory / entry.file
     # Imported only now: HTTP and TLS with all they bring are 8 MiB and longer to import than
     # everything up to here, and a node whose model is there has no use for them.
-    from app.weights.fetch import fetch
+    from app.model_files.fetch import fetch
 
     fetch(entry, path, progress, tell)
     return _checked(entry, path)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from app.weights.entry import Entry
+from app.model_files.entry import Entry
 
 
 def matches(entry: Entry, path: Path) -> bool:

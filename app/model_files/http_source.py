@@ -19,8 +19,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from app.weights.entry import CatalogError, Entry, Notify, Progress, SourceError
-from app.weights.verified import matches, settle
+from app.model_files.entry import CatalogError, Entry, Notify, Progress, SourceError
+from app.model_files.verify import matches, settle
 
 # The host upstream publishes on; HF_ENDPOINT (huggingface_hub's variable) replaces it.
 DEFAULT_ENDPOINT = "https://huggingface.co"

