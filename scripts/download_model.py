@@ -20,11 +20,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # for app and convert
 
 from convert.progress import Bar  # noqa: E402
 
-from app.model_files import (
-    catalog,
-    http_source,
-)
-from app.model_files import verify as verified
+from app.model_files import catalog, http_source  # noqa: E402
+from app.model_files import verify as verified  # noqa: E402
 
 # Of the memory there is, what a model may take: the rest is the system's and the node's own.
 MEMORY_SHARE = 0.8
