@@ -21,20 +21,20 @@ from app import __version__, config
 from app.audio.vad import SileroDetector
 from app.config import Settings
 from app.decoding.transcriber import EngineError
-from app.disk.journal import Journal, JournalError
-from app.disk.lines import json_line, text_line
-from app.disk.spool import Spool
-from app.disk.stdout import StdoutSink
-from app.disk.thread import Disk
 from app.model_files import catalog
 from app.network.announce import Announcement
 from app.network.gate import Gate, GateError, read_token
 from app.network.tls import TlsError, server_context
 from app.notify import Notifier, Watchdog
+from app.output.lines import json_line, text_line
+from app.output.stdout import StdoutSink
 from app.server import Server
 from app.serving.intake import Rules
 from app.startup import allocator, cpus, descriptors, http_port, logs, model, wyoming_port
 from app.startup.ports import CannotListen, open_ports, warn_of_strangers
+from app.storage.body import Spool
+from app.storage.disk import Disk
+from app.storage.journal import Journal, JournalError
 from app.worker.job import Limits
 from app.worker.worker import Worker
 

@@ -16,16 +16,13 @@ import structlog
 
 from app.connection import Connection
 from app.decoding.transcriber import ModelInfo
-from app.disk.journal import Journal
-from app.disk.spool import Spool
-from app.disk.stdout import StdoutSink
-from app.disk.thread import Disk
 from app.loop import Loop
 from app.messages import Begin, Body, Broken, End, Event, Query, QueryKind, Refused, Report
 from app.network.deadlines import Deadlines
 from app.network.listener import Listener, listen
 from app.network.ports import Port, peer_of
 from app.network.transport import open_transport
+from app.output.stdout import StdoutSink
 from app.protocols.base import ProtocolError
 from app.serving.acceptance import Acceptance
 from app.serving.admission import Admission
@@ -37,6 +34,9 @@ from app.serving.pending import Pending
 from app.serving.recovery import Recovery
 from app.serving.refusals import too_many_connections, unauthorized
 from app.serving.shutdown import Shutdown
+from app.storage.body import Spool
+from app.storage.disk import Disk
+from app.storage.journal import Journal
 from app.worker.worker import Worker
 
 _OVERFLOW = 64

@@ -28,18 +28,18 @@ import structlog
 
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, EngineAborted, ModelInfo
-from app.disk.journal import Journal
-from app.disk.lines import json_line
-from app.disk.spool import Body, Spool, in_memory
-from app.disk.stdout import StdoutSink
-from app.disk.thread import Disk
 from app.messages import Segment, Transcript
 from app.network.deadlines import Deadlines
 from app.network.ports import Port
+from app.output.lines import json_line
+from app.output.stdout import StdoutSink
 from app.protocols.base import Protocol
 from app.protocols.framed import FramedProtocol
 from app.server import Server
 from app.serving.intake import Rules
+from app.storage.body import Body, Spool, in_memory
+from app.storage.disk import Disk
+from app.storage.journal import Journal
 from app.worker.job import Limits
 from app.worker.worker import Worker
 

@@ -14,12 +14,12 @@ import pytest
 from fakes import PATIENCE, Client, Node, eventually, message, pcm, text_or_code
 
 from app.connection import BODY_BYTES
-from app.disk.journal import Journal
-from app.disk.spool import MEMORY_BYTES, Spool, _File, in_memory
-from app.disk.thread import Disk
 from app.messages import Origin, RawFormat, Request
 from app.network.deadlines import Awaited
 from app.serving.intake import MAX_UNWRITTEN_BYTES
+from app.storage.body import MEMORY_BYTES, Spool, _File, in_memory
+from app.storage.disk import Disk
+from app.storage.journal import Journal
 
 MakeNode = Callable[..., Node]
 LARGE = MEMORY_BYTES // 2 + 100_000

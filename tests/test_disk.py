@@ -11,7 +11,7 @@ import pytest
 from fakes import PATIENCE, eventually
 from structlog.testing import capture_logs
 
-from app.disk.thread import Disk
+from app.storage.disk import Disk
 
 
 class Pipe:

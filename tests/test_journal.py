@@ -15,11 +15,19 @@ from fakes import PATIENCE, pcm
 from structlog.testing import capture_logs
 
 from app.audio.stream import AudioStream
-from app.disk.journal import MAX_DEATHS, Journal, JournalError, Stored, Unusable, received_at, stem
-from app.disk.lines import json_line
-from app.disk.spool import MEMORY_BYTES, Body, Spool, in_memory
-from app.disk.thread import Disk
 from app.messages import QUARANTINED, Failure, Origin, Request
+from app.output.lines import json_line
+from app.storage.body import MEMORY_BYTES, Body, Spool, in_memory
+from app.storage.disk import Disk
+from app.storage.journal import (
+    MAX_DEATHS,
+    Journal,
+    JournalError,
+    Stored,
+    Unusable,
+    received_at,
+    stem,
+)
 
 OPEN = Callable[[], Journal]
 
@@ -463,7 +471,7 @@ def test_where_that_cannot_be_noted_the_audio_is_done_all_the_same(
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("app.disk.undo.note", refuse)
+    monkeypatch.setattr("app.storage.undo.note", refuse)
     with capture_logs() as log:
         for _ in range(2):
             body.mend(body.fileno(), b"mended", MEMORY_BYTES - 10)

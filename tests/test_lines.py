@@ -9,8 +9,8 @@ from datetime import datetime
 import pytest
 from fakes import transcript_of
 
-from app.disk.lines import json_line, text_line
 from app.messages import Failure, Origin
+from app.output.lines import json_line, text_line
 
 ORIGIN = Origin("127.0.0.1:4711", 1_700_000_000.25)
 TRANSCRIPT = transcript_of("Größe 日本", audio_seconds=3.0, processing_seconds=0.5)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.disk.record import DamagedError, Record, decode, encode
 from app.messages import Origin, RawFormat, Request
+from app.storage.record import DamagedError, Record, decode, encode
 
 REQUEST = Request(
     id="r:1",
@@ -71,7 +71,7 @@ def test_anything_else_is_damaged(data: bytes) -> None:
 
 
 def test_another_version_is_not_guessed_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.disk.record._VERSION", 2)
+    monkeypatch.setattr("app.storage.record._VERSION", 2)
     newer = encode(RECORD)
     monkeypatch.undo()
     with pytest.raises(DamagedError, match="another version") as caught:

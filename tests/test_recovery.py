@@ -12,13 +12,13 @@ import pytest
 from fakes import PATIENCE, eventually
 from structlog.testing import capture_logs
 
-from app.disk.journal import Journal, Unusable
-from app.disk.spool import Body, in_memory
-from app.disk.thread import Disk
 from app.messages import Origin, Request
 from app.serving.admission import Admission
 from app.serving.pending import Pending
 from app.serving.recovery import Recovery
+from app.storage.body import Body, in_memory
+from app.storage.disk import Disk
+from app.storage.journal import Journal, Unusable
 
 
 class Rest:

@@ -41,14 +41,14 @@ from fakes import (
 from app.connection import LINGER_BYTES
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, EngineError
-from app.disk.spool import Body, Spool
-from app.disk.thread import Disk
 from app.messages import Segment
 from app.network.deadlines import Deadlines
 from app.network.outbox import MAX_UNSENT_BYTES
 from app.network.ports import Port
 from app.protocols.framed import FramedProtocol
 from app.serving.pending import Pending
+from app.storage.body import Body, Spool
+from app.storage.disk import Disk
 
 MakeNode = Callable[..., Node]
 

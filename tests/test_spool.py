@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from fakes import PATIENCE, eventually
 
-from app.disk.spool import HEAD_BYTES, MEMORY_BYTES, Body, Spool, in_memory, load
-from app.disk.thread import Disk
+from app.storage.body import HEAD_BYTES, MEMORY_BYTES, Body, Spool, in_memory, load
+from app.storage.disk import Disk
 
 
 @pytest.fixture

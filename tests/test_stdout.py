@@ -13,10 +13,10 @@ import pytest
 from fakes import PATIENCE, eventually, transcript_of
 from structlog.testing import capture_logs
 
-from app.disk.lines import json_line
-from app.disk.stdout import StdoutSink
-from app.disk.thread import Disk
 from app.messages import Failure, Origin
+from app.output.lines import json_line
+from app.output.stdout import StdoutSink
+from app.storage.disk import Disk
 
 ORIGIN = Origin("127.0.0.1:4711", 1_700_000_000.25)
 TRANSCRIPT = transcript_of("Größe 日本", audio_seconds=3.0, processing_seconds=0.5)
@@ -157,7 +157,7 @@ def test_a_full_disk_behind_stdout_is_waited_for(
     disk: Disk, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is lost, tasks are done meanwhile, and the lines follow when there is room."""
-    monkeypatch.setattr("app.disk.stdout.ROOM_SECONDS", 0.01)
+    monkeypatch.setattr("app.output.stdout.ROOM_SECONDS", 0.01)
     broken = threading.Event()
     followed: list[int] = []
     with open("/dev/full", "wb", buffering=0) as full, capture_logs() as log:

@@ -17,12 +17,12 @@ from node import run
 from structlog.testing import capture_logs
 
 from app import config
-from app.disk.spool import Body, Spool
-from app.disk.thread import Disk
 from app.network.deadlines import Deadlines
 from app.network.gate import Gate
 from app.network.tls import server_context
 from app.startup.ports import warn_of_strangers
+from app.storage.body import Body, Spool
+from app.storage.disk import Disk
 
 MakeNode = Callable[..., Node]
 TOKEN = "a-token-for-the-tests"

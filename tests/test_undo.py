@@ -1,4 +1,4 @@
-"""app/disk/undo.py: what was overwritten comes back, wherever the writing of it broke off."""
+"""app/storage/undo.py: what was overwritten comes back, wherever the writing of it broke off."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.disk import undo
+from app.storage import undo
 
 BODY = b"0123456789" * 10
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from app.connection import Connection
-from app.disk.journal import Journal
-from app.disk.spool import Body
-from app.disk.thread import Disk
 from app.serving.dispatch import Dispatch
 from app.serving.outcomes import Outcomes
 from app.serving.pending import Pending
 from app.serving.refusals import no_space, shutting_down
+from app.storage.body import Body
+from app.storage.disk import Disk
+from app.storage.journal import Journal
 
 
 class Acceptance:

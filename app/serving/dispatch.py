@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 
 from app.connection import Connection
-from app.disk.journal import stem
-from app.disk.spool import Body
 from app.messages import Accepted, Failure, Finished, Outcome, Transcript
 from app.serving.outcomes import Outcomes
 from app.serving.pending import Pending
 from app.serving.rate import Rate
+from app.storage.body import Body
+from app.storage.journal import stem
 from app.worker.job import Job
 from app.worker.worker import Worker
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from app.connection import Connection
 from app.decoding.transcriber import ModelInfo
-from app.disk.spool import Spool
 from app.loop import Loop
 from app.messages import INCOMPLETE, Failure, Origin, Refused, Request
 from app.protocols.base import ProtocolError
@@ -34,6 +33,7 @@ from app.serving.refusals import (
     unauthorized,
     unservable,
 )
+from app.storage.body import Spool
 
 MAX_UNWRITTEN_BYTES = 1_048_576
 """A sender that is faster than the disk is not read from beyond this."""

@@ -12,11 +12,11 @@ from typing import Protocol as Interface
 
 import structlog
 
-from app.disk.journal import Journal, Unusable
-from app.disk.stdout import StdoutSink
 from app.messages import Failure, Origin, Outcome, Request
+from app.output.stdout import StdoutSink
 from app.serving.pending import Pending
 from app.serving.refusals import kept_for_later
+from app.storage.journal import Journal, Unusable
 
 MAX_STDOUT_BACKLOG = 1_000
 """Lines nobody has read yet; beyond, no further audio is admitted."""

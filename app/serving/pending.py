@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.connection import Connection
-from app.disk.spool import Body
 from app.messages import Origin, Reply, Request
 from app.network.outbox import Slot
+from app.storage.body import Body
 
 
 @dataclass(slots=True, eq=False)

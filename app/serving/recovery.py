@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
-from app.disk.journal import Journal, Stored, Unusable
-from app.disk.thread import Disk
 from app.serving.admission import Admission
 from app.serving.dispatch import Dispatch
 from app.serving.outcomes import Outcomes
 from app.serving.pending import Pending
+from app.storage.disk import Disk
+from app.storage.journal import Journal, Stored, Unusable
 
 _log = structlog.get_logger("journal")
 

@@ -41,7 +41,7 @@ is merely let through: a loop that is carried on stays a loop."""
 
 
 class Body(Interface):
-    """The audio of a job, as `app/disk/spool.py` makes it: complete, and the worker's alone."""
+    """The audio of a job, as `app/storage/body.py` makes it: complete, and the worker's alone."""
 
     size: int
 

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import structlog
 
-from app.disk import undo
-from app.disk.thread import Disk
+from app.storage import undo
+from app.storage.disk import Disk
 
 MEMORY_BYTES = 4 * 1024 * 1024
 """Bodies up to this size stay in RAM: two minutes of 16 kHz 16-bit PCM, any spoken command in any
@@ -33,7 +33,7 @@ HEAD_BYTES = 65_536
 """Of a file's beginning, where the decoder may mend a header; see `Body.head`."""
 
 _UNDO = "undo"
-"""What a mend has overwritten beyond that, see `app/disk/undo.py`."""
+"""What a mend has overwritten beyond that, see `app/storage/undo.py`."""
 
 _BLOCK_BYTES = 1 << 20
 

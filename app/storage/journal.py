@@ -3,10 +3,10 @@
 A directory in the manner of Maildir:
 
     lock                      held by the node that uses it
-    engine                    which entry is in the engine, see app/disk/mark.py
+    engine                    which entry is in the engine, see app/storage/crash_marker.py
     tmp/                      what is not complete, or on its way out; emptied at start
     new/<entry>/body          the audio as it came
-    new/<entry>/request.json  the rest, see app/disk/record.py
+    new/<entry>/request.json  the rest, see app/storage/record.py
     new/<entry>/head          the body's first bytes, where the engine reads the body itself
     new/<entry>/undo          what the decoder has mended behind those, as it was
     quarantine/<entry>/       what is not tried again, with a note.txt
@@ -31,12 +31,12 @@ from pathlib import Path
 
 import structlog
 
-from app.disk import durable, record
-from app.disk.mark import Mark
-from app.disk.record import DamagedError, Record
-from app.disk.spool import Body, load
-from app.disk.thread import Disk
 from app.messages import JOURNAL_DAMAGED, QUARANTINED, Failure, Origin, Request
+from app.storage import durable, record
+from app.storage.body import Body, load
+from app.storage.crash_marker import Mark
+from app.storage.disk import Disk
+from app.storage.record import DamagedError, Record
 
 MAX_DEATHS = 3
 """Once may be chance, a power cut of the supply or an operator's kill; three times is the file."""

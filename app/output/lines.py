@@ -1,6 +1,6 @@
 """The line an outcome has on stdout: JSON for programs, text for people on a terminal.
 
-Pure functions; the disk thread calls them, through `app/disk/stdout.py`.
+Pure functions; the disk thread calls them, through `app/output/stdout.py`.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from collections.abc import Callable
 
 import structlog
 
-from app.disk.thread import Disk
 from app.messages import Origin, Outcome
+from app.storage.disk import Disk
 
 ROOM_SECONDS = 1.0
 """Between two looks at whether a full disk has room again, which nobody tells."""

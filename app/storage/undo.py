@@ -11,7 +11,7 @@ import os
 import struct
 from pathlib import Path
 
-from app.disk import durable
+from app.storage import durable
 
 _HEAD = struct.Struct(">QI")
 
