@@ -22,9 +22,9 @@ from app.audio.vad import SileroDetector
 from app.config import Settings
 from app.decoding.transcriber import EngineError
 from app.model_files import catalog
-from app.network.announce import Announcement
-from app.network.gate import Gate, GateError, read_token
+from app.network.mdns import Announcement
 from app.network.tls import TlsError, server_context
+from app.network.tokens import Gate, GateError, read_token
 from app.notify import Notifier, Watchdog
 from app.output.lines import json_line, text_line
 from app.output.stdout import StdoutSink

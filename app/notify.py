@@ -23,7 +23,7 @@ from typing import Protocol as Interface
 
 import structlog
 
-from app.loop import Loop
+from app.network.loop import Loop
 
 LONGEST_TURN_SECONDS = 3_600.0
 """For one window, which is 30 s of audio at most: a node 120 times slower than speech is no use."""

@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from app.connection import Connection
 from app.decoding.transcriber import ModelInfo
-from app.loop import Loop
 from app.messages import Begin, Body, Broken, End, Event, Query, QueryKind, Refused, Report
+from app.network.connection import Connection
 from app.network.deadlines import Deadlines
 from app.network.listener import Listener, listen
+from app.network.loop import Loop
 from app.network.ports import Port, peer_of
 from app.network.transport import open_transport
 from app.output.stdout import StdoutSink

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from fakes import PATIENCE, Client, Node, eventually, message, pcm, text_or_code
 
-from app.connection import BODY_BYTES
 from app.messages import Origin, RawFormat, Request
+from app.network.connection import BODY_BYTES
 from app.network.deadlines import Awaited
 from app.serving.intake import MAX_UNWRITTEN_BYTES
 from app.storage.body import MEMORY_BYTES, Spool, _File, in_memory

@@ -16,8 +16,8 @@ import zeroconf
 from node import Node, run
 from zeroconf import ServiceListener, Zeroconf
 
-from app.network import announce
-from app.network.announce import SERVICE, AnnounceError, Announcement, reachable_addresses
+from app.network import mdns as announce
+from app.network.mdns import SERVICE, AnnounceError, Announcement, reachable_addresses
 
 HANG = 60.0
 """Seconds until a test gives up; nothing is measured by it."""

@@ -17,10 +17,10 @@ import pytest
 from fakes import PATIENCE, RAW, UNHURRIED, Clock, frame, message
 from structlog.testing import capture_logs
 
-from app.connection import HEADER_BYTES, LINGER_BYTES, Connection
-from app.loop import Loop
 from app.messages import Accepted, Begin, Body, End, Event, Failure
+from app.network.connection import HEADER_BYTES, LINGER_BYTES, Connection
 from app.network.deadlines import LINGER_SECONDS, Deadlines
+from app.network.loop import Loop
 from app.network.outbox import MAX_SLOTS, MAX_UNSENT_BYTES
 from app.network.ports import Peer, Port
 from app.network.transport import PlainTransport
@@ -227,7 +227,7 @@ def test_many_messages_at_once_do_not_hold_up_the_loop(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a peer has sent beyond what goes into one turn waits for the next."""
-    monkeypatch.setattr("app.connection.TURN_SECONDS", 0.0)
+    monkeypatch.setattr("app.network.connection.TURN_SECONDS", 0.0)
 
     def turn() -> None:
         bench.owner.told.append("turn")
@@ -244,7 +244,7 @@ def test_what_was_not_gone_through_is_not_idle(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node that is told to end would close it, and its messages have no answer."""
-    monkeypatch.setattr("app.connection.TURN_SECONDS", 0.0)
+    monkeypatch.setattr("app.network.connection.TURN_SECONDS", 0.0)
     seen = []
 
     def look(connection: Connection, _event: Event) -> None:

@@ -1,4 +1,4 @@
-"""`app/network/gate.py`: tokens from files and variables, comparing them, open addresses."""
+"""`app/network/tokens.py`: tokens from files and variables, comparing them, open addresses."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from app.network import gate
-from app.network.gate import Gate, GateError, read_token
+from app.network import tokens as gate
+from app.network.tokens import Gate, GateError, read_token
 
 TOKEN = "0123456789abcdefghij!~"
 

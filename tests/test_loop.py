@@ -13,7 +13,7 @@ import pytest
 from fakes import PATIENCE
 from structlog.testing import capture_logs
 
-from app.loop import READ, WRITE, Loop
+from app.network.loop import READ, WRITE, Loop
 
 
 class Seen:

@@ -17,8 +17,8 @@ from fakes import RATE, FakeDetector, FakeEngine, body_of, eventually, pcm
 from structlog.testing import capture_logs
 
 from app import notify
-from app.loop import Loop
 from app.messages import RawFormat, Request
+from app.network.loop import Loop
 from app.notify import Notifier, Watchdog
 from app.worker.job import Job, Limits
 from app.worker.worker import Worker

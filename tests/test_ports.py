@@ -29,7 +29,6 @@ from fakes import (
 )
 from structlog.testing import capture_logs
 
-from app.loop import Loop
 from app.messages import (
     Accepted,
     Begin,
@@ -50,6 +49,7 @@ from app.messages import (
 )
 from app.network.deadlines import Deadlines
 from app.network.listener import Listener, listen
+from app.network.loop import Loop
 from app.network.outbox import MAX_SLOTS
 from app.network.ports import Port, peer_of
 from app.protocols.base import ProtocolError

@@ -38,10 +38,10 @@ from fakes import (
     tone,
 )
 
-from app.connection import LINGER_BYTES
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, EngineError
 from app.messages import Segment
+from app.network.connection import LINGER_BYTES
 from app.network.deadlines import Deadlines
 from app.network.outbox import MAX_UNSENT_BYTES
 from app.network.ports import Port

@@ -18,8 +18,8 @@ from structlog.testing import capture_logs
 
 from app import config
 from app.network.deadlines import Deadlines
-from app.network.gate import Gate
 from app.network.tls import server_context
+from app.network.tokens import Gate
 from app.startup.ports import warn_of_strangers
 from app.storage.body import Body, Spool
 from app.storage.disk import Disk

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from certificates import Certificates
 
-from app.loop import READ, WRITE
+from app.network.loop import READ, WRITE
 from app.network.tls import server_context
 from app.network.transport import PlainTransport, TlsTransport, Transport, open_transport
 

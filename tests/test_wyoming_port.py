@@ -10,7 +10,7 @@ from app import __version__
 from app.config import Settings, read
 from app.decoding.transcriber import ModelInfo
 from app.messages import Told
-from app.network import announce
+from app.network import mdns as announce
 from app.protocols.base import Protocol
 from app.startup.wyoming_port import announcement, fault, wyoming_port
 

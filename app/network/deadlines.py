@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from app.loop import Loop, Timer
+from app.network.loop import Loop, Timer
 
 LINGER_SECONDS = 2.0
 """How long is read and dropped after the last reply."""

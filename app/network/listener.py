@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from app.loop import READ, Loop
+from app.network.loop import READ, Loop
 
 _BACKLOG = 1_024
 _ACCEPTS_PER_TURN = 64

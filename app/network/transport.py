@@ -23,7 +23,7 @@ import socket
 import ssl
 from typing import Protocol as Interface
 
-from app.loop import READ, WRITE
+from app.network.loop import READ, WRITE
 
 _RECORD_BYTES = 16_384
 """The most plain bytes in one TLS record (RFC 8446, section 5.1)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.connection import Connection
+from app.network.connection import Connection
 from app.serving.dispatch import Dispatch
 from app.serving.outcomes import Outcomes
 from app.serving.pending import Pending

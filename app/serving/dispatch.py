@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from app.connection import Connection
 from app.messages import Accepted, Failure, Finished, Outcome, Transcript
+from app.network.connection import Connection
 from app.serving.outcomes import Outcomes
 from app.serving.pending import Pending
 from app.serving.rate import Rate

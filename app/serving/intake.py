@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from app.connection import Connection
 from app.decoding.transcriber import ModelInfo
-from app.loop import Loop
 from app.messages import INCOMPLETE, Failure, Origin, Refused, Request
+from app.network.connection import Connection
+from app.network.loop import Loop
 from app.protocols.base import ProtocolError
 from app.serving.acceptance import Acceptance
 from app.serving.admission import Admission

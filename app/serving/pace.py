@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from app.loop import Loop
+from app.network.loop import Loop
 from app.serving.pending import Pending
 
 WINDOW_SECONDS = 10.0

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.connection import Connection
 from app.messages import Origin, Reply, Request
+from app.network.connection import Connection
 from app.network.outbox import Slot
 from app.storage.body import Body
 

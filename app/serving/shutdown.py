@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from app.connection import Connection
-from app.loop import Loop
+from app.network.connection import Connection
 from app.network.listener import Listener
+from app.network.loop import Loop
 from app.serving.acceptance import Acceptance
 from app.serving.dispatch import Dispatch
 from app.serving.intake import Intake

@@ -16,8 +16,8 @@ from app import __version__
 from app.config import Settings
 from app.decoding.transcriber import ModelInfo
 from app.model_files import catalog
-from app.network.gate import reachable_by_others
 from app.network.ports import Port
+from app.network.tokens import reachable_by_others
 from app.serving.load import Load
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ import structlog
 
 from app.config import Settings
 from app.decoding.transcriber import ModelInfo
-from app.network.announce import Announcement
-from app.network.gate import Gate, reachable_by_others
+from app.network.mdns import Announcement
 from app.network.ports import Port
+from app.network.tokens import Gate, reachable_by_others
 from app.protocols.framed import FramedProtocol
 from app.startup import http_port, wyoming_port
 

@@ -12,9 +12,9 @@ from app import __version__
 from app.config import Settings
 from app.decoding.transcriber import ModelInfo
 from app.model_files import catalog
-from app.network.announce import AnnounceError, Announcement, instance_name, reachable_addresses
-from app.network.gate import reachable_by_others
+from app.network.mdns import AnnounceError, Announcement, instance_name, reachable_addresses
 from app.network.ports import Port
+from app.network.tokens import reachable_by_others
 from app.protocols.wyoming import WyomingProtocol
 from app.protocols.wyoming_events import Program
 

@@ -19,9 +19,9 @@ from typing import Protocol as Interface
 
 import structlog
 
-from app.loop import WRITE, Loop
 from app.messages import TIMEOUT, Begin, Event, Failure, Reply, Told
 from app.network.deadlines import Awaited, Deadlines, Patience
+from app.network.loop import WRITE, Loop
 from app.network.outbox import Outbox, Slot
 from app.network.ports import Peer
 from app.network.transport import Transport
