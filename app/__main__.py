@@ -28,8 +28,8 @@ from app.network.tokens import Gate, GateError, read_token
 from app.notify import Notifier, Watchdog
 from app.output.lines import json_line, text_line
 from app.output.stdout import StdoutSink
+from app.requests.uploads import Rules
 from app.server import Server
-from app.serving.intake import Rules
 from app.startup import allocator, cpus, descriptors, http_port, logs, model, wyoming_port
 from app.startup.ports import CannotListen, open_ports, warn_of_strangers
 from app.storage.body import Spool

@@ -24,16 +24,16 @@ from app.network.ports import Port, peer_of
 from app.network.transport import open_transport
 from app.output.stdout import StdoutSink
 from app.protocols.base import ProtocolError
-from app.serving.acceptance import Acceptance
-from app.serving.admission import Admission
-from app.serving.dispatch import Dispatch
-from app.serving.intake import Intake, Rules
-from app.serving.load import Load
-from app.serving.outcomes import Observer, Outcomes
-from app.serving.pending import Pending
-from app.serving.recovery import Recovery
-from app.serving.refusals import too_many_connections, unauthorized
-from app.serving.shutdown import Shutdown
+from app.requests.commit import Acceptance
+from app.requests.dispatch import Dispatch
+from app.requests.failures import too_many_connections, unauthorized
+from app.requests.in_flight import Pending
+from app.requests.load import Load
+from app.requests.outcomes import Observer, Outcomes
+from app.requests.quota import Admission
+from app.requests.shutdown import Shutdown
+from app.requests.uploads import Intake, Rules
+from app.sources.journal import Recovery
 from app.storage.body import Spool
 from app.storage.disk import Disk
 from app.storage.journal import Journal

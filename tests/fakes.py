@@ -35,8 +35,8 @@ from app.output.lines import json_line
 from app.output.stdout import StdoutSink
 from app.protocols.base import Protocol
 from app.protocols.framed import FramedProtocol
+from app.requests.uploads import Rules
 from app.server import Server
-from app.serving.intake import Rules
 from app.storage.body import Body, Spool, in_memory
 from app.storage.disk import Disk
 from app.storage.journal import Journal

@@ -16,7 +16,7 @@ from fakes import PATIENCE, Client, Node, eventually, message, pcm, text_or_code
 from app.messages import Origin, RawFormat, Request
 from app.network.connection import BODY_BYTES
 from app.network.deadlines import Awaited
-from app.serving.intake import MAX_UNWRITTEN_BYTES
+from app.requests.uploads import MAX_UNWRITTEN_BYTES
 from app.storage.body import MEMORY_BYTES, Spool, _File, in_memory
 from app.storage.disk import Disk
 from app.storage.journal import Journal
@@ -292,7 +292,7 @@ def test_what_a_drain_finds_being_written_is_kept_as_well(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # A medium, or this machine, may take longer than there is for last words.
-    monkeypatch.setattr("app.serving.shutdown.LAST_WORDS_SECONDS", PATIENCE)
+    monkeypatch.setattr("app.requests.shutdown.LAST_WORDS_SECONDS", PATIENCE)
     keeping = gate(Journal, "keep")
     node = make_node(journal=journal, drain_seconds=0.1)
     with node.connect() as client:

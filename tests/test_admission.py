@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.serving.admission import STEP_BYTES, Admission
+from app.requests.quota import STEP_BYTES, Admission
 
 
 def let_in(admission: Admission) -> list[int]:

@@ -19,7 +19,7 @@ from app.decoding.transcriber import ModelInfo
 from app.messages import Failure, Origin, Request
 from app.model_files.catalog import ModelFile
 from app.network.deadlines import Deadlines
-from app.serving.load import Load
+from app.requests.load import Load
 from app.web.metrics import Metrics
 from app.web.site import Web, web
 from app.web.status import RECENT, Status

@@ -22,8 +22,8 @@ from fakes import (
 )
 
 from app.network.connection import Connection
-from app.serving.outcomes import MAX_STDOUT_BACKLOG
-from app.serving.pace import WINDOW_SECONDS
+from app.requests.outcomes import MAX_STDOUT_BACKLOG
+from app.requests.slow_uploads import WINDOW_SECONDS
 
 MakeNode = Callable[..., Node]
 
@@ -166,7 +166,7 @@ def test_silent_requests_are_rejected_in_silence(make_node: MakeNode) -> None:
 def test_refusals_without_end_do_not_pile_up_behind_an_unread_stdout(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.serving.outcomes.MAX_STDOUT_BACKLOG", 5)
+    monkeypatch.setattr("app.requests.outcomes.MAX_STDOUT_BACKLOG", 5)
     assert MAX_STDOUT_BACKLOG > 5
     node = make_node()
     node.lines.flowing.clear()
@@ -240,7 +240,7 @@ def test_uploads_that_hardly_get_on_give_way_when_others_wait(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of one address, so that no share protects the honest one."""
-    monkeypatch.setattr("app.serving.pace.WINDOW_SECONDS", 0.5)
+    monkeypatch.setattr("app.requests.slow_uploads.WINDOW_SECONDS", 0.5)
     node = make_node(queue_size=4)
     with contextlib.ExitStack() as stack:
         slow = [stack.enter_context(node.connect()) for _ in range(6)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fakes import transcript_of
 
-from app.serving.rate import Rate
+from app.requests.throughput import Rate
 
 
 def test_real_time_is_assumed_before_anything_was_measured() -> None:

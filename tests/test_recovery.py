@@ -13,9 +13,9 @@ from fakes import PATIENCE, eventually
 from structlog.testing import capture_logs
 
 from app.messages import Origin, Request
-from app.serving.admission import Admission
-from app.serving.pending import Pending
-from app.serving.recovery import Recovery
+from app.requests.in_flight import Pending
+from app.requests.quota import Admission
+from app.sources.journal import Recovery
 from app.storage.body import Body, in_memory
 from app.storage.disk import Disk
 from app.storage.journal import Journal, Unusable

@@ -46,7 +46,7 @@ from app.network.deadlines import Deadlines
 from app.network.outbox import MAX_UNSENT_BYTES
 from app.network.ports import Port
 from app.protocols.framed import FramedProtocol
-from app.serving.pending import Pending
+from app.requests.in_flight import Pending
 from app.storage.body import Body, Spool
 from app.storage.disk import Disk
 
@@ -417,7 +417,7 @@ def test_an_upload_that_breaks_off_makes_room(make_node: MakeNode) -> None:
 def test_nothing_is_admitted_while_nobody_reads_stdout_and_again_once_it_is_read(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.serving.outcomes.MAX_STDOUT_BACKLOG", 5)
+    monkeypatch.setattr("app.requests.outcomes.MAX_STDOUT_BACKLOG", 5)
     node = make_node()
     node.lines.flowing.clear()
     for _ in range(5):
@@ -434,8 +434,8 @@ def test_nothing_is_admitted_while_nobody_reads_stdout_and_again_once_it_is_read
 def test_who_comes_when_there_is_room_again_does_not_overtake_those_who_wait(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.serving.outcomes.MAX_STDOUT_BACKLOG", 5)
-    monkeypatch.setattr("app.serving.intake._BACKLOG_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr("app.requests.outcomes.MAX_STDOUT_BACKLOG", 5)
+    monkeypatch.setattr("app.requests.uploads._BACKLOG_PAUSE_SECONDS", 3600.0)
     node = make_node(queue_size=1)
     node.lines.flowing.clear()
     for _ in range(5):

@@ -18,7 +18,7 @@ from app.decoding.transcriber import ModelInfo
 from app.model_files import catalog
 from app.network.ports import Port
 from app.network.tokens import reachable_by_others
-from app.serving.load import Load
+from app.requests.load import Load
 
 if TYPE_CHECKING:
     from app.web.site import Web

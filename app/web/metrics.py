@@ -22,7 +22,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from app.messages import Origin, Outcome, Report, Request, Transcript
-from app.serving.load import Load
+from app.requests.load import Load
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of the format that `generate_latest` writes and every Prometheus reads."""

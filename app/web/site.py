@@ -15,8 +15,8 @@ from app.model_files import catalog
 from app.protocols.http import HttpProtocol
 from app.protocols.http_fields import Served
 from app.protocols.http_routes import Site
-from app.serving.load import Load
-from app.serving.outcomes import Observer
+from app.requests.load import Load
+from app.requests.outcomes import Observer
 from app.web import pages
 from app.web.metrics import Metrics
 from app.web.status import Status

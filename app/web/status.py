@@ -14,7 +14,7 @@ from typing import Any
 
 from app.decoding.transcriber import ModelInfo
 from app.messages import Failure, Origin, Outcome, Report, Request
-from app.serving.load import Load
+from app.requests.load import Load
 
 RECENT = 30
 """Requests that are remembered."""

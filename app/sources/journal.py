@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
-from app.serving.admission import Admission
-from app.serving.dispatch import Dispatch
-from app.serving.outcomes import Outcomes
-from app.serving.pending import Pending
+from app.requests.dispatch import Dispatch
+from app.requests.in_flight import Pending
+from app.requests.outcomes import Outcomes
+from app.requests.quota import Admission
 from app.storage.disk import Disk
 from app.storage.journal import Journal, Stored, Unusable
 

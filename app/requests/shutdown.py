@@ -15,10 +15,10 @@ import structlog
 from app.network.connection import Connection
 from app.network.listener import Listener
 from app.network.loop import Loop
-from app.serving.acceptance import Acceptance
-from app.serving.dispatch import Dispatch
-from app.serving.intake import Intake
-from app.serving.refusals import shutting_down
+from app.requests.commit import Acceptance
+from app.requests.dispatch import Dispatch
+from app.requests.failures import shutting_down
+from app.requests.uploads import Intake
 
 LAST_WORDS_SECONDS = 0.8
 """After the drain, for the last replies to leave. With the default drain and what `__main__` waits

@@ -14,8 +14,8 @@ import structlog
 
 from app.messages import Failure, Origin, Outcome, Request
 from app.output.stdout import StdoutSink
-from app.serving.pending import Pending
-from app.serving.refusals import kept_for_later
+from app.requests.failures import kept_for_later
+from app.requests.in_flight import Pending
 from app.storage.journal import Journal, Unusable
 
 MAX_STDOUT_BACKLOG = 1_000

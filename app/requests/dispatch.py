@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from app.messages import Accepted, Failure, Finished, Outcome, Transcript
 from app.network.connection import Connection
-from app.serving.outcomes import Outcomes
-from app.serving.pending import Pending
-from app.serving.rate import Rate
+from app.requests.in_flight import Pending
+from app.requests.outcomes import Outcomes
+from app.requests.throughput import Rate
 from app.storage.body import Body
 from app.storage.journal import stem
 from app.worker.job import Job

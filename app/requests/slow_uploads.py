@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from app.network.loop import Loop
-from app.serving.pending import Pending
+from app.requests.in_flight import Pending
 
 WINDOW_SECONDS = 10.0
 """What is measured over: a hiccup of the network is no reason."""

@@ -18,14 +18,9 @@ from app.messages import INCOMPLETE, Failure, Origin, Refused, Request
 from app.network.connection import Connection
 from app.network.loop import Loop
 from app.protocols.base import ProtocolError
-from app.serving.acceptance import Acceptance
-from app.serving.admission import Admission
-from app.serving.dispatch import Dispatch
-from app.serving.outcomes import Outcomes
-from app.serving.pace import Pace
-from app.serving.pending import Pending
-from app.serving.recovery import Recovery
-from app.serving.refusals import (
+from app.requests.commit import Acceptance
+from app.requests.dispatch import Dispatch
+from app.requests.failures import (
     no_space,
     shutting_down,
     too_much,
@@ -33,6 +28,11 @@ from app.serving.refusals import (
     unauthorized,
     unservable,
 )
+from app.requests.in_flight import Pending
+from app.requests.outcomes import Outcomes
+from app.requests.quota import Admission
+from app.requests.slow_uploads import Pace
+from app.sources.journal import Recovery
 from app.storage.body import Spool
 
 MAX_UNWRITTEN_BYTES = 1_048_576

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from app.network.connection import Connection
-from app.serving.dispatch import Dispatch
-from app.serving.outcomes import Outcomes
-from app.serving.pending import Pending
-from app.serving.refusals import no_space, shutting_down
+from app.requests.dispatch import Dispatch
+from app.requests.failures import no_space, shutting_down
+from app.requests.in_flight import Pending
+from app.requests.outcomes import Outcomes
 from app.storage.body import Body
 from app.storage.disk import Disk
 from app.storage.journal import Journal
