@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 
-from app import __version__, config
+from app import __version__
 from app.audio.vad import SileroDetector
-from app.config import Settings
 from app.decoding.transcriber import EngineError
 from app.model_files import catalog
 from app.network.mdns import Announcement
@@ -30,6 +29,8 @@ from app.output.lines import json_line, text_line
 from app.output.stdout import StdoutSink
 from app.requests.uploads import Rules
 from app.server import Server
+from app.settings import settings as config
+from app.settings.settings import Settings
 from app.startup import allocator, cpus, descriptors, http_port, logs, model, wyoming_port
 from app.startup.ports import CannotListen, open_ports, warn_of_strangers
 from app.storage.body import Spool

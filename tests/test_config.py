@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from app import __version__
-from app.config import Settings, read
-from app.options import PREFIX
+from app.settings.options import PREFIX
+from app.settings.settings import Settings, read
 
 # Flag, its field, a value as text, the value read, and a wrong one (None: every text is right).
 CASES: list[tuple[str, str, str, Any, str | None]] = [

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from app.options import OPTIONS
+from app.settings.options import OPTIONS
 
 yaml = pytest.importorskip("yaml")
 

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 
 from app.decoding import backends
 from app.decoding.transcriber import EngineError
-from app.options import OPTIONS, PREFIX
+from app.settings.options import OPTIONS, PREFIX
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))

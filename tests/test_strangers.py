@@ -16,10 +16,10 @@ from fakes import RATE, RAW, Client, Node, eventually, frame, message, pcm, text
 from node import run
 from structlog.testing import capture_logs
 
-from app import config
 from app.network.deadlines import Deadlines
 from app.network.tls import server_context
 from app.network.tokens import Gate
+from app.settings import settings as config
 from app.startup.ports import warn_of_strangers
 from app.storage.body import Body, Spool
 from app.storage.disk import Disk

@@ -27,7 +27,7 @@ from fakes import RATE, encoded, tone
 from node import HANG, JFK, ROOT, Client, Node
 from test_audio import FORMATS
 
-from app import config
+from app.settings import settings as config
 
 UNIT = ROOT / "deploy" / "node-whisper.service"
 MDWE = ROOT / "tests" / "mdwe.py"

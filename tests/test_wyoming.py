@@ -27,6 +27,7 @@ from wyoming.event import Eventable, read_event, write_event
 from wyoming.info import Describe, Info, SelectProgram
 from wyoming.ping import Ping, Pong
 
+from app.limits import MAX_CHARACTERS
 from app.messages import (
     Begin,
     Body,
@@ -40,7 +41,6 @@ from app.messages import (
     Segment,
     Told,
 )
-from app.prompts import MAX_CHARACTERS
 from app.protocols.base import ProtocolError
 from app.protocols.wyoming import WyomingProtocol
 from app.protocols.wyoming_events import Program

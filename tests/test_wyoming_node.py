@@ -28,9 +28,9 @@ from wyoming.event import Event
 from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
 
-from app.config import read
 from app.decoding.transcriber import ModelInfo
 from app.network.deadlines import Deadlines
+from app.settings.settings import read
 from app.startup.wyoming_port import wyoming_port
 
 T = TypeVar("T")

@@ -7,11 +7,11 @@ import ipaddress
 import pytest
 
 from app import __version__
-from app.config import Settings, read
 from app.decoding.transcriber import ModelInfo
 from app.messages import Told
 from app.network import mdns as announce
 from app.protocols.base import Protocol
+from app.settings.settings import Settings, read
 from app.startup.wyoming_port import announcement, fault, wyoming_port
 
 MODEL = ModelInfo("tiny-q8_0", True, frozenset({"en", "de"}))

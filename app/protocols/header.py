@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, cast, get_args
 
+from app.limits import prompt_fault
 from app.messages import (
     BAD_FIELD,
     BAD_HEADER,
@@ -28,7 +29,6 @@ from app.messages import (
     SampleEncoding,
     Task,
 )
-from app.prompts import prompt_fault
 from app.protocols.base import ProtocolError
 
 RAW_TYPES = frozenset({"audio/pcm", "audio/l16"})

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
+from app.limits import prompt_fault
 from app.messages import BAD_FIELD, MODEL_NOT_FOUND, Request, Task
-from app.prompts import prompt_fault
 from app.protocols.header import language_code
 from app.protocols.http_form import Fields, FormError
 from app.protocols.languages import CODES

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from app.limits import MAX_CHARACTERS, prompt_fault
 from app.messages import (
     BAD_FIELD,
     MAX_CHANNELS,
@@ -20,7 +21,6 @@ from app.messages import (
     RawFormat,
     SampleEncoding,
 )
-from app.prompts import MAX_CHARACTERS, prompt_fault
 from app.protocols.header import language_code
 
 # 8-bit samples are unsigned, as in WAV files: the reference takes 128 off them before widening.

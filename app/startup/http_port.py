@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from app import __version__
-from app.config import Settings
 from app.decoding.transcriber import ModelInfo
 from app.model_files import catalog
 from app.network.ports import Port
 from app.network.tokens import reachable_by_others
 from app.requests.load import Load
+from app.settings.settings import Settings
 
 if TYPE_CHECKING:
     from app.web.site import Web

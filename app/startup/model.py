@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import sys
 
-from app import config
 from app.decoding.transcriber import ModelInfo
 from app.model_files import catalog
+from app.settings import settings as config
 
 
 def obtain(settings: config.Settings) -> catalog.ModelFile:

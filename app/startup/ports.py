@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from app.config import Settings
 from app.decoding.transcriber import ModelInfo
 from app.network.mdns import Announcement
 from app.network.ports import Port
 from app.network.tokens import Gate, reachable_by_others
 from app.protocols.framed import FramedProtocol
+from app.settings.settings import Settings
 from app.startup import http_port, wyoming_port
 
 if TYPE_CHECKING:

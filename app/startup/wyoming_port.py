@@ -9,7 +9,6 @@ from __future__ import annotations
 import uuid
 
 from app import __version__
-from app.config import Settings
 from app.decoding.transcriber import ModelInfo
 from app.model_files import catalog
 from app.network.mdns import AnnounceError, Announcement, instance_name, reachable_addresses
@@ -17,6 +16,7 @@ from app.network.ports import Port
 from app.network.tokens import reachable_by_others
 from app.protocols.wyoming import WyomingProtocol
 from app.protocols.wyoming_events import Program
+from app.settings.settings import Settings
 
 
 def fault(settings: Settings, protected: bool) -> str | None:

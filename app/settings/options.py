@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app import values
 from app.decoding.context import FULL
+from app.settings import types as values
 
 PREFIX = "NODE_WHISPER_"
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option: a flag, and a variable of the same name. `parse` is of `app/values.py`."""
+    """One option: a flag, and a variable of the same name. `parse` is of `app/settings/types.py`."""
 
     names: tuple[str, ...]
     default: Any

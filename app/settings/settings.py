@@ -1,6 +1,6 @@
 """The settings: one frozen object, and how it is read.
 
-Every flag (`app/options.py`) has a variable of the same name (`--queue-size`,
+Every flag (`app/settings/options.py`) has a variable of the same name (`--queue-size`,
 `NODE_WHISPER_QUEUE_SIZE`); a flag beats its variable. A value that makes no sense is one line on
 stderr and exit code 2.
 """
@@ -15,8 +15,8 @@ from typing import Any, Literal, NoReturn
 
 from app import __version__
 from app.decoding.context import EncoderContext
-from app.options import OPTIONS, PREFIX, Option
-from app.values import Network, flag
+from app.settings.options import OPTIONS, PREFIX, Option
+from app.settings.types import Network, flag
 
 MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
 """The catalogue's own directory, always searched."""

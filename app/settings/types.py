@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from app.decoding.context import FULL, EncoderContext
-from app.prompts import prompt_fault
+from app.limits import prompt_fault
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -1,0 +1,1 @@
+"""The options: their table, their types, the frozen settings."""
