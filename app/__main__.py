@@ -24,7 +24,6 @@ from app.model_files import catalog
 from app.network.mdns import Announcement
 from app.network.tls import TlsError, server_context
 from app.network.tokens import Gate, GateError, read_token
-from app.notify import Notifier, Watchdog
 from app.output.lines import json_line, text_line
 from app.output.stdout import StdoutSink
 from app.requests.uploads import Rules
@@ -33,6 +32,7 @@ from app.settings import settings as config
 from app.settings.settings import Settings
 from app.startup import allocator, cpus, descriptors, http_port, logs, model, wyoming_port
 from app.startup.ports import CannotListen, open_ports, warn_of_strangers
+from app.startup.systemd import Notifier, Watchdog
 from app.storage.body import Spool
 from app.storage.disk import Disk
 from app.storage.journal import Journal, JournalError

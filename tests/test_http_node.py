@@ -18,11 +18,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.decoding.transcriber import ModelInfo
 from app.messages import Failure, Origin, Request
 from app.model_files.catalog import ModelFile
+from app.monitoring.metrics import Metrics
+from app.monitoring.status import RECENT, Status
 from app.network.deadlines import Deadlines
 from app.requests.load import Load
-from app.web.metrics import Metrics
-from app.web.site import Web, web
-from app.web.status import RECENT, Status
+from app.startup.web import Web, web
 
 WAV = encoded(tone(1600))
 TEXT = "1600"

@@ -20,12 +20,12 @@ ALLOWED: dict[str, set[str]] = {
     "app.network": set(),
     "app.requests": set(),
     "app.startup": set(),
-    "app.web": set(),
+    "app.monitoring": set(),
     "app.model_files": set(),
     "app.messages": set(),
     "app.network.loop": set(),
     "app.model_files.entry": set(),
-    "app.web.pages": set(),
+    "app.page.files": set(),
     "app.model_files.ggml": {"app.model_files.entry"},
     "app.model_files.verify": {"app.model_files.entry"},
     "app.model_files.http_source": {"app.model_files.entry", "app.model_files.verify"},
@@ -132,19 +132,19 @@ ALLOWED: dict[str, set[str]] = {
         "app.protocols.http_routes",
         "app.protocols.http_writer",
     },
-    "app.web.metrics": {"app.requests.load", "app.messages"},
-    "app.web.status": {"app.requests.load", "app.messages", "app.decoding.transcriber"},
-    "app.web.site": {
+    "app.monitoring.metrics": {"app.requests.load", "app.messages"},
+    "app.monitoring.status": {"app.requests.load", "app.messages", "app.decoding.transcriber"},
+    "app.startup.web": {
         "app.model_files.catalog",
         "app.requests.load",
         "app.messages",
-        "app.web.metrics",
+        "app.monitoring.metrics",
         "app.requests.outcomes",
-        "app.web.pages",
+        "app.page.files",
         "app.protocols.http",
         "app.protocols.http_fields",
         "app.protocols.http_routes",
-        "app.web.status",
+        "app.monitoring.status",
         "app.decoding.transcriber",
     },
     "app.startup.model": {
@@ -162,7 +162,7 @@ ALLOWED: dict[str, set[str]] = {
         "app.protocols.framed",
         "app.startup.http_port",
         "app.startup.wyoming_port",
-        "app.web.site",
+        "app.startup.web",
     },
     "app.startup.http_port": {
         "app",
@@ -172,7 +172,7 @@ ALLOWED: dict[str, set[str]] = {
         "app.requests.load",
         "app.network.ports",
         "app.decoding.transcriber",
-        "app.web.site",
+        "app.startup.web",
     },
     "app.protocols.wyoming_stream": {"app.messages", "app.protocols.base"},
     "app.protocols.wyoming_events": {"app.messages", "app.limits", "app.protocols.header"},
@@ -240,7 +240,7 @@ ALLOWED: dict[str, set[str]] = {
     "app.network.transport": {"app.network.loop"},
     "app.network.tls": set(),
     "app.network.tokens": set(),
-    "app.notify": {"app.network.loop"},
+    "app.startup.systemd": {"app.network.loop"},
     "app.requests.failures": {"app.messages", "app.decoding.transcriber"},
     "app.network.ports": {"app.protocols.base"},
     "app.network.deadlines": {"app.network.loop"},
@@ -428,8 +428,8 @@ def test_the_parsers_of_others_are_sans_io_too() -> None:
 
 def test_a_node_without_http_does_not_load_it() -> None:
     theirs = {"h11", "python_multipart", "prometheus_client"}
-    assert loaded("app.web.site") >= theirs
-    assert not loaded("app.__main__") & {"app.web.site", *theirs}
+    assert loaded("app.startup.web") >= theirs
+    assert not loaded("app.__main__") & {"app.startup.web", *theirs}
 
 
 def test_the_workers_side_never_sees_a_socket() -> None:

@@ -1,4 +1,4 @@
-"""app/notify.py against a socket such as systemd listens on, and against a real worker."""
+"""app/startup/systemd.py against a socket such as systemd listens on, and against a real worker."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import pytest
 from fakes import RATE, FakeDetector, FakeEngine, body_of, eventually, pcm
 from structlog.testing import capture_logs
 
-from app import notify
 from app.messages import RawFormat, Request
 from app.network.loop import Loop
-from app.notify import Notifier, Watchdog
+from app.startup import systemd as notify
+from app.startup.systemd import Notifier, Watchdog
 from app.worker.job import Job, Limits
 from app.worker.worker import Worker
 

@@ -17,7 +17,7 @@ import soxr
 from browser import Browser, find
 from node import HANG, JFK, Node, eventually, stopped_cleanly
 
-from app.web import pages
+from app.page import files as pages
 
 CHROMIUM = find()
 TOKEN = "correct-horse-battery-staple"

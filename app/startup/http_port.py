@@ -21,7 +21,7 @@ from app.requests.load import Load
 from app.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from app.web.site import Web
+    from app.startup.web import Web
 
 USUAL_PORT = 8080
 
@@ -35,7 +35,7 @@ def web_of(
     if settings.http_port is None:
         return None
     # h11, the form parser and prometheus_client are 5 MiB that a node without HTTP does not need.
-    from app.web.site import web
+    from app.startup.web import web
 
     return web(
         model=model,

@@ -25,7 +25,7 @@ from app.settings.settings import Settings
 from app.startup import http_port, wyoming_port
 
 if TYPE_CHECKING:
-    from app.web.site import Web
+    from app.startup.web import Web
 
 _log = structlog.get_logger("ports")
 

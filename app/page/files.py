@@ -1,4 +1,4 @@
-"""The web page that the HTTP port serves: the files of `app/web/page/`, read once at start.
+"""The web page that the HTTP port serves: the files of `app/monitoring/page/`, read once at start.
 
 They are small and never change while the node runs, so the loop thread sends them from memory and
 touches no disk. The files name each other by relative addresses, so a reverse proxy may serve the

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from app.decoding.transcriber import ModelInfo
 from app.messages import QueryKind, Report
 from app.model_files import catalog
+from app.monitoring.metrics import Metrics
+from app.monitoring.status import Status
+from app.page import files as pages
 from app.protocols.http import HttpProtocol
 from app.protocols.http_fields import Served
 from app.protocols.http_routes import Site
 from app.requests.load import Load
 from app.requests.outcomes import Observer
-from app.web import pages
-from app.web.metrics import Metrics
-from app.web.status import Status
 
 ALIAS = "whisper-1"
 """What OpenAI's clients call the one Whisper model that there is to be asked for."""
