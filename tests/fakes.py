@@ -34,7 +34,7 @@ from app.network.ports import Port
 from app.output.lines import json_line
 from app.output.stdout import StdoutSink
 from app.protocols.base import Protocol
-from app.protocols.framed import FramedProtocol
+from app.protocols.native.protocol import FramedProtocol
 from app.requests.uploads import Rules
 from app.server import Server
 from app.storage.body import Body, Spool, in_memory

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from app import messages
-from app.protocols.http_replies import STATUS
+from app.protocols.http.replies import STATUS
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -24,7 +24,7 @@ from app.network.loop import Loop
 from app.network.outbox import MAX_SLOTS, MAX_UNSENT_BYTES
 from app.network.ports import Peer, Port
 from app.network.transport import PlainTransport
-from app.protocols.framed import FramedProtocol
+from app.protocols.native.protocol import FramedProtocol
 
 
 class Owner:

@@ -25,7 +25,7 @@ from app.messages import (
     Word,
 )
 from app.protocols.base import ProtocolError
-from app.protocols.framed import FramedProtocol
+from app.protocols.native.protocol import FramedProtocol
 
 MAX_BODY = 1000
 

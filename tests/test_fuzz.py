@@ -53,7 +53,7 @@ def test_the_targets_notice_a_parser_that_disagrees_with_itself() -> None:
     """A fuzzer that cannot fail proves nothing."""
     from reliability.targets import check_protocol
 
-    from app.protocols.framed import FramedProtocol
+    from app.protocols.native.protocol import FramedProtocol
 
     class Forgetful(FramedProtocol):
         def feed(self, data: bytes) -> None:

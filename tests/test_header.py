@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from app.messages import RawFormat, Request
 from app.protocols.base import ProtocolError
-from app.protocols.header import ParsedHeader, parse_header
+from app.protocols.native.header import ParsedHeader, parse_header
 
 FLAC = {
     "byteorder": "little",

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from app.messages import Begin, Body, End, Event, Failure, Query, Report, Told
-from app.protocols.http import _CHUNKS_AT_ONCE, HttpProtocol
-from app.protocols.http_fields import Served
-from app.protocols.http_routes import Site
+from app.protocols.http.fields import Served
+from app.protocols.http.protocol import _CHUNKS_AT_ONCE, HttpProtocol
+from app.protocols.http.routes import Site
 
 SITE = Site(Served("tiny.en-q8_0", frozenset({"tiny.en"}), True), 1_700_000_000, 100_000)
 CHUNKS = 10 * _CHUNKS_AT_ONCE

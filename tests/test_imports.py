@@ -84,53 +84,53 @@ ALLOWED: dict[str, set[str]] = {
         "app.settings.options",
         "app.settings.types",
     },
-    "app.protocols.fields": {"app.messages"},
+    "app.protocols.native.fields": {"app.messages"},
     "app.protocols": set(),
     "app.protocols.base": {"app.messages"},
-    "app.protocols.header": {"app.messages", "app.limits", "app.protocols.base"},
-    "app.protocols.framed": {
-        "app.protocols.fields",
+    "app.protocols.native.header": {"app.messages", "app.limits", "app.protocols.base"},
+    "app.protocols.native.protocol": {
+        "app.protocols.native.fields",
         "app.messages",
         "app.protocols.base",
-        "app.protocols.header",
+        "app.protocols.native.header",
     },
     "app.protocols.languages": set(),
     "app.protocols.subtitles": {"app.messages"},
-    "app.protocols.http_form": {"app.messages"},
-    "app.protocols.http_fields": {
+    "app.protocols.http.form": {"app.messages"},
+    "app.protocols.http.fields": {
         "app.protocols.languages",
         "app.messages",
         "app.limits",
-        "app.protocols.header",
-        "app.protocols.http_form",
+        "app.protocols.native.header",
+        "app.protocols.http.form",
     },
-    "app.protocols.http_routes": {"app.messages", "app.protocols.http_fields"},
-    "app.protocols.http_replies": {
+    "app.protocols.http.routes": {"app.messages", "app.protocols.http.fields"},
+    "app.protocols.http.replies": {
         "app.decoding.hypothesis",
         "app.protocols.languages",
         "app.messages",
-        "app.protocols.http_fields",
+        "app.protocols.http.fields",
         "app.protocols.subtitles",
     },
-    "app.protocols.http_fixed": {
+    "app.protocols.http.fixed": {
         "app.messages",
-        "app.protocols.http_replies",
-        "app.protocols.http_routes",
+        "app.protocols.http.replies",
+        "app.protocols.http.routes",
     },
-    "app.protocols.http_writer": {
+    "app.protocols.http.writer": {
         "app.messages",
-        "app.protocols.http_fields",
-        "app.protocols.http_replies",
+        "app.protocols.http.fields",
+        "app.protocols.http.replies",
     },
-    "app.protocols.http": {
+    "app.protocols.http.protocol": {
         "app.messages",
         "app.protocols.base",
-        "app.protocols.http_fields",
-        "app.protocols.http_fixed",
-        "app.protocols.http_form",
-        "app.protocols.http_replies",
-        "app.protocols.http_routes",
-        "app.protocols.http_writer",
+        "app.protocols.http.fields",
+        "app.protocols.http.fixed",
+        "app.protocols.http.form",
+        "app.protocols.http.replies",
+        "app.protocols.http.routes",
+        "app.protocols.http.writer",
     },
     "app.monitoring.metrics": {"app.requests.load", "app.messages"},
     "app.monitoring.status": {"app.requests.load", "app.messages", "app.decoding.transcriber"},
@@ -141,9 +141,9 @@ ALLOWED: dict[str, set[str]] = {
         "app.monitoring.metrics",
         "app.requests.outcomes",
         "app.page.files",
-        "app.protocols.http",
-        "app.protocols.http_fields",
-        "app.protocols.http_routes",
+        "app.protocols.http.protocol",
+        "app.protocols.http.fields",
+        "app.protocols.http.routes",
         "app.monitoring.status",
         "app.decoding.transcriber",
     },
@@ -159,7 +159,7 @@ ALLOWED: dict[str, set[str]] = {
         "app.network.mdns",
         "app.network.tokens",
         "app.network.ports",
-        "app.protocols.framed",
+        "app.protocols.native.protocol",
         "app.startup.http_port",
         "app.startup.wyoming_port",
         "app.startup.web",
@@ -174,13 +174,13 @@ ALLOWED: dict[str, set[str]] = {
         "app.decoding.transcriber",
         "app.startup.web",
     },
-    "app.protocols.wyoming_stream": {"app.messages", "app.protocols.base"},
-    "app.protocols.wyoming_events": {"app.messages", "app.limits", "app.protocols.header"},
-    "app.protocols.wyoming": {
+    "app.protocols.wyoming.stream": {"app.messages", "app.protocols.base"},
+    "app.protocols.wyoming.events": {"app.messages", "app.limits", "app.protocols.native.header"},
+    "app.protocols.wyoming.protocol": {
         "app.messages",
         "app.protocols.base",
-        "app.protocols.wyoming_events",
-        "app.protocols.wyoming_stream",
+        "app.protocols.wyoming.events",
+        "app.protocols.wyoming.stream",
     },
     "app.startup.wyoming_port": {
         "app",
@@ -189,8 +189,8 @@ ALLOWED: dict[str, set[str]] = {
         "app.settings.settings",
         "app.network.tokens",
         "app.network.ports",
-        "app.protocols.wyoming",
-        "app.protocols.wyoming_events",
+        "app.protocols.wyoming.protocol",
+        "app.protocols.wyoming.events",
         "app.decoding.transcriber",
     },
     "app.audio.stream": {"app.audio.sniff", "app.messages", "app.audio.mp3_repair"},
@@ -235,7 +235,7 @@ ALLOWED: dict[str, set[str]] = {
         "app.decoding.transcriber",
         "app.audio.vad",
     },
-    "app.output.lines": {"app.protocols.fields", "app.messages"},
+    "app.output.lines": {"app.protocols.native.fields", "app.messages"},
     "app.network.listener": {"app.network.loop"},
     "app.network.transport": {"app.network.loop"},
     "app.network.tls": set(),
@@ -329,9 +329,9 @@ SANS_IO = {"_socket", "select", "selectors", "socket", "ssl", "asyncio", "thread
 SANS_IO |= {"time", "datetime", "random", "logging", "structlog", "numpy", "os", "subprocess"}
 # Of protocols' modules: the parsers that others wrote, which are sans-IO like ours.
 PARSERS = {
-    "app.protocols.http": {"h11"},
-    "app.protocols.http_writer": {"h11"},
-    "app.protocols.http_form": {"python_multipart"},
+    "app.protocols.http.protocol": {"h11"},
+    "app.protocols.http.writer": {"h11"},
+    "app.protocols.http.form": {"python_multipart"},
 }
 # What only fetching a model needs: a node whose model is there does without.
 FETCHING = {"app.model_files.fetch", "http.client", "urllib.request", "email", "zipfile"}
@@ -379,7 +379,7 @@ def reached(name: str) -> set[str]:
 
 
 def test_the_files_are_found() -> None:
-    assert {"app.__main__", "app.decoding.engine", "app.protocols.framed"} <= PATHS.keys()
+    assert {"app.__main__", "app.decoding.engine", "app.protocols.native.protocol"} <= PATHS.keys()
     assert "socket" in GRAPH["app.network.transport"]
     assert "app.messages" in GRAPH["app.server"]
 

@@ -45,7 +45,7 @@ from app.network.connection import LINGER_BYTES
 from app.network.deadlines import Deadlines
 from app.network.outbox import MAX_UNSENT_BYTES
 from app.network.ports import Port
-from app.protocols.framed import FramedProtocol
+from app.protocols.native.protocol import FramedProtocol
 from app.requests.in_flight import Pending
 from app.storage.body import Body, Spool
 from app.storage.disk import Disk

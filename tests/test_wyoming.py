@@ -42,9 +42,9 @@ from app.messages import (
     Told,
 )
 from app.protocols.base import ProtocolError
-from app.protocols.wyoming import WyomingProtocol
-from app.protocols.wyoming_events import Program
-from app.protocols.wyoming_stream import MAX_DATA_BYTES, MAX_LINE_BYTES, MAX_PAYLOAD_BYTES
+from app.protocols.wyoming.events import Program
+from app.protocols.wyoming.protocol import WyomingProtocol
+from app.protocols.wyoming.stream import MAX_DATA_BYTES, MAX_LINE_BYTES, MAX_PAYLOAD_BYTES
 
 MAX_BODY = 1000
 PLAIN = Program("0.1.0", "tiny-q8_0", frozenset({"tiny", "tiny-q8_0"}), ("de", "en", "no"), False)

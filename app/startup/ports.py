@@ -20,7 +20,7 @@ from app.decoding.transcriber import ModelInfo
 from app.network.mdns import Announcement
 from app.network.ports import Port
 from app.network.tokens import Gate, reachable_by_others
-from app.protocols.framed import FramedProtocol
+from app.protocols.native.protocol import FramedProtocol
 from app.settings.settings import Settings
 from app.startup import http_port, wyoming_port
 

@@ -15,9 +15,9 @@ from app.model_files import catalog
 from app.monitoring.metrics import Metrics
 from app.monitoring.status import Status
 from app.page import files as pages
-from app.protocols.http import HttpProtocol
-from app.protocols.http_fields import Served
-from app.protocols.http_routes import Site
+from app.protocols.http.fields import Served
+from app.protocols.http.protocol import HttpProtocol
+from app.protocols.http.routes import Site
 from app.requests.load import Load
 from app.requests.outcomes import Observer
 

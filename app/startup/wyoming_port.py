@@ -14,8 +14,8 @@ from app.model_files import catalog
 from app.network.mdns import AnnounceError, Announcement, instance_name, reachable_addresses
 from app.network.ports import Port
 from app.network.tokens import reachable_by_others
-from app.protocols.wyoming import WyomingProtocol
-from app.protocols.wyoming_events import Program
+from app.protocols.wyoming.events import Program
+from app.protocols.wyoming.protocol import WyomingProtocol
 from app.settings.settings import Settings
 
 

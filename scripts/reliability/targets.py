@@ -24,13 +24,13 @@ from app.messages import (
     Refused,
 )
 from app.protocols.base import Protocol, ProtocolError
-from app.protocols.framed import FramedProtocol
-from app.protocols.header import parse_header
-from app.protocols.http import HttpProtocol
-from app.protocols.http_fields import Served
-from app.protocols.http_routes import Site
-from app.protocols.wyoming import WyomingProtocol
-from app.protocols.wyoming_events import Program
+from app.protocols.http.fields import Served
+from app.protocols.http.protocol import HttpProtocol
+from app.protocols.http.routes import Site
+from app.protocols.native.header import parse_header
+from app.protocols.native.protocol import FramedProtocol
+from app.protocols.wyoming.events import Program
+from app.protocols.wyoming.protocol import WyomingProtocol
 
 Target = Callable[[bytes], None]
 

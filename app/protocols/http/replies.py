@@ -14,7 +14,7 @@ from typing import Any
 from app import messages
 from app.decoding.hypothesis import compression
 from app.messages import Failure, Report, Segment, Transcript
-from app.protocols.http_fields import Wish
+from app.protocols.http.fields import Wish
 from app.protocols.languages import NAMES
 from app.protocols.subtitles import srt, vtt
 

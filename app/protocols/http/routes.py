@@ -15,7 +15,7 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from app.messages import QueryKind, Task
-from app.protocols.http_fields import Dialect, Served
+from app.protocols.http.fields import Dialect, Served
 
 READ = ("GET", "HEAD")
 WRITE = ("POST",)

@@ -6,7 +6,7 @@
     audio-stop    the `End`; `transcript` answers it
 
 `WyomingProtocol` is the state machine; what an event looks like is the business of
-`app/protocols/wyoming_events.py`, and docs/wyoming.md has both for readers. One transcription at a
+`app/protocols/wyoming/events.py`, and docs/wyoming.md has both for readers. One transcription at a
 time: what comes behind an `audio-stop` waits until the reply is made. `describe` and `ping` are
 answered wherever they come, events of other types are skipped.
 
@@ -40,7 +40,7 @@ from app.messages import (
     Transcript,
 )
 from app.protocols.base import MAX_HELD_BYTES, ProtocolError
-from app.protocols.wyoming_events import (
+from app.protocols.wyoming.events import (
     Program,
     Wish,
     read_format,
@@ -52,7 +52,7 @@ from app.protocols.wyoming_events import (
     write_start,
     write_transcript,
 )
-from app.protocols.wyoming_stream import EventStream, Head
+from app.protocols.wyoming.stream import EventStream, Head
 
 
 class _State(Enum):

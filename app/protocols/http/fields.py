@@ -2,7 +2,7 @@
 
 One rule per field, each in a function of its own; `read` puts them together. Pure: a form's fields
 in, a `Request` and the `Wish` for its reply out, `FormError` where a field is wrong. What a field
-means to the node is as in `app/protocols/header.py`; fields that neither API needs are ignored.
+means to the node is as in `app/protocols/native/header.py`; fields that neither API needs are ignored.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Literal, cast, get_args
 
 from app.limits import prompt_fault
 from app.messages import BAD_FIELD, MODEL_NOT_FOUND, Request, Task
-from app.protocols.header import language_code
-from app.protocols.http_form import Fields, FormError
+from app.protocols.http.form import Fields, FormError
 from app.protocols.languages import CODES
+from app.protocols.native.header import language_code
 
 Dialect = Literal["openai", "whisper.cpp"]
 Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
@@ -27,7 +27,7 @@ _STREAMED: tuple[Format, ...] = ("json", "text")
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """How a request wants its reply: what `app/protocols/http_replies.py` goes by."""
+    """How a request wants its reply: what `app/protocols/http/replies.py` goes by."""
 
     dialect: Dialect
     task: Task

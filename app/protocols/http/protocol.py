@@ -41,11 +41,11 @@ from app.messages import (
     Transcript,
 )
 from app.protocols.base import MAX_HELD_BYTES, ProtocolError
-from app.protocols.http_fields import Wish, read
-from app.protocols.http_fixed import missing, options, told, wrong_host, wrong_origin
-from app.protocols.http_form import Form, FormError, boundary_of
-from app.protocols.http_replies import Answer, answer_of
-from app.protocols.http_routes import (
+from app.protocols.http.fields import Wish, read
+from app.protocols.http.fixed import missing, options, told, wrong_host, wrong_origin
+from app.protocols.http.form import Form, FormError, boundary_of
+from app.protocols.http.replies import Answer, answer_of
+from app.protocols.http.routes import (
     NoSuch,
     Site,
     Tell,
@@ -56,7 +56,7 @@ from app.protocols.http_routes import (
     route,
     welcome,
 )
-from app.protocols.http_writer import Exchange, Writer
+from app.protocols.http.writer import Exchange, Writer
 
 MAX_CHUNKS = 4_096
 """Of a chunked body, in what is fed at one time. Each takes h11 some 40 microseconds, whatever it

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.messages import MODEL_NOT_FOUND
-from app.protocols.http_replies import JSON, UNCACHED, Answer, Headers, encoded, error
-from app.protocols.http_routes import NoSuch, Site, Tell, allowed_methods, route
+from app.protocols.http.replies import JSON, UNCACHED, Answer, Headers, encoded, error
+from app.protocols.http.routes import NoSuch, Site, Tell, allowed_methods, route
 
 _PAGE_HEADERS: Headers = (
     (

@@ -12,9 +12,9 @@ from http import HTTPStatus
 import h11
 
 from app.messages import Failure, Request, Segment, Transcript
-from app.protocols import http_replies as replies
-from app.protocols.http_fields import Wish
-from app.protocols.http_replies import Answer, Headers
+from app.protocols.http import replies
+from app.protocols.http.fields import Wish
+from app.protocols.http.replies import Answer, Headers
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 

@@ -5,7 +5,7 @@
     body      content-length bytes
 
 Replies have the same shape. `FramedProtocol` is the state machine; what may stand in a header is
-`app/protocols/header.py`'s business, and docs/protocol.md has both for readers. Errors that still
+`app/protocols/native/header.py`'s business, and docs/protocol.md has both for readers. Errors that still
 let us find the end of the message become `Refused` events; the others raise `ProtocolError`,
 because nothing behind them can be trusted. Loop thread only.
 """
@@ -21,8 +21,8 @@ from typing import NoReturn
 
 from app.messages import BAD_HEADER, Begin, Body, End, Event, Failure, Refused, Reply
 from app.protocols.base import ProtocolError
-from app.protocols.fields import reply_fields
-from app.protocols.header import parse_header
+from app.protocols.native.fields import reply_fields
+from app.protocols.native.header import parse_header
 
 _LENGTH = struct.Struct("!H")
 

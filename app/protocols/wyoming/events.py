@@ -21,7 +21,7 @@ from app.messages import (
     RawFormat,
     SampleEncoding,
 )
-from app.protocols.header import language_code
+from app.protocols.native.header import language_code
 
 # 8-bit samples are unsigned, as in WAV files: the reference takes 128 off them before widening.
 _ENCODINGS: dict[int, SampleEncoding] = {1: "u8", 2: "s16", 4: "s32"}
