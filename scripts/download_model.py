@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Fetch Whisper models, or show which there are. Needs nothing installed.
 
-The same code as the node's own first start (`app/model_files/catalog.py`), on the command line. Prints
-the path of each model on standard output, everything else on standard error. Exit status: 0
+The same code as the node's own first start (`app/model_files/catalog.py`), on the command line.
+Prints the path of each model on standard output, everything else on standard error. Exit status: 0
 if every model is there, 1 if one could not be had, 2 for a wrong command line.
 """
 

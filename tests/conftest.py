@@ -58,8 +58,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     from fakes import Clock
 
     clock = Clock()
-    rooms = ("network.deadlines", "network.listener", "serving.pace", "serving.shutdown")
-    for module in ("loop", *rooms, "serving.intake"):
+    network = ("network.deadlines", "network.listener", "network.loop")
+    requests = ("requests.slow_uploads", "requests.shutdown", "requests.uploads")
+    for module in (*network, *requests):
         monkeypatch.setattr(f"app.{module}.time", clock)
     return clock
 

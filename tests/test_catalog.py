@@ -201,7 +201,7 @@ def test_a_model_that_was_verified_needs_nothing_of_the_network(
         "import sys\n"
         "from pathlib import Path\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from app import catalog\n"
+        "from app.model_files import catalog\n"
         f"catalog.obtain('tiny.en', [Path({str(directory)!r})], catalog=Path({str(listing)!r}))\n"
         "print(*sys.modules)\n"
     )

@@ -1,4 +1,5 @@
-"""app/decoding/engine.py with the real whisper.cpp: what it must never do, and what a decode may say."""
+"""app/decoding/engine.py with the real whisper.cpp: what it must never do, and what a decode may
+say."""
 
 from __future__ import annotations
 

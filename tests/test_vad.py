@@ -1,4 +1,5 @@
-"""app/audio/vad.py with the real detector: how many threads it takes, and that the engine keeps its own.
+"""app/audio/vad.py with the real detector: how many threads it takes, and that the engine keeps its
+own.
 
 Each in a process of its own: OpenMP's limit is read when its library is loaded, once.
 """

@@ -3,8 +3,9 @@
 The label a client sends cannot be trusted, and libsndfile guesses: it takes some raw samples for
 an MP3, and reads a WAV whose length field was never filled in (streamed by ffmpeg or arecord) as
 silence. So the bytes are recognised here first, from a short list; what they say of their
-length, `app/audio/header_repair.py` and `app/audio/mp3_repair.py` see to. Works on a descriptor, reads a few kilobytes (of
-Ogg and of some MP3 all), allocates nothing that a file can choose the size of. Worker thread.
+length, `app/audio/header_repair.py` and `app/audio/mp3_repair.py` see to. Works on a descriptor,
+reads a few kilobytes (of Ogg and of some MP3 all), allocates nothing that a file can choose the
+size of. Worker thread.
 """
 
 from __future__ import annotations

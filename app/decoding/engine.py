@@ -69,8 +69,8 @@ _log = structlog.get_logger("engine")
 class Engine:
     """A loaded model.
 
-    `path` must have been verified (`app/model_files/catalog.py`): whisper.cpp crashes on a corrupt file.
-    Raises `EngineError` if whisper.cpp cannot load it, `OSError` if it cannot be opened.
+    `path` must have been verified (`app/model_files/catalog.py`): whisper.cpp crashes on a corrupt
+    file. Raises `EngineError` if whisper.cpp cannot load it, `OSError` if it cannot be opened.
     """
 
     def __init__(self, path: Path, name: str, threads: int, context: EncoderContext) -> None:

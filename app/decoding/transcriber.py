@@ -1,7 +1,7 @@
 """What the worker knows of an engine: the interface, its options and its errors.
 
-`app/decoding/engine.py` is the real one. It stands apart so that whoever only names an engine, the worker,
-the server and the tests with a fake, does not load whisper.cpp.
+`app/decoding/engine.py` is the real one. It stands apart so that whoever only names an engine, the
+worker, the server and the tests with a fake, does not load whisper.cpp.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """One published model file, and the words in which those who provide one speak.
 
-What `app/model_files/catalog.py` (which reads the entries), `app/model_files/verify.py`, `app/model_files/fetch.py`
-and its two sources have in common: the entry, the two errors, the shapes of their callbacks. Data
-only, no behaviour. Standard library only, because `scripts/download_model.py` runs before anything
-is installed; so is everything that stands on this.
+What `app/model_files/catalog.py` (which reads the entries), `app/model_files/verify.py`,
+`app/model_files/fetch.py` and its two sources have in common: the entry, the two errors, the shapes
+of their callbacks. Data only, no behaviour. Standard library only, because
+`scripts/download_model.py` runs before anything is installed; so is everything that stands on this.
 """
 
 from __future__ import annotations

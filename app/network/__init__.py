@@ -1,3 +1,1 @@
-"""What a socket needs and no speech: listening, TLS, who may come in, deadlines, what is still to
-be sent. `app/network/connection.py` puts it together for one peer. Loop thread.
-"""
+"""Sockets: the event loop, listeners, connections, TLS, tokens, deadlines. Loop thread."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent / "page"
+FOLDER = Path(__file__).resolve().parent
 
 INDEX = "index.html"
 """Served as "/"; the others by their names."""

@@ -1,1 +1,1 @@
-"""The languages the node speaks on its sockets, each one a sans-IO file: bytes in, events out."""
+"""The protocols the node speaks. Each is sans-IO: bytes in, events out; replies in, bytes out."""

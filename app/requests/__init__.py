@@ -1,4 +1,1 @@
-"""A request's way through the node, from header to outcome: admission and intake, acceptance,
-dispatch to the worker, outcomes; and what ends it all, shutdown. `app/server.py` puts it together.
-Loop thread.
-"""
+"""A request's way from its header to its outcome: quota, upload, commit, dispatch. Loop thread."""

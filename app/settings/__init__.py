@@ -1,1 +1,1 @@
-"""The options: their table, their types, the frozen settings."""
+"""The options: their table, their value types, and the frozen settings."""

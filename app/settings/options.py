@@ -18,7 +18,8 @@ PREFIX = "NODE_WHISPER_"
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option: a flag, and a variable of the same name. `parse` is of `app/settings/types.py`."""
+    """One option: a flag, and a variable of the same name. `parse` is of
+    `app/settings/types.py`."""
 
     names: tuple[str, ...]
     default: Any

@@ -18,7 +18,7 @@ from app.decoding.context import EncoderContext
 from app.settings.options import OPTIONS, PREFIX, Option
 from app.settings.types import Network, flag
 
-MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
+MODELS_DIR = Path(__file__).resolve().parents[2] / "models"
 """The catalogue's own directory, always searched."""
 
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Where requests come from besides sockets. Loop thread."""

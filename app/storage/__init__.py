@@ -1,3 +1,1 @@
-"""What must outlive the process, or must not be waited for: the journal, large bodies, stdout's
-lines. Written by one thread, `app/storage/disk.py`; nobody else waits for a disk.
-"""
+"""Everything that writes to disk, on one background thread: request bodies and the journal."""

@@ -1,1 +1,1 @@
-"""The thread that owns the engine: whose turn it is, and the work on one request."""
+"""The worker thread: the scheduler and the work on one request, a window at a time."""

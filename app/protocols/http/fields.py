@@ -2,7 +2,8 @@
 
 One rule per field, each in a function of its own; `read` puts them together. Pure: a form's fields
 in, a `Request` and the `Wish` for its reply out, `FormError` where a field is wrong. What a field
-means to the node is as in `app/protocols/native/header.py`; fields that neither API needs are ignored.
+means to the node is as in `app/protocols/native/header.py`; fields that neither API needs are
+ignored.
 """
 
 from __future__ import annotations

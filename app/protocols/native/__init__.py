@@ -1,1 +1,1 @@
-"""TODO."""
+"""The native protocol: a length, a JSON header, the audio."""

@@ -5,8 +5,8 @@
     body      content-length bytes
 
 Replies have the same shape. `FramedProtocol` is the state machine; what may stand in a header is
-`app/protocols/native/header.py`'s business, and docs/protocol.md has both for readers. Errors that still
-let us find the end of the message become `Refused` events; the others raise `ProtocolError`,
+`app/protocols/native/header.py`'s business, and docs/protocol.md has both for readers. Errors that
+still let us find the end of the message become `Refused` events; the others raise `ProtocolError`,
 because nothing behind them can be trusted. Loop thread only.
 """
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Wyoming, the protocol of Home Assistant and Rhasspy."""
