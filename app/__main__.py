@@ -162,6 +162,7 @@ def _serve(
         language=model.language_of(settings, engine.info),
         prompt=settings.prompt,
         model=engine.info.name,
+        keep_markers=settings.keep_markers,
     )
     mark = journal.mark.set if journal is not None else lambda _name: None
     worker = Worker(engine, SileroDetector, limits, server.loop.wake, mark)

@@ -57,6 +57,7 @@ SWITCHES = [
     ("--wyoming-streaming", "wyoming_streaming"),
     ("--wyoming-open", "wyoming_open"),
     ("--announce", "announce"),
+    ("--keep-markers", "keep_markers"),
 ]
 
 
@@ -100,6 +101,7 @@ def test_the_defaults_are_those_that_the_documentation_names() -> None:
         encoder_context="auto",
         language=None,
         prompt="",
+        keep_markers=False,
         vad_threshold=0.5,
         queue_size=64,
         max_connections=1000,

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from app.decoding.markers import without_markers
 from app.messages import Segment
 
 MAX_COMPRESSION = 2.4
@@ -51,7 +52,7 @@ no, no" is a thing people say."""
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """The segments of a window.
+    """The segments of a window, as the model wrote them.
 
     `end` is where the last segment ends, `logprob` the mean natural log of the text tokens'
     probabilities, `language` a code, `language_probability` 0 to 1 where it was detected, `limited`
@@ -69,8 +70,14 @@ class Hypothesis:
     passes: int = 1
 
     @property
+    def spoken(self) -> tuple[Segment, ...]:
+        """The segments without markers of other sounds; empty where there is nothing else."""
+        return without_markers(self.segments)
+
+    @property
     def text(self) -> str:
-        return join(self.segments)
+        """The text of what is spoken."""
+        return join(self.spoken)
 
 
 def join(segments: Sequence[Segment]) -> str:

@@ -18,9 +18,6 @@ _UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 word; the same list as openai/whisper's split_to_word_tokens."""
 
 
-_NO_SPEECH = "[BLANK_AUDIO]"
-"""What Whisper's training data called a silence; here a silence has no text."""
-
 _BYTES_PER_SECOND = 10
 """Of text in unhurried English speech: 2 words, 5 letters each."""
 
@@ -98,7 +95,7 @@ class SegmentBuilder:
 
     def _close(self, end: float) -> None:
         text = self._text.decode(errors="replace").strip()
-        if text and text != _NO_SPEECH:
+        if text:
             # A padded window ends where its audio did.
             end = max(self._start, min(end, self._seconds))
             words = tuple(self._finish_words(end)) if self._with_words else None

@@ -153,6 +153,12 @@ OPTIONS = (
     ),
     Option(("--prompt",), "", values.prompt, "words to expect, for requests that bring no prompt"),
     Option(
+        ("--keep-markers",),
+        False,
+        values.flag,
+        "keep the model's markers of other sounds, such as [Music], which are no text otherwise",
+    ),
+    Option(
         ("--vad-threshold",),
         0.5,
         values.number(float, 0, 1),

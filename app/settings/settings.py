@@ -46,6 +46,7 @@ class Settings:
     encoder_context: EncoderContext
     language: str | None
     prompt: str
+    keep_markers: bool
     vad_threshold: float
     queue_size: int
     max_connections: int

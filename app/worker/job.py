@@ -80,13 +80,15 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What holds for every job: `max_seconds` of audio, `vad_threshold` as `Windower` takes it,
-    `language` and `prompt` where a request names none, the `model`'s full name."""
+    `language` and `prompt` where a request names none, the `model`'s full name, and whether to keep
+    markers of other sounds, such as "[Music]"."""
 
     max_seconds: float
     vad_threshold: float
     language: str
     prompt: str
     model: str
+    keep_markers: bool = False
 
 
 class Transcription:
@@ -173,7 +175,8 @@ class Transcription:
             only_sure=self._is_rest(window),
         )
         hypothesis = self._engine.transcribe(window.samples, options)
-        if self._language == "auto" and hypothesis.segments:
+        spoken = hypothesis.spoken
+        if self._language == "auto" and spoken:
             # A recording has one language: what its first words were heard as holds for the rest.
             self._language = hypothesis.language
             self._language_probability = hypothesis.language_probability
@@ -182,7 +185,8 @@ class Transcription:
         self._second_passes += hypothesis.passes - 1
         self._carried = _worth_carrying(hypothesis)
         self._take_back(window, hypothesis)
-        return [_shifted(segment, window.start) for segment in hypothesis.segments]
+        shown = hypothesis.segments if self._limits.keep_markers else spoken
+        return [_shifted(segment, window.start) for segment in shown]
 
     def _prompt(self) -> str:
         given = self.job.request.prompt or self._limits.prompt
