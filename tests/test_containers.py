@@ -382,7 +382,7 @@ def test_whatever_follows_the_first_bytes_the_file_has_a_name_and_no_more(
 
 @pytest.mark.parametrize("length", [1 << 62, (1 << 64) - 1])
 def test_a_64_bit_length_beyond_any_file(length: int) -> None:
-    """Found by scripts/fuzz: `pread` cannot go there, and said so with an OverflowError."""
+    """Found by scripts/dev/fuzz: `pread` cannot go there, and said so with an OverflowError."""
     guid = b"LIST" + bytes(12)
     w64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00" + struct.pack("<Q", 200)
     w64 += bytes(16) + guid + struct.pack("<Q", length) + bytes(8)

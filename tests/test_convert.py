@@ -26,14 +26,12 @@ from app.model_files import verify as verified
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("gguf", reason="needs requirements-convert.txt")
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
 import convert_model  # noqa: E402
 from convert import ctranslate2, ggmlfile, mel, words  # noqa: E402
 from convert.blocks import FORMATS  # noqa: E402
 from convert.source import ConvertError  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
 
 CLIP = ROOT / "tests" / "audio" / "jfk.flac"
 

@@ -1,7 +1,8 @@
 """A node with a journal that is killed, starved of disk, or left by its reader: real processes.
 
 The engine is a fake one (tests/fake_node.py) whose text is a checksum of what it was given, so that
-starts are quick and altered audio shows. scripts/crash is the long form, with the real engine too.
+starts are quick and altered audio shows. scripts/dev/crash is the long form, also with the real
+engine.
 NODE_WHISPER_KILLS says how often the first test kills.
 """
 
@@ -13,7 +14,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +21,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from node import HANG, ROOT, Client, Node, clean_environment, eventually
-
-sys.path.insert(0, str(ROOT / "scripts"))
-
 from reliability.crash_cli import FAKE, clips
 from reliability.crashes import Crashes, ended
 

@@ -20,7 +20,7 @@ OURS = re.compile(r"`((?:app|scripts|tests|deploy|models|docs)/[\w./-]*\w/?)`")
 MODULE = re.compile(r"`([\w/]+\.py)`")
 """A module as they write it: from the root, or short, from one of these."""
 
-ROOMS = (ROOT, ROOT / "app", ROOT / "scripts", ROOT / "tests")
+ROOMS = (ROOT, ROOT / "app", ROOT / "scripts", ROOT / "scripts" / "dev", ROOT / "tests")
 
 
 def text_of(page: Path) -> str:

@@ -1,4 +1,4 @@
-"""The short form of scripts/fuzz: the same targets over its seeds, and over a fixed set of damages.
+"""The short form of scripts/dev/fuzz: the same targets over its seeds and a fixed set of damages.
 
 What the long runs found stands as a test beside the module that was wrong.
 """
@@ -6,13 +6,8 @@ What the long runs found stands as a test beside the module that was wrong.
 from __future__ import annotations
 
 import random
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-
 from reliability.seeds import SEEDS, WORDS
 from reliability.targets import TARGETS
 

@@ -2,25 +2,20 @@
 
 Every honest request must be answered rightly, every bad connection end as docs/protocol.md says,
 and afterwards the node must hold no more descriptors than before, and hardly more memory. The kinds
-stand in scripts/reliability/hostile.py; scripts/soak plays them for as long as one likes.
+stand in scripts/dev/reliability/hostile.py; scripts/dev/soak plays them for as long as one likes.
 """
 
 from __future__ import annotations
 
 import io
 import random
-import sys
 import threading
 from collections import Counter
-from pathlib import Path
 
 import psutil
 import pytest
 import soundfile
 from node import JFK, Node, eventually
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-
 from reliability.hostile import KINDS, prepare
 
 CONNECTIONS = 1000

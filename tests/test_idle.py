@@ -1,25 +1,20 @@
 """Five thousand idle connections on the real node: what each costs in memory, and that an honest
 client does not notice them.
 
-`scripts/bench` measures the latency beside them; here only what is right or wrong is judged.
+`scripts/dev/bench` measures the latency beside them; here only what is right or wrong is judged.
 """
 
 from __future__ import annotations
 
 import io
-import sys
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import pytest
 import soundfile
-from node import HANG, JFK, Node, eventually
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-
 from benchmark.idle import CONNECTIONS, SPARE, IdleConnections, raise_descriptor_limit
+from node import HANG, JFK, Node, eventually
 
 ALLOWED_EACH = 24 * 1024
 """Bytes of resident memory. A connection that kept a read buffer would have more."""

@@ -1,4 +1,4 @@
-"""The image as far as it can be checked without building it; scripts/verify_arm64 does that."""
+"""The image as far as it can be checked without building it; scripts/dev/verify_arm64 does that."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from engine_build import portable
 from packaging.requirements import Requirement
 
 from app.decoding import backends
@@ -23,9 +24,6 @@ from app.decoding.transcriber import EngineError
 from app.settings.options import OPTIONS, PREFIX
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from engine_build import portable  # noqa: E402
 
 DOCKERFILE = ROOT / "Dockerfile.arm64"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
@@ -350,7 +348,7 @@ def test_the_health_check_without_http() -> None:
 def test_verify_arm64_says_what_is_missing() -> None:
     assert importlib.util.find_spec("arm64") is not None
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "verify_arm64")],
+        [sys.executable, str(ROOT / "scripts" / "dev" / "verify_arm64")],
         env={**os.environ, "PATH": "/nowhere"},
         capture_output=True,
         text=True,

@@ -6,12 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from engine_build.portable import EVERY_CPU
+from engine_build.workshop import BuildError, Workshop
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from engine_build.portable import EVERY_CPU  # noqa: E402
-from engine_build.workshop import BuildError, Workshop  # noqa: E402
 
 
 def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

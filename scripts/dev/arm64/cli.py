@@ -1,4 +1,4 @@
-"""The command line of scripts/verify_arm64: base, build, run, checks, report."""
+"""The command line of scripts/dev/verify_arm64: base, build, run, checks, report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from arm64.base import BaseError
 from arm64.builder import Builder, BuilderError, Layer
 from arm64.emulation import EmulationError, emulated
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 PACKAGES = {
     "buildah": "buildah",
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="scripts/verify_arm64",
+        prog="scripts/dev/verify_arm64",
         description="Build the arm64 image with the real Dockerfile under QEMU, run it, and check "
         "what it promises. Prints a report in Markdown; status 1 if anything does not hold.",
     )

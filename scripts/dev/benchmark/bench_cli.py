@@ -1,4 +1,4 @@
-"""The program behind scripts/bench: the node beside its peers, in one run.
+"""The program behind scripts/dev/bench: the node beside its peers, in one run.
 
 The node is measured as it is set up in --venv. Where scripts/build_engine has put an engine of its
 own in there, the node on the package index's wheel is measured as well, as a row of its own.
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/dev/bench", description=__doc__)
     add = parser.add_argument
     add("--quick", action="store_true", help="fewer clips: under five minutes once set up")
     add("--model", default="tiny.en", help="a name from models/catalog.json (default: tiny.en)")

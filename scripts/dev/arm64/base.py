@@ -19,7 +19,7 @@ from pathlib import Path
 
 from engine_build import workshop
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 SUITE = "bookworm"
 _PYTHON = "3.11"

@@ -1,4 +1,4 @@
-"""The program behind scripts/soak: honest and hostile work side by side, memory and descriptors
+"""The program behind scripts/dev/soak: honest and hostile work side by side, memory and descriptors
 read from outside every few seconds, and at the end the slope of both.
 
 Honest clients check every text they get. The node is a process of its own; what is measured is
@@ -56,7 +56,9 @@ class Sample:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="scripts/dev/soak", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--honest", type=int, default=3, help="clients at once (default: 3)")
     parser.add_argument("--hostile", type=int, default=10, help="connections at once (default: 10)")

@@ -1,4 +1,4 @@
-"""Measures the node beside its peers: `scripts/bench` (time) and `scripts/accuracy` (words).
+"""Measures the node beside its peers: `bench` for time and `accuracy` for words.
 
 Every engine runs in a process of its own and all of them are asked about the same clip one after
 the other before the next clip's turn comes, so whatever else the machine does, it does to all; what

@@ -1,4 +1,4 @@
-"""The program behind scripts/crash: SIGKILL for a node with a journal, at random moments while
+"""The program behind scripts/dev/crash: SIGKILL for a node with a journal, at random moments while
 clients send, and whether everything it had promised came out in the end."""
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def clips(large: bool) -> list[Clip]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/crash", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/dev/crash", description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--clients", type=int, default=4, help="at once (default: 4)")
     parser.add_argument(

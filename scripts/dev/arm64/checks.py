@@ -18,7 +18,7 @@ from typing import Any
 
 from arm64.container import Container
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 _CLIENT = ROOT / "scripts" / "client.py"
 _CLIP = ROOT / "tests" / "audio" / "jfk.flac"
 _WORDS = "ask not what your country can do for you"

@@ -1,4 +1,4 @@
-"""The program behind scripts/accuracy: what the node hears, beside bare pywhispercpp.
+"""The program behind scripts/dev/accuracy: what the node hears, beside bare pywhispercpp.
 
 Exit code 1 if the node is worse than it by more than 0.3 points or three words (whichever is
 more), gives text for a clip without speech, or answers a format clip with other words or an
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/accuracy", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/dev/accuracy", description=__doc__)
     add = parser.add_argument
     add("--audio", type=Path, default=ROOT.parent / "shared" / "audio", help="with refs.tsv")
     add("--model", default="tiny.en", help="of both engines: a catalogue name or a ggml file")

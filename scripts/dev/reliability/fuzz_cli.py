@@ -1,4 +1,4 @@
-"""The program behind scripts/fuzz: one target, coverage-guided, until the time is up or it breaks.
+"""The program behind scripts/dev/fuzz: coverage-guided fuzzing of one target for a given time.
 
 libFuzzer does the work, through atheris, which instruments the Python of `app`; libsndfile's C has
 no instrumentation, so its side is mutation of real files. What it found stays in the corpus
@@ -28,7 +28,9 @@ _LONGEST = 65_536
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="scripts/dev/fuzz", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("target", choices=sorted(TARGETS))
     parser.add_argument("--seconds", type=int, default=600, help="default: 600")
     parser.add_argument(

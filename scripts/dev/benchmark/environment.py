@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / ".venv-bench"
 PYTHON = FOLDER / "bin" / "python"
 
@@ -33,7 +33,7 @@ def enter(module: str) -> NoReturn:
     except SetupError as error:
         sys.exit(str(error))
     # In place of this process, so that signals reach the one that started the engines.
-    os.environ["PYTHONPATH"] = str(ROOT / "scripts")
+    os.environ["PYTHONPATH"] = f"{ROOT}/scripts/dev:{ROOT}/scripts"
     os.execv(str(PYTHON), [str(PYTHON), "-m", module, *sys.argv[1:]])
 
 
