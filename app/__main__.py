@@ -21,9 +21,9 @@ from app import __version__
 from app.audio.vad import SileroDetector
 from app.decoding.transcriber import EngineError
 from app.model_files import catalog
+from app.network.access_token import AccessToken, AccessTokenError, read_token
 from app.network.mdns import Announcement
 from app.network.tls import TlsError, server_context
-from app.network.tokens import Gate, GateError, read_token
 from app.output.lines import json_line, text_line
 from app.output.stdout import StdoutSink
 from app.requests.uploads import Rules
@@ -36,7 +36,7 @@ from app.startup.systemd import Notifier, Watchdog
 from app.storage.body import Spool
 from app.storage.disk import Disk
 from app.storage.journal import Journal, JournalError
-from app.worker.job import Limits
+from app.worker.job import JobSettings
 from app.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -65,14 +65,14 @@ def main() -> int:
     descriptors.raise_limit()
     allocator.give_large_blocks_back()
     try:
-        gate, tls = _protection(settings)
+        access_token, tls = _protection(settings)
         if not settings.spool_dir.is_dir():
             raise _CannotStart(
                 f"there is no {settings.spool_dir} for large bodies; name one by --spool-dir"
             )
         file = _obtain(settings)
         with contextlib.closing(_load(settings, file)) as engine:
-            _serve(settings, gate, tls, file, engine)
+            _serve(settings, access_token, tls, file, engine)
     except _CannotStart as error:
         print(f"node-whisper: {error}", file=sys.stderr)
         return error.code
@@ -85,16 +85,16 @@ def _let_sigterm_end_it() -> None:
         signal.signal(signal.SIGTERM, lambda number, _frame: _exit_at_once(128 + number))
 
 
-def _protection(settings: Settings) -> tuple[Gate, ssl.SSLContext | None]:
+def _protection(settings: Settings) -> tuple[AccessToken, ssl.SSLContext | None]:
     """Who may come in, and how what they say is encrypted."""
     try:
-        gate = Gate(read_token(settings.token_file, os.environ))
+        access_token = AccessToken(read_token(settings.token_file, os.environ))
         tls = server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-    except (GateError, TlsError) as error:
+    except (AccessTokenError, TlsError) as error:
         raise _CannotStart(error, code=2) from error
-    if wrong := wyoming_port.fault(settings, protected=tls is not None or not gate.open):
+    if wrong := wyoming_port.fault(settings, protected=tls is not None or not access_token.open):
         raise _CannotStart(wrong, code=2)
-    return gate, tls
+    return access_token, tls
 
 
 def _obtain(settings: Settings) -> catalog.ModelFile:
@@ -127,7 +127,7 @@ def _load(settings: Settings, file: catalog.ModelFile) -> Engine:
 
 def _serve(
     settings: Settings,
-    gate: Gate,
+    access_token: AccessToken,
     tls: ssl.SSLContext | None,
     file: catalog.ModelFile,
     engine: Engine,
@@ -145,7 +145,7 @@ def _serve(
         disk=disk,
         journal=journal,
         sink=sink,
-        rules=Rules(gate.admits, settings.when_full == "reject"),
+        rules=Rules(access_token.admits, settings.when_full == "reject"),
         queue_size=settings.queue_size,
         max_buffered_bytes=settings.max_buffered_bytes,
         max_connections=settings.max_connections,
@@ -156,7 +156,7 @@ def _serve(
         guarded=web.guarded if web else frozenset(),
         observers=web.observers if web else (),
     )
-    limits = Limits(
+    limits = JobSettings(
         max_seconds=settings.max_audio_seconds,
         vad_threshold=settings.vad_threshold,
         language=model.language_of(settings, engine.info),
@@ -169,7 +169,12 @@ def _serve(
     server.attach(worker)
     try:
         opened = open_ports(
-            settings, gate=gate, tls=tls, web=web, model=engine.info, listen=server.listen
+            settings,
+            access_token=access_token,
+            tls=tls,
+            web=web,
+            model=engine.info,
+            listen=server.listen,
         )
     except CannotListen as error:
         raise _CannotStart(error) from error
@@ -179,7 +184,7 @@ def _serve(
     if not worker.wait_until_warm():
         raise _CannotStart("the engine failed on its first, empty window; the log says why")
     _say_ready(settings, engine, opened.number, **opened.others)
-    warn_of_strangers(settings, gate.open)
+    warn_of_strangers(settings, access_token.open)
     notifier.ready(f"{engine.info.name} on port {opened.number}")
     Watchdog(server.loop, notifier, worker)
     if opened.announcement is not None:

@@ -159,7 +159,7 @@ class Begin:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Rejected:
     """A header was read whose body's length is known but which cannot be served."""
 
     id: str | None
@@ -170,7 +170,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class BodyData:
     """The next bytes of the accepted body."""
 
     data: bytes | memoryview
@@ -192,7 +192,7 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Send:
     """The protocol answers this message itself (a ping, a page), and at once: it comes between two
     messages that are answered, or within one whose reply cannot have begun."""
 
@@ -212,7 +212,7 @@ class Query:
     token: str | None = field(default=None, repr=False)
 
 
-Event = Begin | Refused | Body | End | Broken | Told | Query
+Event = Begin | Rejected | BodyData | End | Broken | Send | Query
 
 
 @dataclass(frozen=True, slots=True)

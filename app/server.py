@@ -1,8 +1,8 @@
 """Every port and every connection, and the rooms behind them.
 
 The server accepts connections, gives each its protocol, and leads what they say to where it is
-dealt with: headers and bodies to the `Intake`, questions about the node to its reports, the end of
-a peer to both `Intake` and `Dispatch`. What the worker makes comes back through `Dispatch`, and
+dealt with: headers and bodies to the `Uploads`, questions about the node to its reports, the end of
+a peer to both `Uploads` and `Dispatch`. What the worker makes comes back through `Dispatch`, and
 `Shutdown` ends it all. Loop thread only; it never blocks.
 """
 
@@ -15,25 +15,25 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from app.decoding.transcriber import ModelInfo
-from app.messages import Begin, Body, Broken, End, Event, Query, QueryKind, Refused, Report
+from app.messages import Begin, BodyData, Broken, End, Event, Query, QueryKind, Rejected, Report
 from app.network.connection import Connection
-from app.network.deadlines import Deadlines
+from app.network.deadlines import Timeouts
 from app.network.listener import Listener, listen
 from app.network.loop import Loop
 from app.network.ports import Port, peer_of
 from app.network.transport import open_transport
 from app.output.stdout import StdoutSink
 from app.protocols.base import ProtocolError
-from app.requests.commit import Acceptance
+from app.requests.commit import Commit
 from app.requests.dispatch import Dispatch
 from app.requests.failures import too_many_connections, unauthorized
-from app.requests.in_flight import Pending
+from app.requests.in_flight import InFlight
 from app.requests.load import Load
 from app.requests.outcomes import Observer, Outcomes
-from app.requests.quota import Admission
+from app.requests.quota import Quota
 from app.requests.shutdown import Shutdown
-from app.requests.uploads import Intake, Rules
-from app.sources.journal import Recovery
+from app.requests.uploads import Rules, Uploads
+from app.sources.journal import JournalSource
 from app.storage.body import Spool
 from app.storage.disk import Disk
 from app.storage.journal import Journal
@@ -68,7 +68,7 @@ class Server:
         max_connections: int,
         drain_seconds: float,
         abort: Callable[[], None],
-        deadlines: Deadlines | None = None,
+        timeouts: Timeouts | None = None,
         reports: Mapping[QueryKind, Callable[[], Report]] | None = None,
         guarded: frozenset[QueryKind] = frozenset({"status"}),
         observers: Sequence[Observer] = (),
@@ -76,7 +76,7 @@ class Server:
     ) -> None:
         self._queue_size = queue_size
         self._max_connections = max_connections
-        self._deadlines = deadlines or Deadlines()
+        self._timeouts = timeouts or Timeouts()
         self._reports = reports or {}
         self._guarded = guarded
         self._numbers = itertools.count(1)
@@ -88,30 +88,30 @@ class Server:
         self._disk = disk
         self._journal = journal
         self._outcomes = Outcomes(sink, observers, journal)
-        self._admission = Admission(queue_size, max_buffered_bytes)
+        self._quota = Quota(queue_size, max_buffered_bytes)
         self._dispatch = Dispatch(self._outcomes, self._on_done)
-        self._acceptance = Acceptance(disk, journal, self._dispatch, self._outcomes, self._on_done)
+        self._commit = Commit(disk, journal, self._dispatch, self._outcomes, self._on_done)
         numbers = itertools.count(1)
         recovery = (
             None
             if journal is None
-            else Recovery(
+            else JournalSource(
                 journal,
                 disk,
-                admission=self._admission,
+                quota=self._quota,
                 dispatch=self._dispatch,
                 outcomes=self._outcomes,
                 numbers=numbers,
                 on_room=self.loop.wake,
             )
         )
-        self._intake = Intake(
+        self._uploads = Uploads(
             loop=self.loop,
             model=model,
             spool=spool,
-            admission=self._admission,
+            quota=self._quota,
             dispatch=self._dispatch,
-            acceptance=self._acceptance,
+            commit=self._commit,
             recovery=recovery,
             outcomes=self._outcomes,
             rules=rules,
@@ -121,8 +121,8 @@ class Server:
             loop=self.loop,
             listeners=self._listeners,
             connections=self._connections,
-            intake=self._intake,
-            acceptance=self._acceptance,
+            uploads=self._uploads,
+            commit=self._commit,
             dispatch=self._dispatch,
             seconds=drain_seconds,
             abort=abort,
@@ -166,7 +166,7 @@ class Server:
     def load(self) -> Load:
         """How busy the node is."""
         alive = self._dispatch.worker.alive
-        full = self._admission.full or self._outcomes.behind
+        full = self._quota.full or self._outcomes.behind
         journal = self._journal
         return Load(
             ready=alive and not full and not self._shutdown.draining,
@@ -174,10 +174,10 @@ class Server:
             worker_alive=alive,
             connections=len(self._connections),
             places=self._queue_size,
-            admitted=self._admission.admitted,
-            waiting=self._admission.waiting,
+            admitted=self._quota.admitted,
+            waiting=self._quota.waiting,
             queued_seconds=self._dispatch.queued_seconds,
-            buffered_bytes=self._admission.reserved,
+            buffered_bytes=self._quota.reserved,
             journal_entries=journal.entries if journal else 0,
             quarantined=journal.quarantined if journal else 0,
         )
@@ -202,7 +202,7 @@ class Server:
             sock.close()
             return
         number = next(self._numbers)
-        connection = Connection(number, transport, peer, self.loop, self, self._deadlines)
+        connection = Connection(number, transport, peer, self.loop, self, self._timeouts)
         self._connections[number] = connection
         if over >= 0:
             failure = too_many_connections(self._max_connections)
@@ -210,36 +210,36 @@ class Server:
             connection.finish()
 
     def on_event(self, connection: Connection, event: Event) -> None:
-        if isinstance(event, Body):
-            self._intake.receive(connection, event.data)
+        if isinstance(event, BodyData):
+            self._uploads.receive(connection, event.data)
         elif isinstance(event, End):
-            self._intake.complete(connection, event.request)
+            self._uploads.complete(connection, event.request)
         elif isinstance(event, Begin):
-            self._intake.begin(connection, event.request)
-        elif isinstance(event, Refused):
-            self._intake.refused(connection, event)
+            self._uploads.begin(connection, event.request)
+        elif isinstance(event, Rejected):
+            self._uploads.refused(connection, event)
         elif isinstance(event, Broken):
-            self._intake.broken(connection, event.failure)
+            self._uploads.broken(connection, event.failure)
         elif isinstance(event, Query):
             self._answer(connection, event)
 
     def on_lost(self, connection: Connection, error: ProtocolError) -> None:
-        self._intake.lost(connection, error)
+        self._uploads.lost(connection, error)
 
     def on_end(self, connection: Connection, reset: bool) -> None:
-        self._intake.ended(connection)
+        self._uploads.ended(connection)
         if reset or connection.protocol.end_means_gone:
             self._dispatch.cancel_all_of(connection)
-            self._acceptance.cancel_all_of(connection)
+            self._commit.cancel_all_of(connection)
 
     def on_closed(self, connection: Connection) -> None:
         del self._connections[connection.number]
-        self._intake.forget(connection)
+        self._uploads.forget(connection)
         self._shutdown.check()
 
     def _answer(self, connection: Connection, query: Query) -> None:
         slot = connection.expect(None, silent=False)
-        if query.kind in self._guarded and not self._intake.may_enter(connection, query.token):
+        if query.kind in self._guarded and not self._uploads.may_enter(connection, query.token):
             connection.answer(slot, unauthorized(), final=True)
         else:
             connection.answer(slot, self._reports[query.kind](), final=True)
@@ -256,12 +256,12 @@ class Server:
             # Each by itself: what is wrong with one does not keep the others from their answers.
             self.loop.defer(completion)
         self._dispatch.take_completions()
-        self._intake.admit_waiting()
+        self._uploads.admit_waiting()
         self._shutdown.check()
 
     def _on_signal(self, number: int) -> None:
         self._shutdown.on_signal(number)
 
-    def _on_done(self, pending: Pending) -> None:
-        self._intake.release(pending)
+    def _on_done(self, pending: InFlight) -> None:
+        self._uploads.release(pending)
         self.loop.defer(self._shutdown.check)

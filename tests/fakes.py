@@ -29,25 +29,25 @@ import structlog
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, EngineAborted, ModelInfo
 from app.messages import Segment, Transcript
-from app.network.deadlines import Deadlines
+from app.network.deadlines import Timeouts
 from app.network.ports import Port
 from app.output.lines import json_line
 from app.output.stdout import StdoutSink
 from app.protocols.base import Protocol
-from app.protocols.native.protocol import FramedProtocol
+from app.protocols.native.protocol import NativeProtocol
 from app.requests.uploads import Rules
 from app.server import Server
 from app.storage.body import Body, Spool, in_memory
 from app.storage.disk import Disk
 from app.storage.journal import Journal
-from app.worker.job import Limits
+from app.worker.job import JobSettings
 from app.worker.worker import Worker
 
 RATE = 16_000
 PATIENCE = 120.0
 """Seconds after which a test is taken to hang. Nothing is measured by it."""
 
-UNHURRIED = Deadlines(header=600.0, body=600.0, idle=600.0, write=600.0)
+UNHURRIED = Timeouts(header=600.0, body=600.0, idle=600.0, write=600.0)
 """For what is not about deadlines: five hundred connections take a busy machine seconds to make."""
 
 Samples = npt.NDArray[np.float32]
@@ -66,7 +66,7 @@ def eventually(true: Callable[[], Any], what: str = "it") -> None:
 class Clock:
     """What `app` takes for the module `time`, which tests may set ahead: the fixture `clock`.
 
-    Deadlines of minutes then pass at once, and none of them because the machine was busy.
+    Timeouts of minutes then pass at once, and none of them because the machine was busy.
     """
 
     def __init__(self) -> None:
@@ -398,7 +398,7 @@ class Node:
         queue_size: int = 64,
         max_connections: int = 1000,
         drain_seconds: float = PATIENCE,
-        deadlines: Deadlines | None = None,
+        timeouts: Timeouts | None = None,
         make_spool: Callable[[Disk], Spool] | None = None,
         journal: Path | None = None,
         max_buffered_bytes: int = 1 << 30,
@@ -429,15 +429,15 @@ class Node:
             max_connections=max_connections,
             drain_seconds=drain_seconds,
             abort=self.engine.abort,
-            deadlines=deadlines or UNHURRIED,
+            timeouts=timeouts or UNHURRIED,
             **(server or {}),
         )
         # A threshold of 0 takes everything for speech: all of a body reaches the engine.
-        limits = Limits(max_seconds, 0.0, "en", "", model.name)
+        limits = JobSettings(max_seconds, 0.0, "en", "", model.name)
         mark = self.journal.mark.set if self.journal is not None else lambda _name: None
         self.worker = Worker(self.engine, FakeDetector, limits, self.server.loop.wake, mark)
         self.server.attach(self.worker)
-        framed = lambda: FramedProtocol(max_body, lambda: f"made-{os.urandom(4).hex()}")  # noqa: E731
+        framed = lambda: NativeProtocol(max_body, lambda: f"made-{os.urandom(4).hex()}")  # noqa: E731
         native = Port("native", "127.0.0.1", 0, new_protocol or framed)
         self.port = self.server.listen(replace(native, **(port or {})))
         self._old_handler = signal.getsignal(self._SIGNAL)

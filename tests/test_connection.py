@@ -17,14 +17,14 @@ import pytest
 from fakes import PATIENCE, RAW, UNHURRIED, Clock, frame, message
 from structlog.testing import capture_logs
 
-from app.messages import Accepted, Begin, Body, End, Event, Failure
+from app.messages import Accepted, Begin, BodyData, End, Event, Failure
 from app.network.connection import HEADER_BYTES, LINGER_BYTES, Connection
-from app.network.deadlines import LINGER_SECONDS, Deadlines
+from app.network.deadlines import LINGER_SECONDS, Timeouts
 from app.network.loop import Loop
 from app.network.outbox import MAX_SLOTS, MAX_UNSENT_BYTES
 from app.network.ports import Peer, Port
 from app.network.transport import PlainTransport
-from app.protocols.native.protocol import FramedProtocol
+from app.protocols.native.protocol import NativeProtocol
 
 
 class Owner:
@@ -40,7 +40,7 @@ class Owner:
             self.told.append(("begin", event.request.id))
             if self.decides:
                 connection.decide(accept=True)
-        elif isinstance(event, Body):
+        elif isinstance(event, BodyData):
             self.told.append("body")
         elif isinstance(event, End):
             self.told.append("end")
@@ -63,14 +63,14 @@ class Owner:
 class Bench:
     """A connection over TCP, its peer, and a loop that the test turns by hand."""
 
-    def __init__(self, deadlines: Deadlines | None = None) -> None:
+    def __init__(self, timeouts: Timeouts | None = None) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.peer = socket.create_connection(listener.getsockname())
             self.ours, _ = listener.accept()
         self.peer.settimeout(PATIENCE)
         self.loop = Loop(lambda: None, lambda _number: None)
         self.owner = Owner()
-        port = Port("native", "", 0, lambda: FramedProtocol(1 << 24, lambda: "made"))
+        port = Port("native", "", 0, lambda: NativeProtocol(1 << 24, lambda: "made"))
         self.transport = PlainTransport(self.ours)
         self.connection = Connection(
             1,
@@ -78,7 +78,7 @@ class Bench:
             Peer("127.0.0.1", "peer", port),
             self.loop,
             self.owner,
-            deadlines or Deadlines(),
+            timeouts or Timeouts(),
         )
 
     def turn_until(self, true: Callable[[], Any]) -> None:
@@ -380,7 +380,7 @@ def test_deadlines_rest_while_too_much_is_due_to_the_peer(
     make_bench: Callable[..., Bench],
 ) -> None:
     """A header that is not read, because too many replies are still to come, is not late."""
-    bench = make_bench(Deadlines(0.05, 0.05, 0.05, 0.05))
+    bench = make_bench(Timeouts(0.05, 0.05, 0.05, 0.05))
     slots = [bench.connection.expect(str(number), silent=False) for number in range(MAX_SLOTS)]
     bench.peer.sendall(b"\0\x40{")
     later = time.monotonic() + 0.3
@@ -446,13 +446,13 @@ def test_a_lost_position_is_told_and_ends_it(bench: Bench) -> None:
 
 
 def test_a_header_that_does_not_come_is_lost(make_bench: Callable[..., Bench]) -> None:
-    bench = make_bench(Deadlines(header=0.05))
+    bench = make_bench(Timeouts(header=0.05))
     [reply] = bench.receive_all()
     assert reply["error"]["code"] == "timeout"
 
 
 def test_while_it_is_our_turn_nobody_is_late(make_bench: Callable[..., Bench]) -> None:
-    bench = make_bench(Deadlines(0.05, 0.05, 0.05, 0.05))
+    bench = make_bench(Timeouts(0.05, 0.05, 0.05, 0.05))
     slot = bench.connection.expect("a", silent=False)
     bench.peer.sendall(message(b"abc", id="1", connection="keep-alive"))
     bench.turn_until_told("end")

@@ -48,9 +48,9 @@ def test_the_targets_notice_a_parser_that_disagrees_with_itself() -> None:
     """A fuzzer that cannot fail proves nothing."""
     from reliability.targets import check_protocol
 
-    from app.protocols.native.protocol import FramedProtocol
+    from app.protocols.native.protocol import NativeProtocol
 
-    class Forgetful(FramedProtocol):
+    class Forgetful(NativeProtocol):
         def feed(self, data: bytes) -> None:
             super().feed(data[:-1] if len(data) == 3 else data)
 

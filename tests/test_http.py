@@ -29,16 +29,16 @@ from streams import Seen, see_body, split
 from app import messages
 from app.messages import (
     Begin,
-    Body,
+    BodyData,
     Broken,
     End,
     Event,
     Failure,
     Query,
-    Refused,
+    Rejected,
     Report,
     Segment,
-    Told,
+    Send,
     Word,
 )
 from app.protocols.base import MAX_HELD_BYTES, ProtocolError
@@ -97,7 +97,7 @@ class Peer:
 
     def _take(self, event: Event) -> None:
         protocol = self.protocol
-        if isinstance(event, Body):
+        if isinstance(event, BodyData):
             see_body(self.seen, event.data)
         elif isinstance(event, Begin):
             self.seen.append(("begin", event.request))
@@ -118,14 +118,14 @@ class Peer:
         elif isinstance(event, Broken):
             self.seen.append(("broken", event.failure.code))
             self.sent += protocol.encode("made", event.failure)
-        elif isinstance(event, Refused):
+        elif isinstance(event, Rejected):
             self.seen.append(("refused", event.failure.code))
             self.sent += protocol.encode("made", event.failure)
         elif isinstance(event, Query):
             self.seen.append(("query", event.kind, event.token))
             self.sent += protocol.encode(None, Report(event.kind != "ready", "text/x", b"report"))
         else:
-            assert isinstance(event, Told)
+            assert isinstance(event, Send)
             self.sent += event.data
             self.closed = not event.keep_alive
 
@@ -893,7 +893,7 @@ def test_while_a_reply_is_due_only_so_much_is_held() -> None:
     assert protocol.next_event() is None
     protocol.encode(None, Report(True, "text/plain", b""))
     assert not protocol.full
-    assert isinstance(protocol.next_event(), Told)
+    assert isinstance(protocol.next_event(), Send)
 
 
 # Random streams.

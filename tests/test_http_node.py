@@ -20,7 +20,7 @@ from app.messages import Failure, Origin, Request
 from app.model_files.catalog import ModelFile
 from app.monitoring.metrics import Metrics
 from app.monitoring.status import RECENT, Status
-from app.network.deadlines import Deadlines
+from app.network.deadlines import Timeouts
 from app.requests.load import Load
 from app.startup.web import Web, web
 
@@ -258,7 +258,7 @@ def test_an_upload_that_breaks_off_is_incomplete(serve: MakeNode) -> None:
 
 
 def test_slow_senders_are_timed_out(serve: MakeNode) -> None:
-    node = serve(deadlines=Deadlines(header=0.2, body=0.2))
+    node = serve(timeouts=Timeouts(header=0.2, body=0.2))
     whole_upload = post(TRANSCRIPTIONS, ("file", WAV))
     for data in (b"", b"POST / HT", whole_upload[:-5]):
         with node.connect() as client:

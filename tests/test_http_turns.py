@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.messages import Begin, Body, End, Event, Failure, Query, Report, Told
+from app.messages import Begin, BodyData, End, Event, Failure, Query, Report, Send
 from app.protocols.http.fields import Served
 from app.protocols.http.protocol import _CHUNKS_AT_ONCE, HttpProtocol
 from app.protocols.http.routes import Site
@@ -50,9 +50,9 @@ def test_a_body_that_is_wanted(protocol: HttpProtocol) -> None:
     protocol.feed(chunk(START) + AUDIO + chunk(END) + b"0\r\n\r\n")
     *pieces, last = events(protocol)
     assert isinstance(last, End)
-    assert all(isinstance(piece, Body) for piece in pieces)
+    assert all(isinstance(piece, BodyData) for piece in pieces)
     assert len(pieces) >= 10
-    assert b"".join(bytes(piece.data) for piece in pieces if isinstance(piece, Body)) == (
+    assert b"".join(bytes(piece.data) for piece in pieces if isinstance(piece, BodyData)) == (
         b"x" * CHUNKS
     )
 
@@ -62,13 +62,13 @@ def test_one_that_is_read_past_before_the_answer(protocol: HttpProtocol) -> None
     first, *pauses = events(protocol)
     assert isinstance(first, Query)
     assert len(pauses) >= 9
-    assert set(pauses) == {Told(b"")}
+    assert set(pauses) == {Send(b"")}
     protocol.feed(b"0\r\n\r\n")
     assert list(events(protocol)) == []
     assert b"200 OK" in protocol.encode(None, Report(True, "text/plain", b""))
     protocol.feed(head("GET", "/healthz") + b"0\r\n\r\n")
     (told,) = events(protocol)
-    assert isinstance(told, Told)
+    assert isinstance(told, Send)
     assert b"200 OK" in told.data
 
 
@@ -80,5 +80,5 @@ def test_one_that_is_read_past_behind_the_answer(protocol: HttpProtocol) -> None
     protocol.feed(AUDIO + b"0\r\n\r\n")
     *pauses, last = events(protocol)
     assert len(pauses) >= 9
-    assert set(pauses) == {Told(b"")}
-    assert last == Told(b"", keep_alive=False)
+    assert set(pauses) == {Send(b"")}
+    assert last == Send(b"", keep_alive=False)

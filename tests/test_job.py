@@ -23,7 +23,7 @@ from fakes import (
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions
 from app.messages import RawFormat, Request, Segment, Transcript, Word
-from app.worker.job import Job, Limits, Transcription
+from app.worker.job import Job, JobSettings, Transcription
 
 RAW = RawFormat("s16", RATE, 1, "little")
 GAP = np.zeros(RATE, dtype=np.float32)
@@ -48,7 +48,7 @@ def run(
     body = body_of(data)
     try:
         job = Job(1, 1, Request("r", len(data), raw, **fields), body, time.monotonic())
-        limits = Limits(3600.0, threshold, language, prompt, "fake")
+        limits = JobSettings(3600.0, threshold, language, prompt, "fake")
         work = Transcription(job, engine, FakeDetector(), limits)
         turns = []
         for _ in range(10_000):
@@ -158,7 +158,7 @@ def test_the_requests_prompt_beats_the_nodes() -> None:
     engine = FakeEngine()
     data = pcm(2 * RATE)
     body = body_of(data)
-    limits = Limits(60.0, 0.5, "en", "the node's", "fake")
+    limits = JobSettings(60.0, 0.5, "en", "the node's", "fake")
     for prompt, expected in (("mine", "mine"), ("", "the node's")):
         request = Request("r", len(data), RAW, prompt=prompt)
         work = Transcription(Job(1, 1, request, body, 0.0), engine, FakeDetector(), limits)
@@ -215,7 +215,7 @@ def test_the_requests_language_beats_the_nodes() -> None:
     engine = FakeEngine()
     data = pcm(2 * RATE)
     body = body_of(data)
-    limits = Limits(60.0, 0.5, "auto", "", "fake")
+    limits = JobSettings(60.0, 0.5, "auto", "", "fake")
     request = Request("r", len(data), RAW, language="de", task="translate")
     work = Transcription(Job(1, 1, request, body, 0.0), engine, FakeDetector(), limits)
     while not work.turn()[1]:
@@ -268,7 +268,7 @@ def test_seconds_left_go_down_to_nothing() -> None:
     data = three_phrases()
     body = body_of(data)
     job = Job(1, 1, Request("r", len(data), RAW), body, 0.0)
-    work = Transcription(job, FakeEngine(), FakeDetector(), Limits(3600, 0.5, "en", "", "m"))
+    work = Transcription(job, FakeEngine(), FakeDetector(), JobSettings(3600, 0.5, "en", "", "m"))
     assert job.guessed_seconds == 54.0
     left = [work.seconds_left]
     while not work.turn()[1]:

@@ -269,13 +269,13 @@ def test_a_slow_upload_lives_while_nobody_waits(make_node: MakeNode, clock: Cloc
 
 def received(node: Node) -> int | None:
     """How much has come of the one body that is being received."""
-    [pending] = node.server._intake._uploads.values() or [None]
+    [pending] = node.server._uploads._uploads.values() or [None]
     return pending.body.size if pending is not None and pending.body is not None else None
 
 
 def test_an_upload_that_gets_on_lives_while_others_wait(make_node: MakeNode, clock: Clock) -> None:
     node = make_node(queue_size=1)
-    pace = node.server._intake._pace
+    pace = node.server._uploads._slow_uploads
     data = message(pcm(60_000), id="steady")
     with node.connect() as client, node.connect() as other:
         client.send(data[:400])

@@ -20,7 +20,7 @@ from app.messages import RawFormat, Request
 from app.network.loop import Loop
 from app.startup import systemd as notify
 from app.startup.systemd import Notifier, Watchdog
-from app.worker.job import Job, Limits
+from app.worker.job import Job, JobSettings
 from app.worker.worker import Worker
 
 
@@ -203,7 +203,7 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def worker(engine: FakeEngine) -> Iterator[Worker]:
-    limits = Limits(3600.0, 0.5, "en", "", "fake")
+    limits = JobSettings(3600.0, 0.5, "en", "", "fake")
     worker = Worker(engine, FakeDetector, limits, lambda: None)
     yield worker
     engine.release()

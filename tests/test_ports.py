@@ -32,7 +32,7 @@ from structlog.testing import capture_logs
 from app.messages import (
     Accepted,
     Begin,
-    Body,
+    BodyData,
     Broken,
     End,
     Event,
@@ -44,10 +44,10 @@ from app.messages import (
     Reply,
     Report,
     Request,
-    Told,
+    Send,
     Transcript,
 )
-from app.network.deadlines import Deadlines
+from app.network.deadlines import Timeouts
 from app.network.listener import Listener, listen
 from app.network.loop import Loop
 from app.network.outbox import MAX_SLOTS
@@ -89,7 +89,7 @@ class Toy:
 
     def _event(self, word: str, more: list[str]) -> Event | None:
         if word == "tell":
-            return Told(more[0].encode() + b"\n", keep_alive=more[0] != "bye")
+            return Send(more[0].encode() + b"\n", keep_alive=more[0] != "bye")
         if word == "ask":
             self._replying = True
             return Query(more[0], token=None if more[1] == "-" else more[1])  # type: ignore[arg-type]
@@ -105,7 +105,7 @@ class Toy:
             self._replying = True
             return Begin(self._request)
         if word == "data" and self._accepted:
-            return Body(bytes.fromhex(more[0]))
+            return BodyData(bytes.fromhex(more[0]))
         request, accepted = self._request, self._accepted
         if word in ("end", "break"):
             self._request = self._accepted = None
@@ -399,7 +399,7 @@ def test_a_stranger_is_told_so_and_nothing_of_the_body_is_kept(
     def fail(_size: int | None) -> None:
         raise AssertionError("a stranger's body was given a place")
 
-    guarded.server._intake._spool.create = fail  # type: ignore[assignment,method-assign]
+    guarded.server._uploads._spool.create = fail  # type: ignore[assignment,method-assign]
     with guarded.connect() as client:
         client.send(
             message(pcm(3000), id="x", connection=kept, **fields)
@@ -611,7 +611,7 @@ def test_a_handshake_that_does_not_come_is_not_waited_for(make_node: MakeNode) -
     """With TLS the header's deadline covers the handshake; the rest is in tests/test_tls.py."""
     ssl = pytest.importorskip("ssl")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    node = make_node(port={"tls": context}, deadlines=Deadlines(header=0.1))
+    node = make_node(port={"tls": context}, timeouts=Timeouts(header=0.1))
     with node.connect() as client:
         assert client.socket.recv(1) == b""
     with Client(node.port) as plain:

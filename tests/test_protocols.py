@@ -11,12 +11,12 @@ import pytest
 from fakes import RAW, frame
 from forms import BOUNDARY, TRANSCRIPTIONS, request
 
-from app.messages import Begin, Body, End, Told
+from app.messages import Begin, BodyData, End, Send
 from app.protocols.base import Protocol, ProtocolError
 from app.protocols.http.fields import Served
 from app.protocols.http.protocol import HttpProtocol
 from app.protocols.http.routes import Site
-from app.protocols.native.protocol import FramedProtocol
+from app.protocols.native.protocol import NativeProtocol
 from app.protocols.wyoming.events import Program
 from app.protocols.wyoming.protocol import WyomingProtocol
 
@@ -39,7 +39,7 @@ class Sample:
 
 def framed() -> Sample:
     header = {**RAW, "connection": "keep-alive", "content-length": len(BODY) + 1}
-    return Sample(lambda: FramedProtocol(MAX_BODY, lambda: "made"), frame(header), b"x", b"\0\0")
+    return Sample(lambda: NativeProtocol(MAX_BODY, lambda: "made"), frame(header), b"x", b"\0\0")
 
 
 def http() -> Sample:
@@ -105,7 +105,7 @@ def test_nothing_comes_before_the_decision(sample: Sample, accepts: bool) -> Non
     if accepts:
         protocol.accept()
         protocol.feed(BODY[3:])
-        assert isinstance(protocol.next_event(), Body)
+        assert isinstance(protocol.next_event(), BodyData)
     else:
         protocol.reject()
         protocol.feed(BODY[3:])
@@ -120,7 +120,7 @@ def test_after_the_loss_there_is_nothing_more_and_no_second_exception(sample: Sa
     protocol.abandon()
     for _ in range(3):
         event = protocol.next_event()
-        assert event in (None, Told(b"", keep_alive=False))
+        assert event in (None, Send(b"", keep_alive=False))
         protocol.feed(sample.head)
     assert protocol.idle
     assert not protocol.reading_body
@@ -156,7 +156,7 @@ def test_a_body_passes_through_without_being_collected(sample: Sample) -> None:
     for fed in range(PIECE, len(BODY) + 1, PIECE):
         protocol.feed(BODY[:PIECE])
         while (event := protocol.next_event()) is not None:
-            assert isinstance(event, Body)
+            assert isinstance(event, BodyData)
             assert len(event.data) <= PIECE + sample.held_back
             given += len(event.data)
         assert fed - sample.held_back <= given <= fed

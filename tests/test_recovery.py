@@ -13,9 +13,9 @@ from fakes import PATIENCE, eventually
 from structlog.testing import capture_logs
 
 from app.messages import Origin, Request
-from app.requests.in_flight import Pending
-from app.requests.quota import Admission
-from app.sources.journal import Recovery
+from app.requests.in_flight import InFlight
+from app.requests.quota import Quota
+from app.sources.journal import JournalSource
 from app.storage.body import Body, in_memory
 from app.storage.disk import Disk
 from app.storage.journal import Journal, Unusable
@@ -25,12 +25,12 @@ class Rest:
     """What recovery hands its findings to: dispatch and outcomes in one."""
 
     def __init__(self) -> None:
-        self.taken: list[Pending] = []
+        self.taken: list[InFlight] = []
         self.unusables: list[Unusable] = []
         self.behind = False
         self.rooms = 0
 
-    def submit(self, pending: Pending, body: Body) -> None:
+    def submit(self, pending: InFlight, body: Body) -> None:
         self.taken.append(pending)
         body.close()
 
@@ -68,17 +68,17 @@ def rest() -> Rest:
 
 
 @pytest.fixture
-def admission() -> Admission:
-    return Admission(6, 1 << 20)
+def quota() -> Quota:
+    return Quota(6, 1 << 20)
 
 
 @pytest.fixture
-def recovery(journal: Journal, disk: Disk, rest: Rest, admission: Admission) -> Recovery:
+def recovery(journal: Journal, disk: Disk, rest: Rest, quota: Quota) -> JournalSource:
     fakes: Any = rest
-    return Recovery(
+    return JournalSource(
         journal,
         disk,
-        admission=admission,
+        quota=quota,
         dispatch=fakes,
         outcomes=fakes,
         numbers=itertools.count(1),
@@ -100,7 +100,7 @@ def finish(disk: Disk) -> None:
 
 
 def test_oldest_first_and_no_more_than_half_of_the_places(
-    recovery: Recovery, rest: Rest, admission: Admission, disk: Disk
+    recovery: JournalSource, rest: Rest, quota: Quota, disk: Disk
 ) -> None:
     for round_ in range(4):
         recovery.take()
@@ -111,27 +111,29 @@ def test_oldest_first_and_no_more_than_half_of_the_places(
             str(number) for number in range(3 * round_, min(3 * round_ + 3, 10))
         ]
         assert all(pending.connection is None and pending.entry for pending in taken)
-        assert (admission.admitted, len(recovery)) == (len(taken), max(0, 7 - 3 * round_))
+        assert (quota.admitted, len(recovery)) == (len(taken), max(0, 7 - 3 * round_))
         for pending in taken:
-            admission.leave(pending.number)
-    assert admission.admitted == 0
+            quota.leave(pending.number)
+    assert quota.admitted == 0
 
 
 def test_not_where_there_is_no_room_or_nobody_reads_stdout(
-    recovery: Recovery, rest: Rest, admission: Admission
+    recovery: JournalSource, rest: Rest, quota: Quota
 ) -> None:
     rest.behind = True
     recovery.take()
     assert len(recovery) == 10
     rest.behind = False
     for number in range(100, 105):
-        admission.line_up(number, f"client-{number}", 10)
-        assert admission.next() == number
+        quota.line_up(number, f"client-{number}", 10)
+        assert quota.next() == number
     recovery.take()
-    assert (len(recovery), admission.admitted) == (9, 6)
+    assert (len(recovery), quota.admitted) == (9, 6)
 
 
-def test_nothing_is_open_before_its_turn(journal: Journal, recovery: Recovery, disk: Disk) -> None:
+def test_nothing_is_open_before_its_turn(
+    journal: Journal, recovery: JournalSource, disk: Disk
+) -> None:
     before = set(os.listdir("/proc/self/fd"))
     assert len(recovery) == 10
     recovery.take()
@@ -141,9 +143,9 @@ def test_nothing_is_open_before_its_turn(journal: Journal, recovery: Recovery, d
 
 def test_one_that_is_damaged_or_cannot_be_read_gives_up_its_place(
     journal: Journal,
-    recovery: Recovery,
+    recovery: JournalSource,
     rest: Rest,
-    admission: Admission,
+    quota: Quota,
     disk: Disk,
     tmp_path: Path,
 ) -> None:
@@ -159,4 +161,4 @@ def test_one_that_is_damaged_or_cannot_be_read_gives_up_its_place(
     assert [(line["event"], line["entry"]) for line in log] == [
         ("left for the next start", journal.left[2])
     ]
-    assert (admission.admitted, rest.rooms) == (1, 2)
+    assert (quota.admitted, rest.rooms) == (1, 2)

@@ -42,20 +42,20 @@ from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, EngineError
 from app.messages import Segment
 from app.network.connection import LINGER_BYTES
-from app.network.deadlines import Deadlines
+from app.network.deadlines import Timeouts
 from app.network.outbox import MAX_UNSENT_BYTES
 from app.network.ports import Port
-from app.protocols.native.protocol import FramedProtocol
-from app.requests.in_flight import Pending
+from app.protocols.native.protocol import NativeProtocol
+from app.requests.in_flight import InFlight
 from app.storage.body import Body, Spool
 from app.storage.disk import Disk
 
 MakeNode = Callable[..., Node]
 
 
-def uploads(node: Node) -> list[Pending]:
+def uploads(node: Node) -> list[InFlight]:
     """The requests whose bodies are being received."""
-    return list(node.server._intake._uploads.values())
+    return list(node.server._uploads._uploads.values())
 
 
 def jobs(node: Node) -> list[int]:
@@ -399,7 +399,7 @@ def test_a_sender_that_stops_waiting_does_not_block_those_behind_it(make_node: M
 
 
 def waiting_peers(node: Node) -> list[str]:
-    return [pending.origin.peer for pending in list(node.server._intake._waiting.values())]
+    return [pending.origin.peer for pending in list(node.server._uploads._waiting.values())]
 
 
 def test_an_upload_that_breaks_off_makes_room(make_node: MakeNode) -> None:
@@ -678,11 +678,11 @@ def test_who_goes_on_sending_after_the_last_reply_is_cut_off(node: Node) -> None
     eventually(lambda: not node.server._connections)
 
 
-# Deadlines.
+# Timeouts.
 
 
 def test_a_header_that_does_not_come(make_node: MakeNode) -> None:
-    node = make_node(deadlines=Deadlines(header=0.1))
+    node = make_node(timeouts=Timeouts(header=0.1))
     with node.connect() as silent, node.connect() as halting:
         halting.send(b"\x00\x40{")
         for client in (silent, halting):
@@ -692,7 +692,7 @@ def test_a_header_that_does_not_come(make_node: MakeNode) -> None:
 
 
 def test_a_header_byte_by_byte_does_not_extend_its_deadline(make_node: MakeNode) -> None:
-    node = make_node(deadlines=Deadlines(header=0.3))
+    node = make_node(timeouts=Timeouts(header=0.3))
     with node.connect() as client:
         client.send(struct.pack("!H", 65_535))
         client.socket.setblocking(False)
@@ -708,7 +708,7 @@ def test_a_header_byte_by_byte_does_not_extend_its_deadline(make_node: MakeNode)
 
 
 def test_a_body_that_does_not_come(make_node: MakeNode) -> None:
-    node = make_node(deadlines=Deadlines(body=0.1))
+    node = make_node(timeouts=Timeouts(body=0.1))
     with node.connect() as client:
         client.send(frame({**RAW, "content-length": 100, "id": "slow"}, b"12345678"))
         [reply] = client.replies()
@@ -720,7 +720,7 @@ def test_a_body_that_does_not_come(make_node: MakeNode) -> None:
 
 
 def test_a_body_that_does_not_come_behind_a_request_that_is_worked_on(make_node: MakeNode) -> None:
-    node = make_node(deadlines=Deadlines(body=0.1))
+    node = make_node(timeouts=Timeouts(body=0.1))
     node.engine.hold()
     with node.connect() as client:
         client.request(pcm(900), id="good", connection="keep-alive")
@@ -736,7 +736,7 @@ def test_a_body_that_does_not_come_behind_a_request_that_is_worked_on(make_node:
 
 def test_a_discarded_body_that_does_not_come(make_node: MakeNode) -> None:
     """Its refusal was told already; a second reply would be taken for another request's."""
-    node = make_node(deadlines=Deadlines(body=0.1))
+    node = make_node(timeouts=Timeouts(body=0.1))
     with node.connect() as client:
         client.send(rejected(b"12345678", id="r", connection="keep-alive")[:-4])
         assert [text_or_code(reply) for reply in client.replies()] == ["bad_field"]
@@ -745,7 +745,7 @@ def test_a_discarded_body_that_does_not_come(make_node: MakeNode) -> None:
 
 
 def test_a_body_that_trickles_is_waited_for(make_node: MakeNode, clock: Clock) -> None:
-    node = make_node(deadlines=UNHURRIED)
+    node = make_node(timeouts=UNHURRIED)
     data = message(pcm(300))
     with node.connect() as client:
         client.send(data[:-600])
@@ -765,7 +765,7 @@ def size_of(node: Node) -> int:
 
 
 def test_waiting_in_the_queue_is_nobodys_deadline(make_node: MakeNode, clock: Clock) -> None:
-    node = make_node(queue_size=1, deadlines=UNHURRIED)
+    node = make_node(queue_size=1, timeouts=UNHURRIED)
     node.engine.hold()
     with node.connect() as working, node.connect() as waiting:
         working.request(pcm(1000), connection="keep-alive")
@@ -781,7 +781,7 @@ def test_waiting_in_the_queue_is_nobodys_deadline(make_node: MakeNode, clock: Cl
 
 
 def test_a_kept_connection_without_a_message_ends_in_silence(make_node: MakeNode) -> None:
-    node = make_node(deadlines=Deadlines(idle=0.1))
+    node = make_node(timeouts=Timeouts(idle=0.1))
     with node.connect() as client:
         client.request(pcm(600), connection="keep-alive")
         assert [text_or_code(reply) for reply in client.replies()] == ["600"]
@@ -795,7 +795,7 @@ def test_who_does_not_take_the_replies_is_dropped(make_node: MakeNode) -> None:
     def answer(samples: Any, options: DecodeOptions) -> Hypothesis:
         return Hypothesis((Segment(0, 1, long, 0.9),), "en", -0.1, 1.0)
 
-    node = make_node(FakeEngine(answer), deadlines=Deadlines(write=0.2))
+    node = make_node(FakeEngine(answer), timeouts=Timeouts(write=0.2))
     with node.connect(receive_buffer=4096) as client:
         # In one go: it may be dropped as soon as the first reply is stuck.
         requests = [message(pcm(500), id=str(n), connection="keep-alive") for n in range(6)]
@@ -1069,4 +1069,4 @@ def test_the_end_leaves_no_socket_open(make_node: MakeNode) -> None:
 
 def test_a_port_in_use_is_an_oserror(node: Node) -> None:
     with pytest.raises(OSError, match="in use"):
-        node.server.listen(Port("native", "127.0.0.1", node.port, lambda: FramedProtocol(1, str)))
+        node.server.listen(Port("native", "127.0.0.1", node.port, lambda: NativeProtocol(1, str)))

@@ -16,9 +16,9 @@ from fakes import RATE, RAW, Client, Node, eventually, frame, message, pcm, text
 from node import run
 from structlog.testing import capture_logs
 
-from app.network.deadlines import Deadlines
+from app.network.access_token import AccessToken
+from app.network.deadlines import Timeouts
 from app.network.tls import server_context
-from app.network.tokens import Gate
 from app.settings import settings as config
 from app.startup.ports import warn_of_strangers
 from app.storage.body import Body, Spool
@@ -176,7 +176,7 @@ def test_a_reset_cancels(tls_node: MakeNode, certificates: Certificates) -> None
 def test_who_does_not_finish_the_handshake_is_closed(
     tls_node: MakeNode, certificates: Certificates, sent: bytes
 ) -> None:
-    node = tls_node(deadlines=Deadlines(header=0.2))
+    node = tls_node(timeouts=Timeouts(header=0.2))
     with node.connect() as client:
         client.send(sent)
         assert closed_without_a_word(client)
@@ -184,7 +184,7 @@ def test_who_does_not_finish_the_handshake_is_closed(
 
 
 def test_a_handshake_byte_by_byte_does_not_extend_its_deadline(tls_node: MakeNode) -> None:
-    node = tls_node(deadlines=Deadlines(header=0.3))
+    node = tls_node(timeouts=Timeouts(header=0.3))
     hello = b"\x16\x03\x01\x3f\xff" + bytes(16_000)
     with node.connect() as client:
         ended = threading.Event()
@@ -323,8 +323,10 @@ def guarded(make_node: MakeNode, spools: list[CountingSpool]) -> Node:
         spools.append(CountingSpool(disk))
         return spools[-1]
 
-    gate = Gate(TOKEN)
-    return make_node(port={"needs_token": True}, authorize=gate.admits, make_spool=make_spool)
+    access_token = AccessToken(TOKEN)
+    return make_node(
+        port={"needs_token": True}, authorize=access_token.admits, make_spool=make_spool
+    )
 
 
 WRONG = [None, "", "x", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), 17, ["a"], {"token": TOKEN}, True]
@@ -387,7 +389,7 @@ def test_where_none_is_asked_for_one_may_be_shown(node: Node) -> None:
 def test_the_token_over_tls(make_node: MakeNode, certificates: Certificates) -> None:
     context = server_context(*certificates.node, None)
     port = {"tls": context, "needs_token": True}
-    node = make_node(port=port, authorize=Gate(TOKEN).admits)
+    node = make_node(port=port, authorize=AccessToken(TOKEN).admits)
     for token, expected in ((TOKEN, str(RATE)), ("wrong-but-long", "unauthorized")):
         with TlsClient(node.port, certificates.trusting()) as client:
             client.request(pcm(RATE), token=token)

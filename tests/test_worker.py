@@ -26,7 +26,7 @@ from app.messages import (
     Request,
     Transcript,
 )
-from app.worker.job import Job, Limits
+from app.worker.job import Job, JobSettings
 from app.worker.worker import Worker
 
 RAW = RawFormat("s16", RATE, 1, "little")
@@ -41,7 +41,7 @@ class Bench:
         self.woken = 0
         self.wakers: set[str] = set()
         self.completions: list[Completion] = []
-        limits = Limits(3600.0, 0.5, "en", "", "fake")
+        limits = JobSettings(3600.0, 0.5, "en", "", "fake")
         self.marks: list[str] = []
         self.worker = Worker(self.engine, self._new_detector, limits, self._wake, self.marks.append)
         self._numbers = 0

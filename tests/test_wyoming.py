@@ -30,16 +30,16 @@ from wyoming.ping import Ping, Pong
 from app.limits import MAX_CHARACTERS
 from app.messages import (
     Begin,
-    Body,
+    BodyData,
     Broken,
     End,
     Event,
     Failure,
     RawFormat,
-    Refused,
+    Rejected,
     Request,
     Segment,
-    Told,
+    Send,
 )
 from app.protocols.base import ProtocolError
 from app.protocols.wyoming.events import Program
@@ -117,7 +117,7 @@ class Driver:
         return self.seen
 
     def _see(self, event: Event) -> None:
-        if isinstance(event, Body):
+        if isinstance(event, BodyData):
             see_body(self.seen, event.data)
         elif isinstance(event, Begin):
             self._begin(event.request)
@@ -129,12 +129,12 @@ class Driver:
         elif isinstance(event, Broken):
             self.seen.append(("broken", event.failure.code))
             self._reply(event.failure)
-        elif isinstance(event, Refused):
+        elif isinstance(event, Rejected):
             assert (event.reply, event.keep_alive) == ("transcript", True)
             self.seen.append(("refused", event.id, event.failure.code))
             self._reply(event.failure)
         else:
-            assert isinstance(event, Told)
+            assert isinstance(event, Send)
             self.said += event.data
             kinds = [said.type for said in unwire(event.data)]
             self.seen.append(("told", *kinds) if event.keep_alive else ("ends",))
@@ -609,7 +609,7 @@ def streamed(language: str | None, *segments: str) -> list[WyomingEvent]:
     # The next one begins anew.
     protocol.feed(spoken(b""))
     event = protocol.next_event()
-    assert isinstance(event, Told)
+    assert isinstance(event, Send)
     assert TranscriptStart.is_type(unwire(event.data)[0].type)
     return unwire(data)
 
@@ -650,8 +650,8 @@ def test_a_request_that_fails_while_its_audio_comes_ends_the_connection_behind_i
     driver.said += driver.protocol.encode("r1", Failure("busy", "no further step"))
     driver.protocol.feed(wire(chunk(b"cd"), AudioStop()) + spoken(b"ef"))
     events = list(iter(driver.protocol.next_event, None))
-    assert [type(event) for event in events] == [Body, End, Told]
-    assert events[-1] == Told(b"", keep_alive=False)
+    assert [type(event) for event in events] == [BodyData, End, Send]
+    assert events[-1] == Send(b"", keep_alive=False)
 
 
 def test_idle_reading_body_and_full_follow_the_stream() -> None:

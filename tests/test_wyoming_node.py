@@ -29,7 +29,7 @@ from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
 
 from app.decoding.transcriber import ModelInfo
-from app.network.deadlines import Deadlines
+from app.network.deadlines import Timeouts
 from app.settings.settings import read
 from app.startup.wyoming_port import wyoming_port
 
@@ -234,7 +234,7 @@ def test_a_client_that_vanishes_while_it_waits_is_not_worked_for(
 
 
 def test_audio_that_stops_coming_is_an_error(serve: Callable[..., FakeNode]) -> None:
-    node = serve(deadlines=Deadlines(body=0.2))
+    node = serve(timeouts=Timeouts(body=0.2))
     with begin(node, 20_000) as sock:
         answer = b"".join(iter(lambda: sock.recv(4096), b""))
     assert b'"code": "timeout"' in answer

@@ -8,7 +8,7 @@ import pytest
 
 from app import __version__
 from app.decoding.transcriber import ModelInfo
-from app.messages import Told
+from app.messages import Send
 from app.network import mdns as announce
 from app.protocols.base import Protocol
 from app.settings.settings import Settings, read
@@ -86,5 +86,5 @@ def test_it_is_announced_only_if_asked_for() -> None:
 def _info(protocol: Protocol) -> bytes:
     protocol.feed(b'{"type": "describe"}\n')
     event = protocol.next_event()
-    assert isinstance(event, Told)
+    assert isinstance(event, Send)
     return event.data

@@ -3,7 +3,7 @@
 A `Connection` reads while it may, gives its protocol's events to its owner (the server), and sends
 replies in the order of the requests, whatever order they become ready in. It never decides what is
 admitted; it only stops reading while the owner has not decided, or has asked for a pause. What is
-due to the peer lies in its `Outbox`, how long the peer may take in its `Patience`, and whether
+due to the peer lies in its `Outbox`, how long the peer may take in its `Deadline`, and whether
 bytes are encrypted is its transport's secret. Loop thread only.
 
 How it ends: after the last reply the sending side is shut, then what still comes in is read and
@@ -19,8 +19,8 @@ from typing import Protocol as Interface
 
 import structlog
 
-from app.messages import TIMEOUT, Begin, Event, Failure, Reply, Told
-from app.network.deadlines import Awaited, Deadlines, Patience
+from app.messages import TIMEOUT, Begin, Event, Failure, Reply, Send
+from app.network.deadlines import Awaited, Deadline, Timeouts
 from app.network.loop import WRITE, Loop
 from app.network.outbox import Outbox, Slot
 from app.network.ports import Peer
@@ -72,7 +72,7 @@ class Connection:
         peer: Peer,
         loop: Loop,
         owner: Owner,
-        deadlines: Deadlines,
+        timeouts: Timeouts,
     ) -> None:
         self.number = number
         self.peer = peer
@@ -98,7 +98,7 @@ class Connection:
         self._lingering = False
         self._dropped_bytes = 0
         self._messages = 0
-        self._patience = Patience(loop, deadlines, self._awaited, self._time_out)
+        self._deadline = Deadline(loop, timeouts, self._awaited, self._time_out)
         self._update()
 
     # What the owner calls.
@@ -106,7 +106,7 @@ class Connection:
     def decide(self, accept: bool) -> None:
         """The answer to the last `Begin`; what comes behind it follows by itself."""
         self._deciding = False
-        self._patience.heard()
+        self._deadline.heard()
         if accept:
             self._say(self.protocol.accept())
         else:
@@ -142,7 +142,7 @@ class Connection:
     def abandon(self) -> None:
         """Close now and not at the end of a turn: there are no more turns."""
         self.closed = self._buried = True
-        self._bury()
+        self._close_later()
 
     @property
     def idle(self) -> bool:
@@ -193,11 +193,11 @@ class Connection:
             done = self._transport.handshake()
         except OSError as error:
             _log.debug("no handshake", peer=self.peer.name, error=str(error))
-            self._outbox.deafen()
+            self._outbox.discard_output()
             self._last = True
             return False
         if done:
-            self._patience.heard()
+            self._deadline.heard()
         return done
 
     def _receive(self) -> None:
@@ -218,7 +218,7 @@ class Connection:
             return
         # A header's deadline runs from its first byte: one byte a second does not extend it.
         if self.protocol.idle or in_body:
-            self._patience.heard()
+            self._deadline.heard()
         self.protocol.feed(data)
         self._pump()
 
@@ -248,7 +248,7 @@ class Connection:
                     self._has_more = False
                     break
                 self._messages += 1
-                if isinstance(event, Told):
+                if isinstance(event, Send):
                     self._tell(event)
                 else:
                     self._deciding = isinstance(event, Begin)
@@ -264,7 +264,7 @@ class Connection:
             self._pumping = False
             self._update()
 
-    def _tell(self, event: Told) -> None:
+    def _tell(self, event: Send) -> None:
         # Not in a slot, which would lie behind that of the message it stands in: a peer with a
         # question for every piece of its audio would fill them all, and the audio could not end.
         self._say(event.data)
@@ -273,13 +273,13 @@ class Connection:
 
     def _say(self, data: bytes) -> None:
         if self._outbox.say(data):
-            self._patience.sent()
+            self._deadline.sent()
         self._send()
 
     def _put(self, slot: Slot, data: bytes, final: bool) -> None:
         if self._outbox.put(slot, data, final):
             # The peer's time to take it runs from here, not from the last time it took something.
-            self._patience.sent()
+            self._deadline.sent()
         self._send()
         self._update()
         if final:
@@ -300,13 +300,13 @@ class Connection:
             return
         try:
             if self._outbox.send(self._transport):
-                self._patience.sent()
+                self._deadline.sent()
         except OSError as error:
             waits = not self.protocol.end_means_gone
             if isinstance(error, BrokenPipeError) and waits and not self._heard_end:
                 # Not ECONNRESET: the peer's end came first and lies unread behind its last bytes;
                 # our own reply to its closed socket provoked the reset. Read on.
-                self._outbox.deafen()
+                self._outbox.discard_output()
             else:
                 self._break_off()
 
@@ -334,7 +334,7 @@ class Connection:
         reading, writing = self.wants_read(), self.wants_write()
         if reading and not self._was_reading:
             # The peer's time did not run while it was we who did not read.
-            self._patience.heard()
+            self._deadline.heard()
         self._was_reading = reading
         transport = self._transport
         interest = WRITE if writing else 0
@@ -343,7 +343,7 @@ class Connection:
         self._loop.watch(transport, interest, self._ready)
         if self.closed:
             self._buried = True
-            self._loop.defer(self._bury)
+            self._loop.defer(self._close_later)
         elif reading and transport.pending and not self._look_is_due:
             # No selector sees what is decrypted already.
             self._look_is_due = True
@@ -359,10 +359,10 @@ class Connection:
         elif not self._lingering:
             self._lingering = True
             self._transport.shutdown_sending()
-            self._patience.said_all()
+            self._deadline.said_all()
 
-    def _bury(self) -> None:
-        self._patience.stop()
+    def _close_later(self) -> None:
+        self._deadline.stop()
         self._transport.close()
         self._owner.on_closed(self)
 

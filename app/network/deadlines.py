@@ -1,6 +1,6 @@
 """How long a connection's peer may keep us waiting, and for what.
 
-A connection says what it is waiting for (`Awaited`) and when something moved; `Patience` says when
+A connection says what it is waiting for (`Awaited`) and when something moved; `Deadline` says when
 the peer's time is up. One timer a connection, and it does not move with every byte: when it is due
 it looks again. Loop thread only.
 """
@@ -19,7 +19,7 @@ LINGER_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Deadlines:
+class Timeouts:
     """Seconds: for a header once it is due (and a handshake before it), for the next bytes of a
     body, between two messages of a kept connection, and for a reply's next bytes to leave."""
 
@@ -49,19 +49,19 @@ class Awaited(Enum):
     """Everything is said; the peer's end of the stream is still to come."""
 
 
-class Patience:
+class Deadline:
     """One connection's clock. `awaited` is asked what is being waited for; `expired` is called when
     that took too long."""
 
     def __init__(
         self,
         loop: Loop,
-        deadlines: Deadlines,
+        timeouts: Timeouts,
         awaited: Callable[[], Awaited],
         expired: Callable[[Awaited], None],
     ) -> None:
         self._loop = loop
-        self._deadlines = deadlines
+        self._timeouts = timeouts
         self._awaited = awaited
         self._expired = expired
         self._heard_at = self._sent_at = self._said_all_at = time.monotonic()
@@ -96,18 +96,18 @@ class Patience:
         if awaited is Awaited.END:
             return self._said_all_at + LINGER_SECONDS
         if awaited is Awaited.TAKING:
-            return self._sent_at + self._deadlines.write
+            return self._sent_at + self._timeouts.write
         if awaited is Awaited.BODY:
-            return self._heard_at + self._deadlines.body
+            return self._heard_at + self._timeouts.body
         if awaited in (Awaited.HANDSHAKE, Awaited.HEADER):
-            return self._heard_at + self._deadlines.header
+            return self._heard_at + self._timeouts.header
         if awaited is Awaited.NEXT:
-            return max(self._heard_at, self._sent_at) + self._deadlines.idle
+            return max(self._heard_at, self._sent_at) + self._timeouts.idle
         return None
 
     def _arm(self) -> None:
         # Never further off than the shortest deadline, which may come into force meanwhile.
-        soon = time.monotonic() + self._deadlines.shortest
+        soon = time.monotonic() + self._timeouts.shortest
         due = self._due(self._awaited())
         self._timer = self._loop.call_at(soon if due is None else min(due, soon), self._look)
 

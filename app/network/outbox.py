@@ -38,7 +38,7 @@ class Outbox:
         self._unsent: list[memoryview] = []
         self.size = 0
         """Bytes that are ready or unsent."""
-        self.deaf = False
+        self.discarding = False
         """True once the peer takes nothing more: what is put in is forgotten."""
 
     @property
@@ -64,7 +64,7 @@ class Outbox:
 
     def put(self, slot: Slot, data: bytes, final: bool) -> bool:
         """Add to a slot; `final` closes it. True if bytes became ready to leave that were not."""
-        if data and not slot.silent and not self.deaf:
+        if data and not slot.silent and not self.discarding:
             slot.ready.append(data)
             self.size += len(data)
         slot.done = slot.done or final
@@ -80,7 +80,7 @@ class Outbox:
 
     def say(self, data: bytes) -> bool:
         """Send between two replies, in no slot: before anything that is put in later."""
-        if data and not self.deaf:
+        if data and not self.discarding:
             had = bool(self._unsent)
             self._unsent.append(memoryview(data))
             self.size += len(data)
@@ -103,9 +103,9 @@ class Outbox:
                 self._unsent[0] = self._unsent[0][sent:]
         return total
 
-    def deafen(self) -> None:
+    def discard_output(self) -> None:
         """The peer takes nothing more: forget what is ready, and what will be."""
-        self.deaf = True
+        self.discarding = True
         self._unsent.clear()
         for slot in self._slots:
             slot.ready.clear()

@@ -21,9 +21,9 @@ class Port:
     """One port and what is spoken there.
 
     `name` is `native`, `wyoming` or `http`; `number` 0 picks a free port. `new_protocol` makes the
-    protocol object of one connection. With `tls` every connection is encrypted. Where
-    `needs_token`, no request is served without one that the gate admits. `allowed` are the networks
-    that may connect, None for all.
+    protocol object of one connection. With `tls` every connection is encrypted. With
+    `needs_token` every request must carry the node's access token. `allowed` are the networks that
+    may connect, None for all.
     """
 
     name: str

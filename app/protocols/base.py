@@ -3,12 +3,12 @@
 A protocol object belongs to one connection and lives on the loop thread. It is fed what the socket
 gave, and asked for events until it has none; it never sees a socket, a clock, a thread or a log.
 
-The order of events in one message is `Begin`, any number of `Body`, `End`. After a `Begin` no
+The order of events in one message is `Begin`, any number of `BodyData`, `End`. After a `Begin` no
 further event comes until the server has said `accept()` or `reject()`: so a body that nobody has
 made room for is not even looked at, and the server can let the sender wait simply by not answering
 yet and not reading on. `Broken` takes the place of `End` where the body showed a fault in the
-message. `Refused` stands for a message whose header already rules it out; it needs no answer, its
-body is discarded by the protocol. `Told` and `Query` are messages without audio. Bodies pass
+message. `Rejected` stands for a message whose header already rules it out; it needs no answer, its
+body is discarded by the protocol. `Send` and `Query` are messages without audio. Bodies pass
 through and are never collected here.
 
 A protocol that takes one message at a time (HTTP) has no further event until `encode` has made the

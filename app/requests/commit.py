@@ -13,14 +13,14 @@ from collections.abc import Callable
 from app.network.connection import Connection
 from app.requests.dispatch import Dispatch
 from app.requests.failures import no_space, shutting_down
-from app.requests.in_flight import Pending
+from app.requests.in_flight import InFlight
 from app.requests.outcomes import Outcomes
 from app.storage.body import Body
 from app.storage.disk import Disk
 from app.storage.journal import Journal
 
 
-class Acceptance:
+class Commit:
     """Hands complete requests to `dispatch`. `on_done` is called for every one that never gets
     there."""
 
@@ -30,19 +30,19 @@ class Acceptance:
         journal: Journal | None,
         dispatch: Dispatch,
         outcomes: Outcomes,
-        on_done: Callable[[Pending], None],
+        on_done: Callable[[InFlight], None],
     ) -> None:
         self._disk = disk
         self._journal = journal
         self._dispatch = dispatch
         self._outcomes = outcomes
         self._on_done = on_done
-        self._waiting: dict[int, Pending] = {}
+        self._waiting: dict[int, InFlight] = {}
         """By request: what the disk still has to do something for."""
         self._cancelled: set[int] = set()
         self._given_up = False
 
-    def accept(self, pending: Pending, body: Body) -> None:
+    def accept(self, pending: InFlight, body: Body) -> None:
         """The body is complete: see to the rest."""
         if self._journal is None and not body.unwritten and not self._has_earlier(pending):
             self._enter(pending, body)
@@ -71,10 +71,10 @@ class Acceptance:
             self._outcomes.settle(pending := self._waiting.popitem()[1], shutting_down())
             self._on_done(pending)
 
-    def _has_earlier(self, pending: Pending) -> bool:
+    def _has_earlier(self, pending: InFlight) -> bool:
         return any(other.connection is pending.connection for other in self._waiting.values())
 
-    def _kept(self, pending: Pending, body: Body, result: str | Exception) -> None:
+    def _kept(self, pending: InFlight, body: Body, result: str | Exception) -> None:
         if self._waiting.pop(pending.number, None) is None:
             body.close()
             return
@@ -92,7 +92,7 @@ class Acceptance:
         if cancelled:
             self._dispatch.cancel(pending)
 
-    def _enter(self, pending: Pending, body: Body) -> None:
+    def _enter(self, pending: InFlight, body: Body) -> None:
         if not self._given_up:
             self._dispatch.submit(pending, body)
             return

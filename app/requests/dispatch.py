@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from app.messages import Accepted, Failure, Finished, Outcome, Transcript
 from app.network.connection import Connection
-from app.requests.in_flight import Pending
+from app.requests.in_flight import InFlight
 from app.requests.outcomes import Outcomes
-from app.requests.throughput import Rate
+from app.requests.throughput import Throughput
 from app.storage.body import Body
 from app.storage.journal import stem
 from app.worker.job import Job
@@ -23,14 +23,14 @@ from app.worker.worker import Worker
 class Dispatch:
     """`on_done` is called for every request that has left the worker."""
 
-    def __init__(self, outcomes: Outcomes, on_done: Callable[[Pending], None]) -> None:
+    def __init__(self, outcomes: Outcomes, on_done: Callable[[InFlight], None]) -> None:
         self._outcomes = outcomes
         self._on_done = on_done
-        self._pending: dict[int, Pending] = {}
+        self._pending: dict[int, InFlight] = {}
         """By job."""
         self._seconds: dict[int, float] = {}
         """The same, how much audio each was guessed to be."""
-        self._rate = Rate()
+        self._throughput = Throughput()
 
     def attach(self, worker: Worker) -> None:
         """The worker, which needs the loop's `wake` to be made."""
@@ -44,9 +44,9 @@ class Dispatch:
     @property
     def busy_seconds(self) -> float:
         """About how long the worker will be busy with it."""
-        return self._rate.seconds_for(self.queued_seconds)
+        return self._throughput.seconds_for(self.queued_seconds)
 
-    def submit(self, pending: Pending, body: Body) -> None:
+    def submit(self, pending: InFlight, body: Body) -> None:
         """A complete request goes to the worker, which closes `body`."""
         self._pending[pending.number] = pending
         connection = pending.connection
@@ -68,7 +68,7 @@ class Dispatch:
             # A silent slot says nothing; either way the connection owes no more.
             pending.tell(Accepted(), final=True)
 
-    def cancel(self, pending: Pending) -> None:
+    def cancel(self, pending: InFlight) -> None:
         """Begin no more of it; it ends with the failure `cancelled`."""
         self.worker.cancel(pending.number)
 
@@ -86,7 +86,7 @@ class Dispatch:
                 continue  # given up at the end of the drain
             if isinstance(completion, Finished):
                 if isinstance(completion.outcome, Transcript):
-                    self._rate.note(completion.outcome)
+                    self._throughput.note(completion.outcome)
                 self._end(pending, completion.outcome)
             else:
                 pending.tell(completion.segment, final=False)
@@ -98,10 +98,10 @@ class Dispatch:
             self._outcomes.give_up(pending, failure)
             self._on_done(pending)
 
-    def _end(self, pending: Pending, outcome: Outcome) -> None:
+    def _end(self, pending: InFlight, outcome: Outcome) -> None:
         self._forget(pending)
         self._outcomes.settle(pending, outcome)
         self._on_done(pending)
 
-    def _forget(self, pending: Pending) -> None:
+    def _forget(self, pending: InFlight) -> None:
         del self._pending[pending.number], self._seconds[pending.number]

@@ -15,7 +15,7 @@ from app.storage.body import Body
 
 
 @dataclass(slots=True, eq=False)
-class Pending:
+class InFlight:
     """`number` never comes twice; it is the job's number as well."""
 
     number: int

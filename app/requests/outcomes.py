@@ -15,7 +15,7 @@ import structlog
 from app.messages import Failure, Origin, Outcome, Request
 from app.output.stdout import StdoutSink
 from app.requests.failures import kept_for_later
-from app.requests.in_flight import Pending
+from app.requests.in_flight import InFlight
 from app.storage.journal import Journal, Unusable
 
 MAX_STDOUT_BACKLOG = 1_000
@@ -47,13 +47,13 @@ class Outcomes:
         """True while nobody reads stdout fast enough."""
         return self._sink.backlog >= MAX_STDOUT_BACKLOG
 
-    def settle(self, pending: Pending, outcome: Outcome) -> None:
+    def settle(self, pending: InFlight, outcome: Outcome) -> None:
         """The outcome of a request that was admitted."""
         pending.tell(outcome, final=True)
         self._sink.put(pending.request.id, pending.origin, outcome, self._removal(pending.entry))
         self._report(pending.request.id, pending.origin, pending.request, outcome)
 
-    def give_up(self, pending: Pending, failure: Failure) -> None:
+    def give_up(self, pending: InFlight, failure: Failure) -> None:
         """The node ends before the request was done: `failure`, unless it can be done later."""
         if pending.entry:
             pending.tell(kept_for_later(), final=True)

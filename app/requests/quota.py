@@ -28,7 +28,7 @@ class _Claim:
     size: int
 
 
-class Admission:
+class Quota:
     """Hands out `places` and `capacity` bytes. Numbers are the requests', and never come twice."""
 
     def __init__(self, places: int, capacity: int) -> None:

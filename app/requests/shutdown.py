@@ -15,10 +15,10 @@ import structlog
 from app.network.connection import Connection
 from app.network.listener import Listener
 from app.network.loop import Loop
-from app.requests.commit import Acceptance
+from app.requests.commit import Commit
 from app.requests.dispatch import Dispatch
 from app.requests.failures import shutting_down
-from app.requests.uploads import Intake
+from app.requests.uploads import Uploads
 
 LAST_WORDS_SECONDS = 0.8
 """After the drain, for the last replies to leave. With the default drain and what `__main__` waits
@@ -37,8 +37,8 @@ class Shutdown:
         loop: Loop,
         listeners: Sequence[Listener],
         connections: Mapping[int, Connection],
-        intake: Intake,
-        acceptance: Acceptance,
+        uploads: Uploads,
+        commit: Commit,
         dispatch: Dispatch,
         seconds: float,
         abort: Callable[[], None],
@@ -47,8 +47,8 @@ class Shutdown:
         self._loop = loop
         self._listeners = listeners
         self._connections = connections
-        self._intake = intake
-        self._acceptance = acceptance
+        self._uploads = uploads
+        self._commit = commit
         self._dispatch = dispatch
         self._seconds = seconds
         self._abort = abort
@@ -80,7 +80,7 @@ class Shutdown:
         """After anything ended: begin if it was asked for, stop if there is nothing left."""
         if self._asked and not self.draining:
             self._drain()
-        if not self.draining or self._intake.unfinished:
+        if not self.draining or self._uploads.unfinished:
             return
         if not self._saying_last_words:
             for connection in list(self._connections.values()):
@@ -91,11 +91,11 @@ class Shutdown:
 
     def _drain(self) -> None:
         self.draining = True
-        _log.info("draining", unfinished=self._intake.unfinished, seconds=self._seconds)
+        _log.info("draining", unfinished=self._uploads.unfinished, seconds=self._seconds)
         for listener in self._listeners:
             listener.close()
         self._on_drain()
-        self._intake.close()
+        self._uploads.close()
         for connection in list(self._connections.values()):
             if connection.idle:
                 connection.finish()
@@ -106,9 +106,9 @@ class Shutdown:
         """The drain's time is up: what is not done now fails."""
         if self._saying_last_words:
             return
-        _log.warning("not everything was done in time", unfinished=self._intake.unfinished)
-        self._intake.give_up()
-        self._acceptance.give_up()
+        _log.warning("not everything was done in time", unfinished=self._uploads.unfinished)
+        self._uploads.give_up()
+        self._commit.give_up()
         # At once, also for the one in progress: the engine may take longer to come back from its
         # encoder pass than there is time for last words.
         self._dispatch.give_up(shutting_down())

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from app.network.loop import Loop
-from app.requests.in_flight import Pending
+from app.requests.in_flight import InFlight
 
 WINDOW_SECONDS = 10.0
 """What is measured over: a hiccup of the network is no reason."""
@@ -21,15 +21,15 @@ BYTES_PER_SECOND = 500
 """Below the thriftiest speech there is on networks, Opus at 6 kbit/s: 750 bytes a second."""
 
 
-class Pace:
+class SlowUploads:
     """Watches `uploads`; those that are too slow while `crowded` are given to `too_slow`."""
 
     def __init__(
         self,
         loop: Loop,
-        uploads: Mapping[int, Pending],
+        uploads: Mapping[int, InFlight],
         crowded: Callable[[], bool],
-        too_slow: Callable[[Pending], None],
+        too_slow: Callable[[InFlight], None],
     ) -> None:
         self._loop = loop
         self._uploads = uploads

@@ -15,7 +15,7 @@ _LEAST_SECONDS = 1.0
 """To come back sooner would only be another refusal."""
 
 
-class Rate:
+class Throughput:
     """Seconds of work for a second of audio; real time is assumed until something was measured."""
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """From a header to a complete body: who is let in, who waits, who is told no.
 
 The events of all connections come here. A header is checked against the gate and the model; then
-its body needs a place and room for its bytes (`Admission`), and where there is none it waits
+its body needs a place and room for its bytes (`Quota`), and where there is none it waits
 unread, or is told `busy` if that was chosen. Bytes go to the spool, a complete body to the worker.
 Loop thread only; it never blocks.
 """
@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from app.decoding.transcriber import ModelInfo
-from app.messages import INCOMPLETE, Failure, Origin, Refused, Request
+from app.messages import INCOMPLETE, Failure, Origin, Rejected, Request
 from app.network.connection import Connection
 from app.network.loop import Loop
 from app.protocols.base import ProtocolError
-from app.requests.commit import Acceptance
+from app.requests.commit import Commit
 from app.requests.dispatch import Dispatch
 from app.requests.failures import (
     no_space,
@@ -28,11 +28,11 @@ from app.requests.failures import (
     unauthorized,
     unservable,
 )
-from app.requests.in_flight import Pending
+from app.requests.in_flight import InFlight
 from app.requests.outcomes import Outcomes
-from app.requests.quota import Admission
-from app.requests.slow_uploads import Pace
-from app.sources.journal import Recovery
+from app.requests.quota import Quota
+from app.requests.slow_uploads import SlowUploads
+from app.sources.journal import JournalSource
 from app.storage.body import Spool
 
 MAX_UNWRITTEN_BYTES = 1_048_576
@@ -53,7 +53,7 @@ class Rules:
     reject_when_full: bool = False
 
 
-class Intake:
+class Uploads:
     """Takes requests in until `close`."""
 
     def __init__(
@@ -62,10 +62,10 @@ class Intake:
         loop: Loop,
         model: ModelInfo,
         spool: Spool,
-        admission: Admission,
+        quota: Quota,
         dispatch: Dispatch,
-        acceptance: Acceptance,
-        recovery: Recovery | None,
+        commit: Commit,
+        recovery: JournalSource | None,
         outcomes: Outcomes,
         rules: Rules,
         numbers: Iterator[int],
@@ -73,25 +73,25 @@ class Intake:
         self._loop = loop
         self._model = model
         self._spool = spool
-        self._admission = admission
+        self._quota = quota
         self._dispatch = dispatch
-        self._acceptance = acceptance
+        self._commit = commit
         self._recovery = recovery
         self._outcomes = outcomes
         self._rules = rules
         self._numbers = numbers
-        self._waiting: dict[int, Pending] = {}
+        self._waiting: dict[int, InFlight] = {}
         """By request."""
-        self._uploads: dict[int, Pending] = {}
+        self._uploads: dict[int, InFlight] = {}
         """By connection: the request whose body is being received."""
-        self._pace = Pace(loop, self._uploads, self._is_crowded, self._end_slow)
+        self._slow_uploads = SlowUploads(loop, self._uploads, self._is_crowded, self._end_slow)
         self._watching_stdout = False
         self._closed = False
 
     @property
     def unfinished(self) -> int:
         """Requests that hold a place: received, queued, or worked on."""
-        return self._admission.admitted
+        return self._quota.admitted
 
     # What connections say.
 
@@ -103,7 +103,7 @@ class Intake:
         """A header was read."""
         slot = connection.expect(request.id, request.reply == "none")
         origin = origin_of(connection)
-        pending = Pending(next(self._numbers), request, origin, connection, slot)
+        pending = InFlight(next(self._numbers), request, origin, connection, slot)
         if not self.may_enter(connection, request.token):
             self._refuse(pending, unauthorized())
             # Not even a body to be dropped is taken from strangers.
@@ -113,7 +113,7 @@ class Intake:
         else:
             self._seat(pending, connection)
 
-    def refused(self, connection: Connection, event: Refused) -> None:
+    def refused(self, connection: Connection, event: Rejected) -> None:
         """A header was read that cannot be served; its protocol discards the body."""
         stranger = not self.may_enter(connection, event.token)
         failure = unauthorized() if stranger else event.failure
@@ -130,7 +130,7 @@ class Intake:
         if pending is None or pending.body is None:
             return
         size = pending.body.size + len(data)
-        if not self._admission.grow(pending.number, size):
+        if not self._quota.grow(pending.number, size):
             self._fail_upload(connection, too_much(self._dispatch.busy_seconds))
             return
         try:
@@ -153,8 +153,8 @@ class Intake:
                 return
         del self._uploads[connection.number]
         body, pending.body = pending.body, None
-        self._admission.shrink(pending.number, body.size)
-        self._acceptance.accept(pending, body)
+        self._quota.shrink(pending.number, body.size)
+        self._commit.accept(pending, body)
         pending.close_unless_kept()
 
     def broken(self, connection: Connection, failure: Failure) -> None:
@@ -194,9 +194,9 @@ class Intake:
 
     # What the server says.
 
-    def release(self, pending: Pending) -> None:
+    def release(self, pending: InFlight) -> None:
         """A request is done: its place and its bytes are free."""
-        self._admission.leave(pending.number)
+        self._quota.leave(pending.number)
         self._loop.defer(self.admit_waiting)
 
     def admit_waiting(self) -> None:
@@ -205,7 +205,7 @@ class Intake:
         if self._recovery is not None and not self._closed:
             self._recovery.take()
         while self._waiting and not self._closed and not self._outcomes.behind:
-            number = self._admission.next()
+            number = self._quota.next()
             if number is None:
                 break
             self._admit(self._waiting.pop(number))
@@ -228,28 +228,28 @@ class Intake:
     def _fault_of(self, request: Request) -> Failure | None:
         return shutting_down() if self._closed else unservable(request, self._model)
 
-    def _seat(self, pending: Pending, connection: Connection) -> None:
+    def _seat(self, pending: InFlight, connection: Connection) -> None:
         """Put a request in line; if it is its turn it is admitted at once."""
         client, size = connection.peer.address, pending.request.content_length
         self._waiting[pending.number] = pending
-        self._admission.line_up(pending.number, client, size)
+        self._quota.line_up(pending.number, client, size)
         self.admit_waiting()
         if pending.number not in self._waiting:
             return
-        self._pace.watch()
+        self._slow_uploads.watch()
         if self._rules.reject_when_full:
             self._leave(pending)
             self._refuse(pending, too_much(self._dispatch.busy_seconds))
 
     def _is_crowded(self) -> bool:
-        return self._admission.full and not self._outcomes.behind
+        return self._quota.full and not self._outcomes.behind
 
-    def _end_slow(self, pending: Pending) -> None:
+    def _end_slow(self, pending: InFlight) -> None:
         assert pending.connection is not None
         self._fail_upload(pending.connection, too_slow())
         pending.connection.finish()
 
-    def _admit(self, pending: Pending) -> None:
+    def _admit(self, pending: InFlight) -> None:
         assert pending.connection is not None
         try:
             pending.body = self._spool.create(pending.request.content_length)
@@ -261,7 +261,7 @@ class Intake:
         self._uploads[pending.connection.number] = pending
         pending.connection.decide(accept=True)
 
-    def _on_written(self, pending: Pending) -> None:
+    def _on_written(self, pending: InFlight) -> None:
         """The disk has got on with an upload."""
         if pending.body is None or pending.connection is None:
             return
@@ -270,7 +270,7 @@ class Intake:
         elif pending.body.unwritten <= MAX_UNWRITTEN_BYTES:
             pending.connection.resume()
 
-    def _refuse(self, pending: Pending, failure: Failure) -> None:
+    def _refuse(self, pending: InFlight, failure: Failure) -> None:
         """Answer a header with a failure; its body is not taken."""
         assert pending.connection is not None
         pending.connection.decide(accept=False)
@@ -284,7 +284,7 @@ class Intake:
             self._outcomes.settle(pending, failure)
             pending.close_unless_kept()
 
-    def _drop_upload(self, connection: Connection) -> Pending | None:
+    def _drop_upload(self, connection: Connection) -> InFlight | None:
         pending = self._uploads.pop(connection.number, None)
         if pending is not None:
             pending.close_body()
@@ -292,14 +292,14 @@ class Intake:
             self.release(pending)
         return pending
 
-    def _leave_line(self, connection: Connection) -> Pending | None:
+    def _leave_line(self, connection: Connection) -> InFlight | None:
         for pending in self._waiting.values():
             if pending.connection is connection:
                 self._leave(pending)
                 return pending
         return None
 
-    def _leave(self, pending: Pending) -> None:
+    def _leave(self, pending: InFlight) -> None:
         del self._waiting[pending.number]
         self.release(pending)
 

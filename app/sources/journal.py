@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 import structlog
 
 from app.requests.dispatch import Dispatch
-from app.requests.in_flight import Pending
+from app.requests.in_flight import InFlight
 from app.requests.outcomes import Outcomes
-from app.requests.quota import Admission
+from app.requests.quota import Quota
 from app.storage.disk import Disk
 from app.storage.journal import Journal, Stored, Unusable
 
@@ -26,7 +26,7 @@ _CLIENT = "journal"
 """What admission takes all of it together for; no address looks like that."""
 
 
-class Recovery:
+class JournalSource:
     """Reads back the entries `journal` had at start and hands them to `dispatch`. `numbers` makes
     the numbers of requests; `on_room` is called when one turned out to be no request."""
 
@@ -35,7 +35,7 @@ class Recovery:
         journal: Journal,
         disk: Disk,
         *,
-        admission: Admission,
+        quota: Quota,
         dispatch: Dispatch,
         outcomes: Outcomes,
         numbers: Iterator[int],
@@ -43,7 +43,7 @@ class Recovery:
     ) -> None:
         self._journal = journal
         self._disk = disk
-        self._admission = admission
+        self._quota = quota
         self._dispatch = dispatch
         self._outcomes = outcomes
         self._numbers = numbers
@@ -58,7 +58,7 @@ class Recovery:
         """Begin to read the next entries, as far as there is room."""
         while self._entries and not self._outcomes.behind:
             number = next(self._numbers)
-            if not self._admission.admit(number, _CLIENT):
+            if not self._quota.admit(number, _CLIENT):
                 break
             self._read(number, self._entries.popleft())
 
@@ -69,12 +69,12 @@ class Recovery:
 
     def _loaded(self, number: int, entry: str, result: Stored | Unusable | Exception) -> None:
         if isinstance(result, Stored):
-            pending = Pending(number, result.request, result.origin, entry=entry)
+            pending = InFlight(number, result.request, result.origin, entry=entry)
             self._dispatch.submit(pending, result.body)
             return
         if isinstance(result, Unusable):
             self._outcomes.unusable(result)
         else:
             _log.error("left for the next start", entry=entry, error=str(result))
-        self._admission.leave(number)
+        self._quota.leave(number)
         self._on_room()

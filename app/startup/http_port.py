@@ -15,8 +15,8 @@ import structlog
 from app import __version__
 from app.decoding.transcriber import ModelInfo
 from app.model_files import catalog
+from app.network.access_token import reachable_by_others
 from app.network.ports import Port
-from app.network.tokens import reachable_by_others
 from app.requests.load import Load
 from app.settings.settings import Settings
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from app.decoding.transcriber import ModelInfo
+from app.network.access_token import AccessToken, reachable_by_others
 from app.network.mdns import Announcement
 from app.network.ports import Port
-from app.network.tokens import Gate, reachable_by_others
-from app.protocols.native.protocol import FramedProtocol
+from app.protocols.native.protocol import NativeProtocol
 from app.settings.settings import Settings
 from app.startup import http_port, wyoming_port
 
@@ -47,7 +47,7 @@ class Opened:
 def open_ports(
     settings: Settings,
     *,
-    gate: Gate,
+    access_token: AccessToken,
     tls: ssl.SSLContext | None,
     web: Web | None,
     model: ModelInfo,
@@ -56,7 +56,7 @@ def open_ports(
     """Open them all by `listen`, which returns a port's number. Raises `CannotListen`."""
 
     def guarded(port: Port) -> Port:
-        return replace(port, tls=tls, needs_token=not gate.open)
+        return replace(port, tls=tls, needs_token=not access_token.open)
 
     native = guarded(_native(settings))
     with _explained(native, "--port"):
@@ -94,8 +94,8 @@ def warn_of_strangers(settings: Settings, no_token: bool) -> None:
 
 
 def _native(settings: Settings) -> Port:
-    def new_protocol() -> FramedProtocol:
-        return FramedProtocol(settings.max_message_bytes, lambda: uuid.uuid4().hex)
+    def new_protocol() -> NativeProtocol:
+        return NativeProtocol(settings.max_message_bytes, lambda: uuid.uuid4().hex)
 
     return Port("native", settings.host, settings.port, new_protocol)
 

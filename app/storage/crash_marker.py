@@ -19,7 +19,7 @@ _SIZE = 128
 _log = structlog.get_logger("journal")
 
 
-class Mark:
+class CrashMarker:
     """The mark at `path`. Where it cannot be written it does nothing, and the log says so once."""
 
     def __init__(self, path: Path) -> None:

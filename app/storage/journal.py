@@ -34,7 +34,7 @@ import structlog
 from app.messages import JOURNAL_DAMAGED, QUARANTINED, Failure, Origin, Request
 from app.storage import durable, record
 from app.storage.body import Body, load
-from app.storage.crash_marker import Mark
+from app.storage.crash_marker import CrashMarker
 from app.storage.disk import Disk
 from app.storage.record import DamagedError, Record
 
@@ -85,7 +85,7 @@ class Journal:
         try:
             self._lock = _locked(directory)
             self._clean()
-            self.mark = Mark(directory / "engine")
+            self.mark = CrashMarker(directory / "engine")
             self._blame()
             self.left = sorted(os.listdir(self._new))
             """What was there at start, oldest first."""

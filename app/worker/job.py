@@ -40,7 +40,7 @@ _CARRY_MAX_COMPRESSION = 2.0
 is merely let through: a loop that is carried on stays a loop."""
 
 
-class Body(Interface):
+class JobBody(Interface):
     """The audio of a job, as `app/storage/body.py` makes it: complete, and the worker's alone."""
 
     size: int
@@ -59,7 +59,7 @@ class Job:
     number: int
     connection: int
     request: Request
-    body: Body
+    body: JobBody
     queued_at: float
     """`time.monotonic()` when the body was complete."""
     client: str = ""
@@ -78,7 +78,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class JobSettings:
     """What holds for every job: `max_seconds` of audio, `vad_threshold` as `Windower` takes it,
     `language` and `prompt` where a request names none, the `model`'s full name, and whether to keep
     markers of other sounds, such as "[Music]"."""
@@ -94,7 +94,9 @@ class Limits:
 class Transcription:
     """The work on one job. Raises what audio and engine raise."""
 
-    def __init__(self, job: Job, engine: Transcriber, detector: Detector, limits: Limits) -> None:
+    def __init__(
+        self, job: Job, engine: Transcriber, detector: Detector, limits: JobSettings
+    ) -> None:
         self.job = job
         self._engine = engine
         self._limits = limits

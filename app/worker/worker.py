@@ -29,7 +29,7 @@ from app.messages import (
     Outcome,
     Progress,
 )
-from app.worker.job import Job, Limits, Transcription
+from app.worker.job import Job, JobSettings, Transcription
 from app.worker.scheduler import Scheduler
 
 _log = structlog.get_logger("worker")
@@ -57,7 +57,7 @@ class Worker:
         self,
         engine: Transcriber,
         new_detector: Callable[[], Detector],
-        limits: Limits,
+        limits: JobSettings,
         wake: Callable[[], None],
         mark: Callable[[str], None] = lambda name: None,
     ) -> None:

@@ -1,10 +1,10 @@
 """HTTP/1.1 as a protocol of the node: h11 reads and writes the messages, this gives them meaning.
 
 One message at a time: after a request nothing further is read until its last reply was made. An
-upload's form streams through `Form` into `Body` events; its fields may stand behind the file, so
-what they change comes with `End`. `HttpProtocol` is the state machine of what comes in;
-`http_routes.py` says what an address means, `http_fields.py` what a form may hold, and
-`http_replies.py` what is answered.
+upload's form streams through `Form` into `BodyData` events; its fields may stand behind the file,
+so what they change comes with `End`. `HttpProtocol` is the state machine of what comes in;
+`routes.py` says what an address means, `fields.py` what a form may hold, and `replies.py` what is
+answered.
 
 An answer that is due before the body has been read says `Connection: close`, but the rest of the
 body is still read past: clients that send first and read afterwards would else meet a reset instead
@@ -26,18 +26,18 @@ from app.messages import (
     TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
     Begin,
-    Body,
+    BodyData,
     Broken,
     End,
     Event,
     Failure,
     Query,
-    Refused,
+    Rejected,
     Reply,
     Report,
     Request,
     Segment,
-    Told,
+    Send,
     Transcript,
 )
 from app.protocols.base import MAX_HELD_BYTES, ProtocolError
@@ -85,7 +85,7 @@ class HttpProtocol:
     """HTTP as a `Protocol`: see `app/protocols/base.py` for the contract.
 
     `site` is what is served; `new_id` makes a request's id, which its answer has as
-    `X-Request-Id`. The connection's end is always said by a `Told` that holds nothing.
+    `X-Request-Id`. The connection's end is always said by a `Send` that holds nothing.
     """
 
     end_means_gone = True
@@ -127,11 +127,11 @@ class HttpProtocol:
                 if past is h11.NEED_DATA or (past is None and self._state is _State.REPLY):
                     return None
                 if past is not None:
-                    return Told(b"")  # there is more here, but not all of it in one turn
+                    return Send(b"")  # there is more here, but not all of it in one turn
                 self._state = _State.LAST
             elif self._state is _State.LAST:
                 self._state = _State.DONE
-                return Told(b"", keep_alive=False)
+                return Send(b"", keep_alive=False)
             else:
                 return None
         return self._events.popleft()
@@ -217,11 +217,11 @@ class HttpProtocol:
         self._expect_reply()
         return Query(found.kind, token=_token(headers))
 
-    def _tell(self, answer: Answer) -> Told:
+    def _tell(self, answer: Answer) -> Send:
         self._expect_reply()
         data = self._writer.answer(answer)
         self._end_exchange()
-        return Told(data)
+        return Send(data)
 
     def _begin(self, upload: Upload, headers: _HeaderFields) -> Event:
         declared = headers.get(b"content-length")
@@ -239,7 +239,7 @@ class HttpProtocol:
             self._form = self._new_form(length, headers)
         except FormError as error:
             self._state = _State.REPLY
-            return Refused(request.id, error.failure, request.reply, True, request.token)
+            return Rejected(request.id, error.failure, request.reply, True, request.token)
         self._state = _State.DECISION
         return Begin(request)
 
@@ -278,7 +278,7 @@ class HttpProtocol:
         assert self._form is not None
         self._body_bytes += len(data)
         self._check_size(self._body_bytes)
-        self._events.extend(Body(piece) for piece in self._form.feed(data) if piece)
+        self._events.extend(BodyData(piece) for piece in self._form.feed(data) if piece)
 
     def _finish_form(self) -> None:
         exchange = self._writer.exchange

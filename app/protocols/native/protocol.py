@@ -4,9 +4,9 @@
     header    UTF-8 JSON object: byteorder, content-length, content-type, content-encoding, ...
     body      content-length bytes
 
-Replies have the same shape. `FramedProtocol` is the state machine; what may stand in a header is
+Replies have the same shape. `NativeProtocol` is the state machine; what may stand in a header is
 `app/protocols/native/header.py`'s business, and docs/protocol.md has both for readers. Errors that
-still let us find the end of the message become `Refused` events; the others raise `ProtocolError`,
+still let us find the end of the message become `Rejected` events; the others raise `ProtocolError`,
 because nothing behind them can be trusted. Loop thread only.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import NoReturn
 
-from app.messages import BAD_HEADER, Begin, Body, End, Event, Failure, Refused, Reply
+from app.messages import BAD_HEADER, Begin, BodyData, End, Event, Failure, Rejected, Reply
 from app.protocols.base import ProtocolError
 from app.protocols.native.fields import reply_fields
 from app.protocols.native.header import parse_header
@@ -38,7 +38,7 @@ class _State(Enum):
     DONE = auto()
 
 
-class FramedProtocol:
+class NativeProtocol:
     """The native framing as a `Protocol`: see `app/protocols/base.py` for the contract.
 
     `max_body` is the largest `content-length` taken, in bytes; `new_id` makes the id of a request
@@ -81,7 +81,7 @@ class FramedProtocol:
                 if self._body_left == 0:
                     self._next_message()
                     return End()
-                return Body(data) if (data := self._take(self._body_left)) else None
+                return BodyData(data) if (data := self._take(self._body_left)) else None
             elif self._state is _State.DISCARD:
                 if self._body_left and not self._take(self._body_left):
                     return None
@@ -166,7 +166,7 @@ class FramedProtocol:
             return Begin(parsed.request)
         assert parsed.failure is not None
         self._state = _State.DISCARD if parsed.keep_alive else _State.DONE
-        return Refused(parsed.id, parsed.failure, parsed.reply, parsed.keep_alive, parsed.token)
+        return Rejected(parsed.id, parsed.failure, parsed.reply, parsed.keep_alive, parsed.token)
 
     def _decide(self, state: _State) -> None:
         if self._state is not _State.DECISION:

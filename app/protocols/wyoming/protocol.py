@@ -26,17 +26,17 @@ from app.messages import (
     BAD_FIELD,
     TOO_LARGE,
     Begin,
-    Body,
+    BodyData,
     Broken,
     End,
     Event,
     Failure,
     RawFormat,
-    Refused,
+    Rejected,
     Reply,
     Request,
     Segment,
-    Told,
+    Send,
     Transcript,
 )
 from app.protocols.base import MAX_HELD_BYTES, ProtocolError
@@ -105,10 +105,10 @@ class WyomingProtocol:
         while self._state not in (_State.DECISION, _State.REPLY, _State.DONE):
             if self._state is _State.ENDING:
                 self.abandon()
-                return Told(b"", keep_alive=False)
+                return Send(b"", keep_alive=False)
             if (piece := self._stream.payload()) is not None:
                 if self._passing and self._state is _State.AUDIO:
-                    return Body(piece)
+                    return BodyData(piece)
                 continue
             try:
                 head = self._stream.head()
@@ -170,9 +170,9 @@ class WyomingProtocol:
     def _react(self, head: Head) -> Event | None:
         kind, data = head.kind, head.data
         if kind == "describe":
-            return Told(write_info(self._program))
+            return Send(write_info(self._program))
         if kind == "ping":
-            return Told(write_pong(data))
+            return Send(write_pong(data))
         if kind == "audio-stop":
             return self._on_stop()
         if self._state is _State.DISCARD:
@@ -243,7 +243,7 @@ class WyomingProtocol:
         # reference: there is nothing to transcribe, and nothing failed.
         told = self._transcript("", wish.language)
         self._forget()
-        return Told(told)
+        return Send(told)
 
     def _new_request(self, raw: RawFormat, wish: Wish) -> Request:
         return Request(
@@ -256,14 +256,14 @@ class WyomingProtocol:
             keep_alive=True,
         )
 
-    def _refuse(self, failure: Failure) -> Refused:
+    def _refuse(self, failure: Failure) -> Rejected:
         self._state = _State.DISCARD
         return self._refusal(failure)
 
-    def _refusal(self, failure: Failure) -> Refused:
+    def _refusal(self, failure: Failure) -> Rejected:
         # Kept until the audio is over: what a peer writes behind our end is answered by a reset,
         # which can destroy the error on its way.
-        return Refused(self._new_id(), failure, "transcript", keep_alive=True)
+        return Rejected(self._new_id(), failure, "transcript", keep_alive=True)
 
     def _break(self, failure: Failure) -> Broken:
         self._state = _State.DISCARD

@@ -34,7 +34,7 @@ MOST_OWED = 40
 """Clients wait while this many promises are open, or a node that lives for a second at a time would
 have hours of work in its journal at the end."""
 
-Told = Callable[[str], None]
+TakeLine = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ class Crashes:
 class _Node:
     """One process. Its stdout goes line by line to `take`, to the last byte it wrote."""
 
-    def __init__(self, command: Sequence[str], take: Told) -> None:
+    def __init__(self, command: Sequence[str], take: TakeLine) -> None:
         self._began = time.monotonic()
         self._process = subprocess.Popen(
             command,

@@ -14,21 +14,21 @@ from app.audio.stream import AudioError, AudioStream
 from app.messages import (
     INTERNAL,
     Begin,
-    Body,
+    BodyData,
     Broken,
     End,
     Event,
     Failure,
     Query,
     RawFormat,
-    Refused,
+    Rejected,
 )
 from app.protocols.base import Protocol, ProtocolError
 from app.protocols.http.fields import Served
 from app.protocols.http.protocol import HttpProtocol
 from app.protocols.http.routes import Site
 from app.protocols.native.header import parse_header
-from app.protocols.native.protocol import FramedProtocol
+from app.protocols.native.protocol import NativeProtocol
 from app.protocols.wyoming.events import Program
 from app.protocols.wyoming.protocol import WyomingProtocol
 
@@ -40,7 +40,7 @@ _DECODED_SECONDS = 600.0
 
 def framed(data: bytes) -> None:
     """The native framing."""
-    check_protocol(lambda: FramedProtocol(MAX_BODY, lambda: "made"), data)
+    check_protocol(lambda: NativeProtocol(MAX_BODY, lambda: "made"), data)
 
 
 def header(data: bytes) -> None:
@@ -103,7 +103,7 @@ def _story(protocol: Protocol, pieces: list[bytes]) -> list[object]:
         for piece in pieces:
             protocol.feed(piece)
             for event in _events(protocol):
-                if not isinstance(event, Body):
+                if not isinstance(event, BodyData):
                     story.append(event)
                 elif story and isinstance(story[-1], bytearray):
                     story[-1] += event.data
@@ -119,7 +119,7 @@ def _events(protocol: Protocol) -> Iterator[Event]:
         yield event
         if isinstance(event, Begin):
             protocol.accept()
-        elif isinstance(event, End | Broken | Refused | Query):
+        elif isinstance(event, End | Broken | Rejected | Query):
             # A protocol that takes one message at a time goes on after its last reply.
             _answer(protocol)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from fakes import transcript_of
 
-from app.requests.throughput import Rate
+from app.requests.throughput import Throughput
 
 
 def test_real_time_is_assumed_before_anything_was_measured() -> None:
-    assert Rate().seconds_for(40.0) == 40.0
+    assert Throughput().seconds_for(40.0) == 40.0
 
 
 def test_what_was_measured_counts() -> None:
-    rate = Rate()
+    rate = Throughput()
     rate.note(transcript_of(audio_seconds=100.0, processing_seconds=10.0))
     assert rate.seconds_for(40.0) == pytest.approx(4.0)
     for _ in range(50):
@@ -22,7 +22,7 @@ def test_what_was_measured_counts() -> None:
 
 
 def test_one_odd_recording_does_not_decide() -> None:
-    rate = Rate()
+    rate = Throughput()
     for _ in range(10):
         rate.note(transcript_of(audio_seconds=10.0, processing_seconds=1.0))
     rate.note(transcript_of(audio_seconds=10.0, processing_seconds=10.0))
@@ -30,6 +30,6 @@ def test_one_odd_recording_does_not_decide() -> None:
 
 
 def test_never_sooner_than_in_a_second() -> None:
-    rate = Rate()
+    rate = Throughput()
     rate.note(transcript_of(audio_seconds=0.0, processing_seconds=0.1))
     assert rate.seconds_for(0.0) == 1.0

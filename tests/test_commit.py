@@ -234,7 +234,7 @@ def test_a_sender_faster_than_the_disk_is_not_read_from_and_its_deadline_rests(
         [connection] = node.server._connections.values()
         eventually(lambda: not connection.wants_read())
         assert connection._awaited() is Awaited.NOTHING
-        [pending] = node.server._intake._uploads.values()
+        [pending] = node.server._uploads._uploads.values()
         assert pending.body is not None
         assert MAX_UNWRITTEN_BYTES < pending.body.unwritten <= MAX_UNWRITTEN_BYTES + BODY_BYTES
         appending.open()

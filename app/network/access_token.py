@@ -22,14 +22,14 @@ LEAST, ADVISED, MOST = 8, 16, 256
 """Characters of a token. Fewer than `LEAST` can be guessed over a network; 16 random ones cannot.
 `MOST` keeps it well within what an HTTP server takes as a header."""
 
-_log = structlog.get_logger("gate")
+_log = structlog.get_logger("access_token")
 
 
-class GateError(Exception):
+class AccessTokenError(Exception):
     """There is no usable token; the message is a sentence for the user."""
 
 
-class Gate:
+class AccessToken:
     """Compares what a request shows with the node's token; with None everybody is let in."""
 
     def __init__(self, token: str | None) -> None:
@@ -53,20 +53,20 @@ class Gate:
 def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
     """The token from `file`'s first line or from the variable, None where neither is given.
 
-    Raises `GateError`.
+    Raises `AccessTokenError`.
     """
     # Empty is unset, as compose files write it.
     variable = environment.get(VARIABLE)
     if file is None:
         return _checked(variable, VARIABLE) if variable else None
     if variable:
-        raise GateError(f"--token-file and {VARIABLE} are both given: leave one of them out")
+        raise AccessTokenError(f"--token-file and {VARIABLE} are both given: leave one of them out")
     try:
         with file.open("rb") as source:
             line = source.readline(4 * MOST)
             exposed = bool(os.fstat(source.fileno()).st_mode & 0o004)
     except OSError as error:
-        raise GateError(f"--token-file: {file} cannot be read: {error.strerror}") from None
+        raise AccessTokenError(f"--token-file: {file} cannot be read: {error.strerror}") from None
     token = _checked(line.decode("utf-8", "replace").strip(), f"--token-file: {file}")
     if exposed:
         _log.warning("every user of this machine can read the token", file=str(file))
@@ -76,13 +76,13 @@ def read_token(file: Path | None, environment: Mapping[str, str]) -> str | None:
 def _checked(token: str, source: str) -> str:
     # The token itself never goes into a message.
     if not token:
-        raise GateError(
+        raise AccessTokenError(
             f"{source}: its first line is empty; a token of random characters stands there"
         )
     if not (token.isascii() and token.isprintable()) or " " in token:
-        raise GateError(f"{source}: a token is of printable ASCII characters without spaces")
+        raise AccessTokenError(f"{source}: a token is of printable ASCII characters without spaces")
     if not LEAST <= len(token) <= MOST:
-        raise GateError(
+        raise AccessTokenError(
             f"{source}: a token has {LEAST} to {MOST} characters, this one has {len(token)}"
         )
     if len(token) < ADVISED:

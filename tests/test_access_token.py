@@ -1,4 +1,4 @@
-"""`app/network/tokens.py`: tokens from files and variables, comparing them, open addresses."""
+"""Access tokens: read from files and variables, compared; and addresses that others reach."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from app.network import tokens as gate
-from app.network.tokens import Gate, GateError, read_token
+from app.network import access_token
+from app.network.access_token import AccessToken, AccessTokenError, read_token
 
 TOKEN = "0123456789abcdefghij!~"
 
@@ -24,7 +24,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_only_the_token_is_admitted() -> None:
-    door = Gate(TOKEN)
+    door = AccessToken(TOKEN)
     assert not door.open
     assert door.admits(TOKEN)
     wrong = [None, "", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), TOKEN[:-1] + "\x00", "é", "\ud800"]
@@ -32,7 +32,7 @@ def test_only_the_token_is_admitted() -> None:
 
 
 def test_without_a_token_everybody_is_admitted() -> None:
-    door = Gate(None)
+    door = AccessToken(None)
     assert door.open
     assert door.admits(None)
     assert door.admits("whatever")
@@ -46,8 +46,8 @@ def test_tokens_are_compared_by_hmac(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append((one, other))
         return one == other
 
-    monkeypatch.setattr(gate.hmac, "compare_digest", compare)
-    door = Gate(TOKEN)
+    monkeypatch.setattr(access_token.hmac, "compare_digest", compare)
+    door = AccessToken(TOKEN)
     assert [door.admits(token) for token in (TOKEN, "x", None)] == [True, False, False]
     assert [(type(one), other) for one, other in seen] == [(bytes, TOKEN.encode())] * 3
 
@@ -66,7 +66,7 @@ def test_the_variable() -> None:
 
 
 def test_both_is_a_mistake(file: Path) -> None:
-    with pytest.raises(GateError, match="both given"):
+    with pytest.raises(AccessTokenError, match="both given"):
         read_token(file, {"NODE_WHISPER_TOKEN": TOKEN})
     assert read_token(file, {"NODE_WHISPER_TOKEN": ""}) == TOKEN
 
@@ -88,22 +88,22 @@ def test_both_is_a_mistake(file: Path) -> None:
 )
 def test_what_is_no_token(file: Path, content: bytes, expected: str) -> None:
     file.write_bytes(content)
-    with pytest.raises(GateError, match=expected) as raised:
+    with pytest.raises(AccessTokenError, match=expected) as raised:
         read_token(file, {})
     assert str(file) in str(raised.value)
 
 
 def test_a_message_never_holds_the_token() -> None:
     for token in ("hunter2", "correct horse battery", "schön-geheim", "x" * 300):
-        with capture_logs() as log, pytest.raises(GateError) as raised:
+        with capture_logs() as log, pytest.raises(AccessTokenError) as raised:
             read_token(None, {"NODE_WHISPER_TOKEN": token})
         assert token not in str(raised.value) + str(log)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(GateError, match="No such file"):
+    with pytest.raises(AccessTokenError, match="No such file"):
         read_token(tmp_path / "missing", {})
-    with pytest.raises(GateError, match="Is a directory"):
+    with pytest.raises(AccessTokenError, match="Is a directory"):
         read_token(tmp_path, {})
 
 
@@ -158,4 +158,4 @@ def test_the_token_the_documents_make(file: Path) -> None:
     ],
 )
 def test_which_addresses_others_can_reach(host: str, expected: bool) -> None:
-    assert gate.reachable_by_others(host) is expected
+    assert access_token.reachable_by_others(host) is expected

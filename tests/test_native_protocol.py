@@ -16,31 +16,31 @@ from streams import Seen, see_body, split
 from app.messages import (
     Accepted,
     Begin,
-    Body,
+    BodyData,
     End,
     Event,
     Failure,
-    Refused,
+    Rejected,
     Segment,
     Word,
 )
 from app.protocols.base import ProtocolError
-from app.protocols.native.protocol import FramedProtocol
+from app.protocols.native.protocol import NativeProtocol
 
 MAX_BODY = 1000
 
 
-def new_protocol() -> FramedProtocol:
-    return FramedProtocol(MAX_BODY, lambda: "made")
+def new_protocol() -> NativeProtocol:
+    return NativeProtocol(MAX_BODY, lambda: "made")
 
 
 def see(seen: Seen, event: Event) -> None:
     """Write an event down; pieces of one body are one body."""
-    if isinstance(event, Body):
+    if isinstance(event, BodyData):
         see_body(seen, event.data)
     elif isinstance(event, Begin):
         seen.append(("begin", event.request.id, event.request.content_length))
-    elif isinstance(event, Refused):
+    elif isinstance(event, Rejected):
         seen.append(("refused", event.id, event.failure.code, event.reply, event.keep_alive))
     else:
         assert isinstance(event, End)

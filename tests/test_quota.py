@@ -1,0 +1,142 @@
+"""Places and bytes: who is next, who waits, and that nothing is ever given out twice."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.requests.quota import STEP_BYTES, Quota
+
+
+def let_in(quota: Quota) -> list[int]:
+    """All who fit now, in order."""
+    return list(iter(quota.next, None))
+
+
+def test_order_of_arrival_within_a_client() -> None:
+    quota = Quota(places=2, capacity=1000)
+    for number in (5, 3, 9):
+        quota.line_up(number, "a", 10)
+    assert let_in(quota) == [5, 3]
+    assert (quota.admitted, quota.waiting, quota.reserved) == (2, 1, 20)
+    quota.leave(5)
+    assert let_in(quota) == [9]
+
+
+def test_a_client_with_fewer_places_goes_before_one_with_more() -> None:
+    quota = Quota(places=3, capacity=1000)
+    for number in range(10):
+        quota.line_up(number, "busy", 10)
+    assert let_in(quota) == [0, 1, 2]
+    quota.line_up(100, "single", 10)
+    quota.line_up(101, "other", 10)
+    quota.leave(0)
+    assert let_in(quota) == [100]
+    quota.leave(1)
+    assert let_in(quota) == [101]
+    quota.leave(2)
+    assert let_in(quota) == [3]
+
+
+def test_one_client_alone_does_not_get_the_last_places() -> None:
+    quota = Quota(places=8, capacity=1000)
+    for number in range(20):
+        quota.line_up(number, "trickling", 10)
+    assert let_in(quota) == [0, 1, 2, 3, 4, 5]
+    quota.line_up(100, "honest", 10)
+    assert let_in(quota) == [100]
+
+
+def test_one_client_alone_does_not_get_the_last_bytes() -> None:
+    quota = Quota(places=64, capacity=1000)
+    for number in range(3):
+        quota.line_up(number, "hoarding", 300)
+    assert let_in(quota) == [0, 1]
+    quota.line_up(100, "honest", 250)
+    assert let_in(quota) == [100]
+
+
+def test_a_single_body_may_take_all_the_bytes() -> None:
+    quota = Quota(places=64, capacity=1000)
+    quota.line_up(1, "a", 1000)
+    assert let_in(quota) == [1]
+
+
+def test_who_is_first_and_does_not_fit_is_waited_for() -> None:
+    quota = Quota(places=64, capacity=1000)
+    quota.line_up(1, "a", 600)
+    quota.line_up(2, "b", 500)
+    quota.line_up(3, "c", 10)
+    assert let_in(quota) == [1]
+    assert quota.full
+    quota.leave(1)
+    assert let_in(quota) == [2, 3]
+    assert not quota.full
+
+
+def test_who_gives_up_waiting_does_not_hold_up_the_others() -> None:
+    quota = Quota(places=64, capacity=1000)
+    quota.line_up(1, "a", 600)
+    quota.line_up(2, "b", 500)
+    quota.line_up(3, "c", 10)
+    assert let_in(quota) == [1]
+    quota.leave(2)
+    quota.leave(2)
+    assert let_in(quota) == [3]
+
+
+def test_unknown_lengths_grow_in_steps_until_there_is_no_more() -> None:
+    quota = Quota(places=64, capacity=3 * STEP_BYTES)
+    quota.line_up(1, "a", None)
+    quota.line_up(2, "b", None)
+    assert let_in(quota) == [1, 2]
+    assert quota.reserved == 2 * STEP_BYTES
+    assert quota.grow(1, STEP_BYTES)
+    assert quota.reserved == 2 * STEP_BYTES
+    assert quota.grow(1, STEP_BYTES + 1)
+    assert quota.reserved == 3 * STEP_BYTES
+    assert not quota.grow(2, STEP_BYTES + 1)
+    assert quota.grow(1, 2 * STEP_BYTES)
+    quota.shrink(1, STEP_BYTES)
+    assert quota.grow(2, STEP_BYTES + 1)
+    quota.leave(1)
+    quota.leave(2)
+    assert quota.reserved == 0
+
+
+ASKS = st.lists(
+    st.tuples(
+        st.sampled_from("abc"),
+        st.one_of(st.none(), st.integers(0, 4 * STEP_BYTES)),
+        st.integers(0, 4 * STEP_BYTES),
+        st.booleans(),
+    ),
+    max_size=40,
+)
+
+
+@given(ASKS, st.integers(1, 8), st.integers(4, 12))
+def test_bounds_hold_and_everybody_gets_in(
+    asks: list[tuple[str, int | None, int, bool]], places: int, steps: int
+) -> None:
+    quota = Quota(places, steps * STEP_BYTES)
+    inside: list[int] = []
+    left = 0
+    for number, (client, size, grown, leaves) in enumerate(asks):
+        quota.line_up(number, client, size)
+        inside += let_in(quota)
+        if inside:
+            quota.grow(inside[-1], grown)
+        if leaves and inside:
+            quota.leave(inside.pop(0))
+            left += 1
+        assert quota.admitted == len(inside) <= places
+        assert 0 <= quota.reserved <= steps * STEP_BYTES
+    while quota.waiting or inside:
+        inside += let_in(quota)
+        assert inside, "nobody holds anything, and yet nobody gets in"
+        quota.leave(inside.pop(0))
+        left += 1
+    assert left == len(asks)
+    assert quota.reserved == 0
+    assert not quota.full
