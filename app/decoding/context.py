@@ -5,7 +5,7 @@ quarters of the time of a spoken command. whisper.cpp can be told to compute few
 Cost is nearly linear in it; but the model was trained on 30 s, and with too few positions behind
 the end of speech its decoder loops or stops early. `ladder` says which numbers of positions to try
 for a window, one after the other; whether a result is to be believed, or the next rung is needed,
-is for `app/decoding/hypothesis.py` to say. Pure. More evidence is in docs/benchmarks.md ("Encoder
+is for `app/decoding/hypothesis.py` to say. Pure. More evidence is in docs/lab-book.md ("Encoder
 context").
 """
 

@@ -41,7 +41,7 @@ from app.decoding.transcriber import DecodeOptions, EngineAborted, EngineError, 
 # libgomp reads its environment when it is loaded, so this stands before the import. With as many
 # threads as processors and one busy neighbour, the default (spin a long time at every barrier) made
 # a 3 s command 5 to 15 times slower, 1,000 spins 2 times, and alone it costs nothing; waiting
-# passively costs half again as much alone. Figures in docs/benchmarks.md.
+# passively costs half again as much alone. Figures in docs/lab-book.md.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
@@ -107,7 +107,7 @@ class Engine:
 
         On the thread that transcribes: libgomp keeps a team of threads for each thread that ever
         used one, and once it counts more threads than cores none of them spins any more. Warmed up
-        on the main thread, a command took 1.6 times as long (docs/benchmarks.md, "Threads").
+        on the main thread, a command took 1.6 times as long (docs/lab-book.md, "Threads").
         """
         silence = np.zeros(MIN_SAMPLES, dtype=np.float32)
         attempt = Attempt(ladder(1.0, self._setting)[0], "", most_tokens=EXTRA_TOKENS)

@@ -32,7 +32,7 @@ _RESUME_WORDS_SECONDS = 0.3
 
 _PROMPT_CHARACTERS = 600
 """Of the text before, about 150 of the 223 tokens a prompt may have; measured in
-docs/benchmarks.md."""
+docs/lab-book.md."""
 
 _CARRY_MIN_LOGPROB = -0.7
 _CARRY_MAX_COMPRESSION = 2.0

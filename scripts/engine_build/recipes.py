@@ -1,6 +1,6 @@
 """What can be built: each recipe is a name, the CMake options behind it, and why it may help.
 
-Figures for each are in docs/benchmarks.md, and so are the ones that were tried and dropped. The
+Figures for each are in docs/lab-book.md, and so are the ones that were tried and dropped. The
 engine is linked statically into the one extension module, so there is no run path to get right and
 no half-replaced library beside it; the only libraries it needs are the system's (libgomp, and
 OpenBLAS where a recipe asks for it).

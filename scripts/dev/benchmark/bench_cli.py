@@ -84,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="build whisper.cpp's server with tinyBLAS, which it leaves off, as well",
     )
-    add("--json", type=Path, metavar="FILE", help="default: docs/benchmark-MODEL.json")
-    add("--picture", type=Path, metavar="FILE", help="default: docs/benchmark-MODEL.svg")
+    add("--json", type=Path, metavar="FILE", help="default: benchmark-MODEL.json in the temporary folder")
+    add("--picture", type=Path, metavar="FILE", help="default: benchmark-MODEL.svg in the temporary folder")
     add("node_options", nargs="*", metavar="-- OPTION", help="options for the node")
     return parser
 
@@ -118,10 +118,9 @@ def _run(arguments: argparse.Namespace, folder: Path) -> int:
     text = report.markdown(results)
     print(text)
     name = arguments.model + ("" if arguments.language == "en" else f"-{arguments.language}")
-    json_path = arguments.json or ROOT / "docs" / f"benchmark-{name}.json"
-    picture = arguments.picture or ROOT / "docs" / f"benchmark-{name}.svg"
-    if arguments.quick and arguments.json is None:
-        json_path = Path(tempfile.gettempdir()) / json_path.name
+    folder = Path(tempfile.gettempdir())
+    json_path = arguments.json or folder / f"benchmark-{name}.json"
+    picture = arguments.picture or folder / f"benchmark-{name}.svg"
     report.write_json(results, json_path)
     if not arguments.quick or arguments.picture is not None:
         report.draw(results, picture, f"{name}: {results.machine['processor']}")
