@@ -89,7 +89,7 @@ def test_what_stands_in_a_line() -> None:
     )
     first, second = (json.loads(line) for line in done.stderr.splitlines())
     assert first.pop("timestamp").endswith("Z")
-    assert first == {"event": "said", "id": "r", "level": "info", "room": "here"}
+    assert first == {"event": "said", "id": "r", "level": "info", "logger": "here"}
     assert (second["event"], second["level"]) == ("broke", "error")
     assert "ValueError: why" in second["exception"]
     assert done.stdout == b""

@@ -15,7 +15,7 @@ import structlog
 from app import __version__
 from app.decoding.transcriber import ModelInfo
 from app.model_files import catalog
-from app.network.access_token import reachable_by_others
+from app.network.addresses import reachable_by_others
 from app.network.ports import Port
 from app.requests.load import Load
 from app.settings.settings import Settings

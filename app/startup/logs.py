@@ -44,9 +44,9 @@ def configure(verbose: bool, as_json: bool) -> None:
 class _StderrLogger:
     """Writes to stderr and remembers the name of the module it was made for."""
 
-    def __init__(self, stderr: Stderr, room: str = "") -> None:
+    def __init__(self, stderr: Stderr, name: str = "") -> None:
         self.stderr = stderr
-        self.room = room
+        self.name = name
 
     def msg(self, message: str) -> None:
         self.stderr.write(message)
@@ -57,8 +57,8 @@ class _StderrLogger:
 
 def _add_what_it_knows(logger: Any, _method: str, event: Any) -> Any:
     if isinstance(logger, _StderrLogger):
-        if logger.room:
-            event["room"] = logger.room
+        if logger.name:
+            event["logger"] = logger.name
         if lost := logger.stderr.lost:
             event["lines_lost"] = lost
     return event

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from app.decoding.transcriber import ModelInfo
-from app.network.access_token import AccessToken, reachable_by_others
+from app.network.access_token import AccessToken
+from app.network.addresses import reachable_by_others
 from app.network.mdns import Announcement
 from app.network.ports import Port
 from app.protocols.native.protocol import NativeProtocol

@@ -11,7 +11,7 @@ import uuid
 from app import __version__
 from app.decoding.transcriber import ModelInfo
 from app.model_files import catalog
-from app.network.access_token import reachable_by_others
+from app.network.addresses import reachable_by_others
 from app.network.mdns import AnnounceError, Announcement, instance_name, reachable_addresses
 from app.network.ports import Port
 from app.protocols.wyoming.events import Program
