@@ -1,18 +1,12 @@
-"""scripts/benchmark/degrade.py and noises.py: each spoils what it says, and nothing else."""
+"""scripts/dev/benchmark/degrade.py and noises.py: each spoils what it says, and nothing else."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-from fakes import RATE, Samples, tone
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-
 from benchmark import degrade
 from benchmark.noises import NOISES
+from fakes import RATE, Samples, tone
 
 
 def random(seed: int = 0) -> np.random.Generator:
@@ -119,3 +113,29 @@ def test_noise_is_full_scale_and_repeatable(name: str) -> None:
 
 def test_there_are_at_least_twenty_noises() -> None:
     assert len(NOISES) >= 20
+
+
+def test_repeated_has_silence_between() -> None:
+    said = degrade.repeated(voice(), RATE, 3, 0.5)
+    each, gap = len(voice()), RATE // 2
+    assert len(said) == 3 * each + 2 * gap
+    for number in range(3):
+        begin = number * (each + gap)
+        assert np.array_equal(said[begin : begin + each], voice())
+    assert not said[each : each + gap].any()
+
+
+def test_surrounded_repeats_short_noise_on_both_sides() -> None:
+    noise = np.array([0.1, 0.2, 0.3], dtype=np.float32)
+    whole = degrade.surrounded(voice(), RATE, noise, 0.25)
+    count = RATE // 4
+    assert np.array_equal(whole[count:-count], voice())
+    assert np.array_equal(whole[:count], whole[-count:])
+    assert np.array_equal(whole[:6], [*noise, *noise])
+
+
+def test_mixed_sets_the_ratio_by_the_speech() -> None:
+    noise = NOISES["white"](1.0, RATE, random())
+    added = degrade.mixed(voice(), RATE, noise, 20.0) - voice()
+    ratio = degrade.speech_level(voice(), RATE) - degrade.speech_level(added, RATE)
+    assert ratio == pytest.approx(20.0, abs=0.1)

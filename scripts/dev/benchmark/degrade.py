@@ -1,4 +1,4 @@
-"""Ways to spoil a recording: level, bit depth, offset, whispering and channels.
+"""Ways to spoil a recording: level, bit depth, offset, whispering, channels, repetition, noise.
 
 Pure functions of float32 samples within -1 to 1, shape [n] unless a function says otherwise. A
 function that draws random numbers takes a `numpy.random.Generator`, so equal seeds give equal
@@ -183,3 +183,24 @@ def _timecode_bits(frame: int) -> tuple[int, ...]:
             # Four user bits follow each digit; the flags beside the tens are 0.
             bits += [digit >> place & 1 if place < width else 0 for place in range(4)] + [0] * 4
     return (*bits, *_TIMECODE_SYNC)
+
+
+# Longer recordings.
+
+
+def repeated(samples: Samples, rate: int, times: int, gap_seconds: float) -> Samples:
+    """The recording `times` over, with digital silence between."""
+    gap = np.zeros(round(gap_seconds * rate), np.float32)
+    return np.concatenate([samples, *[gap, samples] * (times - 1)]).astype(np.float32)
+
+
+def surrounded(samples: Samples, rate: int, noise: Samples, seconds: float) -> Samples:
+    """With `seconds` of `noise` before and after; noise that is shorter is repeated."""
+    whole = np.resize(noise, round(seconds * rate))
+    return np.concatenate([whole, samples, whole]).astype(np.float32)
+
+
+def mixed(samples: Samples, rate: int, noise: Samples, ratio: float) -> Samples:
+    """With `noise` added, its level `ratio` dB below that of the speech."""
+    whole = np.resize(noise, len(samples))
+    return samples + at_level(whole, rate, speech_level(samples, rate) - ratio)
