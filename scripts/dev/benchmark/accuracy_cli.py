@@ -3,6 +3,9 @@
 Exit code 1 if the node is worse than it by more than 0.3 points or three words (whichever is
 more), gives text for a clip without speech, or answers a format clip with other words or an
 unclear error.
+
+With --conditions the short clips are degraded instead, in the ways that recordings are in the
+field: levels, channels, noise, repetitions, prompts. The result is a table and no verdict.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from pathlib import Path
 
 from engine_build.child import ChildError
 
-from benchmark import corpus, scoring
+from benchmark import conditions_cli, corpus, scoring
 from benchmark.corpus import Clip, CorpusError
 from benchmark.engines import PythonPeer
 from benchmark.environment import ROOT, SetupError, ggml_model, node_python
@@ -39,8 +42,10 @@ class Heard:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
+        if arguments.conditions is not None:
+            return conditions_cli.run(arguments)
         with tempfile.TemporaryDirectory(prefix="accuracy-") as folder:
             return _run(arguments, Path(folder))
     except (ChildError, CorpusError, NodeError, SetupError, OSError) as error:
@@ -48,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/dev/accuracy", description=__doc__)
     add = parser.add_argument
     add("--audio", type=Path, default=ROOT.parent / "shared" / "audio", help="with refs.tsv")
@@ -59,9 +64,37 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", help="measure a node that runs already, at this address")
     add("--port", type=int, default=56789, help="its port (default: 56789)")
     add("--sets", default="speech,long,nonspeech,format", help="default: all four")
+    add(
+        "--conditions",
+        type=_names,
+        nargs="?",
+        const=(),
+        metavar="NAME,...",
+        help="degrade the short clips; one of the words level, offset, whispered, channels, range, "
+        "around, noise, repetition, prompt, telephone, nonspeech, or all of them without a name",
+    )
+    add(
+        "--node",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="CHECKOUT",
+        help="with --conditions: measure the node of another checkout beside this one",
+    )
+    add("--clips", type=int, default=0, help="with --conditions: only so many of the short clips")
+    add(
+        "--keep",
+        type=Path,
+        metavar="FILE",
+        help="with --conditions: keep every answer in this file, and ask nothing that it holds",
+    )
     add("-v", "--verbose", action="store_true", help="print the clips with wrong words")
     add("node_options", nargs="*", metavar="-- OPTION", help="options for the node we start")
     return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
 def _run(arguments: argparse.Namespace, folder: Path) -> int:

@@ -47,7 +47,7 @@ class Reply:
         return str(self.fields["text"])
 
 
-def request(address: tuple[str, int], body: bytes, label: str, **extra: str) -> Reply:
+def request(address: tuple[str, int], body: bytes, label: str, **extra: object) -> Reply:
     """Send one message on a connection of its own and wait for the reply."""
     header = {
         "byteorder": sys.byteorder,
@@ -77,13 +77,18 @@ def _read(stream: Any) -> dict[str, Any]:
 
 
 class NodeProcess:
-    """A node of our own on a free port. Ready when the constructor returns."""
+    """A node of our own on a free port, of the checkout at `root`. Ready when the constructor
+    returns."""
 
-    def __init__(self, python: Path, model: str, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, python: Path, model: str, arguments: Sequence[str] = (), root: Path = ROOT
+    ) -> None:
         self._log = tempfile.NamedTemporaryFile(mode="w+b", suffix=".log")  # noqa: SIM115
-        command = [str(python), "-m", "app", "-m", model, "--port", "0", "--offline"]
+        # The node runs in `root`, so that no other checkout's `app` is imported.
+        file = str(Path(model).absolute()) if model.endswith(".bin") else model
+        command = [str(python.absolute()), "-m", "app", "-m", file, "--port", "0", "--offline"]
         command += ["--output", "json", "--log-format", "json", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(root)}
         began = time.perf_counter()
         self._process = subprocess.Popen(
             command,
@@ -91,6 +96,7 @@ class NodeProcess:
             stdout=subprocess.DEVNULL,
             stderr=self._log,
             env=environment,
+            cwd=root,
         )
         try:
             listening = self._wait()
