@@ -158,7 +158,7 @@ def test_a_wrong_value_is_one_line_and_exit_code_2(
 
 def test_a_spool_that_takes_no_files(capsys: pytest.CaptureFixture[str]) -> None:
     """/proc is a directory that not even root can put a file into."""
-    assert "--spool-dir: /proc takes no files" in refused(capsys, ["--spool-dir", "/proc"], {})
+    assert "--spool-dir: cannot write to /proc" in refused(capsys, ["--spool-dir", "/proc"], {})
 
 
 def test_a_spool_that_is_full_only_now(monkeypatch: pytest.MonkeyPatch) -> None:

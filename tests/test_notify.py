@@ -110,7 +110,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "nothing")})
     with capture_logs() as log:
         notifier.ready("")
-    assert [(entry["log_level"], entry["what"]) for entry in log] == [("warning", "READY=1")]
+    assert [(entry["log_level"], entry["message"]) for entry in log] == [("warning", "READY=1")]
     notifier.close()
 
 
@@ -167,7 +167,7 @@ def test_an_idle_worker_is_well(watchdog: Watchdog) -> None:
 
 def test_a_dead_worker_is_not(watchdog: Watchdog, pulse: Pulse) -> None:
     pulse.alive = False
-    assert watchdog.fault() == "the worker has ended"
+    assert watchdog.fault() == "the worker thread has ended"
 
 
 def test_a_long_window_is_no_fault_while_it_computes(watchdog: Watchdog, pulse: Pulse) -> None:
@@ -193,7 +193,7 @@ def test_a_window_in_which_nothing_is_computed_is_one(watchdog: Watchdog, pulse:
 def test_a_window_that_takes_longer_than_any_can_is_one(watchdog: Watchdog, pulse: Pulse) -> None:
     pulse.turn = 7, time.monotonic() - notify.LONGEST_TURN_SECONDS - 1
     pulse.cpu = 5000.0
-    assert watchdog.fault() == "one window takes too long"
+    assert watchdog.fault() == "one window exceeds the time limit"
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ def test_a_hanging_engine_is_found(worker: Worker, engine: FakeEngine) -> None:
     worker.submit(job(1))
     engine.wait_for_calls(1)
     # A first look may fall before the thread has come to rest.
-    eventually(lambda: watchdog.fault() == "the worker waits in the middle of a window")
+    eventually(lambda: watchdog.fault() == "the worker is stuck in a window")
     hangs.set()
     eventually(lambda: worker.turn is None)
     assert watchdog.fault() is None
@@ -275,7 +275,7 @@ def test_the_loop_feeds_it_as_long_as_the_worker_is_well(
         # It goes on looking, and stays silent; what it complains of it says once.
         time.sleep(0.1)
         assert systemd.heard() == []
-        assert [entry["reason"] for entry in log] == ["the worker has ended"]
+        assert [entry["reason"] for entry in log] == ["the worker thread has ended"]
         pulse.alive = True
         assert systemd.hears() == "WATCHDOG=1"
     loop.stop()

@@ -1,4 +1,4 @@
-"""The table of options: names, defaults, what each may be, what `-h` says of it.
+"""The table of options: names, defaults, value types and help texts.
 
 Every default carries its reason in its help or beside it.
 """
@@ -18,7 +18,7 @@ PREFIX = "NODE_WHISPER_"
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option: a flag, and a variable of the same name. `parse` is of
+    """One option: a flag, and a variable of the same name. `parse` is from
     `app/settings/types.py`."""
 
     names: tuple[str, ...]
@@ -27,7 +27,7 @@ class Option:
     help: str
     metavar: str = ""
     repeatable: bool = False
-    """Given several times, the values are one after the other; `parse` makes a tuple."""
+    """Values of a repeated option are concatenated; `parse` returns a tuple."""
 
     @property
     def field(self) -> str:
@@ -47,46 +47,48 @@ OPTIONS = (
         ("--host",),
         "127.0.0.1",
         str,
-        "address to listen on; 0.0.0.0 opens the node to the network, which is for you to decide",
+        "address to listen on; 0.0.0.0 opens the node to the whole network",
     ),
     Option(("--port",), 56789, values.number(int, 0, 65535), "TCP port; 0 picks a free one"),
     Option(
         ("--token-file",),
         None,
         values.path,
-        "requests have to show the token in this file's first line (default: the variable"
-        " NODE_WHISPER_TOKEN, else none is asked for)",
+        "require the token in the first line of this file (default: the variable"
+        " NODE_WHISPER_TOKEN; without either, no token is required)",
         "FILE",
     ),
     Option(
         ("--tls-cert",),
         None,
         values.path,
-        "encrypt: PEM file of the node's certificate with those up to its authority",
+        "enable TLS: PEM file with the node's certificate and its chain",
         "FILE",
     ),
-    Option(("--tls-key",), None, values.path, "PEM file of that certificate's private key", "FILE"),
+    Option(
+        ("--tls-key",), None, values.path, "PEM file with the private key of --tls-cert", "FILE"
+    ),
     Option(
         ("--tls-client-ca",),
         None,
         values.path,
-        "let in only who shows a certificate of an authority in this PEM file",
+        "require a client certificate signed by an authority in this PEM file",
         "FILE",
     ),
     Option(
         ("--http-port",),
         None,
         values.http_port,
-        "a further port, for HTTP and the page to try the node with: 8080 by convention, 0 picks a"
-        " free one, auto is 8080 if that is free, off is none (default: off)",
+        "port for HTTP and the web page: 8080 by convention, 0 picks a free port, auto takes 8080"
+        " if it is free, off disables it (default: off)",
         "PORT",
     ),
     Option(
         ("--cors-origin",),
         (),
         values.origins,
-        "web pages of other origins that may use the HTTP port, such as https://example.com, with"
-        " commas or given again; * is any page anywhere (default: none)",
+        "origins of other web pages that may use the HTTP port, such as https://example.com;"
+        " separate several by commas or repeat the option; * allows any page (default: none)",
         "ORIGIN",
         repeatable=True,
     ),
@@ -94,33 +96,34 @@ OPTIONS = (
         ("--metrics-auth",),
         False,
         values.flag,
-        "ask for the token at /metrics and /readyz too, where there is one",
+        "require the token at /metrics and /readyz too, if one is set",
     ),
     Option(
         ("--wyoming-port",),
         None,
         values.number(int, 0, 65535),
-        "a second port, for Home Assistant: 10300 by convention, 0 picks a free one (default: off)",
+        "port for Wyoming (Home Assistant): 10300 by convention, 0 picks a free port (default: off)",
         "PORT",
     ),
     Option(
         ("--wyoming-streaming",),
         False,
         values.flag,
-        "send Wyoming transcripts piece by piece, too, as the windows of a recording are done",
+        "also send Wyoming transcripts in parts, as each window of a recording is done",
     ),
     Option(
         ("--wyoming-open",),
         False,
         values.flag,
-        "let Wyoming, which knows neither token nor TLS, out of this machine where the others have"
-        " one",
+        "accept remote Wyoming clients although the other ports require a token or TLS (Wyoming"
+        " supports neither)",
     ),
     Option(
         ("--wyoming-allow",),
         (),
         values.networks,
-        "who may connect there: addresses or networks, with commas or given again (default: all)",
+        "addresses or networks that may connect to the Wyoming port; separate several by commas or"
+        " repeat the option (default: all)",
         "CIDR",
         repeatable=True,
     ),
@@ -134,7 +137,7 @@ OPTIONS = (
         ("--threads",),
         None,
         values.number(int, 1, 512),
-        "engine threads (default: the processors this process may use)",
+        "engine threads (default: the number of processors this process may use)",
         "N",
     ),
     Option(
@@ -148,10 +151,15 @@ OPTIONS = (
         ("--language",),
         None,
         values.language,
-        "language of requests that name none (default: auto for multilingual models, else en)",
+        "language of requests that do not name one (default: auto for multilingual models, else en)",
         "CODE",
     ),
-    Option(("--prompt",), "", values.prompt, "words to expect, for requests that bring no prompt"),
+    Option(
+        ("--prompt",),
+        "",
+        values.prompt,
+        "words to expect, for requests without a prompt of their own",
+    ),
     Option(
         ("--keep-markers",),
         False,
@@ -162,85 +170,95 @@ OPTIONS = (
         ("--vad-threshold",),
         0.5,
         values.number(float, 0, 1),
-        "probability that counts as speech; 0 takes everything for speech",
+        "probability from which audio counts as speech; 0 treats everything as speech",
         "P",
     ),
     Option(
         ("--queue-size",),
         64,
         values.number(int, 1, _MANY),
-        "requests admitted and unfinished; further ones wait unread",
+        "requests admitted and unfinished; further requests wait unread",
         "N",
     ),
     Option(
         ("--max-connections",),
         1000,
         values.number(int, 1, _MANY),
-        "open connections; further ones are told busy",
+        "open connections; further connections receive error busy",
         "N",
     ),
     Option(
         ("--max-audio-seconds",),
         4 * 3600.0,
         values.number(float, 1, 7 * 86400),
-        "longest recording taken",
+        "longest recording accepted",
         "S",
     ),
     Option(
         ("--max-message-bytes",),
         512 * 1024 * 1024,
         values.number(int, 1, 1 << 40),
-        "largest body taken; 512 MiB are four hours of 16 kHz 16-bit samples",
+        "largest body accepted; 512 MiB are four hours of 16 kHz 16-bit samples",
         "N",
     ),
     Option(
         ("--max-buffered-bytes",),
         None,
         values.number(int, 1, 1 << 50),
-        "bodies held at one time, in memory and in --spool-dir together; further ones wait unread"
-        " (default: three of the largest: one worked on, one received, one of somebody else)",
+        "bytes of bodies held at one time, in memory and in --spool-dir together; further bodies"
+        " wait unread (default: three times --max-message-bytes)",
         "N",
     ),
     Option(
         ("--when-full",),
         "wait",
         values.choice("wait", "reject"),
-        "what happens to further requests: wait lets their senders wait unread, reject answers busy"
-        " and says when to come back",
+        "policy when the node is at capacity: wait leaves further requests unread, reject answers"
+        " busy and a time to retry",
         "WHAT",
     ),
-    Option(("--models-dir",), None, values.directory, "a further directory of models", "DIR"),
+    Option(
+        ("--models-dir",),
+        None,
+        values.directory,
+        "an additional directory to search for models",
+        "DIR",
+    ),
     Option(
         ("--spool-dir",),
         Path("/var/tmp"),
         values.writable_directory,
-        "where bodies over 4 MiB wait; a disk, not RAM",
+        "directory for bodies over 4 MiB; use a disk, not RAM",
         "DIR",
     ),
     Option(
         ("--journal",),
         None,
         values.path,
-        "write every accepted request down in this directory, and take up after a crash what is"
-        " there; off by default, since SD cards wear",
+        "record every accepted request in this directory and resume unfinished ones after a crash;"
+        " off by default because it wears SD cards",
         "DIR",
     ),
-    Option(("--offline",), False, values.flag, "never touch the network"),
+    Option(("--offline",), False, values.flag, "never use the network to fetch a model"),
     Option(
         ("--output",),
         "auto",
         values.choice("auto", "text", "json"),
-        "stdout as text or JSON lines; auto is text on a terminal",
+        "format of stdout: text or JSON lines; auto is text on a terminal",
         "KIND",
     ),
     Option(
-        ("--log-format",), "console", values.choice("console", "json"), "the log on stderr", "KIND"
+        ("--log-format",),
+        "console",
+        values.choice("console", "json"),
+        "format of the log on stderr",
+        "KIND",
     ),
     Option(
         ("--drain-seconds",),
         8.0,
         values.number(float, 0, 3600),
-        "how long to finish after SIGTERM; Docker kills after 10",
+        "time to finish accepted requests after SIGTERM; Docker kills after 10 s",
         "S",
     ),
 )

@@ -1,7 +1,7 @@
-"""The settings: one frozen object, and how it is read.
+"""The settings: one frozen object, read from the command line and the environment.
 
 Every flag (`app/settings/options.py`) has a variable of the same name (`--queue-size`,
-`NODE_WHISPER_QUEUE_SIZE`); a flag beats its variable. A value that makes no sense is one line on
+`NODE_WHISPER_QUEUE_SIZE`); a flag beats its variable. An invalid value gives one line on
 stderr and exit code 2.
 """
 
@@ -19,12 +19,12 @@ from app.settings.options import OPTIONS, PREFIX, Option
 from app.settings.types import Network, flag
 
 MODELS_DIR = Path(__file__).resolve().parents[2] / "models"
-"""The catalogue's own directory, always searched."""
+"""The directory beside the catalogue; it is always searched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything a user can choose. Seconds, bytes; None where the node chooses by itself."""
+    """Everything a user can choose, in seconds and bytes; None means that the node chooses."""
 
     model: str
     log_verbose: bool
@@ -65,7 +65,7 @@ class Settings:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line: argparse would print the whole usage above it, where nobody finds the fault."""
+        """Print one line; argparse would print the whole usage above it and hide the error."""
         self.exit(2, f"node-whisper: {message} (see --help)\n")
 
 
@@ -80,7 +80,7 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     parser.add_argument("--version", action="version", version=f"node-whisper {__version__}")
     for option in OPTIONS:
         _add(parser, option)
-    # Flags first: -h answers whatever the environment holds.
+    # Flags first: -h must work even if a variable is invalid.
     given = vars(parser.parse_args(arguments))
     values = {option.field: option.default for option in OPTIONS}
     values.update(_from_environment(parser, environment))
@@ -90,12 +90,15 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     if values["max_buffered_bytes"] is None:
         values["max_buffered_bytes"] = 3 * largest
     if values["max_buffered_bytes"] < largest:
-        parser.error(f"--max-buffered-bytes must hold one body of --max-message-bytes, {largest}")
+        parser.error(
+            f"--max-buffered-bytes is too small: it must hold one body of {largest} bytes"
+            " (--max-message-bytes)"
+        )
     return Settings(**{field.name: values[field.name] for field in fields(Settings)})
 
 
 def _add(parser: argparse.ArgumentParser, option: Option) -> None:
-    # Defaults are kept out of argparse, so that what was not given can be told from what was.
+    # Defaults are kept out of argparse, so that given values can be told from defaults.
     default = f"{option.default:g}" if isinstance(option.default, float) else option.default
     shown = "" if default in (None, "", False, ()) else f" (default: {default})"
     text = (option.help + shown).replace("%", "%%")

@@ -1,6 +1,6 @@
-"""What one value on the command line, or in a variable, may look like.
+"""Value types of the options, on the command line and in variables.
 
-Each function takes the text and gives the value, or raises `argparse.ArgumentTypeError` with one
+Each function takes the text and returns the value, or raises `argparse.ArgumentTypeError` with one
 line for the user.
 """
 
@@ -52,7 +52,7 @@ def choice(*choices: str) -> Callable[[str], str]:
 
 
 def flag(text: str) -> bool:
-    """Yes or no, as a variable says it."""
+    """A boolean variable: 1, true, yes, 0, false or no."""
     values = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"{text!r} is not one of 1, true, yes, 0, false, no")
@@ -68,7 +68,7 @@ def language(text: str) -> str:
 
 
 def encoder_context(text: str) -> EncoderContext:
-    """`auto`, `full`, or positions, of which fewer than 64 (1.3 s) hear nothing."""
+    """`auto`, `full`, or a number of positions; fewer than 64 (1.3 s) would hear nothing."""
     if text in ("auto", "full"):
         return cast(EncoderContext, text)
     positions: int = number(int, 64, FULL)(text)
@@ -127,9 +127,9 @@ def directory(text: str) -> Path:
 
 
 def writable_directory(text: str) -> Path:
-    """A directory that takes files. To make one without a name is the only test that knows of
-    rights, read-only mounts and file systems that hold no files of ours. A full disk is no fault of
-    the value, and what the journal holds may still be done."""
+    """A directory that accepts files. Creating a nameless file is the only test that covers
+    permissions, read-only mounts and foreign file systems. A full disk is not an error here: the
+    requests in the journal can still be finished."""
     path = directory(text)
     try:
         with tempfile.TemporaryFile(dir=path):
@@ -137,19 +137,19 @@ def writable_directory(text: str) -> Path:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return path
-        reason = f"{text} takes no files: {error.strerror}"
+        reason = f"cannot write to {text}: {error.strerror}; name a writable directory"
         raise argparse.ArgumentTypeError(reason) from None
 
 
 def path(text: str) -> Path:
     """A path, not empty."""
     if not text:
-        raise argparse.ArgumentTypeError("it is empty; name a file or directory")
+        raise argparse.ArgumentTypeError("the value is empty; name a file or directory")
     return Path(text)
 
 
 def model(text: str) -> str:
     """A model's name or path, not empty."""
     if not text:
-        raise argparse.ArgumentTypeError("it is empty; name a model or a file")
+        raise argparse.ArgumentTypeError("the value is empty; name a model or a file")
     return text

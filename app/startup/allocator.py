@@ -1,19 +1,19 @@
-"""How the C library keeps what was freed. Main thread, once, before the model is loaded."""
+"""Tunes how the C library keeps freed memory. Main thread, once, before the model is loaded."""
 
 from __future__ import annotations
 
 import ctypes
 
 LARGE_BYTES = 8 << 20
-"""A block from here on is the system's again once it is freed. glibc raises its own limit to the
-largest block it has seen (up to 32 MiB), and keeps what is smaller: after a long window 50 MiB that
-nobody used stayed with the node. The blocks of every command are smaller, and are kept."""
+"""Blocks of this size and larger return to the system when they are freed. glibc raises its own
+threshold to the largest freed block (up to 32 MiB) and keeps smaller blocks, so that 50 MiB stayed
+unused after a long window. The blocks of a short command are smaller and stay cached."""
 
 _M_MMAP_THRESHOLD = -3
-"""Of glibc's malloc.h."""
+"""M_MMAP_THRESHOLD of glibc's malloc.h."""
 
 
 def give_large_blocks_back() -> None:
-    """Does nothing where the C library is none that can be told so."""
+    """Set the threshold; a C library without `mallopt` (musl) is left as it is."""
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)

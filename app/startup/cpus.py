@@ -1,7 +1,7 @@
-"""How many processors this process may really use.
+"""The number of processors that this process may use.
 
-`os.cpu_count()` is the machine's number. In a container or under `taskset` that is too many, and
-OpenMP with more threads than processors is slower than with one. Read once, at start.
+`os.cpu_count()` counts the whole machine. In a container or under `taskset` that is too many, and
+OpenMP with more threads than processors is slower than with one. Main thread, once, at start.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
 
 
 def available_cpus() -> int:
-    """Processors by affinity, lowered to the cgroup's quota where there is one; at least 1."""
+    """Count processors by affinity, capped by the cgroup's quota; at least 1."""
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
@@ -25,7 +25,7 @@ def available_cpus() -> int:
 
 
 def cgroup_quota(v2: Path, v1: Path) -> float | None:
-    """The quota in processors, or None if there is none.
+    """Return the quota in processors, or None if there is none.
 
     cgroup v2 writes "quota period" or "max period" in one file; v1 has two files and -1 for none
     (kernel documentation, admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst). In a container

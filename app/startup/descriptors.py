@@ -1,4 +1,4 @@
-"""The process's file descriptors, before anything uses them. Main thread, once, at the start."""
+"""Prepares the file descriptors of the process. Main thread, once, at start."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import sys
 
 
 def open_standard() -> None:
-    """See that stdin, stdout and stderr are there.
+    """Open stdin, stdout and stderr on /dev/null if they are closed.
 
-    A process can be started without them. Then the next file or socket would get that number, and
-    what is meant for stderr go to a peer.
+    Otherwise the next file or socket would get that number, and log lines would go to a client.
     """
     for number in range(3):
         if not _is_open(number):
-            # The lowest free number, which is this one. Inherited, as the three always are.
+            # open() takes the lowest free number, which is this one. Children inherit the standard three.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
@@ -30,7 +29,7 @@ def _is_open(number: int) -> bool:
 
 
 def raise_limit() -> None:
-    """A connection is a descriptor and so is a body: take what the system allows."""
+    """Raise the soft limit to the hard one: each connection and each body takes a descriptor."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,7 +1,6 @@
-"""The HTTP port, as the settings ask for it.
+"""The HTTP port that the settings ask for, and the address that the log shows.
 
-Whether there is one, where it listens, and what the log tells people to open. What stands behind it
-is loaded only if there is one. Main thread, before the loop begins.
+The code behind the port is imported only if the port is on. Main thread, before the loop begins.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _log = structlog.get_logger("http")
 def web_of(
     settings: Settings, model: ModelInfo, file: catalog.ModelFile, load: Callable[[], Load]
 ) -> Web | None:
-    """What stands behind the port, None if it is off."""
+    """Build the handlers behind the port; None if it is off."""
     if settings.http_port is None:
         return None
     # h11, the form parser and prometheus_client are 5 MiB that a node without HTTP does not need.
@@ -50,25 +49,27 @@ def web_of(
 
 
 def http_port(settings: Settings, web: Web) -> Port:
-    """The port to listen on."""
+    """Return the port to listen on."""
     number = settings.http_port if isinstance(settings.http_port, int) else USUAL_PORT
     return Port("http", settings.host, number, web.new_protocol)
 
 
 def listen(settings: Settings, port: Port, listen_on: Callable[[Port], int]) -> int | None:
-    """Listen; the port's number. None, and a warning, where `auto` finds the usual one taken.
-    Raises what `listen_on` raises."""
+    """Listen and return the port's number; None, with a warning, if `auto` finds 8080 in use.
+
+    Raises the errors of `listen_on`.
+    """
     try:
         return listen_on(port)
     except OSError as error:
         if settings.http_port != "auto" or error.errno != errno.EADDRINUSE:
             raise
-    _log.warning("no HTTP: its port is taken, --http-port takes another", port=port.number)
+    _log.warning("HTTP is off: port in use; choose another with --http-port", port=port.number)
     return None
 
 
 def address(port: Port, number: int) -> str:
-    """Where a browser on this machine finds the page."""
+    """Return the URL of the page for a browser on this machine."""
     host = port.host
     name = "localhost" if host in ("", "0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     return f"{'http' if port.tls is None else 'https'}://{name}:{number}/"

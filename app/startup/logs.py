@@ -1,8 +1,8 @@
 """The log: structlog to stderr, for people or as JSON lines.
 
-Set up once by `app/__main__.py`, before anything logs. What a request said, in audio or text, is
-never logged; its id is. A log that nobody reads holds up nothing: the lines that it loses are
-counted in `lines_lost` of the next one. Any thread may log.
+Set up once by `app/__main__.py`, before anything logs. Neither audio nor text of a request is
+logged; its id is. A log that nobody reads delays nothing: lost lines are counted in `lines_lost` of
+the next line. Any thread may log.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def configure(verbose: bool, as_json: bool) -> None:
         renderer = structlog.processors.JSONRenderer()
     else:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    processors: list[Any] = [_add_what_it_knows, structlog.processors.add_log_level, stamp]
+    processors: list[Any] = [_add_logger_fields, structlog.processors.add_log_level, stamp]
     if as_json:
         processors.append(structlog.processors.format_exc_info)
-    # It warns of what it cannot parse by quoting it.
+    # Its warnings quote the request that it cannot parse.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL + 1)
     structlog.configure(
         processors=[*processors, renderer],
@@ -42,7 +42,7 @@ def configure(verbose: bool, as_json: bool) -> None:
 
 
 class _StderrLogger:
-    """Writes to stderr and remembers the name of the module it was made for."""
+    """Writes to stderr and holds the name that `get_logger` was given."""
 
     def __init__(self, stderr: Stderr, name: str = "") -> None:
         self.stderr = stderr
@@ -55,7 +55,7 @@ class _StderrLogger:
     fatal = failure = err = error = critical = exception = msg
 
 
-def _add_what_it_knows(logger: Any, _method: str, event: Any) -> Any:
+def _add_logger_fields(logger: Any, _method: str, event: Any) -> Any:
     if isinstance(logger, _StderrLogger):
         if logger.name:
             event["logger"] = logger.name

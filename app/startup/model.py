@@ -1,5 +1,6 @@
-"""The model that the settings name, verified, fetched if it is missing; and whether it knows the
-language they name. Main thread, before the engine is loaded.
+"""Obtains the model that the settings name and checks that it supports their language.
+
+Main thread, before the engine is loaded.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from app.settings import settings as config
 
 
 def obtain(settings: config.Settings) -> catalog.ModelFile:
-    """The model's file. Raises `CatalogError`."""
+    """Return the verified model file, fetched if it is missing. Raises `CatalogError`."""
     directories = [config.MODELS_DIR]
     if settings.models_dir is not None:
         directories.append(settings.models_dir)
@@ -21,23 +22,23 @@ def obtain(settings: config.Settings) -> catalog.ModelFile:
 
 
 def language_of(settings: config.Settings, model: ModelInfo) -> str:
-    """The language for requests that name none: a code, or `auto`."""
+    """Return the language of requests that do not name one: a code, or `auto`."""
     return settings.language or ("auto" if model.multilingual else "en")
 
 
 def wrong_language(settings: config.Settings, model: ModelInfo) -> str | None:
-    """Why the settings' language is none of the model's, as a sentence; None if it is."""
+    """Return why the model does not support the settings' language, or None if it does."""
     asked = settings.language
     if asked == "auto" and not model.multilingual:
-        return f"--language auto: {model.name} knows English only"
+        return f"--language auto: {model.name} is English-only; use en or a multilingual model"
     language = language_of(settings, model)
     if language != "auto" and language not in model.languages:
-        return f"--language {language}: {model.name} does not know it"
+        return f"--language {language}: {model.name} does not support this language"
     return None
 
 
 def _show_progress(done: int, total: int | None) -> None:
-    """A model on its way, in place, on a terminal."""
+    """Show the progress of a download in one line of the terminal."""
     size = "" if total is None else f" of {total >> 20}"
     end = "\n" if done == total else ""
     print(f"\rmodel: {done >> 20}{size} MiB", end=end, file=sys.stderr, flush=True)

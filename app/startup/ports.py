@@ -1,7 +1,7 @@
-"""Opens every port that the settings ask for, and says what that means to strangers.
+"""Opens every port that the settings ask for, and warns about ports open to the network.
 
-The native port always, HTTP and Wyoming where they are on, one address for all of them. Main
-thread, before the loop begins.
+The native port is always opened, HTTP and Wyoming if they are on, all at one address. Main thread,
+before the loop begins.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class CannotListen(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The ports the node listens on: the native one's `number`, what the log says of the `others`,
-    and the Wyoming port's `announcement`, not begun, if it is to be announced."""
+    """The open ports: the native port's `number`, log fields of the `others`, and the Wyoming port's
+    `announcement`, not yet started, or None."""
 
     number: int
     others: Mapping[str, int | str] = field(default_factory=dict)
@@ -54,7 +54,7 @@ def open_ports(
     model: ModelInfo,
     listen: Callable[[Port], int],
 ) -> Opened:
-    """Open them all by `listen`, which returns a port's number. Raises `CannotListen`."""
+    """Open all ports with `listen`, which returns a port's number. Raises `CannotListen`."""
 
     def guarded(port: Port) -> Port:
         return replace(port, tls=tls, needs_token=not access_token.open)
@@ -65,7 +65,7 @@ def open_ports(
     others: dict[str, int | str] = {}
     announcement = None
     if (wyoming := wyoming_port.wyoming_port(settings, model)) is not None:
-        # Knows neither token nor TLS: whether it may be open is settled (`wyoming_port.fault`).
+        # Wyoming supports neither token nor TLS; `wyoming_port.fault` has decided that it may open.
         with _explained(wyoming, "--wyoming-port"):
             found = others["wyoming_port"] = listen(wyoming)
         announcement = wyoming_port.announcement(settings, found)
@@ -79,17 +79,18 @@ def open_ports(
 
 
 def warn_of_strangers(settings: Settings, no_token: bool) -> None:
-    """Say in the log what whoever reaches the node can do."""
+    """Log a warning for each protection that a node open to the network lacks."""
     if not reachable_by_others(settings.host):
         return
     if no_token and settings.tls_client_ca is None:
         _log.warning(
-            "whoever reaches this address can use the node: see --token-file and --tls-client-ca",
+            "no access control: anyone on the network can use the node; set --token-file"
+            " or --tls-client-ca",
             host=settings.host,
         )
     if settings.tls_cert is None:
         _log.warning(
-            "audio and text can be read and changed on their way: --tls-cert encrypts them",
+            "no encryption: audio and text can be read in transit; set --tls-cert",
             host=settings.host,
         )
 
@@ -112,8 +113,8 @@ def _explained(port: Port, option: str) -> Iterator[None]:
 def _advice(port: Port, option: str, error: OSError | UnicodeError) -> str:
     number = error.errno if isinstance(error, OSError) else None
     advice = {
-        errno.EADDRINUSE: f"is another node running? {option} takes another, 0 a free one",
-        errno.EACCES: f"ports under 1024 are for root; {option} takes another",
-    }.get(number or 0, "--host takes an address of this machine, or 0.0.0.0 for all")
-    reason = getattr(error, "strerror", None) or "that is no host name"
+        errno.EADDRINUSE: f"is another node running? Choose another port with {option}; 0 picks a free one",
+        errno.EACCES: f"ports below 1024 require root; choose another port with {option}",
+    }.get(number or 0, "set --host to an address of this machine, or to 0.0.0.0 for all")
+    reason = getattr(error, "strerror", None) or "invalid host name"
     return f"cannot listen on {port.host} port {port.number}: {reason}; {advice}"

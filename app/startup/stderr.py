@@ -1,8 +1,8 @@
-"""The log's way out: lines to a descriptor, without ever waiting long for who reads them.
+"""Writes log lines to a descriptor without waiting long for the reader.
 
-The log is written by the thread that has something to say, and that may be the loop. A pipe whose
-reader has stopped would hold it up, and with it every connection; so a line that finds no room is
-left out and counted, and the next one that goes tells how many. Any thread may write.
+The loop thread logs too, and a pipe whose reader has stopped would block it and every connection.
+A line that does not fit is therefore dropped and counted; the next line that fits reports the
+count. Any thread may write.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import os
 import select
 import threading
 
-PATIENCE_SECONDS = 0.05
-"""How long a line waits where the one before had room: a reader that is alive takes less, whatever
-else the machine does. Behind a line that was lost none waits."""
+WAIT_SECONDS = 0.05
+"""The longest wait for room after a line that was written; a live reader takes less. After a lost
+line there is no wait."""
 
 
 class Stderr:
@@ -23,10 +23,10 @@ class Stderr:
         self._descriptor = descriptor
         self._lock = threading.Lock()
         self.lost = 0
-        """Lines in a row for which there was no room."""
+        """Lines lost in a row."""
 
     def write(self, line: str) -> None:
-        """Write `line` and an end of line, or lose it."""
+        """Write `line` and a line feed, or drop it and count it in `lost`."""
         data = memoryview(line.encode("utf-8", "backslashreplace") + b"\n")
         with self._lock:
             self.lost = 0 if self._send(data) else self.lost + 1
@@ -34,14 +34,14 @@ class Stderr:
     def _send(self, data: memoryview) -> bool:
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
-        patience = 0 if self.lost else int(1000 * PATIENCE_SECONDS)
+        wait_ms = 0 if self.lost else int(1000 * WAIT_SECONDS)
         try:
             while data:
-                if not poll.poll(patience):
+                if not poll.poll(wait_ms):
                     return False
-                # So much a pipe that is ready takes without waiting.
+                # A pipe that is ready takes this many bytes without blocking.
                 data = data[os.write(self._descriptor, data[: select.PIPE_BUF]) :]
         except OSError:
-            # The reader has gone, or a disk is full: requests are served all the same.
+            # The reader has gone or the disk is full; requests must be served all the same.
             return False
         return True

@@ -1,14 +1,13 @@
-"""What the node tells systemd (sd_notify): that it is ready, that it stops, that it lives.
+"""Notifies systemd (sd_notify) of readiness and shutdown, and feeds its watchdog.
 
-One datagram each to the socket named in NOTIFY_SOCKET; without that variable nothing is sent.
-Nobody's audio waits for systemd: a datagram that cannot be sent at once is not sent. Loop thread
-only, but for what it asks the worker (`Pulse`), which may be asked from anywhere.
+Each message is one datagram to the socket named in NOTIFY_SOCKET; without that variable nothing is
+sent. A datagram that would block is dropped. Loop thread only; the worker's `Pulse` may be read from
+any thread.
 
-The watchdog is fed by a timer of the loop, so only if the loop turns, and only if the worker is
-well. A worker in the middle of a window says nothing for as long as the window takes, on a small
-board with a large model for minutes, so silence alone is no fault. It is taken for hanging if it
-used no processor time at all between two feedings with the same window in hand (it waits for what
-does not come), or if one window took longer than any can (it spins).
+A timer of the loop feeds the watchdog, so a stuck loop does not. It also requires a healthy worker.
+A worker may spend minutes on one window on a small board, so silence alone is no fault. The worker
+counts as stuck if it used no processor time between two feedings within the same window (a
+deadlock), or if one window exceeds `LONGEST_TURN_SECONDS` (an endless loop).
 """
 
 from __future__ import annotations
@@ -26,52 +25,52 @@ import structlog
 from app.network.loop import Loop
 
 LONGEST_TURN_SECONDS = 3_600.0
-"""For one window, which is 30 s of audio at most: a node 120 times slower than speech is no use."""
+"""The limit for one window of at most 30 s of audio: 120 times slower than speech."""
 
 LEAST_CPU_SECONDS = 0.001
-"""What a thread that computes gets in any interval, however busy the machine is."""
+"""The least processor time that a computing thread gets in any interval on a busy machine."""
 
 _log = structlog.get_logger("notify")
 
 
 class Pulse(Interface):
-    """What the watchdog asks of the worker."""
+    """The worker's signs of life that the watchdog reads."""
 
     @property
     def alive(self) -> bool:
-        """False once its thread has ended."""
+        """False once the worker's thread has ended."""
 
     @property
     def turn(self) -> tuple[int, float] | None:
-        """The number of the turn it is in and when that began (`time.monotonic()`); None while it
-        waits for work."""
+        """The number of the current turn and its start (`time.monotonic()`, seconds); None while
+        the worker waits for work."""
 
     def cpu_seconds(self) -> float:
-        """Processor time its thread has used."""
+        """Processor time used by the worker's thread, in seconds."""
 
 
 class Notifier:
-    """Talks to systemd, as `environment` says; to nobody where it says nothing."""
+    """Sends notifications to the socket that `environment` names; without one it does nothing."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._address = _address(environment.get("NOTIFY_SOCKET", ""))
         self.watchdog_seconds = _watchdog_seconds(environment) if self._address else None
-        """How long systemd waits between two signs of life; None if it does not."""
+        """Seconds that systemd waits between two signs of life; None without a watchdog."""
         self._socket: socket.socket | None = None
         if self._address:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
 
     def ready(self, status: str) -> None:
-        """Requests are taken from now on."""
+        """Report that the node accepts requests."""
         self._send(f"READY=1\nSTATUS={status}")
 
     def stopping(self, status: str) -> None:
-        """No further ones are; what is begun is finished."""
+        """Report that the node accepts no further requests and finishes the accepted ones."""
         self._send(f"STOPPING=1\nSTATUS={status}")
 
     def alive(self) -> None:
-        """A sign of life."""
+        """Feed the watchdog."""
         self._send("WATCHDOG=1")
 
     def close(self) -> None:
@@ -85,7 +84,7 @@ class Notifier:
         try:
             self._socket.sendto(message.encode(), self._address)
         except OSError as error:
-            _log.warning("systemd was not told", what=message.split("\n")[0], error=str(error))
+            _log.warning("cannot notify systemd", message=message.split("\n")[0], error=str(error))
 
 
 @dataclass(slots=True)
@@ -95,7 +94,7 @@ class _Seen:
 
 
 class Watchdog:
-    """Feeds systemd's watchdog as long as loop and worker are well. Starts at once."""
+    """Feeds systemd's watchdog while loop and worker are healthy. Starts at once."""
 
     def __init__(self, loop: Loop, notifier: Notifier, worker: Pulse) -> None:
         self._loop = loop
@@ -115,40 +114,40 @@ class Watchdog:
             self._complained = False
         elif not self._complained:
             self._complained = True
-            _log.critical("the watchdog is not fed", reason=fault)
-        # At half of it, as sd_watchdog_enabled(3) advises: one late feeding is no death.
+            _log.critical("stopped feeding the watchdog", reason=fault)
+        # Half of the interval, as sd_watchdog_enabled(3) advises: one late feeding is harmless.
         self._loop.call_at(time.monotonic() + seconds / 2, self._feed)
 
     def fault(self) -> str | None:
-        """Why the worker is not well, or None. Compares with what it found the last time."""
+        """Return why the worker is unhealthy, or None. Compares with the previous call."""
         before, self._seen = self._seen, None
         if not self._worker.alive:
-            return "the worker has ended"
+            return "the worker thread has ended"
         turn = self._worker.turn
         if turn is None:
             return None
         number, began = turn
         if time.monotonic() - began > LONGEST_TURN_SECONDS:
-            return "one window takes too long"
+            return "one window exceeds the time limit"
         self._seen = _Seen(number, self._worker.cpu_seconds())
         if before is None or before.turn != number:
             return None
         if self._seen.cpu_seconds - before.cpu_seconds < LEAST_CPU_SECONDS:
-            # Measured from the same point again: it is well as soon as it moves.
+            # Keep the older point: the worker is healthy as soon as it uses processor time.
             self._seen = before
-            return "the worker waits in the middle of a window"
+            return "the worker is stuck in a window"
         return None
 
 
 def _address(name: str) -> str:
-    # A path, or @ for the abstract namespace; systemd's other kinds are for virtual machines.
+    # A path, or @ for the abstract namespace; systemd's other address kinds are for VMs.
     if name.startswith("@"):
         return "\0" + name[1:]
     return name if name.startswith("/") else ""
 
 
 def _watchdog_seconds(environment: Mapping[str, str]) -> float | None:
-    # WATCHDOG_PID tells a child apart that inherited the variables.
+    # WATCHDOG_PID excludes a child process that inherited the variables.
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     with contextlib.suppress(ValueError):

@@ -1,6 +1,6 @@
-"""Everything behind the HTTP port, put together: what it serves, what it counts, what it reports.
+"""Builds the handlers behind the HTTP port: routes, page, metrics and status.
 
-Imported by `app/startup/http_port.py` only where there is such a port.
+Main thread, at start. Imported by `app/startup/http_port.py` only if the port is on.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from app.requests.load import Load
 from app.requests.outcomes import Observer
 
 ALIAS = "whisper-1"
-"""What OpenAI's clients call the one Whisper model that there is to be asked for."""
+"""The model name that OpenAI's clients send."""
 
 
 @dataclass(frozen=True, slots=True)
 class Web:
-    """`new_protocol` for the port; `observers` and `reports` for the server; `guarded` are the
-    reports that need the token."""
+    """`new_protocol` for the port, `observers` and `reports` for the server; `guarded` names the
+    reports that require the token."""
 
     new_protocol: Callable[[], HttpProtocol]
     observers: tuple[Observer, ...]
@@ -47,8 +47,8 @@ def web(
     local: bool,
     metrics_auth: bool,
 ) -> Web:
-    """Put it together. `load` says how busy the node is, `local` that only this machine reaches
-    the port; the rest is as in the settings. Raises `OSError` where the page cannot be read."""
+    """Build the handlers. `load` returns the node's load; `local` is true if only this machine can
+    reach the port; the rest is as in the settings. Raises `OSError` if the page cannot be read."""
     site = Site(
         served=Served(model.name, _names(model), not model.multilingual),
         created=int(file.path.stat().st_mtime),
@@ -70,7 +70,7 @@ def web(
 
 
 def _names(model: ModelInfo) -> frozenset[str]:
-    """What a request may call the model: its full name, its short one, and the usual alias."""
+    """Return the model names that a request may use: full name, short name, OpenAI's alias."""
     entry = catalog.find(model.name)
     short = () if entry is None else (entry.model,)
     return frozenset({model.name, ALIAS, *short})

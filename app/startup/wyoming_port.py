@@ -1,7 +1,6 @@
-"""The Wyoming port, as the settings ask for it.
+"""The Wyoming port that the settings ask for, its description of the node, and its announcement.
 
-Whether it may be opened at all, what it says of the node, and its announcement. Main thread, before
-the loop begins.
+Main thread, before the loop begins.
 """
 
 from __future__ import annotations
@@ -20,17 +19,19 @@ from app.settings.settings import Settings
 
 
 def fault(settings: Settings, protected: bool) -> str | None:
-    """Why the settings do not go together, as a sentence for the user; `protected` if the other
-    ports ask for a token or for TLS."""
+    """Return why the settings conflict, as a sentence for the user, or None.
+
+    `protected` is true if the other ports require a token or TLS.
+    """
     if settings.announce and settings.wyoming_port is None:
-        return "--announce is about the Wyoming port: give it one by --wyoming-port 10300"
+        return "--announce needs the Wyoming port: add --wyoming-port 10300"
     if settings.wyoming_port is None:
         return None
     if protected and not settings.wyoming_open and reachable_by_others(settings.host):
         return (
-            f"Wyoming knows neither token nor TLS, so on {settings.host} its port would let in"
-            " everybody whom the others keep out: give --wyoming-open if that is meant (and"
-            " --wyoming-allow to say who), or leave --wyoming-port out"
+            f"Wyoming supports neither token nor TLS, so its port on {settings.host} would bypass the"
+            " protection of the other ports: add --wyoming-open to accept that (and"
+            " --wyoming-allow to limit the clients), or remove --wyoming-port"
         )
     if settings.announce:
         try:
@@ -41,7 +42,7 @@ def fault(settings: Settings, protected: bool) -> str | None:
 
 
 def wyoming_port(settings: Settings, model: ModelInfo) -> Port | None:
-    """The port to listen on, None if it is off."""
+    """Return the port to listen on; None if it is off."""
     if settings.wyoming_port is None:
         return None
     entry = catalog.find(model.name)
@@ -66,7 +67,7 @@ def wyoming_port(settings: Settings, model: ModelInfo) -> Port | None:
 
 
 def announcement(settings: Settings, number: int) -> Announcement | None:
-    """What tells the network of the Wyoming port `number`, not begun; None if nothing is to."""
+    """Return the mDNS announcement of Wyoming port `number`, not yet started, or None."""
     if not settings.announce:
         return None
     return Announcement(instance_name(), number, reachable_addresses(settings.host))

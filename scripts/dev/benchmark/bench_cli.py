@@ -84,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="build whisper.cpp's server with tinyBLAS, which it leaves off, as well",
     )
-    add("--json", type=Path, metavar="FILE", help="default: benchmark-MODEL.json in the temporary folder")
-    add("--picture", type=Path, metavar="FILE", help="default: benchmark-MODEL.svg in the temporary folder")
+    add("--json", type=Path, metavar="FILE", help="default: in the temporary folder")
+    add("--picture", type=Path, metavar="FILE", help="default: in the temporary folder")
     add("node_options", nargs="*", metavar="-- OPTION", help="options for the node")
     return parser
 
