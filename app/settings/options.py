@@ -102,7 +102,8 @@ OPTIONS = (
         ("--wyoming-port",),
         None,
         values.number(int, 0, 65535),
-        "port for Wyoming (Home Assistant): 10300 by convention, 0 picks a free port (default: off)",
+        "port for Wyoming (Home Assistant): 10300 by convention, 0 picks a free port"
+        " (default: off)",
         "PORT",
     ),
     Option(
@@ -151,7 +152,8 @@ OPTIONS = (
         ("--language",),
         None,
         values.language,
-        "language of requests that do not name one (default: auto for multilingual models, else en)",
+        "language of requests that do not name one (default: auto for multilingual models,"
+        " else en)",
         "CODE",
     ),
     Option(

@@ -14,7 +14,8 @@ def open_standard() -> None:
     """
     for number in range(3):
         if not _is_open(number):
-            # open() takes the lowest free number, which is this one. Children inherit the standard three.
+            # open() takes the lowest free number, which is this one. Children inherit the standard
+            # three.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115

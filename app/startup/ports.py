@@ -37,8 +37,8 @@ class CannotListen(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The open ports: the native port's `number`, log fields of the `others`, and the Wyoming port's
-    `announcement`, not yet started, or None."""
+    """The open ports: the native port's `number`, log fields of the `others`, and the Wyoming
+    port's `announcement`, not yet started, or None."""
 
     number: int
     others: Mapping[str, int | str] = field(default_factory=dict)
@@ -113,7 +113,7 @@ def _explained(port: Port, option: str) -> Iterator[None]:
 def _advice(port: Port, option: str, error: OSError | UnicodeError) -> str:
     number = error.errno if isinstance(error, OSError) else None
     advice = {
-        errno.EADDRINUSE: f"is another node running? Choose another port with {option}; 0 picks a free one",
+        errno.EADDRINUSE: f"is another node running? Choose another port with {option}",
         errno.EACCES: f"ports below 1024 require root; choose another port with {option}",
     }.get(number or 0, "set --host to an address of this machine, or to 0.0.0.0 for all")
     reason = getattr(error, "strerror", None) or "invalid host name"

@@ -1,8 +1,8 @@
 """Notifies systemd (sd_notify) of readiness and shutdown, and feeds its watchdog.
 
 Each message is one datagram to the socket named in NOTIFY_SOCKET; without that variable nothing is
-sent. A datagram that would block is dropped. Loop thread only; the worker's `Pulse` may be read from
-any thread.
+sent. A datagram that would block is dropped. Loop thread only; the worker's `Pulse` may be read
+from any thread.
 
 A timer of the loop feeds the watchdog, so a stuck loop does not. It also requires a healthy worker.
 A worker may spend minutes on one window on a small board, so silence alone is no fault. The worker

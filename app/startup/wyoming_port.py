@@ -29,7 +29,7 @@ def fault(settings: Settings, protected: bool) -> str | None:
         return None
     if protected and not settings.wyoming_open and reachable_by_others(settings.host):
         return (
-            f"Wyoming supports neither token nor TLS, so its port on {settings.host} would bypass the"
+            f"Wyoming supports neither token nor TLS; its port on {settings.host} would bypass the"
             " protection of the other ports: add --wyoming-open to accept that (and"
             " --wyoming-allow to limit the clients), or remove --wyoming-port"
         )
