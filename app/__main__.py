@@ -33,9 +33,9 @@ from app.settings.settings import Settings
 from app.startup import allocator, cpus, descriptors, http_port, logs, model, wyoming_port
 from app.startup.ports import CannotListen, open_ports, warn_of_strangers
 from app.startup.systemd import Notifier, Watchdog
-from app.storage.body import Spool
 from app.storage.disk import Disk
 from app.storage.journal import Journal, JournalError
+from app.storage.spool import Spool
 from app.worker.job import JobSettings
 from app.worker.worker import Worker
 
@@ -164,7 +164,7 @@ def _serve(
         model=engine.info.name,
         keep_markers=settings.keep_markers,
     )
-    mark = journal.mark.set if journal is not None else lambda _name: None
+    mark = journal.crash_marker.set if journal is not None else lambda _name: None
     worker = Worker(engine, SileroDetector, limits, server.loop.wake, mark)
     server.attach(worker)
     try:
@@ -223,7 +223,7 @@ def _journal(settings: Settings, disk: Disk) -> Journal | None:
     if settings.journal is None:
         return None
     try:
-        return Journal(settings.journal, disk)
+        return Journal(settings.journal, disk, settings.spool_dir, settings.max_buffered_bytes)
     except JournalError as error:
         raise _CannotStart(error) from error
 
@@ -238,10 +238,10 @@ def _sink(settings: Settings, disk: Disk, on_broken: Callable[[], None]) -> Stdo
 
 
 def _spool(settings: Settings, disk: Disk, journal: Journal | None) -> Spool:
-    """In a journal's own directory a large body can stay where it is."""
+    """With a journal, large bodies are written where they can stay."""
     if journal is None:
         return Spool(settings.spool_dir, disk)
-    return Spool(journal.scratch, disk, named=True)
+    return Spool(journal.scratch, disk, journal.copies)
 
 
 def _close(journal: Journal | None, clean: bool) -> None:

@@ -34,9 +34,9 @@ from app.requests.quota import Quota
 from app.requests.shutdown import Shutdown
 from app.requests.uploads import Rules, Uploads
 from app.sources.journal import JournalSource
-from app.storage.body import Spool
 from app.storage.disk import Disk
 from app.storage.journal import Journal
+from app.storage.spool import Spool
 from app.worker.worker import Worker
 
 _OVERFLOW = 64

@@ -37,9 +37,10 @@ from app.protocols.base import Protocol
 from app.protocols.native.protocol import NativeProtocol
 from app.requests.uploads import Rules
 from app.server import Server
-from app.storage.body import Body, Spool, in_memory
+from app.storage.body import Body, in_memory
 from app.storage.disk import Disk
 from app.storage.journal import Journal
+from app.storage.spool import Spool
 from app.worker.job import JobSettings
 from app.worker.worker import Worker
 
@@ -416,7 +417,7 @@ class Node:
         self.journal = None if journal is None else Journal(journal, self.disk)
         spool = Spool(Path("/var/tmp"), self.disk)
         if self.journal is not None:
-            spool = Spool(self.journal.scratch, self.disk, named=True)
+            spool = Spool(self.journal.scratch, self.disk, self.journal.copies)
         self.server = Server(
             model=model,
             spool=make_spool(self.disk) if make_spool else spool,
@@ -434,7 +435,7 @@ class Node:
         )
         # A threshold of 0 takes everything for speech: all of a body reaches the engine.
         limits = JobSettings(max_seconds, 0.0, "en", "", model.name)
-        mark = self.journal.mark.set if self.journal is not None else lambda _name: None
+        mark = self.journal.crash_marker.set if self.journal is not None else lambda _name: None
         self.worker = Worker(self.engine, FakeDetector, limits, self.server.loop.wake, mark)
         self.server.attach(self.worker)
         framed = lambda: NativeProtocol(max_body, lambda: f"made-{os.urandom(4).hex()}")  # noqa: E731

@@ -17,9 +17,11 @@ from app.messages import Origin, RawFormat, Request
 from app.network.connection import BODY_BYTES
 from app.network.deadlines import Awaited
 from app.requests.uploads import MAX_UNWRITTEN_BYTES
-from app.storage.body import MEMORY_BYTES, Spool, _File, in_memory
+from app.storage.body import MEMORY_BYTES, in_memory
+from app.storage.body_file import BodyFile
 from app.storage.disk import Disk
 from app.storage.journal import Journal
+from app.storage.spool import Spool
 
 MakeNode = Callable[..., Node]
 LARGE = MEMORY_BYTES // 2 + 100_000
@@ -198,7 +200,7 @@ def test_who_resets_while_it_is_written_is_not_worked_for(
 def test_large_and_small_on_one_connection_stay_in_their_order(
     make_node: MakeNode, journal: Path, journalled: bool, gate: Callable[[type, str], Gate]
 ) -> None:
-    appending = gate(_File, "append")
+    appending = gate(BodyFile, "append")
     node = make_node(journal=journal if journalled else None)
     with node.connect() as client:
         thread = threading.Thread(
@@ -223,7 +225,7 @@ def test_large_and_small_on_one_connection_stay_in_their_order(
 def test_a_sender_faster_than_the_disk_is_not_read_from_and_its_deadline_rests(
     make_node: MakeNode, journal: Path, journalled: bool, gate: Callable[[type, str], Gate]
 ) -> None:
-    appending = gate(_File, "append")
+    appending = gate(BodyFile, "append")
     node = make_node(journal=journal if journalled else None, max_body=64 * 1024 * 1024)
     with node.connect() as client:
         sender = threading.Thread(
@@ -310,7 +312,7 @@ def test_what_a_drain_finds_being_written_is_kept_as_well(
 def test_without_a_journal_it_is_told_and_written_that_it_was_not_done(
     make_node: MakeNode, gate: Callable[[type, str], Gate]
 ) -> None:
-    closing = gate(_File, "append")
+    closing = gate(BodyFile, "append")
     node = make_node(drain_seconds=0.1)
     with node.connect() as client:
         # What is beyond memory is on its way to the disk, and complete.

@@ -113,7 +113,7 @@ def test_audio_that_kills_the_node_is_tried_three_times(tmp_path: Path) -> None:
     [entry] = entries(journal, "quarantine")
     note = (journal / "quarantine" / entry / "note.txt").read_text()
     assert "id: bad" in note
-    assert "deaths: 3" in note
+    assert "crashes: 3" in note
 
 
 def test_a_truncated_entry_does_not_keep_it_from_starting(tmp_path: Path) -> None:
@@ -149,7 +149,8 @@ def test_two_nodes_cannot_share_a_journal(tmp_path: Path) -> None:
         )
         assert done.returncode == 1
         assert done.stderr.splitlines() == [
-            f"node-whisper: another node uses the journal {tmp_path / 'journal'}"
+            f"node-whisper: another node uses the journal {tmp_path / 'journal'}; "
+            "give each node its own"
         ]
         assert node.stop() == 0
 

@@ -118,7 +118,7 @@ def test_a_bug_in_a_task_is_an_oserror_to_who_asked_and_not_the_end(disk: Disk) 
         result = result_of(disk, failing(ZeroDivisionError("x")))
     assert isinstance(result, OSError)
     assert "ZeroDivisionError" in str(result)
-    assert [entry["event"] for entry in log] == ["a task failed"]
+    assert [entry["event"] for entry in log] == ["a disk task has a bug"]
     assert result_of(disk, lambda: 1) == 1
     assert not disk.failed
 
@@ -127,7 +127,7 @@ def test_an_error_nobody_waits_for_is_logged(disk: Disk) -> None:
     with capture_logs() as log:
         disk.submit(failing(OSError(30, "Read-only file system")))
         assert result_of(disk, lambda: 1) == 1
-    assert [entry["event"] for entry in log] == ["the disk refused"]
+    assert [entry["event"] for entry in log] == ["a disk task failed"]
 
 
 def test_a_reader_who_stopped_holds_up_no_task(disk: Disk, pipe: Pipe) -> None:

@@ -1,4 +1,5 @@
-"""The journal on a real directory: whole or not at all, oldest first, never a fourth try."""
+"""The journal on a real directory: entries are complete or absent, sorted by age, and never tried a
+fourth time."""
 
 from __future__ import annotations
 
@@ -10,17 +11,18 @@ import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import PATIENCE, pcm
 from structlog.testing import capture_logs
 
-from app.audio.stream import AudioStream
+from app.audio.stream import AudioError, AudioStream
 from app.messages import QUARANTINED, Failure, Origin, Request
 from app.output.lines import json_line
-from app.storage.body import MEMORY_BYTES, Body, Spool, in_memory
+from app.storage.body import MEMORY_BYTES, Body, in_memory
 from app.storage.disk import Disk
 from app.storage.journal import (
-    MAX_DEATHS,
+    MAX_CRASHES,
     Journal,
     JournalError,
     Stored,
@@ -28,6 +30,7 @@ from app.storage.journal import (
     received_at,
     stem,
 )
+from app.storage.spool import Spool
 
 OPEN = Callable[[], Journal]
 
@@ -42,7 +45,7 @@ def origin(seconds: float = 1_700_000_000.5) -> Origin:
 
 @pytest.fixture
 def disk() -> Iterator[Disk]:
-    # It is not started: everything happens on this thread.
+    # The thread is not started: everything runs on the thread of the test.
     disk = Disk(lambda: None)
     yield disk
     disk.start()
@@ -51,7 +54,7 @@ def disk() -> Iterator[Disk]:
 
 @pytest.fixture
 def again(tmp_path: Path, disk: Disk) -> Iterator[OPEN]:
-    """Opens the journal, each time as a new process would find it after the last one's death."""
+    """Opens the journal, each time as a new process finds it after the last one crashed."""
     opened: list[Journal] = []
 
     def reopen() -> Journal:
@@ -93,7 +96,7 @@ def unusable(journal: Journal, entry: str) -> Unusable:
     return loaded
 
 
-def test_what_was_kept_is_there_after_the_process_died(again: OPEN, tmp_path: Path) -> None:
+def test_kept_entry_survives_a_crash(again: OPEN, tmp_path: Path) -> None:
     entry = keep(again())
     journal = again()
     assert journal.left == [entry]
@@ -105,7 +108,7 @@ def test_what_was_kept_is_there_after_the_process_died(again: OPEN, tmp_path: Pa
     assert names(tmp_path, "tmp") == []
 
 
-def test_an_entry_that_is_removed_is_gone(again: OPEN, tmp_path: Path) -> None:
+def test_removed_entry_is_gone(again: OPEN, tmp_path: Path) -> None:
     journal = again()
     entry = keep(journal)
     journal.remove(entry)
@@ -113,7 +116,7 @@ def test_an_entry_that_is_removed_is_gone(again: OPEN, tmp_path: Path) -> None:
     assert again().left == []
 
 
-def test_oldest_first_whatever_the_order_of_arrival(again: OPEN) -> None:
+def test_entries_are_sorted_by_age(again: OPEN) -> None:
     journal = again()
     times = [1_700_000_100.0, 5.0, 1_700_000_000.0, 0.0, 1_699_999_999.999]
     entries = {seconds: keep(journal, seconds=seconds) for seconds in times}
@@ -121,13 +124,13 @@ def test_oldest_first_whatever_the_order_of_arrival(again: OPEN) -> None:
     assert [round(received_at(entry), 3) for entry in again().left] == sorted(times)
 
 
-def test_two_of_the_same_moment_are_two(again: OPEN) -> None:
+def test_entries_of_the_same_moment_have_different_names(again: OPEN) -> None:
     journal = again()
     assert len({keep(journal, number) for number in range(20)}) == 20
     assert len(again().left) == 20
 
 
-def test_everything_is_synced_before_it_has_its_name(
+def test_entry_is_synced_before_it_is_renamed(
     again: OPEN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = again()
@@ -156,7 +159,7 @@ def test_everything_is_synced_before_it_has_its_name(
     ]
 
 
-def test_it_knows_how_many_there_are(again: OPEN) -> None:
+def test_journal_counts_its_entries(again: OPEN) -> None:
     def count(journal: Journal) -> tuple[int, int]:
         return journal.entries, journal.quarantined
 
@@ -174,7 +177,7 @@ def test_it_knows_how_many_there_are(again: OPEN) -> None:
     assert count(again()) == (1, 1)
 
 
-def test_it_is_private(again: OPEN, tmp_path: Path) -> None:
+def test_files_are_private_to_their_owner(again: OPEN, tmp_path: Path) -> None:
     old = os.umask(0)
     try:
         keep(again())
@@ -184,14 +187,14 @@ def test_it_is_private(again: OPEN, tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
 
-def test_two_nodes_cannot_share_it(again: OPEN, tmp_path: Path, disk: Disk) -> None:
+def test_journal_rejects_a_second_node(again: OPEN, tmp_path: Path, disk: Disk) -> None:
     again()
     with pytest.raises(JournalError, match="another node"):
         Journal(tmp_path / "journal", disk)
 
 
 @pytest.mark.parametrize("what", ["a file", "no parent"])
-def test_a_directory_that_cannot_be_used(tmp_path: Path, disk: Disk, what: str) -> None:
+def test_journal_rejects_an_unusable_directory(tmp_path: Path, disk: Disk, what: str) -> None:
     path = tmp_path / "x"
     if what == "a file":
         path.write_text("")
@@ -201,7 +204,7 @@ def test_a_directory_that_cannot_be_used(tmp_path: Path, disk: Disk, what: str) 
         Journal(path, disk)
 
 
-def test_what_was_not_complete_is_swept(again: OPEN, tmp_path: Path) -> None:
+def test_incomplete_entries_are_deleted_at_start(again: OPEN, tmp_path: Path) -> None:
     again()
     tmp = tmp_path / "journal" / "tmp"
     (tmp / "00000000000000000001-00000000").mkdir()
@@ -212,7 +215,7 @@ def test_what_was_not_complete_is_swept(again: OPEN, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["fdatasync", "fsync", "rename", "mkdir"])
-def test_where_the_disk_refuses_nothing_is_left(
+def test_keep_leaves_nothing_after_a_disk_error(
     again: OPEN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     journal = again()
@@ -229,7 +232,7 @@ def test_where_the_disk_refuses_nothing_is_left(
     assert keep(journal)
 
 
-def test_a_sync_that_fails_at_the_very_end_leaves_nothing_either(
+def test_keep_leaves_nothing_after_an_error_of_the_last_sync(
     again: OPEN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = again()
@@ -266,7 +269,7 @@ def flip(path: Path) -> None:
 
 @pytest.mark.parametrize("harm", [cut, empty, flip, Path.unlink])
 @pytest.mark.parametrize("file", ["body", "request.json"])
-def test_what_is_damaged_has_an_outcome_and_goes_to_quarantine(
+def test_damaged_entry_has_an_outcome_and_goes_to_quarantine(
     again: OPEN, tmp_path: Path, file: str, harm: Callable[[Path], None]
 ) -> None:
     entry = keep(again())
@@ -291,7 +294,7 @@ def test_what_is_damaged_has_an_outcome_and_goes_to_quarantine(
 
 
 @pytest.mark.parametrize("name", ["lost+found", "x.9", "", "00000000000000000001-00000000.x"])
-def test_what_else_lies_there_is_damaged(again: OPEN, tmp_path: Path, name: str) -> None:
+def test_foreign_file_is_reported_as_damaged(again: OPEN, tmp_path: Path, name: str) -> None:
     again()
     name = name or "a file"
     path = tmp_path / "journal" / "new" / name
@@ -300,7 +303,7 @@ def test_what_else_lies_there_is_damaged(again: OPEN, tmp_path: Path, name: str)
     assert (found.failure.code, found.request_id) == ("journal_damaged", None)
 
 
-def test_the_mood_of_a_medium_is_not_damage(
+def test_load_raises_oserror_where_a_later_try_may_succeed(
     again: OPEN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = again()
@@ -314,73 +317,73 @@ def test_the_mood_of_a_medium_is_not_damage(
         journal.load(entry)
 
 
-# Deaths.
+# Crashes.
 
 
-def test_three_deaths_with_it_in_the_engine_and_it_is_not_tried_again(
+def test_entry_is_quarantined_after_three_crashes_with_it_in_the_engine(
     again: OPEN, tmp_path: Path
 ) -> None:
     journal = again()
     entry, other = keep(journal, 1), keep(journal, 2)
-    for deaths in range(MAX_DEATHS):
+    for crashes in range(MAX_CRASHES):
         assert stored(journal, entry).request.id == "r1"
-        journal.mark.set(stem(entry))
+        journal.crash_marker.set(stem(entry))
         with capture_logs() as log:
             journal = again()
         entry = next(name for name in journal.left if stem(name) == stem(entry))
-        assert entry == f"{stem(entry)}.{deaths + 1}"
-        assert [line["deaths"] for line in log] == [deaths + 1]
+        assert entry == f"{stem(entry)}.{crashes + 1}"
+        assert [line["crashes"] for line in log] == [crashes + 1]
     found = unusable(journal, entry)
     assert (found.request_id, found.failure.code) == ("r1", "quarantined")
     assert found.origin.recovered
     journal.quarantine(found)
     note = json.dumps((tmp_path / "journal" / "quarantine" / entry / "note.txt").read_text())
-    assert f"deaths: {MAX_DEATHS}" in note
+    assert f"crashes: {MAX_CRASHES}" in note
     assert "id: r1" in note
     assert again().left == [other]
     assert stored(again(), other).request.id == "r2"
 
 
-def test_a_death_with_nothing_in_the_engine_counts_for_nobody(again: OPEN) -> None:
+def test_crash_with_an_idle_engine_is_not_counted(again: OPEN) -> None:
     journal = again()
     entry = keep(journal)
     for _ in range(5):
         journal = again()
-    journal.mark.set(stem(entry))
-    journal.mark.set("")
+    journal.crash_marker.set(stem(entry))
+    journal.crash_marker.set("")
     assert again().left == [entry]
 
 
-def test_a_death_counts_once(again: OPEN) -> None:
+def test_crash_is_counted_once(again: OPEN) -> None:
     journal = again()
     entry = keep(journal)
-    journal.mark.set(entry)
+    journal.crash_marker.set(entry)
     for _ in range(3):
         assert again().left == [f"{entry}.1"]
 
 
-def test_a_mark_of_what_is_done_counts_for_nobody(again: OPEN) -> None:
+def test_crash_after_an_entry_was_removed_is_not_counted(again: OPEN) -> None:
     journal = again()
     entry, other = keep(journal), keep(journal)
-    journal.mark.set(entry)
+    journal.crash_marker.set(entry)
     journal.remove(entry)
     assert again().left == [other]
 
 
-def test_a_clean_end_is_no_death(again: OPEN, tmp_path: Path, disk: Disk) -> None:
+def test_clean_end_is_not_counted_as_a_crash(again: OPEN, tmp_path: Path, disk: Disk) -> None:
     journal = Journal(tmp_path / "journal", disk)
     entry = keep(journal)
-    journal.mark.set(entry)
+    journal.crash_marker.set(entry)
     journal.close(clean=True)
     assert again().left == [entry]
 
 
-def test_a_death_that_cannot_be_counted_does_not_keep_it_from_starting(
+def test_journal_starts_where_a_crash_cannot_be_counted(
     again: OPEN, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = again()
     entry = keep(journal)
-    journal.mark.set(entry)
+    journal.crash_marker.set(entry)
 
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
@@ -388,12 +391,10 @@ def test_a_death_that_cannot_be_counted_does_not_keep_it_from_starting(
     monkeypatch.setattr(os, "rename", refuse)
     with capture_logs() as log:
         assert again().left == [entry]
-    assert "the death cannot be counted" in [line["event"] for line in log]
+    assert "cannot count the crash" in [line["event"] for line in log]
 
 
-def test_a_mark_that_cannot_be_written_is_told_once(
-    again: OPEN, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_crash_marker_logs_a_write_error_once(again: OPEN, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = again()
 
     def refuse(*_: object) -> None:
@@ -402,90 +403,87 @@ def test_a_mark_that_cannot_be_written_is_told_once(
     monkeypatch.setattr(os, "pwrite", refuse)
     with capture_logs() as log:
         for name in ("a", "b", ""):
-            journal.mark.set(name)
+            journal.crash_marker.set(name)
     assert len(log) == 1
 
 
-def test_a_large_body_is_kept_and_read_where_it_lies(tmp_path: Path) -> None:
-    disk = Disk(lambda: None)
-    journal = Journal(tmp_path / "journal", disk)
-    body = Spool(journal.scratch, disk, named=True).create(None)
-    data = os.urandom(MEMORY_BYTES + 1)
+def kept_large(journal: Journal, disk: Disk, data: bytes) -> tuple[Body, str]:
+    """A large body and its entry. Starts the disk thread and ends it."""
+    body = Spool(journal.scratch, disk, journal.copies).create(None)
     body.write(data)
-    kept: list[object] = []
+    kept: list[str] = []
     disk.submit(lambda: kept.append(journal.keep(request(), origin(), body)))
-    # What mends a header does it in the journal's own file.
-    disk.submit(lambda: os.pwrite(body.fileno(), b"mended", 4))
     disk.start()
     assert disk.close(PATIENCE)
-    [entry] = kept
-    at = tmp_path / "journal" / "new" / str(entry) / "body"
+    return body, kept[0]
+
+
+def test_large_body_is_kept_without_a_copy(tmp_path: Path) -> None:
+    disk = Disk(lambda: None)
+    journal = Journal(tmp_path / "journal", disk)
+    data = os.urandom(MEMORY_BYTES + 1)
+    body, entry = kept_large(journal, disk, data)
+    at = tmp_path / "journal" / "new" / entry
     assert names(tmp_path, "tmp") == []
-    assert at.stat().st_size == len(data)
-    found = stored(journal, str(entry)).body
-    assert os.path.samestat(os.fstat(found.fileno()), at.stat())
+    assert sorted(os.listdir(at)) == ["body", "request.json"]
+    found = stored(journal, entry).body
+    assert os.path.samestat(os.fstat(found.fileno()), (at / "body").stat())
+    assert os.path.samestat(os.fstat(body.fileno()), (at / "body").stat())
     assert content(found) == data
     os.close(found.fileno())
     os.close(body.fileno())
     journal.close(clean=True)
 
 
-def test_a_header_mended_far_behind_the_beginning_is_read_back_as_it_came(tmp_path: Path) -> None:
-    """Or the accepted audio would be damaged for the process that takes it up."""
+def streamed_wav(samples: bytes, before: int = 0) -> bytes:
+    """A WAV by a recorder that states no length, with a chunk of `before` bytes in front."""
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 16_000, 32_000, 2, 16)
+    junk = b"junk" + struct.pack("<I", before) + bytes(before) if before else b""
+    return b"RIFF\0\0\0\0WAVE" + form + junk + b"data\0\0\0\0" + samples
+
+
+@pytest.mark.parametrize("before", [0, 100_000])
+def test_decoder_never_changes_a_journalled_body(tmp_path: Path, before: int) -> None:
+    """The process that recovers the entry finds the bytes that were accepted."""
     disk = Disk(lambda: None)
     journal = Journal(tmp_path / "journal", disk)
-    body = Spool(journal.scratch, disk, named=True).create(None)
-    # As a recorder leaves it that cannot seek back, behind a chunk that is longer than the head.
     samples = pcm(MEMORY_BYTES // 2)
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 16_000, 32_000, 2, 16)
-    junk = b"junk" + struct.pack("<I", 100_000) + bytes(100_000)
-    open_end = b"data" + struct.pack("<I", 0xFFFFFFFF)
-    data = b"RIFF\xff\xff\xff\xffWAVE" + form + junk + open_end + samples
-    body.write(data)
-    kept: list[str] = []
-    disk.submit(lambda: kept.append(journal.keep(request(), origin(), body)))
-    disk.start()
-    assert disk.close(PATIENCE)
-    at = tmp_path / "journal" / "new" / kept[0] / "body"
+    data = streamed_wav(samples, before)
+    body, entry = kept_large(journal, disk, data)
+    at = tmp_path / "journal" / "new" / entry / "body"
     for _ in range(2):
-        AudioStream(body.fileno(), body.size, None, 3600.0, body.mend).close()
-        assert at.read_bytes()[100_000:] != data[100_000:]
-        os.close(body.fileno())
-        body = stored(journal, kept[0]).body
+        stream = AudioStream(body.fileno(), body.size, None, 3600.0, body.patch)
+        assert stream.declared_seconds == len(samples) / 32_000
+        block = stream.read()
+        assert block is not None
+        assert np.sqrt(np.mean(block**2)) > 0.3
+        stream.close()
+        assert at.read_bytes() == data
+        body.close()
+        body = stored(journal, entry).body
         assert content(body) == data
-    os.close(body.fileno())
+    body.close()
     journal.close(clean=True)
 
 
-def test_where_that_cannot_be_noted_the_audio_is_done_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stream_fails_with_no_space_without_space_for_a_copy(tmp_path: Path) -> None:
     disk = Disk(lambda: None)
-    journal = Journal(tmp_path / "journal", disk)
-    body = Spool(journal.scratch, disk, named=True).create(None)
-    body.write(bytes(MEMORY_BYTES + 1))
-    disk.submit(lambda: journal.keep(request(), origin(), body))
-    disk.start()
-    assert disk.close(PATIENCE)
-
-    def refuse(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("app.storage.undo.note", refuse)
-    with capture_logs() as log:
-        for _ in range(2):
-            body.mend(body.fileno(), b"mended", MEMORY_BYTES - 10)
-    assert len(log) == 1
-    assert os.pread(body.fileno(), 6, MEMORY_BYTES - 10) == b"mended"
-    os.close(body.fileno())
+    journal = Journal(tmp_path / "journal", disk, max_copied_bytes=MEMORY_BYTES)
+    body, _ = kept_large(journal, disk, streamed_wav(bytes(MEMORY_BYTES)))
+    with pytest.raises(AudioError) as caught:
+        AudioStream(body.fileno(), body.size, None, 3600.0, body.patch)
+    assert caught.value.failure.code == "no_space"
+    assert caught.value.failure.retry_after_seconds == 60.0
+    assert "max-buffered-bytes" in caught.value.failure.message
+    body.close()
     journal.close(clean=True)
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe", b"9" * 30, b"20261123-old", "märz".encode()])
-def test_what_somebody_else_put_there_has_a_line_and_is_put_aside(
+def test_foreign_directory_has_an_outcome_and_goes_to_quarantine(
     again: OPEN, tmp_path: Path, name: bytes
 ) -> None:
-    """Whatever it is called: the disk thread must not end over it."""
+    """Under any name: it must not stop the disk thread."""
     journal = again()
     entry = os.fsdecode(name)
     (tmp_path / "journal" / "new" / entry).mkdir()
@@ -498,10 +496,10 @@ def test_what_somebody_else_put_there_has_a_line_and_is_put_aside(
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe", "märz".encode()])
-def test_an_entry_may_have_been_given_any_name(again: OPEN, tmp_path: Path, name: bytes) -> None:
+def test_crash_is_counted_under_any_name(again: OPEN, tmp_path: Path, name: bytes) -> None:
     journal = again()
     entry = os.fsdecode(name)
     kept = keep(journal)
     (tmp_path / "journal" / "new" / kept).rename(tmp_path / "journal" / "new" / entry)
-    journal.mark.set(stem(entry))
+    journal.crash_marker.set(stem(entry))
     assert again().left == [f"{entry}.1"]

@@ -47,8 +47,9 @@ from app.network.outbox import MAX_UNSENT_BYTES
 from app.network.ports import Port
 from app.protocols.native.protocol import NativeProtocol
 from app.requests.in_flight import InFlight
-from app.storage.body import Body, Spool
+from app.storage.body import Body
 from app.storage.disk import Disk
+from app.storage.spool import Spool
 
 MakeNode = Callable[..., Node]
 

@@ -21,8 +21,9 @@ from app.network.deadlines import Timeouts
 from app.network.tls import server_context
 from app.settings import settings as config
 from app.startup.ports import warn_of_strangers
-from app.storage.body import Body, Spool
+from app.storage.body import Body
 from app.storage.disk import Disk
+from app.storage.spool import Spool
 
 MakeNode = Callable[..., Node]
 TOKEN = "a-token-for-the-tests"

@@ -1,11 +1,9 @@
-"""What kind of file a body is, by its bytes, and whether all of it arrived.
+"""Recognise a body by its bytes, find out whether all of it arrived, and collect its patches.
 
-The label a client sends cannot be trusted, and libsndfile guesses: it takes some raw samples for
-an MP3, and reads a WAV whose length field was never filled in (streamed by ffmpeg or arecord) as
-silence. So the bytes are recognised here first, from a short list; what they say of their
-length, `app/audio/header_repair.py` and `app/audio/mp3_repair.py` see to. Works on a descriptor,
-reads a few kilobytes (of Ogg and of some MP3 all), allocates nothing that a file can choose the
-size of. Worker thread.
+The label that a client sends cannot be trusted, and libsndfile guesses: it takes some raw samples
+for an MP3. So the bytes are recognised here first, from a short list. Works on a descriptor, reads
+a few kilobytes (all of an Ogg and of some MP3s), writes nothing, and allocates nothing of a size
+that a file can choose. Worker thread.
 """
 
 from __future__ import annotations
@@ -14,8 +12,10 @@ import os
 import re
 from dataclasses import dataclass
 
-from app.audio import header_repair as lengths
-from app.audio import mp3_repair as mpeg
+from app.audio import header_repair, mp3_repair
+from app.audio.mpeg_frames import starts_with_frames
+from app.audio.patch import Patch
+from app.audio.tags import tags_length
 
 _HEAD_BYTES = 4096
 _BLOCK_BYTES = 1 << 20
@@ -24,47 +24,50 @@ _OGG_PAGE_BYTES = 65_307
 READABLE = frozenset({"WAV", "FLAC", "Ogg", "MP3", "AIFF", "AU", "CAF", "W64"})
 
 _OGG_BEGINS = re.compile(rb"OggS\0[\2\3\6\7]")
-"""A page with the flag of a stream's first."""
+"""A page with the flag of the first page of a stream."""
 
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A recognised file. `readable` says whether the node decodes it."""
+    """A recognised file. `readable` is True if the node decodes it."""
 
     name: str
     readable: bool
     truncated: bool = False
-    """True where the file itself says that more should have come."""
+    """True if the file states more bytes than arrived."""
+    patches: tuple[Patch, ...] = ()
+    """The decoder needs these in the copy that it reads."""
 
 
-def inspect(descriptor: int, size: int, write: mpeg.Write = os.pwrite) -> Container | None:
-    """Recognise the file of `size` bytes behind `descriptor`, and mend what it says of its length.
+def inspect(descriptor: int, size: int) -> Container | None:
+    """Recognise the file of `size` bytes behind `descriptor`; None if it is not recognised.
 
-    None where nothing is recognised. Leaves the file position where it was. Raises `OSError`.
+    Leaves the file position where it was. Raises `OSError`.
     """
-    # A tag need not stand in front of an MP3.
-    tags = mpeg.tags_length(descriptor)
+    tags = tags_length(descriptor)
     head = os.pread(descriptor, _HEAD_BYTES, tags)
     name = recognise(head)
     if name in (None, "MP3"):
-        has_frames = mpeg.mend(descriptor, size, write)
-        # What else has an ID3 tag is a damaged MP3.
-        is_mp3 = has_frames or os.pread(descriptor, 3, 0) == b"ID3"
-        return Container("MP3", readable=True) if is_mp3 else None
+        # An MP3 may begin without a tag, and with bytes that belong to no frame.
+        patches = mp3_repair.repair(descriptor, size)
+        # An unrecognised file with an ID3 tag is a damaged MP3.
+        is_mp3 = patches is not None or os.pread(descriptor, 3, 0) == b"ID3"
+        return Container("MP3", readable=True, patches=patches or ()) if is_mp3 else None
     if name not in READABLE:
         return Container(name, readable=False)
     if tags:
-        return Container(name, True)  # libsndfile reads some, and compares itself
+        return Container(name, True)  # libsndfile reads some, and compares the lengths itself
     if name == "Ogg":
         return Container(name, True, _ogg_is_truncated(head, descriptor, size))
-    # FLAC: the decoder knows better. MP3 has no length to compare with.
-    return Container(name, True, lengths.mend(name, head[:4], descriptor, size, write))
+    # FLAC has no length to compare here; the decoder detects its end.
+    found = header_repair.repair(name, head[:4], descriptor, size)
+    return Container(name, True, found.truncated, found.patches)
 
 
 def recognise(head: bytes) -> str | None:
-    """The container's name by the first bytes of a file, READABLE or not; None if unknown."""
+    """Return the container's name by the first bytes of a file; None if it is unknown."""
     if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE":
         return "WAV"
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
@@ -85,7 +88,7 @@ def recognise(head: bytes) -> str | None:
             return name
     if head[4:8] in (b"ftyp", b"moov", b"mdat"):
         return "mp4/m4a"
-    if head[:3] == b"ID3" or mpeg.starts_with_frames(head):
+    if head[:3] == b"ID3" or starts_with_frames(head):
         return "MP3"
     if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
         return "AAC"
@@ -93,26 +96,26 @@ def recognise(head: bytes) -> str | None:
 
 
 def _ogg_is_truncated(head: bytes, descriptor: int, size: int) -> bool:
-    """Whether the end is missing, or what libsndfile takes for it is not: of several files joined
-    to one it reads the first."""
+    """Return whether libsndfile misses audio: the end is absent, or several files were joined, of
+    which it reads only the first."""
     begun = _ogg_beginnings(head)
     return not _ogg_has_last_page(descriptor, size) or _ogg_begins_again(descriptor, begun, size)
 
 
 def _ogg_has_last_page(descriptor: int, size: int) -> bool:
-    """Whether the last page is whole and carries the end-of-stream flag (RFC 3533, section 6)."""
-    # The last page begins within the length of the longest of the end.
+    """Return whether the last page is whole and ends the stream (RFC 3533, section 6)."""
+    # The last page begins at most one longest page before the end.
     tail = os.pread(descriptor, _OGG_PAGE_BYTES, max(0, size - _OGG_PAGE_BYTES))
     page = tail[max(0, tail.rfind(b"OggS")) :]
     if len(page) < 27 or not page[5] & 4:
         return False
-    # 27 bytes, the last of them the number of segments; their lengths; the segments.
+    # A page is 27 bytes that end with the number of segments, their lengths, and the segments.
     lengths = page[27 : 27 + page[26]]
     return len(page) >= 27 + page[26] + sum(lengths)
 
 
 def _ogg_beginnings(head: bytes) -> int:
-    """The bytes of the pages with which streams begin: they all stand before the others."""
+    """Return the bytes of the pages with which streams begin: they precede all others."""
     position = 0
     while len(page := head[position : position + 282]) >= 27 and page[5] & 2:
         position += 27 + page[26] + sum(page[27 : 27 + page[26]])
@@ -120,12 +123,12 @@ def _ogg_beginnings(head: bytes) -> int:
 
 
 def _ogg_begins_again(descriptor: int, position: int, size: int) -> bool:
-    """Whether a stream begins behind `position`, which is another file, even if it has the same
+    """Return whether a stream begins behind `position`. It is another file, even if it has the same
     serial number."""
     while position < size:
         block = os.pread(descriptor, _BLOCK_BYTES, position)
         if _OGG_BEGINS.search(block):
             return True
-        # A page's head may lie across the border.
+        # A page's head may lie across the border of two blocks.
         position += max(1, len(block) - 5)
     return False

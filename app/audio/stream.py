@@ -10,20 +10,22 @@ before anything of that size is made. Everything that can be wrong with audio en
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
 
-from app.audio.mp3_repair import Write
-from app.audio.sniff import READABLE, inspect
+from app.audio.patch import Patch, apply_patches
+from app.audio.sniff import READABLE, Container, inspect
 from app.messages import (
     AUDIO_TOO_LONG,
     BAD_AUDIO,
     MAX_CHANNELS,
     MAX_SAMPLE_RATE,
     MIN_SAMPLE_RATE,
+    NO_SPACE,
     SAMPLE_BYTES,
     UNSUPPORTED_MEDIA_TYPE,
     Failure,
@@ -37,6 +39,9 @@ SAMPLE_RATE = 16_000
 
 _BLOCK_VALUES = 262_144
 """Frames times channels in one block: 1 MiB of float32."""
+
+_RETRY_SECONDS = 60.0
+"""Time for an operator or for other requests to free disk space."""
 
 _SUBTYPES = {"s16": "PCM_16", "s24": "PCM_24", "s32": "PCM_32", "f32": "FLOAT", "u8": "PCM_U8"}
 
@@ -55,17 +60,22 @@ _UNKNOWN_FRAMES = 1 << 60
 class AudioError(Exception):
     """The audio cannot be used; `failure` says why, in the protocol's terms."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
-        self.failure = Failure(code, message)
+        self.failure = Failure(code, message, retry_after)
+
+
+Patcher = Callable[[tuple[Patch, ...]], int]
+"""Applies patches to a copy of the body that may be changed, and returns its descriptor. Raises
+`OSError` where there is no space for one."""
 
 
 class AudioStream:
     """One body as blocks of samples.
 
     `descriptor` holds `size` bytes; `raw` describes them where they are bare samples;
-    `max_seconds` is the most that is decoded; a header is mended by `write`. Raises `AudioError` if
-    it cannot be opened.
+    `max_seconds` is the most that is decoded; patches are applied by `patch`, or in place. Raises
+    `AudioError` if the body cannot be opened.
     """
 
     def __init__(
@@ -74,25 +84,24 @@ class AudioStream:
         size: int,
         raw: RawFormat | None,
         max_seconds: float,
-        write: Write = os.pwrite,
+        patch: Patcher | None = None,
     ) -> None:
         if size == 0:
             raise AudioError(BAD_AUDIO, "the body is empty")
         self.truncated = False
         """True once it is known that the file broke off."""
-        os.lseek(descriptor, 0, os.SEEK_SET)
         if raw is not None:
             self._file = _open_raw(descriptor, raw)
             self.truncated = size % (SAMPLE_BYTES[raw.encoding] * raw.channels) != 0
         else:
-            container = inspect(descriptor, size, write)
+            container = inspect(descriptor, size)
             if container is None or not container.readable:
                 found = "not recognised" if container is None else f"recognised as {container.name}"
                 kinds = ", ".join(sorted(READABLE))
                 message = f"the audio was {found}; this node reads {kinds} and raw samples"
                 raise AudioError(UNSUPPORTED_MEDIA_TYPE, message)
             self.truncated = container.truncated
-            self._file = _open(descriptor, container.name)
+            self._file = _open(_patched(descriptor, container, patch), container.name)
         rate, channels = self._file.samplerate, self._file.channels
         if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE or not 1 <= channels <= MAX_CHANNELS:
             message = (
@@ -183,7 +192,22 @@ class AudioStream:
         return AudioError(AUDIO_TOO_LONG, f"the audio is longer than the limit of {limit:g} s")
 
 
+def _patched(descriptor: int, container: Container, patch: Patcher | None) -> int:
+    """Return a descriptor of the file as the decoder needs it."""
+    if not container.patches:
+        return descriptor
+    try:
+        if patch is not None:
+            return patch(container.patches)
+        apply_patches(descriptor, container.patches)
+    except OSError as error:
+        message = f"no space for a copy of the {container.name} file to repair: {error.strerror}"
+        raise AudioError(NO_SPACE, message, _RETRY_SECONDS) from None
+    return descriptor
+
+
 def _open(descriptor: int, name: str) -> soundfile.SoundFile:
+    os.lseek(descriptor, 0, os.SEEK_SET)
     try:
         return soundfile.SoundFile(descriptor, closefd=False)
     except soundfile.LibsndfileError as error:
@@ -195,6 +219,7 @@ def _open(descriptor: int, name: str) -> soundfile.SoundFile:
 
 
 def _open_raw(descriptor: int, raw: RawFormat) -> soundfile.SoundFile:
+    os.lseek(descriptor, 0, os.SEEK_SET)
     return soundfile.SoundFile(
         descriptor,
         closefd=False,

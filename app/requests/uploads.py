@@ -33,7 +33,7 @@ from app.requests.outcomes import Outcomes
 from app.requests.quota import Quota
 from app.requests.slow_uploads import SlowUploads
 from app.sources.journal import JournalSource
-from app.storage.body import Spool
+from app.storage.spool import Spool
 
 MAX_UNWRITTEN_BYTES = 1_048_576
 """A sender that is faster than the disk is not read from beyond this."""

@@ -1,10 +1,10 @@
-"""Which entry of the journal is in the engine: what is to blame if the process dies.
+"""The crash marker: which journal entry is in the engine, so that a crash is counted against it.
 
-A small file of a fixed size, overwritten in place. The worker thread writes it itself, before each
-turn that is another job's: a mark that came by the disk thread could still be waiting behind a sync
-when a bad file has already brought the process down, and would then name an innocent one, or
-nobody. The write goes to the page cache and is never synced; what it must survive is the end of the
-process, not of the machine, and after a power cut nothing was to blame.
+A small file of a fixed size, overwritten in place. The worker thread writes it directly before each
+turn that belongs to another job. By way of the disk thread the name could still be waiting behind a
+sync while a bad file crashes the process, and the crash would be counted against the wrong entry.
+The write goes to the page cache and is never synced: it has to survive the end of the process, not
+of the machine, and no entry is to blame for a power cut.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _log = structlog.get_logger("journal")
 
 
 class CrashMarker:
-    """The mark at `path`. Where it cannot be written it does nothing, and the log says so once."""
+    """The marker at `path`. If it cannot be written it does nothing, after one line in the log."""
 
     def __init__(self, path: Path) -> None:
         self._current: str | None = None
@@ -28,21 +28,21 @@ class CrashMarker:
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             if os.fstat(self._descriptor).st_size < _SIZE:
-                # Room now, so that a disk that is full later makes no difference.
+                # Reserve the space now, in case the disk is full later.
                 os.pwrite(self._descriptor, bytes(_SIZE), 0)
                 os.fsync(self._descriptor)
         except OSError as error:
             self._give_up(error)
 
     def read(self) -> str:
-        """What was set last, by whichever process; empty where nothing was."""
+        """Return the name that was set last, by this process or an earlier one; empty for none."""
         if self._descriptor < 0:
             return ""
         data = os.pread(self._descriptor, _SIZE, 0)
         return os.fsdecode(data.partition(b"\0")[0])
 
     def set(self, name: str) -> None:
-        """From now on `name` is in the engine; empty for none. By one thread at a time."""
+        """State that `name` is in the engine now; empty for none. By one thread at a time."""
         if name == self._current or self._descriptor < 0:
             return
         self._current = name
@@ -57,5 +57,5 @@ class CrashMarker:
             self._descriptor = -1
 
     def _give_up(self, error: OSError) -> None:
-        _log.error("deaths of the process cannot be told by request", error=str(error))
+        _log.error("cannot write the crash marker; crashes are not counted", error=str(error))
         self.close()

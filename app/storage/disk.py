@@ -1,12 +1,12 @@
-"""The thread that owns the disk: the journal, large bodies, and the lines on stdout.
+"""The disk thread: everything that writes to disk, and the lines on stdout.
 
-What can wait for a medium runs here, so that neither the sockets nor the engine ever do. Tasks are
-functions, run one at a time in the order they were handed in; what each returned, or the error it
-ended with, comes back to the loop thread as a completion, announced by `wake` and swapped out whole
-under one lock. Beside the tasks the thread serves one output, stdout: written only as far as the
-kernel says it takes bytes, so that a reader who has stopped holds up no task.
+Neither the sockets nor the engine wait for a medium, because these writes run here. Tasks are
+functions, run one at a time in the order of `submit`. The result of each, or its error, returns to
+the loop thread as a completion: `wake` announces it, and the loop takes all of them under one lock.
+Beside the tasks the thread serves one output, stdout. It writes only as much as the kernel accepts
+without waiting, so that a stalled reader delays no task.
 
-`submit`, `nudge` and `backlog` may be used from any thread; `take_completions` is the loop's.
+`submit`, `nudge` and `backlog` may be used from any thread; `take_completions` by the loop only.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ Completion = Callable[[], None]
 
 
 class Output(Interface):
-    """What is written out beside the tasks; all but `wants_write` on the disk thread."""
+    """Stdout, as the disk thread uses it; any thread may call `wants_write`."""
 
     def fileno(self) -> int: ...
 
     def wants_write(self) -> bool:
-        """Whether there is something to write. From any thread."""
+        """Return whether there is something to write."""
 
     def pause(self) -> float:
-        """Seconds for which it is not to be tried, though it wants to."""
+        """Return the seconds until the next try, 0 for at once."""
 
     def write_some(self) -> None:
-        """Write once, no more than a descriptor that is ready takes without waiting."""
+        """Write once, no more than a ready descriptor accepts without waiting."""
 
 
 class Disk:
@@ -59,11 +59,11 @@ class Disk:
         for end in (self._reader, self._writer):
             os.set_blocking(end, False)
         self.failed = False
-        """True once the thread has ended by a fault of its own."""
+        """True once the thread has ended by an unexpected error."""
         self._thread = threading.Thread(target=self._run, name="disk", daemon=True)
 
     def serve(self, output: Output) -> None:
-        """The one output; said before `start`."""
+        """Set the one output; call it before `start`."""
         self._output = output
 
     def start(self) -> None:
@@ -71,7 +71,7 @@ class Disk:
 
     @property
     def backlog(self) -> int:
-        """Tasks that have not begun."""
+        """The number of tasks that have not begun."""
         return len(self._tasks)
 
     def submit(
@@ -79,9 +79,9 @@ class Disk:
         task: Callable[[], Result],
         done: Callable[[Result | Exception], None] | None = None,
     ) -> None:
-        """Run `task` after those before it; then `done`, on the loop, with what came of it.
+        """Run `task` after the earlier ones; then call `done`, on the loop, with its result.
 
-        An `OSError` is an answer like any other. Without `done` it is only logged.
+        An `OSError` is passed to `done` like a result. Without `done` it is only logged.
         """
 
         def run() -> Completion | None:
@@ -93,23 +93,23 @@ class Disk:
         self.nudge()
 
     def take_completions(self) -> list[Completion]:
-        """What is to be called now, on the loop, in the order the tasks ran."""
+        """Return the completions to call now, on the loop, in the order of the tasks."""
         with self._lock:
             completions, self._completions = self._completions, []
         return completions
 
     def nudge(self) -> None:
-        """Let the thread look again: there is a task, or something to write."""
-        # Under the lock, because the number of a closed descriptor is soon somebody else's.
+        """Wake the thread: there is a task, or something to write."""
+        # Under the lock, because the number of a closed descriptor is soon used again.
         with self._lock:
             if self._writer >= 0:
-                # A full pipe means that it is awake already.
+                # A full pipe means that the thread is awake already.
                 with contextlib.suppress(BlockingIOError):
                     os.write(self._writer, b"\0")
 
     def close(self, seconds: float) -> bool:
-        """Do what was handed in and write what there is, for at most `seconds`; whether all was
-        done. What is handed in later is not."""
+        """Finish the tasks and the output within `seconds`; whether all was done. Tasks submitted
+        later are not run."""
         self._closing = True
         self.nudge()
         self._thread.join(seconds)
@@ -124,7 +124,7 @@ class Disk:
             while self._turn():
                 pass
         except Exception:
-            # Not a task's fault, those are caught: nothing could be accepted or told any more.
+            # Errors of tasks are caught, so this is a bug. The node needs the thread.
             _log.critical("the disk thread has failed", exc_info=True)
             self.failed = True
             self._wake()
@@ -135,7 +135,7 @@ class Disk:
             os.close(self._reader)
 
     def _turn(self) -> bool:
-        """One look at everything: a piece of output if it can go, one task. False at the end."""
+        """Write a piece of output if the kernel accepts it, and run one task. False at the end."""
         writing = self._output is not None and self._output.wants_write()
         with self._lock:
             task = self._tasks.popleft() if self._tasks else None
@@ -152,7 +152,8 @@ class Disk:
         return True
 
     def _is_ready(self, writing: bool, longest: float | None) -> bool:
-        """Whether output can go. Sleeps until it can or somebody nudges, for `longest` seconds."""
+        """Return whether output can be written. Sleeps until it can or `nudge` is called, at most
+        `longest` seconds."""
         poll = select.poll()
         poll.register(self._reader, select.POLLIN)
         if writing and self._output is not None:
@@ -171,9 +172,9 @@ def _outcome(task: Callable[[], Result], silent: bool) -> Result | Exception:
         return task()
     except OSError as error:
         if not silent:
-            _log.error("the disk refused", error=str(error))
+            _log.error("a disk task failed", error=str(error))
         return error
     except Exception as error:
-        # A bug in one task is not the end of the others.
-        _log.exception("a task failed")
-        return OSError(errno.EIO, f"{type(error).__name__} within the node")
+        # A bug in one task must not stop the others.
+        _log.exception("a disk task has a bug")
+        return OSError(errno.EIO, f"{type(error).__name__} in a disk task")

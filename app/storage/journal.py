@@ -2,21 +2,19 @@
 
 A directory in the manner of Maildir:
 
-    lock                      held by the node that uses it
+    lock                      held by the node that uses the journal
     engine                    which entry is in the engine, see app/storage/crash_marker.py
-    tmp/                      what is not complete, or on its way out; emptied at start
-    new/<entry>/body          the audio as it came
+    tmp/                      incomplete entries and entries being removed; emptied at start
+    new/<entry>/body          the audio as it was received; never changed
     new/<entry>/request.json  the rest, see app/storage/record.py
-    new/<entry>/head          the body's first bytes, where the engine reads the body itself
-    new/<entry>/undo          what the decoder has mended behind those, as it was
-    quarantine/<entry>/       what is not tried again, with a note.txt
+    quarantine/<entry>/       entries that are not tried again, with a note.txt
 
-An entry is made in tmp/, synced, and renamed into new/: there it is complete or not at all. Its
-name begins with the time it was received, so that names sort by age, and ends, once the process has
-died over it, in how often: `.1`, `.2`. A rename needs no room on a full disk.
+An entry is made in tmp/, synced, and renamed into new/, so there it is always complete. Its name
+begins with the time of receipt, so that names sort by age, and ends with the number of crashes with
+it in the engine, if there were any: `.1`, `.2`. A rename needs no space on a full disk.
 
-Leaving is a rename back to tmp/ and is not synced: after a power cut an entry may be there again,
-which "at least once" allows. All methods are the disk thread's, but those that open and close.
+Removal is a rename back to tmp/ and is not synced: after a power cut an entry may be there again,
+which "at least once" allows. All methods run on the disk thread, except those that open and close.
 """
 
 from __future__ import annotations
@@ -32,17 +30,20 @@ from pathlib import Path
 import structlog
 
 from app.messages import JOURNAL_DAMAGED, QUARANTINED, Failure, Origin, Request
-from app.storage import durable, record
+from app.storage import durable, old_entry, record
 from app.storage.body import Body, load
 from app.storage.crash_marker import CrashMarker
 from app.storage.disk import Disk
+from app.storage.private_copy import PrivateCopies
 from app.storage.record import DamagedError, Record
 
-MAX_DEATHS = 3
-"""Once may be chance, a power cut of the supply or an operator's kill; three times is the file."""
+MAX_CRASHES = 3
+"""One crash can have another cause, an operator's kill for example; three are the file's fault."""
 
 _DIGITS = 20
-"""Of the nanoseconds in an entry's name."""
+"""The nanoseconds in an entry's name have so many."""
+
+_NO_LIMIT = 1 << 62
 
 _DIRECTORIES = ("tmp", "new", "quarantine")
 
@@ -50,7 +51,7 @@ _log = structlog.get_logger("journal")
 
 
 class JournalError(Exception):
-    """The directory cannot be used. `str()` is one line that says why."""
+    """The directory cannot be used. `str()` is one line with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """An entry that is not worked on (any more), with its outcome."""
+    """An entry that is not transcribed (any more), with its outcome."""
 
     entry: str
     request_id: str | None
@@ -74,47 +75,58 @@ class Unusable:
 
 
 class Journal:
-    """The journal in `directory`, which is made if it is missing. Raises `JournalError`."""
+    """The journal in `directory`, which is made if it is missing.
 
-    def __init__(self, directory: Path, disk: Disk) -> None:
+    Copies of bodies for the decoder are made in `directory`, or in `spool_dir` where that has no
+    space; together they take at most `max_copied_bytes`. Raises `JournalError`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        disk: Disk,
+        spool_dir: Path | None = None,
+        max_copied_bytes: int = _NO_LIMIT,
+    ) -> None:
         self._directory = directory
         self._disk = disk
         self._new = directory / "new"
         self.scratch = directory / "tmp"
-        """For bodies that are being received."""
+        """Bodies are received here."""
+        self.copies = PrivateCopies(self.scratch, spool_dir, max_copied_bytes)
         try:
             self._lock = _locked(directory)
             self._clean()
-            self.mark = CrashMarker(directory / "engine")
-            self._blame()
+            self.crash_marker = CrashMarker(directory / "engine")
+            self._count_crash()
             self.left = sorted(os.listdir(self._new))
-            """What was there at start, oldest first."""
+            """The entries at start, oldest first."""
             self.entries = len(self.left)
-            """How many there are now. To be looked at from any thread, as is `quarantined`."""
+            """The number of entries now. Any thread may read it and `quarantined`."""
             self.quarantined = len(os.listdir(directory / "quarantine"))
-            """How many lay in quarantine at start, and were put there since."""
+            """The number of entries in quarantine now."""
         except BlockingIOError:
-            raise JournalError(f"another node uses the journal {directory}") from None
+            reason = f"another node uses the journal {directory}; give each node its own"
+            raise JournalError(reason) from None
         except OSError as error:
             reason = f"the journal {directory} cannot be used: {error.strerror}"
             raise JournalError(reason) from None
 
     def keep(self, request: Request, origin: Origin, body: Body) -> str:
-        """Have the request on disk, safe from a power cut; the entry's name. Raises `OSError`, and
-        then nothing of it is there."""
-        # Never twice, also where the clock has been set back.
+        """Write the request to disk, safe from a power cut; the entry's name.
+
+        Raises `OSError`, and then nothing of it is left.
+        """
+        # The random part keeps names apart where the clock was set back.
         name = f"{max(0, int(origin.received_at * 1e9)):0{_DIGITS}d}-{secrets.token_hex(4)}"
         at = self.scratch / name
         at.mkdir(0o700)
         try:
             checksum = body.save(at / "body")
-            if head := body.head:
-                durable.write(at / "head", head)
             data = record.encode(Record(request, origin, body.size, checksum))
             durable.write(at / "request.json", data)
             durable.sync(at)
             os.rename(at, self._new / name)
-            body.lies_in(self._new / name)
             self.entries += 1
         except BaseException:
             shutil.rmtree(at, ignore_errors=True)
@@ -122,33 +134,33 @@ class Journal:
         try:
             durable.sync(self._new)
         except OSError:
-            # It may be there or not; who is told that it is not must not find it done.
+            # It may be on the medium or not. The client receives an error, so it must not be done.
             self.remove(name)
             raise
         return name
 
     def load(self, entry: str) -> Stored | Unusable:
-        """Read an entry back. Raises `OSError` where that may be the medium's mood of the moment.
+        """Read an entry back. Raises `OSError` where a later try may succeed.
 
-        What is unusable stays where it is until its outcome is written; then it is quarantined.
+        An unusable entry stays where it is until its outcome is written; `quarantine` follows.
         """
         try:
             return self._load(entry)
         except DamagedError as error:
             origin = Origin("", received_at(entry), recovered=True)
-            message = f"the journal's entry {entry} is damaged: {error}; see its quarantine"
+            message = f"the journal entry {entry} is damaged: {error}; it is now in quarantine"
             return Unusable(entry, error.request_id, origin, Failure(JOURNAL_DAMAGED, message))
 
     def remove(self, entry: str) -> None:
-        """The entry's outcome is written. Raises `OSError`, and then it is done again after the
-        next start."""
+        """Remove an entry, its outcome having been written. Raises `OSError`, and then the request
+        is done again after the next start."""
         os.rename(self._new / entry, self.scratch / entry)
         self.entries -= 1
-        # What is left of it there is swept at the next start.
+        # Files that cannot be deleted now are deleted at the next start.
         shutil.rmtree(self.scratch / entry, ignore_errors=True)
 
     def quarantine(self, unusable: Unusable) -> None:
-        """The entry's outcome is written: put it where it is not tried again. Raises `OSError`."""
+        """Move an entry, its outcome having been written, out of the way. Raises `OSError`."""
         entry = unusable.entry
         os.rename(self._new / entry, self._directory / "quarantine" / entry)
         self.entries -= 1
@@ -157,10 +169,10 @@ class Journal:
             f"id: {unusable.request_id}\n"
             f"received: {_iso(unusable.origin.received_at)}\n"
             f"quarantined: {_iso(time.time())}\n"
-            f"deaths: {_deaths(entry)}\n"
+            f"crashes: {_crashes(entry)}\n"
             f"reason: {unusable.failure.code}: {unusable.failure.message}\n"
         )
-        # Whoever put it there may have called it anything.
+        # A person may have put the entry there, under any name.
         data = note.encode(errors="backslashreplace")
         durable.write(self._directory / "quarantine" / entry / "note.txt", data)
 
@@ -169,26 +181,30 @@ class Journal:
         try:
             kept = record.decode((at / "request.json").read_bytes())
         except (FileNotFoundError, NotADirectoryError):
-            raise DamagedError("there is no request") from None
-        if (deaths := _deaths(entry)) >= MAX_DEATHS:
-            message = f"the node died {deaths} times while it worked on this; see its quarantine"
+            raise DamagedError("the file request.json is missing") from None
+        if (crashes := _crashes(entry)) >= MAX_CRASHES:
+            message = (
+                f"the node crashed {crashes} times while it worked on this request; "
+                "it is now in quarantine"
+            )
             failure = Failure(QUARANTINED, message)
             return Unusable(entry, kept.request.id, kept.origin, failure)
         try:
-            head = (at / "head").read_bytes() if (at / "head").exists() else b""
-            body, checksum = load(at / "body", head, self._disk)
+            old_entry.restore(at)
+            body, checksum = load(at / "body", self._disk, self.copies)
         except FileNotFoundError:
-            raise DamagedError("there is no body", kept.request.id) from None
+            raise DamagedError("the file body is missing", kept.request.id) from None
         if (body.size, checksum) != (kept.size, kept.checksum):
             body.close()
-            raise DamagedError("the body does not fit its checksum", kept.request.id)
+            raise DamagedError("the body does not match its checksum", kept.request.id)
         return Stored(entry, kept.request, kept.origin, body)
 
     def close(self, clean: bool) -> None:
-        """Let another node have it. `clean` if nothing in the engine is to blame."""
+        """Release the journal. `clean` if no crash is to be counted against the entry in the
+        engine."""
         if clean:
-            self.mark.set("")
-        self.mark.close()
+            self.crash_marker.set("")
+        self.crash_marker.close()
         os.close(self._lock)
 
     def _clean(self) -> None:
@@ -197,33 +213,33 @@ class Journal:
             try:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             except OSError as error:
-                _log.warning("cannot be cleaned up", file=str(path), error=error.strerror)
+                _log.warning("cannot delete", file=str(path), error=error.strerror)
 
-    def _blame(self) -> None:
-        """Count a death of the process for what was in its engine."""
-        guilty = self.mark.read()
-        self.mark.set("")
-        for entry in os.listdir(self._new) if guilty else ():
-            if stem(entry) != guilty:
+    def _count_crash(self) -> None:
+        """Count a crash of the last process against the entry in its engine."""
+        marked = self.crash_marker.read()
+        self.crash_marker.set("")
+        for entry in os.listdir(self._new) if marked else ():
+            if stem(entry) != marked:
                 continue
-            deaths = _deaths(entry) + 1
-            _log.warning("the node died while it worked on this", entry=entry, deaths=deaths)
+            crashes = _crashes(entry) + 1
+            _log.warning("the node crashed while it worked on this", entry=entry, crashes=crashes)
             try:
-                os.rename(self._new / entry, self._new / f"{guilty}.{deaths}")
+                os.rename(self._new / entry, self._new / f"{marked}.{crashes}")
                 durable.sync(self._new)
             except OSError as error:
-                _log.error("the death cannot be counted", error=error.strerror)
+                _log.error("cannot count the crash", entry=entry, error=error.strerror)
 
 
 def stem(entry: str) -> str:
-    """An entry's name without its deaths: what marks it."""
+    """Return an entry's name without its crashes, as in the crash marker."""
     return entry.partition(".")[0]
 
 
 def received_at(entry: str) -> float:
-    """When the entry was received, in seconds since the epoch; 0 where its name does not say."""
+    """Return the time of receipt in seconds since the epoch; 0 if the name has none."""
     digits = entry.partition("-")[0]
-    # As many as the node writes: with more of them it is no time that there will be.
+    # The node writes no more; a larger number is no valid time.
     return int(digits) / 1e9 if digits.isdecimal() and len(digits) <= _DIGITS else 0.0
 
 
@@ -231,13 +247,13 @@ def _iso(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def _deaths(entry: str) -> int:
+def _crashes(entry: str) -> int:
     count = entry.partition(".")[2]
     return int(count) if count.isdecimal() else 0
 
 
 def _locked(directory: Path) -> int:
-    """The directories, made where they are missing; the descriptor that holds the lock."""
+    """Make the directories that are missing; the descriptor that holds the lock."""
     for path in (directory, *(directory / name for name in _DIRECTORIES)):
         if not path.is_dir():
             path.mkdir(0o700)
@@ -246,7 +262,7 @@ def _locked(directory: Path) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
-        # On a read-only file system what was accepted can still be done.
+        # On a read-only file system accepted requests can still be transcribed.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

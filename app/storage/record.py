@@ -1,9 +1,9 @@
-"""What the journal writes beside a body: the request, where it came from, and how to tell that both
-are whole.
+"""The file `request.json` of a journal entry: the request, its origin, and checksums.
 
-Pure functions between a `Record` and one JSON object. `id` comes first, so that even of a file that
-broke off it can be said whose it was. The token is left out: who may come in was decided, and a
-secret has no place on a disk.
+Pure functions between a `Record` and one JSON object. `id` comes first, so that it can be read even
+from a file that broke off. The token is left out: it was checked already, and a secret does not
+belong on a disk. A field that this version does not know is ignored and a missing one has its
+default, so that fields can be added without a new version number.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A request as the journal keeps it. `size` of the body in bytes, `checksum` its CRC-32."""
+    """A request as the journal keeps it. `size` is the body's in bytes, `checksum` its CRC-32."""
 
     request: Request
     origin: Origin
@@ -30,7 +30,7 @@ class Record:
 
 
 class DamagedError(Exception):
-    """Not what was written. `request_id` is None where not even that can be read."""
+    """The file is not as it was written. `request_id` is None if it cannot be read."""
 
     def __init__(self, reason: str, request_id: str | None = None) -> None:
         super().__init__(reason)
@@ -38,7 +38,7 @@ class DamagedError(Exception):
 
 
 def encode(record: Record) -> bytes:
-    """One line of JSON, with a checksum over the rest of it as its last field."""
+    """Return one line of JSON that ends with a checksum over its other fields."""
     request = asdict(record.request)
     del request["token"]
     content = {
@@ -55,29 +55,32 @@ def encode(record: Record) -> bytes:
 
 
 def decode(data: bytes) -> Record:
-    """The record, marked as recovered. Raises `DamagedError`."""
+    """Return the record, its origin marked as recovered. Raises `DamagedError`."""
     try:
         content = json.loads(data)
         check = content.pop("check")
     except (ValueError, AttributeError, KeyError, TypeError):
-        raise DamagedError("the request is not whole", _id(data)) from None
+        raise DamagedError("the request is incomplete", _id(data)) from None
     if check != _check(content):
-        raise DamagedError("the request does not fit its checksum", _id(data))
-    # From here on it is what some version of this module wrote.
+        raise DamagedError("the request does not match its checksum", _id(data))
+    # The checksum fits: some version of this module wrote the rest.
     if content["version"] != _VERSION:
-        raise DamagedError("the request was written by another version", content["id"])
-    known = {field.name for field in fields(Request)}
-    request: dict[str, Any] = {
-        name: value for name, value in content["request"].items() if name in known
-    }
-    if request["raw"] is not None:
-        request["raw"] = RawFormat(**request["raw"])
+        raise DamagedError("the request was written by an incompatible version", content["id"])
+    request = _known(Request, content["request"])
+    if request.get("raw") is not None:
+        request["raw"] = RawFormat(**_known(RawFormat, request["raw"]))
     return Record(
         Request(**request),
         Origin(content["peer"], content["received_at"], content["protocol"], recovered=True),
         content["size"],
         content["checksum"],
     )
+
+
+def _known(kind: type[Request] | type[RawFormat], values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the fields that a later version has added."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 def _check(content: dict[str, Any]) -> int:

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Protocol as Interface
 
+from app.audio.patch import Patch
 from app.audio.stream import SAMPLE_RATE, AudioStream
 from app.audio.vad import Detector
 from app.audio.windows import Window, Windower
@@ -47,7 +48,7 @@ class JobBody(Interface):
 
     def fileno(self) -> int: ...
 
-    def mend(self, descriptor: int, data: bytes, position: int) -> None: ...
+    def patch(self, patches: tuple[Patch, ...]) -> int: ...
 
     def close(self) -> None: ...
 
@@ -104,7 +105,7 @@ class Transcription:
         self._spent = 0.0
         request = job.request
         self._stream = AudioStream(
-            job.body.fileno(), job.body.size, request.raw, limits.max_seconds, job.body.mend
+            job.body.fileno(), job.body.size, request.raw, limits.max_seconds, job.body.patch
         )
         self._windower = Windower(detector, limits.vad_threshold)
         self._ended = False

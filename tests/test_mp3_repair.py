@@ -1,4 +1,4 @@
-"""MP3 files that say less of their length than they hold: all of it is decoded."""
+"""MP3 files whose headers understate their length, or that begin with junk: all is decoded."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from fakes import RATE, Samples, body_of, encoded
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.audio import mp3_repair as mpeg
+from app.audio.mp3_repair import repair
+from app.audio.mpeg_frames import frame_length
+from app.audio.patch import apply_patches
 from app.audio.stream import AudioStream
 
 LOUD = np.random.default_rng(5).normal(0, 0.2, 4 * RATE).astype(np.float32)
 QUIET = np.zeros(4 * RATE, dtype=np.float32)
-# Loud, then quiet: by its first frames a file of variable bit rate seems half as long as it is.
+# Loud, then quiet: by its first frames a file of variable bit rate seems half as long.
 SAMPLES = np.concatenate((LOUD, QUIET))
 
 
@@ -25,8 +27,8 @@ def mp3(samples: Samples, mode: str = "VARIABLE", level: float = 0.0) -> bytes:
 
 
 def untagged(data: bytes) -> bytes:
-    """As an encoder that writes into a pipe leaves it: without the frame that says the length."""
-    length = mpeg.frame_length(data)
+    """An MP3 as an encoder writes it into a pipe: without the frame that states the length."""
+    length = frame_length(data)
     assert length is not None
     assert b"Xing" in data[:length]
     return data[length:]
@@ -36,10 +38,12 @@ def id3(size: int) -> bytes:
     return b"ID3\3\0\0" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + b"x" * size
 
 
-def mended(data: bytes) -> bytes:
+def patched(data: bytes) -> bytes:
     body = body_of(data)
     try:
-        mpeg.mend(body.fileno(), body.size)
+        patches = repair(body.fileno(), body.size)
+        assert os.pread(body.fileno(), len(data) + 1, 0) == data
+        apply_patches(body.fileno(), patches or ())
         assert os.fstat(body.fileno()).st_size == len(data)
         return os.pread(body.fileno(), len(data), 0)
     finally:
@@ -59,20 +63,20 @@ def decoded(data: bytes) -> Samples:
     return np.concatenate(blocks)
 
 
-def test_a_variable_bit_rate_without_a_tag_is_decoded_to_its_end() -> None:
+def test_variable_bit_rate_without_a_tag_is_decoded_to_its_end() -> None:
     samples = decoded(untagged(mp3(SAMPLES)))
     assert len(samples) / RATE == pytest.approx(8, abs=0.2)
-    # What the first frame held was silence before the sound.
+    # The first frame, which became the tag, held silence before the sound.
     assert np.sqrt(np.mean(samples[: RATE // 2] ** 2)) > 0.1
 
 
 @pytest.mark.parametrize("between", [b"", id3(3000), b"TAG" + bytes(125)], ids=len)
-def test_files_joined_to_one_are_decoded_to_the_end_of_the_last(between: bytes) -> None:
+def test_joined_files_are_decoded_to_the_end_of_the_last(between: bytes) -> None:
     joined = mp3(LOUD) + between + mp3(SAMPLES) + between + mp3(LOUD)
     assert len(decoded(joined)) / RATE == pytest.approx(16, abs=0.5)
 
 
-def test_a_constant_bit_rate_that_falls_later() -> None:
+def test_constant_bit_rate_that_falls_later_is_decoded_to_its_end() -> None:
     joined = mp3(LOUD, "CONSTANT") + mp3(LOUD, "CONSTANT", 0.9)
     assert len(decoded(joined)) / RATE == pytest.approx(8, abs=0.3)
 
@@ -90,20 +94,20 @@ def test_a_constant_bit_rate_that_falls_later() -> None:
     ],
     ids=["tag", "id3", "id3v1", "constant", "constant id3v1", "seems longer", "layer 2"],
 )
-def test_what_says_enough_is_not_touched(data: bytes) -> None:
-    assert mended(data) == data
+def test_file_that_states_enough_needs_no_patch(data: bytes) -> None:
+    assert patched(data) == data
 
 
-def test_mending_twice_changes_nothing_more() -> None:
+def test_patched_file_needs_no_further_patch() -> None:
     for data in (untagged(mp3(SAMPLES)), mp3(LOUD) + mp3(SAMPLES)):
-        once = mended(data)
+        once = patched(data)
         assert once != data
-        assert mended(once) == once
+        assert patched(once) == once
 
 
 @pytest.mark.parametrize("length", [1, 9, 15, 300, 2881, 60_000])
 @pytest.mark.parametrize("before", ["junk", "tag and junk", "footer", "APE"])
-def test_whatever_stands_before_the_first_frame_is_stepped_over(before: str, length: int) -> None:
+def test_bytes_before_the_first_frame_are_skipped(before: str, length: int) -> None:
     junk = np.random.default_rng(length).bytes(length)
     front = {
         "junk": junk,
@@ -117,46 +121,46 @@ def test_whatever_stands_before_the_first_frame_is_stepped_over(before: str, len
         assert np.sqrt(np.mean(samples[RATE // 2 : 3 * RATE] ** 2)) > 0.1
 
 
-def test_a_stream_cut_anywhere() -> None:
+def test_stream_that_begins_within_a_frame_is_decoded() -> None:
     whole = mp3(LOUD, "CONSTANT")
     for start in (700, 1001, 5000):
         assert len(decoded(whole[start:])) / RATE > 3
 
 
 @pytest.mark.parametrize(("size", "kept"), [(0, 0.9), (9, 0.9), (10, 0.95), (300, 0.95)])
-def test_a_tag_that_is_too_small_for_the_decoder(size: int, kept: float) -> None:
+def test_tag_too_small_for_the_decoder_is_enlarged(size: int, kept: float) -> None:
     assert len(decoded(id3(size) + mp3(LOUD, "CONSTANT"))) / RATE >= 4 * kept
 
 
-def test_few_frames_in_a_row_are_none() -> None:
-    """As in an AVI: what lies between them would be decoded as well."""
+def test_few_frames_in_a_row_are_no_stream() -> None:
+    """As in an AVI: the bytes between them would be decoded as well."""
     frames = mp3(LOUD, "CONSTANT")
-    length = mpeg.frame_length(frames)
+    length = frame_length(frames)
     assert length is not None
     parts = [bytes(500) + frames[at : at + 10 * length] for at in range(0, 200 * length, length)]
-    assert mended(b"RIFF" + b"".join(parts)) == b"RIFF" + b"".join(parts)
-    # At the end of a file three will do; two are found in noise.
+    assert patched(b"RIFF" + b"".join(parts)) == b"RIFF" + b"".join(parts)
+    # At the end of a file three are enough; two are found in noise.
     last = frames[2 * length : 5 * length]
-    assert mended(bytes(500) + last) != bytes(500) + last
-    assert mended(bytes(500) + last + b"TAG" + bytes(125))[:3] == b"ID3"
-    assert mended(bytes(500) + last[length:]) == bytes(500) + last[length:]
+    assert patched(bytes(500) + last) != bytes(500) + last
+    assert patched(bytes(500) + last + b"TAG" + bytes(125))[:3] == b"ID3"
+    assert patched(bytes(500) + last[length:]) == bytes(500) + last[length:]
 
 
-def test_raw_samples_of_a_tone_are_no_frames() -> None:
-    """Whose period, or some of them, is the length of a frame: of 20,000 tones three were taken."""
+def test_raw_samples_of_a_tone_are_no_stream() -> None:
+    """The period of some tones divides the length of a frame."""
     wave = np.sin(2 * np.pi * 300 * np.arange(30_000) / RATE)
     raw = (0.013045551809110554 * 2147483000 * wave).astype("<i4").tobytes()
     layer_1 = raw[551 : 551 + 640]
-    assert mpeg.frame_length(layer_1) == 640
-    assert mended(raw) == raw
+    assert frame_length(layer_1) == 640
+    assert patched(raw) == raw
     frame = b"\xff\xfb\x90\0" + bytes(413)
-    assert mended(bytes(7) + frame * 5000) == bytes(7) + frame * 5000
-    # Silence is encoded to such frames, but what is worth sending goes on otherwise.
+    assert patched(bytes(7) + frame * 5000) == bytes(7) + frame * 5000
+    # Silence is encoded to such frames, but other frames follow in a real recording.
     loud = mp3(LOUD, "CONSTANT")
-    length = mpeg.frame_length(loud)
+    length = frame_length(loud)
     assert length is not None
     silence = (loud[:4] + bytes(length - 4)) * 1000
-    assert mended(bytes(300) + silence + loud)[:3] == b"ID3"
+    assert patched(bytes(300) + silence + loud)[:3] == b"ID3"
 
 
 @given(
@@ -180,5 +184,5 @@ def test_raw_samples_of_a_tone_are_no_frames() -> None:
     ),
     st.binary(max_size=20),
 )
-def test_any_mixture_of_frames_and_tags_keeps_its_size(parts: list[bytes], rest: bytes) -> None:
-    mended(b"".join(parts) + rest)
+def test_patches_never_lengthen_a_file(parts: list[bytes], rest: bytes) -> None:
+    patched(b"".join(parts) + rest)
