@@ -16,12 +16,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # for app and convert
-
-from convert.progress import Bar  # noqa: E402
+sys.path.insert(0, str(ROOT))  # for app
 
 from app.model_files import catalog, http_source  # noqa: E402
 from app.model_files import verify as verified  # noqa: E402
+from app.model_files.progress import Bar  # noqa: E402
 
 # Of the memory there is, what a model may take: the rest is the system's and the node's own.
 MEMORY_SHARE = 0.8

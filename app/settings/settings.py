@@ -15,11 +15,12 @@ from typing import Any, Literal, NoReturn
 
 from app import __version__
 from app.decoding.context import EncoderContext
+from app.model_files.folders import models_folder
 from app.settings.options import OPTIONS, PREFIX, Option
 from app.settings.types import Network, flag
 
-MODELS_DIR = Path(__file__).resolve().parents[2] / "models"
-"""The directory beside the catalogue; it is always searched."""
+MODELS_DIR = models_folder()
+"""The directory that is always searched for models."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/dev/bench", description=__doc__)
     add = parser.add_argument
     add("--quick", action="store_true", help="fewer clips: under five minutes once set up")
-    add("--model", default="tiny.en", help="a name from models/catalog.json (default: tiny.en)")
+    add("--model", default="tiny.en", help="a catalogue name (default: tiny.en)")
     add("--language", default="en", help="en, another code, or auto (default: en)")
     add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each engine")
     add("--rounds", type=int, default=1, help="times each short clip is done; the median counts")

@@ -95,7 +95,7 @@ def ggml_model(model: str) -> Path:
 
 
 def _catalog_entry(model: str) -> dict | None:
-    catalog = json.loads((ROOT / "models" / "catalog.json").read_text())
+    catalog = json.loads((ROOT / "app" / "model_files" / "catalog.json").read_text())
     found = [entry for entry in catalog["models"] if entry["name"] == model]
     return found[0] if found else None
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from .source import ConvertError
+from app.model_files.convert.source import ConvertError
 
 
 def parse(text: bytes, what: Path) -> Any:

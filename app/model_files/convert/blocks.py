@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from app.model_files.convert.source import ConvertError
 from app.model_files.ggml import TENSOR_TYPES
-
-from .source import ConvertError
 
 # Values quantized at once: 16 MB of float32.
 VALUES_AT_ONCE = 4 << 20
@@ -70,7 +70,7 @@ def _quantize(piece: np.ndarray, kind: int) -> np.ndarray:
     return np.asarray(quants.quantize(piece, types(kind)))
 
 
-def _gguf():  # type: ignore[no-untyped-def]
+def _gguf() -> tuple[Any, Any]:
     try:
         from gguf import GGMLQuantizationType, quants
     except ImportError as error:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from . import documents
-from .source import ConvertError
+from app.model_files.convert import documents
+from app.model_files.convert.source import ConvertError
 
 COUNT = 50257
 

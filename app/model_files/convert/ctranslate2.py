@@ -17,10 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from app.model_files.convert import mel, words
+from app.model_files.convert.source import MOST_DIMENSIONS, ConvertError, Source, check_names
 from app.model_files.ggml import VOCABULARIES, Hyperparameters
-
-from . import mel, words
-from .source import MOST_DIMENSIONS, ConvertError, Source, check_names
 
 VERSIONS = (4, 5, 6)  # 4 brought the type byte; 6 is current
 FLOAT32, INT8, INT16, INT32, FLOAT16, BFLOAT16 = range(6)

@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from app.model_files.convert import documents, mel, words
+from app.model_files.convert.ctranslate2 import untied
+from app.model_files.convert.source import MOST_DIMENSIONS, ConvertError, Source, check_names
 from app.model_files.ggml import VOCABULARIES, Hyperparameters
-
-from . import documents, mel, words
-from .ctranslate2 import untied
-from .source import MOST_DIMENSIONS, ConvertError, Source, check_names
 
 # transformers' name inside a layer -> ggml's. k_proj and the like become attn.key in both
 # halves; in the decoder, encoder_attn is what attends to the audio.

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from app.model_files.convert import blocks
+from app.model_files.convert.source import ConvertError, Source
 from app.model_files.entry import CatalogError
 from app.model_files.ggml import TensorPlace, inspect
-
-from . import blocks
-from .source import ConvertError, Source
 
 F32, F16 = 0, 1
 

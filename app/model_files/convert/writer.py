@@ -9,15 +9,14 @@ from typing import BinaryIO
 
 import numpy as np
 
+from app.model_files.convert import blocks
+from app.model_files.convert.source import ConvertError, Source
 from app.model_files.ggml import (
     MAGIC,
     TensorShape,
     expected_tensors,
     tensor_bytes,
 )
-
-from . import blocks
-from .source import ConvertError, Source
 
 FLOAT16_MAX = 65504.0
 
