@@ -1,10 +1,11 @@
 """From a body to mono float32 at 16 kHz, a block at a time.
 
 `AudioStream` opens a descriptor with libsndfile, or as raw samples where the request said so, and
-gives blocks of at most about a second: mixed to mono, cleaned of NaN and infinities, resampled by
-soxr's stream resampler. Nothing is ever held whole, and what a file's header claims is checked
-before anything of that size is made. Everything that can be wrong with audio ends in one
-`AudioError`. Worker thread; the stream borrows the descriptor and does not close it.
+gives blocks of at most about a second: brought into range (`range.py`), without a constant offset
+(`offset.py`), mixed to mono (`mix.py`) and resampled by soxr's stream resampler. Nothing is ever
+held whole, and what a file's header claims is checked before anything of that size is made.
+Everything that can be wrong with audio ends in one `AudioError`. Worker thread; the stream borrows
+the descriptor and does not close it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import os
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
 import soxr
 
+from app.audio.mix import Mixer, SpeechTest
+from app.audio.offset import OffsetRemover
 from app.audio.patch import Patch, apply_patches
+from app.audio.range import RangeKeeper
+from app.audio.samples import SAMPLE_RATE as SAMPLE_RATE
+from app.audio.samples import Samples as Samples
 from app.audio.sniff import READABLE, Container, inspect
 from app.messages import (
     AUDIO_TOO_LONG,
@@ -31,11 +36,6 @@ from app.messages import (
     Failure,
     RawFormat,
 )
-
-Samples = npt.NDArray[np.float32]
-
-SAMPLE_RATE = 16_000
-"""Hz; what Whisper and the voice activity detector were trained on."""
 
 _BLOCK_VALUES = 262_144
 """Frames times channels in one block: 1 MiB of float32."""
@@ -74,8 +74,9 @@ class AudioStream:
     """One body as blocks of samples.
 
     `descriptor` holds `size` bytes; `raw` describes them where they are bare samples;
-    `max_seconds` is the most that is decoded; patches are applied by `patch`, or in place. Raises
-    `AudioError` if the body cannot be opened.
+    `max_seconds` is the most that is decoded; patches are applied by `patch`, or in place; channels
+    that differ are mixed by what `speaks` hears in them. Raises `AudioError` if the body cannot be
+    opened.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class AudioStream:
         raw: RawFormat | None,
         max_seconds: float,
         patch: Patcher | None = None,
+        speaks: SpeechTest | None = None,
     ) -> None:
         if size == 0:
             raise AudioError(BAD_AUDIO, "the body is empty")
@@ -124,6 +126,9 @@ class AudioStream:
         self._broken = False
         block = max(1, min(rate, _BLOCK_VALUES // channels))
         self._buffer = np.empty((block, channels), dtype=np.float32)
+        self._range = RangeKeeper(rate)
+        self._offset = OffsetRemover(rate, channels)
+        self._mixer = Mixer(rate, channels, speaks)
         self._resampler = (
             None
             if rate == SAMPLE_RATE
@@ -151,15 +156,16 @@ class AudioStream:
         self._frames += len(block)
         if self._frames > self._max_frames:
             raise self._too_long()
-        if len(block) == 0:
+        last = len(block) == 0
+        if last:
             self._end()
         # Before mixing, so that one bad channel neither silences nor drowns the others.
-        np.nan_to_num(block, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-        np.clip(block, -1.0, 1.0, out=block)
-        mono: Samples = block[:, 0].copy() if block.shape[1] == 1 else block.mean(axis=1)
+        self._range.keep(block)
+        self._offset.remove(block)
+        mono = self._mixer.flush() if last else self._mixer.mix(block)
         if self._resampler is None:
             return mono
-        resampled: Samples = self._resampler.resample_chunk(mono, last=self._ended)
+        resampled: Samples = self._resampler.resample_chunk(mono, last=last)
         return resampled
 
     def close(self) -> None:

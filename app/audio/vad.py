@@ -14,7 +14,7 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from app.audio.stream import Samples
+from app.audio.samples import Samples
 
 
 @contextmanager

@@ -8,8 +8,10 @@ until the window is full, and then cut where it is quietest near its end, or unt
 
 The voice activity detector is asked only where it matters: not about chunks that are plainly
 silent by their level, not after speech is established, for a cut only around the quietest places,
-and in a short recording first where it is loudest. Memory is one window and one block, whatever the
-length of the recording. One Windower per request, on the worker thread.
+and in a short recording first where it is loudest. Where it found no speech in the whole recording,
+the most promising stretch is given at the end, as a window that says so
+(`app/audio/second_look.py`). Memory is one window and one block, and until speech is found that
+stretch, whatever the length of the recording. One Windower per request, on the worker thread.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from app.audio.stream import SAMPLE_RATE, Samples
+from app.audio.level import LevelledDetector, chunk_levels, loudest, silence_floor
+from app.audio.probe import ESTABLISHED_CHUNKS, is_loudest_speech
+from app.audio.samples import SAMPLE_RATE, Samples
+from app.audio.second_look import Candidate
 from app.audio.vad import CHUNK, Detector
 
 MAX_SECONDS = 30.0
@@ -29,29 +33,16 @@ _CUT_FROM_SECONDS = 18.0
 """A full window is cut between here and its end: a pause to cut in comes at least every 12 s in
 anything but a filibuster, and a cut much earlier would spend the encoder's 30 s on little audio."""
 
-_ESTABLISHED_CHUNKS = 5
-"""Speech is established after 160 ms in a row above the threshold. Measured with Silero 6.2 at 0.5:
-every one of 125 clips of speech has at least 250 ms in a row, 12 clips of noise, music and silence
-have at most 96 ms; the geometric mean of the two is 155 ms."""
-
 _LEAD_IN_CHUNKS = 16
 """About half a second is kept before the chunk that established speech: soft beginnings score low,
 and Whisper wants a breath of air before the first word."""
-
-_SILENT_LEVEL = 10 ** (-65 / 20)
-"""A chunk whose RMS (after taking its mean off) is under -65 dB of full scale holds no speech: the
-noise floor of a cheap microphone lies at -60 to -50 dB, a whisper at a distance above that."""
 
 _TAIL_CHUNKS = 16
 """Plain silence at a window's end beyond about half a second is taken off."""
 
 _SHORT_SECONDS = 12.0
-"""A recording up to this long is first looked at where it is loudest: of 75 such clips of speech 74
-establish it there, the median within 5 chunks instead of 12 from the beginning, and no noise does.
-That is 7 ms of a spoken command's answer."""
-
-_LOUDEST_CHUNKS = 16
-"""How far to listen there before falling back to a search from the beginning."""
+"""A recording up to this long is first looked at where it is loudest (`app/audio/probe.py`). That
+takes 7 ms off the answer to a spoken command."""
 
 _QUIET_SHARE = 10 ** (-24 / 20)
 """Of the loudest chunk's level. Softer beginnings of speech than that fit in the lead-in."""
@@ -69,18 +60,24 @@ _ABOUT_AS_QUIET = 2.0
 @dataclass(frozen=True, slots=True)
 class Window:
     """Speech for the engine: `samples` float32, shape [n], C-contiguous, 16 kHz; `start` in seconds
-    from the beginning of the audio."""
+    from the beginning of the audio. A `doubtful` window is all that there is of a recording in
+    which the detector found no speech."""
 
     start: float
     samples: Samples
+    doubtful: bool = False
 
 
 class Windower:
     """Cuts one stream. `threshold` is the probability that counts as speech; 0 takes everything."""
 
     def __init__(self, detector: Detector, threshold: float) -> None:
-        self._detector = detector
+        self._detector = LevelledDetector(detector)
         self._threshold = threshold
+        self._candidate: Candidate | None = Candidate() if threshold > 0 else None
+        """None once there was a window."""
+        self._heard: list[float] = []
+        """The detector's answers for the chunks of the buffer that were searched."""
         self._buffer: Samples = np.empty(0, dtype=np.float32)
         self._start = 0
         """Where in the stream the buffer begins, in samples."""
@@ -104,7 +101,7 @@ class Windower:
     def next(self) -> Window | None:
         """The next complete window, or None until more is pushed."""
         if not self._collecting and not self._search():
-            return None
+            return self._second_look() if self._ended else None
         full = int(MAX_SECONDS * SAMPLE_RATE)
         if len(self._buffer) >= full:
             return self._take(self._find_cut(self._buffer[:full]))
@@ -123,7 +120,7 @@ class Windower:
     @property
     def exhausted(self) -> bool:
         """True when there can be no further window."""
-        return self._ended and not len(self._buffer)
+        return self._ended and not len(self._buffer) and self._candidate is None
 
     def _search(self) -> bool:
         """Look for the beginning of speech and drop what lies before it."""
@@ -131,8 +128,8 @@ class Windower:
         if self._start == 0 and len(self._buffer) <= _SHORT_SECONDS * SAMPLE_RATE:
             if not self._ended:
                 return False
-            if self._is_loudest_speech():
-                self._collecting = True
+            if is_loudest_speech(self._detector, self._buffer, self._threshold):
+                self._collect()
                 self._drop(_leading_quiet(self._buffer))
                 return True
         while self._searched < len(self._buffer):
@@ -140,37 +137,34 @@ class Windower:
             if len(chunk) < CHUNK and not self._ended:
                 break
             self._searched += len(chunk)
-            self._run = self._run + 1 if self._is_speech(chunk) else 0
-            if self._run == _ESTABLISHED_CHUNKS:
-                self._collecting = True
+            self._heard.append(self._detector.probability(chunk))
+            self._run = self._run + 1 if self._heard[-1] >= self._threshold else 0
+            if self._run == ESTABLISHED_CHUNKS:
+                self._collect()
                 break
-        lead = _LEAD_IN_CHUNKS + (_ESTABLISHED_CHUNKS if self._collecting else self._run)
+        lead = _LEAD_IN_CHUNKS + (ESTABLISHED_CHUNKS if self._collecting else self._run)
         self._drop(max(0, self._searched - lead * CHUNK))
         if self._ended and not self._collecting:
             self._drop(len(self._buffer))
         return self._collecting
 
-    def _is_loudest_speech(self) -> bool:
-        levels = _levels(self._buffer)
-        if len(levels) < _ESTABLISHED_CHUNKS:
-            return False
-        sums = np.convolve(levels, np.ones(_ESTABLISHED_CHUNKS), mode="valid")
-        begin = int(sums.argmax()) * CHUNK
-        run = 0
-        for at in range(begin, min(begin + _LOUDEST_CHUNKS * CHUNK, len(self._buffer)), CHUNK):
-            run = run + 1 if self._is_speech(self._buffer[at : at + CHUNK]) else 0
-            if run == _ESTABLISHED_CHUNKS:
-                return True
-        self._detector.reset()
-        return False
+    def _collect(self) -> None:
+        self._collecting = True
+        self._candidate = None
 
-    def _is_speech(self, chunk: Samples) -> bool:
-        centred = chunk - chunk.mean()
-        if float(np.sqrt(np.mean(centred * centred))) < _SILENT_LEVEL:
-            return False
-        return self._detector.probability(centred) >= self._threshold
+    def _second_look(self) -> Window | None:
+        """The most promising stretch of a recording without speech, once."""
+        candidate, self._candidate = self._candidate, None
+        found = candidate.take() if candidate is not None else None
+        if found is None:
+            return None
+        position, samples = found
+        return Window(position / SAMPLE_RATE, samples, doubtful=True)
 
     def _drop(self, count: int) -> None:
+        if self._candidate is not None:
+            self._candidate.add(self._buffer[:count], self._heard[: count // CHUNK])
+        del self._heard[: count // CHUNK]
         self._buffer = self._buffer[count:]
         self._searched -= count
         self._start += count
@@ -187,6 +181,7 @@ class Windower:
         return window
 
     def _forget(self) -> None:
+        self._heard.clear()
         self._searched = 0
         self._run = 0
         self._collecting = self._threshold <= 0
@@ -195,7 +190,10 @@ class Windower:
     def _find_cut(self, samples: Samples) -> int:
         """The middle of the last quiet stretch near the end that the detector takes for a pause."""
         first = int(_CUT_FROM_SECONDS * SAMPLE_RATE) // CHUNK
-        levels = _levels(samples)[first:]
+        levels = chunk_levels(samples)
+        loud = loudest(levels)
+        self._detector.expect(loud)
+        levels = levels[first:]
         smooth = np.convolve(levels, np.full(_CUT_SPAN, 1 / _CUT_SPAN), mode="valid")
         best: int | None = None
         for _ in range(_CUT_TRIES):
@@ -204,7 +202,7 @@ class Windower:
                 break
             # The last one that is about as quiet as the quietest: fuller windows are fewer.
             quietest = int(
-                np.flatnonzero(smooth <= max(least * _ABOUT_AS_QUIET, _SILENT_LEVEL))[-1]
+                np.flatnonzero(smooth <= max(least * _ABOUT_AS_QUIET, silence_floor(loud)))[-1]
             )
             begin = first + quietest
             cut = (begin + _CUT_SPAN // 2) * CHUNK
@@ -218,31 +216,26 @@ class Windower:
 
     def _is_pause(self, samples: Samples) -> bool:
         self._detector.reset()
-        loud = sum(
-            self._is_speech(samples[at : at + CHUNK]) for at in range(0, len(samples), CHUNK)
+        spoken = sum(
+            self._detector.probability(samples[at : at + CHUNK]) >= self._threshold
+            for at in range(0, len(samples), CHUNK)
         )
-        return loud <= _CUT_SPAN // 3
-
-
-def _levels(samples: Samples) -> npt.NDArray[np.float64]:
-    """RMS of each whole chunk after taking its mean off; shape [len(samples) // CHUNK]."""
-    chunks = samples[: len(samples) // CHUNK * CHUNK].reshape(-1, CHUNK)
-    levels: npt.NDArray[np.float64] = chunks.std(axis=1).astype(np.float64)
-    return levels
+        return spoken <= _CUT_SPAN // 3
 
 
 def _leading_quiet(samples: Samples) -> int:
     """Samples at the beginning that are far quieter than the rest, beyond the lead-in that is
     kept: the detector has only heard the loudest part, and does not know where speech begins."""
-    levels = _levels(samples)
-    loud = np.flatnonzero(levels >= max(_SILENT_LEVEL, float(levels.max()) * _QUIET_SHARE))
+    levels = chunk_levels(samples)
+    least = max(silence_floor(loudest(levels)), float(levels.max()) * _QUIET_SHARE)
+    loud = np.flatnonzero(levels >= least)
     first = int(loud[0]) if len(loud) else 0
     return max(0, (first - _LEAD_IN_CHUNKS) * CHUNK)
 
 
 def _trailing_silence(samples: Samples) -> int:
     """Samples of plain silence at the end, beyond the tail that is kept."""
-    levels = _levels(samples)
-    loud = np.flatnonzero(levels >= _SILENT_LEVEL)
+    levels = chunk_levels(samples)
+    loud = np.flatnonzero(levels >= silence_floor(loudest(levels)))
     last = int(loud[-1]) + 1 if len(loud) else 0
     return max(0, (len(levels) - last - _TAIL_CHUNKS) * CHUNK)
