@@ -37,10 +37,19 @@ def signal(*stretches: tuple[float, float]) -> Samples:
 
 
 def cut(
-    samples: Samples, sizes: Iterable[int] = (), threshold: float = 0.5
+    samples: Samples, sizes: Iterable[int] = (), threshold: float = 0.5, level: float = 0.05
 ) -> tuple[list[Window], FakeDetector]:
-    """All windows of `samples`, pushed in blocks of `sizes`, over and over."""
-    detector = FakeDetector()
+    """All windows of `samples`, pushed in blocks of `sizes`, over and over, but for a doubtful
+    one."""
+    windows, detector = cut_all(samples, sizes, threshold, level)
+    return [window for window in windows if not window.doubtful], detector
+
+
+def cut_all(
+    samples: Samples, sizes: Iterable[int] = (), threshold: float = 0.5, level: float = 0.05
+) -> tuple[list[Window], FakeDetector]:
+    """The same with a doubtful one."""
+    detector = FakeDetector(level)
     windower = Windower(detector, threshold)
     windows: list[Window] = []
     at = 0
@@ -339,6 +348,106 @@ def test_long_speech_is_always_covered(stretches: list[tuple[float, float]]) -> 
         if level == LOUD and seconds > 1.0:
             assert covered(windows, at + 0.2, at + int(seconds * RATE) / RATE - 0.2)
         at += int(seconds * RATE) / RATE
+
+
+# The second look.
+
+
+def rhythm(seconds: float, loud: float = 0.03, quiet: float = 0.003) -> Samples:
+    """Noise in the rhythm of syllables, too quiet for the fake detector."""
+    return signal(*[(0.16, loud), (0.16, quiet)] * int(seconds / 0.32))
+
+
+@pytest.mark.parametrize("seconds", [3.2, 20.0, 100.0])
+def test_a_recording_without_speech_ends_with_one_doubtful_window(seconds: float) -> None:
+    samples = rhythm(seconds)
+    [window], _ = cut_all(samples)
+    assert window.doubtful
+    assert len(window.samples) <= MAX_SECONDS * RATE
+    check(samples, [window])
+
+
+@pytest.mark.parametrize("level", [SILENT, MURMUR, 0.0001])
+@pytest.mark.parametrize("seconds", [0.02, 3.0, 40.0])
+def test_silence_and_steady_noise_get_no_second_look(seconds: float, level: float) -> None:
+    assert cut_all(signal((seconds, level)))[0] == []
+
+
+def test_a_recording_with_speech_gets_no_second_look() -> None:
+    samples = np.concatenate((rhythm(40.0), signal((2, LOUD)), rhythm(40.0)))
+    windows, _ = cut_all(samples)
+    assert windows
+    assert not any(window.doubtful for window in windows)
+
+
+def test_a_threshold_of_0_leaves_no_second_look() -> None:
+    assert not any(window.doubtful for window in cut_all(rhythm(40.0), threshold=0.0)[0])
+
+
+def test_the_second_look_is_where_the_detector_came_closest_to_speech() -> None:
+    samples = rhythm(300.0)
+    near = slice(200 * RATE, 210 * RATE)
+    samples[near] *= 1.2
+    detector = FakeDetector()
+    loudest = float(np.abs(rhythm(10.0)).max())
+
+    def probability(chunk: Samples) -> float:
+        return 0.4 if float(np.abs(chunk).max()) > loudest * 1.05 else 0.01
+
+    detector.probability = probability  # type: ignore[method-assign]
+    windower = Windower(detector, 0.5)
+    for at in range(0, len(samples), RATE):
+        windower.push(samples[at : at + RATE])
+        assert windower.next() is None
+    windower.end()
+    window = windower.next()
+    assert window is not None
+    assert window.doubtful
+    check(samples, [window])
+    assert covered([window], 200, 210)
+    assert windower.exhausted
+
+
+def test_the_second_look_is_the_same_for_any_blocks() -> None:
+    samples = rhythm(70.0)
+    [whole], _ = cut_all(samples, [len(samples)])
+    [pieces], _ = cut_all(samples, [7_001, 123, 40_000])
+    assert span(whole) == span(pieces)
+
+
+# Levels.
+
+HEARD = 0.02
+"""A level that only loud or amplified samples reach: they are amplified to 0.03."""
+
+
+def test_quiet_speech_is_amplified_for_the_detector() -> None:
+    phrases = [(2.0, MURMUR), (1.5, LOUD), (0.3, MURMUR)]
+    loud = cut(signal(*phrases))[0]
+    for decibels in (-20, -40, -50):
+        quiet = (signal(*phrases) * 10 ** (decibels / 20)).astype(np.float32)
+        windows = cut(quiet, level=HEARD)[0]
+        check(quiet, windows)
+        assert [span(window) for window in windows] == [span(window) for window in loud]
+
+
+def test_a_quiet_recording_is_cut_in_its_pauses() -> None:
+    samples = signal(*[(20.0, LOUD), (0.5, MURMUR)] * 6) * np.float32(10 ** (-50 / 20))
+    windows, _ = cut(samples, level=HEARD)
+    check(samples, windows)
+    for window in windows[1:]:
+        assert window.start % 20.5 >= 20.0 or window.start % 20.5 == 0
+
+
+def test_a_loud_beginning_does_not_hide_quiet_speech() -> None:
+    samples = signal((0.3, 0.5), (8, MURMUR / 100), (2, LOUD / 100), (1, MURMUR / 100))
+    detector = FakeDetector(HEARD)
+    windower = Windower(detector, 0.5)
+    # Longer than what is looked at where it is loudest.
+    windower.push(np.concatenate((signal((10, SILENT)), samples)))
+    windower.end()
+    windows = list(iter(windower.next, None))
+    assert covered(windows, 18.3, 20.3)
 
 
 # The real detector, for what the fake takes for granted.

@@ -90,7 +90,7 @@ class LevelledDetector:
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
         self._loudest = 0.0
-        self._last = (0.0, 0.0)
+        self._last: tuple[float, float] | None = None
         """The levels of the two chunks before."""
 
     def reset(self) -> None:
@@ -100,14 +100,15 @@ class LevelledDetector:
     def expect(self, loudest_level: float) -> None:
         """Take the loudest level of the recording from a measurement."""
         self._loudest = loudest_level
-        self._last = (0.0, 0.0)
+        self._last = None
 
     def probability(self, chunk: Samples) -> float:
         """0 to 1 for the next chunk, float32, shape [n], 1 <= n <= CHUNK; 0 if it is silent."""
         centred = chunk - chunk.mean()
         level = float(np.sqrt(np.mean(centred * centred)))
-        lasting = sorted((*self._last, level))[1]
-        self._last = (self._last[1], level)
+        before = self._last or (level, level)
+        lasting = sorted((*before, level))[1]
+        self._last = (before[1], level)
         self._loudest = max(self._loudest * _DECAY, lasting)
         if level < silence_floor(self._loudest):
             return 0.0

@@ -41,6 +41,7 @@ class RangeKeeper:
         self._ramp = max(1, int(_RAMP_SECONDS * rate))
         self._doubted = int(_DOUBTED_SECONDS * rate)
         self._scale = 1.0
+        self._begun = False
         self._within = 0
         """Samples in a row within -1 to 1."""
 
@@ -50,6 +51,7 @@ class RangeKeeper:
             return
         least, most = float(block.min()), float(block.max())
         # False for NaN, which min and max pass on.
+        begun, self._begun = self._begun, True
         inside = least >= -1.0 and most <= 1.0
         whole = _is_whole(block, least, most)
         if self._scale == 1.0 and inside and not whole:
@@ -60,9 +62,8 @@ class RangeKeeper:
         self._watch(peak, len(block))
         before = self._scale
         self._scale = max(before, _scale_of(peak, whole))
-        if self._scale == before:
-            if before != 1.0:
-                block /= np.float32(before)
+        if self._scale == before or not begun:
+            block /= np.float32(self._scale)
         else:
             first = int(np.argmax(magnitude > before)) if peak > before else 0
             block /= self._falling(len(block), first, before)[:, None]

@@ -36,17 +36,15 @@ class Candidate:
 
     def add(self, samples: Samples, probabilities: Sequence[float]) -> None:
         """Take the next samples of the recording, with the detector's answers for their chunks."""
-        promise = sum(probabilities)
-        while len(samples):
-            part = samples[: _PIECE - self._size]
-            share = len(part) / len(samples)
+        at = 0
+        while at < len(samples):
+            end = min(at + _PIECE - self._size, len(samples))
             # A copy: the caller's buffer is a view of more.
-            self._parts.append(part.copy())
-            self._promise += promise * share
-            promise *= 1 - share
-            self._size += len(part)
-            self._position += len(part)
-            samples = samples[len(part) :]
+            self._parts.append(samples[at:end].copy())
+            self._promise += sum(probabilities[at // CHUNK : -(-end // CHUNK)])
+            self._size += end - at
+            self._position += end - at
+            at = end
             if self._size == _PIECE:
                 self._close_piece()
 

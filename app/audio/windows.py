@@ -163,7 +163,7 @@ class Windower:
 
     def _drop(self, count: int) -> None:
         if self._candidate is not None:
-            self._candidate.add(self._buffer[:count], self._heard[: count // CHUNK])
+            self._candidate.add(self._buffer[:count], self._heard[: -(-count // CHUNK)])
         del self._heard[: count // CHUNK]
         self._buffer = self._buffer[count:]
         self._searched -= count

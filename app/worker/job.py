@@ -11,10 +11,12 @@ import time
 from dataclasses import dataclass, replace
 from typing import Protocol as Interface
 
+from app.audio.mix import SpeechTest
 from app.audio.patch import Patch
 from app.audio.stream import SAMPLE_RATE, AudioStream
 from app.audio.vad import Detector
 from app.audio.windows import Window, Windower
+from app.decoding.certainty import is_sure
 from app.decoding.hypothesis import Hypothesis, compression, join
 from app.decoding.transcriber import DecodeOptions, Transcriber
 from app.messages import SAMPLE_BYTES, Request, Segment, Transcript, Word
@@ -96,7 +98,12 @@ class Transcription:
     """The work on one job. Raises what audio and engine raise."""
 
     def __init__(
-        self, job: Job, engine: Transcriber, detector: Detector, limits: JobSettings
+        self,
+        job: Job,
+        engine: Transcriber,
+        detector: Detector,
+        limits: JobSettings,
+        speaks: SpeechTest | None = None,
     ) -> None:
         self.job = job
         self._engine = engine
@@ -105,7 +112,12 @@ class Transcription:
         self._spent = 0.0
         request = job.request
         self._stream = AudioStream(
-            job.body.fileno(), job.body.size, request.raw, limits.max_seconds, job.body.patch
+            job.body.fileno(),
+            job.body.size,
+            request.raw,
+            limits.max_seconds,
+            job.body.patch,
+            speaks,
         )
         self._windower = Windower(detector, limits.vad_threshold)
         self._ended = False
@@ -172,12 +184,15 @@ class Transcription:
         options = DecodeOptions(
             language=self._language,
             translate=request.task == "translate",
-            prompt=self._prompt(),
+            # A prompt makes the decoder hear its words in noise.
+            prompt="" if window.doubtful else self._prompt(),
             words=request.word_timestamps,
             temperature=request.temperature,
-            only_sure=self._is_rest(window),
+            only_sure=self._is_rest(window) or window.doubtful,
         )
         hypothesis = self._engine.transcribe(window.samples, options)
+        if window.doubtful and not is_sure(hypothesis):
+            hypothesis = replace(hypothesis, segments=())
         spoken = hypothesis.spoken
         if self._language == "auto" and spoken:
             # A recording has one language: what its first words were heard as holds for the rest.
@@ -199,6 +214,8 @@ class Transcription:
         """Whisper sometimes stops in the middle of a window: let the rest be searched again."""
         length = len(window.samples) / SAMPLE_RATE
         rest = _RESUME_WORDS_SECONDS if self.job.request.word_timestamps else _RESUME_SECONDS
+        if window.doubtful:
+            return
         if hypothesis.segments and hypothesis.end <= length - rest:
             # At least a second on, so that every turn gets somewhere.
             self._windower.resume(min(length, max(hypothesis.end, _RESUME_SECONDS)))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from app.audio.probe import ChannelProbe
 from app.audio.stream import AudioError
 from app.audio.vad import Detector
 from app.decoding.transcriber import EngineAborted, EngineError, Transcriber
@@ -31,6 +32,9 @@ from app.messages import (
 )
 from app.worker.job import Job, JobSettings, Transcription
 from app.worker.scheduler import Scheduler
+
+_PROBE_THRESHOLD = 0.5
+"""Channels are judged by it where the detector judges no audio (`--vad-threshold 0`)."""
 
 _log = structlog.get_logger("worker")
 
@@ -63,6 +67,7 @@ class Worker:
     ) -> None:
         self._engine = engine
         self._new_detector = new_detector
+        self._probe = ChannelProbe(new_detector, limits.vad_threshold or _PROBE_THRESHOLD)
         self._limits = limits
         self._wake = wake
         self._mark = mark
@@ -207,7 +212,7 @@ class Worker:
     def _begin(self, job: Job) -> Transcription:
         detector = self._spare_detectors.pop() if self._spare_detectors else self._new_detector()
         self._borrowed[job.number] = detector
-        work = Transcription(job, self._engine, detector, self._limits)
+        work = Transcription(job, self._engine, detector, self._limits, self._probe)
         self._begun[job.number] = work
         return work
 
