@@ -6,7 +6,7 @@ differ, it asks a speech test about each and, once any has spoken, leaves out th
 for half a minute. A second speaker who is much quieter on a channel of his own is raised. Channels
 that are alike cost two products a block, and identical ones give their plain mean.
 
-Weights change over 50 ms. Where channels differ, half a second is held back, so that the change
+Weights change over 50 ms. Where channels differ, two seconds are held back, so that the change
 comes before the speech that caused it. Memory is at most that and a block, 4 MiB and 1 MiB of
 samples, whatever the number of channels. Worker thread.
 """
@@ -26,7 +26,7 @@ SpeechTest = Callable[[Samples], bool]
 
 Values = npt.NDArray[np.float64]
 
-_HOLD_SECONDS = 0.5
+_HOLD_SECONDS = 2.0
 _HOLD_VALUES = 1 << 20
 _FADE_SECONDS = 0.05
 

@@ -57,4 +57,13 @@ class ChannelProbe:
         if self._detector is None:
             self._detector = LevelledDetector(self._new_detector())
         self._detector.reset()
-        return is_loudest_speech(self._detector, samples, self._threshold)
+        if is_loudest_speech(self._detector, samples, self._threshold):
+            return True
+        # Beside a word there may be a louder noise.
+        run = 0
+        for at in range(0, len(samples), CHUNK):
+            probability = self._detector.probability(samples[at : at + CHUNK])
+            run = run + 1 if probability >= self._threshold else 0
+            if run == ESTABLISHED_CHUNKS:
+                return True
+        return False
