@@ -15,6 +15,7 @@ from fakes import PATIENCE, Client, Node, eventually, message, pcm, text_or_code
 
 from app.messages import Origin, RawFormat, Request
 from app.network.connection import BODY_BYTES
+from app.network.connection_state import ReadBlock
 from app.network.deadlines import Awaited
 from app.requests.uploads import MAX_UNWRITTEN_BYTES
 from app.storage.body import MEMORY_BYTES, in_memory
@@ -234,8 +235,8 @@ def test_a_sender_faster_than_the_disk_is_not_read_from_and_its_deadline_rests(
         sender.start()
         assert appending.reached.wait(PATIENCE)
         [connection] = node.server._connections.values()
-        eventually(lambda: not connection.wants_read())
-        assert connection._awaited() is Awaited.NOTHING
+        eventually(lambda: connection.state.read_block() is ReadBlock.PAUSED)
+        assert connection.state.awaited() is Awaited.NOTHING
         [pending] = node.server._uploads._uploads.values()
         assert pending.body is not None
         assert MAX_UNWRITTEN_BYTES < pending.body.unwritten <= MAX_UNWRITTEN_BYTES + BODY_BYTES

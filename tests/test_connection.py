@@ -17,8 +17,9 @@ import pytest
 from fakes import PATIENCE, RAW, UNHURRIED, Clock, frame, message
 from structlog.testing import capture_logs
 
-from app.messages import Accepted, Begin, BodyData, End, Event, Failure
-from app.network.connection import HEADER_BYTES, LINGER_BYTES, Connection
+from app.messages import Accepted, Begin, BodyData, End, Event, Failure, Reply, Send
+from app.network.connection import HEADER_BYTES, Connection
+from app.network.connection_state import LINGER_BYTES, Lifecycle, ReadBlock
 from app.network.deadlines import LINGER_SECONDS, Timeouts
 from app.network.loop import Loop
 from app.network.outbox import MAX_SLOTS, MAX_UNSENT_BYTES
@@ -72,6 +73,15 @@ class Bench:
         self.owner = Owner()
         port = Port("native", "", 0, lambda: NativeProtocol(1 << 24, lambda: "made"))
         self.transport = PlainTransport(self.ours)
+        self.reads: list[int] = []
+        receive = self.transport.receive
+
+        def counted(count: int) -> bytes | None:
+            data = receive(count)
+            self.reads.append(len(data or b""))
+            return data
+
+        self.transport.receive = counted  # type: ignore[method-assign]
         self.connection = Connection(
             1,
             self.transport,
@@ -181,14 +191,14 @@ def test_what_is_not_final_leaves_at_once_if_it_is_its_turn(bench: Bench) -> Non
     slot = bench.connection.expect("a", silent=False)
     bench.connection.answer(slot, Accepted(), final=False)
     assert b'"accepted"' in bench.peer.recv(1000)
-    assert not bench.connection.idle
+    assert not bench.connection.state.idle
 
 
 def test_nothing_is_read_while_a_body_waits_for_a_place(bench: Bench) -> None:
     bench.owner.decides = False
     bench.peer.sendall(message(b"abc", id="1"))
     bench.turn_until_told(("begin", "1"))
-    assert not bench.connection.wants_read()
+    assert not bench.connection.state.wants_read()
     assert "body" not in bench.owner.told
     bench.connection.decide(accept=True)
     bench.turn_until_told("end")
@@ -205,17 +215,17 @@ def test_a_body_that_is_turned_down_is_skipped(bench: Bench) -> None:
 
 
 def test_a_peer_that_does_not_read_is_not_read_from(bench: Bench) -> None:
-    assert bench.connection.wants_read()
-    assert not bench.connection.wants_write()
+    assert bench.connection.state.wants_read()
+    assert not bench.connection.state.wants_write()
     slot = bench.connection.expect("a", silent=False)
     bench.connection.answer(slot, Failure("internal", "x" * 8 * MAX_UNSENT_BYTES), final=True)
-    assert bench.connection.wants_write()
-    assert not bench.connection.wants_read()
-    assert not bench.connection.idle
+    assert bench.connection.state.wants_write()
+    assert not bench.connection.state.wants_read()
+    assert not bench.connection.state.idle
     bench.connection.finish()
     [reply] = bench.receive_all()
     assert len(reply["error"]["message"]) == 8 * MAX_UNSENT_BYTES
-    assert not bench.connection.wants_write()
+    assert not bench.connection.state.wants_write()
 
 
 def small(count: int) -> bytes:
@@ -227,7 +237,7 @@ def test_many_messages_at_once_do_not_hold_up_the_loop(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a peer has sent beyond what goes into one turn waits for the next."""
-    monkeypatch.setattr("app.network.connection.TURN_SECONDS", 0.0)
+    monkeypatch.setattr("app.network.event_pump.TURN_SECONDS", 0.0)
 
     def turn() -> None:
         bench.owner.told.append("turn")
@@ -244,19 +254,21 @@ def test_what_was_not_gone_through_is_not_idle(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node that is told to end would close it, and its messages have no answer."""
-    monkeypatch.setattr("app.network.connection.TURN_SECONDS", 0.0)
+    monkeypatch.setattr("app.network.event_pump.TURN_SECONDS", 0.0)
     seen = []
 
     def look(connection: Connection, _event: Event) -> None:
         # Between this turn's messages and those of the next.
-        bench.loop.defer(lambda: seen.append((connection.idle, connection.wants_read())))
+        bench.loop.defer(
+            lambda: seen.append((connection.state.idle, connection.state.wants_read()))
+        )
 
     bench.owner.on_event = look  # type: ignore[method-assign]
     bench.peer.sendall(small(2))
     bench.turn_until(lambda: len(seen) == 2)
     assert seen[0] == (False, False)
-    bench.turn_until(lambda: bench.connection.idle)
-    assert bench.connection.wants_read()
+    bench.turn_until(lambda: bench.connection.state.idle)
+    assert bench.connection.state.wants_read()
 
 
 def test_long_answers_to_many_short_messages_are_bounded(bench: Bench) -> None:
@@ -321,7 +333,7 @@ def test_the_end_of_the_stream_is_told_and_replies_still_leave(bench: Bench) -> 
     slot = bench.connection.expect("a", silent=False)
     bench.peer.shutdown(socket.SHUT_WR)
     bench.turn_until_told("end of stream")
-    assert not bench.connection.wants_read()
+    assert not bench.connection.state.wants_read()
     bench.connection.answer(slot, Accepted(), final=True)
     assert [reply["id"] for reply in bench.receive_all()] == ["a"]
     bench.turn_until_told("closed")
@@ -399,7 +411,7 @@ def test_a_pause_stops_reading_and_deadlines_until_it_ends(
     bench.peer.sendall(data[:50_000])
     bench.turn_until_told("body")
     bench.connection.pause()
-    assert not bench.connection.wants_read()
+    assert not bench.connection.state.wants_read()
     told = list(bench.owner.told)
     clock.pass_by(2 * UNHURRIED.body)
     turns = iter(range(5))
@@ -426,7 +438,8 @@ def test_what_waits_for_a_place_holds_little(bench: Bench) -> None:
     with contextlib.suppress(BlockingIOError):
         bench.peer.sendall(message(bytes(1 << 20), id="1"))
     bench.turn_until_told(("begin", "1"))
-    assert len(bench.connection.protocol._input) <= HEADER_BYTES  # type: ignore[attr-defined]
+    assert max(bench.reads) <= HEADER_BYTES
+    assert sum(bench.reads) < 2 * HEADER_BYTES
 
 
 def test_answers_after_the_end_are_nothing(bench: Bench) -> None:
@@ -459,7 +472,7 @@ def test_while_it_is_our_turn_nobody_is_late(make_bench: Callable[..., Bench]) -
     later = time.monotonic() + 0.3
     bench.turn_until(lambda: time.monotonic() > later)
     assert "lost" not in bench.owner.told
-    assert not bench.connection.closed
+    assert not bench.connection.state.closed
     bench.connection.answer(slot, Accepted(), final=True)
     # Now it is the peer's turn, and it says nothing: the end, without a word.
     assert [reply["id"] for reply in bench.receive_all()] == ["a"]
@@ -467,10 +480,142 @@ def test_while_it_is_our_turn_nobody_is_late(make_bench: Callable[..., Bench]) -
 
 
 def test_an_idle_connection_is_one_that_owes_nothing(bench: Bench) -> None:
-    assert bench.connection.idle
+    assert bench.connection.state.idle
     slot = bench.connection.expect("a", silent=True)
-    assert not bench.connection.idle
+    assert not bench.connection.state.idle
     bench.connection.answer(slot, Accepted(), final=True)
-    assert bench.connection.idle
+    assert bench.connection.state.idle
     bench.peer.sendall(b"\0")
-    bench.turn_until(lambda: not bench.connection.idle)
+    bench.turn_until(lambda: not bench.connection.state.idle)
+
+
+# The lifecycle.
+
+
+def test_connection_goes_through_its_states_in_order(bench: Bench) -> None:
+    slot = bench.connection.expect("a", silent=False)
+    assert bench.connection.state.lifecycle is Lifecycle.OPEN
+    bench.connection.finish()
+    assert bench.connection.state.lifecycle is Lifecycle.FINISHING
+    bench.connection.answer(slot, Accepted(), final=True)
+    assert bench.connection.state.lifecycle is Lifecycle.LINGERING
+    bench.peer.close()
+    bench.turn_until_told("closed")
+    assert bench.connection.state.lifecycle is Lifecycle.CLOSED
+
+
+def test_finishing_connection_skips_lingering_after_the_clients_end(bench: Bench) -> None:
+    slot = bench.connection.expect("a", silent=False)
+    bench.peer.shutdown(socket.SHUT_WR)
+    bench.turn_until_told("end of stream")
+    assert bench.connection.state.lifecycle is Lifecycle.FINISHING
+    bench.connection.answer(slot, Accepted(), final=True)
+    assert bench.connection.state.lifecycle is Lifecycle.CLOSED
+
+
+def test_read_block_names_the_reason(bench: Bench) -> None:
+    state = bench.connection.state
+    assert state.read_block() is None
+    bench.connection.pause()
+    assert state.read_block() is ReadBlock.PAUSED
+    bench.connection.resume()
+    bench.owner.decides = False
+    bench.peer.sendall(message(b"abc", id="1", connection="keep-alive"))
+    bench.turn_until_told(("begin", "1"))
+    assert state.read_block() is ReadBlock.UNDECIDED
+    bench.connection.decide(accept=True)
+    bench.turn_until_told("end")
+    bench.turn_until(lambda: state.read_block() is None)
+    slots = [bench.connection.expect(str(number), silent=True) for number in range(MAX_SLOTS)]
+    assert state.read_block() is ReadBlock.REPLIES_DUE
+    for slot in slots:
+        bench.connection.answer(slot, Accepted(), final=True)
+    bench.connection.finish()
+    assert state.read_block() is None  # to notice the end
+    bench.peer.shutdown(socket.SHUT_WR)
+    bench.turn_until_told("closed")
+    assert state.read_block() is ReadBlock.CLOSED
+
+
+# Another protocol.
+
+
+class Numbers:
+    """A tiny protocol: each byte is a message that the protocol answers itself."""
+
+    end_means_gone = True
+    full = False
+    reading_body = False
+
+    def __init__(self) -> None:
+        self.input = b""
+
+    @property
+    def idle(self) -> bool:
+        return not self.input
+
+    def feed(self, data: bytes) -> None:
+        self.input += data
+
+    def next_event(self) -> Event | None:
+        if not self.input:
+            return None
+        first, self.input = self.input[:1], self.input[1:]
+        return Send(b"got " + first + b"\n")
+
+    def accept(self) -> bytes:
+        raise AssertionError("no message has a body")
+
+    def reject(self) -> None:
+        raise AssertionError("no message has a body")
+
+    def abandon(self) -> None:
+        self.input = b""
+
+    def encode(self, request_id: str | None, reply: Reply) -> bytes:
+        return b"reply\n"
+
+
+def test_switch_protocol_continues_with_the_unread_input(bench: Bench) -> None:
+    numbers = Numbers()
+    bench.connection.switch_protocol(numbers, b"1")
+    bench.peer.sendall(b"23")
+    bench.turn_until(lambda: bench.connection.state.idle and sum(bench.reads) == 2)
+    assert bench.peer.recv(100) == b"got 1\ngot 2\ngot 3\n"
+    slot = bench.connection.expect("a", silent=False)
+    bench.connection.answer(slot, Accepted(), final=True)
+    assert bench.peer.recv(100) == b"reply\n"
+
+
+def test_switch_protocol_within_an_event_delivers_the_rest_by_the_new_one(bench: Bench) -> None:
+    def switch(connection: Connection, event: Event) -> None:
+        bench.owner.told.append(type(event).__name__)
+        if isinstance(event, End):
+            connection.switch_protocol(Numbers(), b"78")
+        elif isinstance(event, Begin):
+            connection.decide(accept=True)
+
+    bench.owner.on_event = switch  # type: ignore[method-assign]
+    bench.peer.sendall(message(b"", id="1", connection="keep-alive"))
+    bench.turn_until_told("End")
+    bench.turn_until(lambda: bench.connection.state.idle)
+    bench.peer.sendall(b"9")
+    bench.turn_until(lambda: bench.reads[-1:] == [1] and bench.connection.state.idle)
+    assert bench.peer.recv(100) == b"got 7\ngot 8\ngot 9\n"
+    assert bench.owner.told == ["Begin", "End"]
+
+
+def test_switch_protocol_happens_once_and_only_while_nothing_is_due(bench: Bench) -> None:
+    slot = bench.connection.expect("a", silent=False)
+    with pytest.raises(RuntimeError, match="no reply due"):
+        bench.connection.switch_protocol(Numbers())
+    bench.connection.answer(slot, Accepted(), final=True)
+    bench.connection.switch_protocol(Numbers())
+    with pytest.raises(RuntimeError, match="once"):
+        bench.connection.switch_protocol(Numbers())
+
+
+def test_switch_protocol_is_refused_while_the_connection_ends(bench: Bench) -> None:
+    bench.connection.finish()
+    with pytest.raises(RuntimeError, match="open"):
+        bench.connection.switch_protocol(Numbers())

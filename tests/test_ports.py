@@ -245,7 +245,7 @@ def test_where_an_end_means_gone_it_cancels(toy: MakeNode) -> None:
         node.engine.wait_for_calls(1)
         other.say("begin b - -", data(300), "end")
         talk.client.half_close()
-        eventually(lambda: any(c._heard_end for c in list(node.server._connections.values())))
+        eventually(lambda: any(c.state.peer_ended for c in list(node.server._connections.values())))
         node.engine.release()
         assert [other.hear(), other.hear()] == ["go on", "b 300"]
     assert node.lines.wait_for("b")["status"] == "ok"
@@ -276,7 +276,7 @@ def test_a_protocol_that_is_full_is_fed_no_more(toy: MakeNode) -> None:
         node.engine.wait_for_calls(1)
         [connection] = node.server._connections.values()
         talk.say(*["tell " + "x" * 100] * 100)
-        eventually(lambda: not connection.wants_read())
+        eventually(lambda: not connection.state.wants_read())
         talk.client.socket.settimeout(0.2)
         sent = 0
         lines = b"tell y\n" * count * 100

@@ -41,7 +41,7 @@ from fakes import (
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, EngineError
 from app.messages import Segment
-from app.network.connection import LINGER_BYTES
+from app.network.connection_state import LINGER_BYTES
 from app.network.deadlines import Timeouts
 from app.network.outbox import MAX_UNSENT_BYTES
 from app.network.ports import Port
@@ -521,7 +521,9 @@ def test_a_reset_after_the_end_of_the_stream_cancels_nothing(node: Node) -> None
     eventually(lambda: len(jobs(node)) == 2)
     client.half_close()
     # The end is heard: the node stops wanting to read.
-    eventually(lambda: all(not c.wants_read() for c in list(node.server._connections.values())))
+    eventually(
+        lambda: all(not c.state.wants_read() for c in list(node.server._connections.values()))
+    )
     client.reset()
     # Sending a segment there now runs into the reset.
     node.engine.release()
@@ -822,10 +824,11 @@ def test_a_slow_reader_gets_everything_and_is_not_read_from_meanwhile(make_node:
         writer.start()
         eventually(
             lambda: any(
-                c._outbox.size >= MAX_UNSENT_BYTES for c in list(node.server._connections.values())
+                c.state.outbox.size >= MAX_UNSENT_BYTES
+                for c in list(node.server._connections.values())
             )
         )
-        assert not any(c.wants_read() for c in list(node.server._connections.values()))
+        assert not any(c.state.wants_read() for c in list(node.server._connections.values()))
         # The others do not notice.
         assert node.ask(pcm(300), reply="accepted")[0]["status"] == "accepted"
         assert [client.reply()["id"] for _ in range(count)] == [str(n) for n in range(count)]
@@ -1060,7 +1063,7 @@ def test_the_end_leaves_no_socket_open(make_node: MakeNode) -> None:
         node.engine.wait_for_calls(1)
         uploading.send(message(pcm(900))[:-5])
         eventually(lambda: uploads(node))
-        sockets = [c._transport for c in node.server._connections.values()]
+        sockets = [c.state.transport for c in node.server._connections.values()]
         node.drain()
         eventually(lambda: node.server._shutdown.draining)
         node.drain()

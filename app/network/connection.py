@@ -1,69 +1,57 @@
-"""One peer: its transport, its protocol, and the state of the two.
+"""One connection: a transport, a protocol, and the state of the two.
 
-A `Connection` reads while it may, gives its protocol's events to its owner (the server), and sends
-replies in the order of the requests, whatever order they become ready in. It never decides what is
-admitted; it only stops reading while the owner has not decided, or has asked for a pause. What is
-due to the peer lies in its `Outbox`, how long the peer may take in its `Deadline`, and whether
-bytes are encrypted is its transport's secret. Loop thread only.
-
-How it ends: after the last reply the sending side is shut, then what still comes in is read and
-dropped for a moment, because closing a socket with unread input makes the kernel send a reset that
-can destroy the reply on its way. `Connection` marks itself closed; it is buried at the end of the
-turn, never in the middle of a callback.
+A `Connection` reads while its state allows it, delivers its protocol's events to its owner (the
+server), and sends replies in the order of the requests, in whatever order they become ready. It
+does not decide which requests are admitted; it only stops reading until the owner has decided or
+calls `resume`. Its `ConnectionState` draws how it ends. Loop thread only.
 """
 
 from __future__ import annotations
 
-import time
 from typing import Protocol as Interface
 
 import structlog
 
 from app.messages import TIMEOUT, Begin, Event, Failure, Reply, Send
+from app.network.connection_state import ConnectionState, Lifecycle
 from app.network.deadlines import Awaited, Deadline, Timeouts
+from app.network.event_pump import EventPump
+from app.network.interest import Interest
 from app.network.loop import WRITE, Loop
 from app.network.outbox import Outbox, Slot
 from app.network.ports import Peer
 from app.network.transport import Transport
-from app.protocols.base import ProtocolError
+from app.protocols.base import Protocol, ProtocolError
 
 BODY_BYTES = 262_144
-"""Read in one turn of a body: one busy sender does not hold up the others. With 64 KiB a body of
-100 MB took 0.46 s over loopback, with 256 KiB 0.2 s, with 1 MiB no less."""
+"""Read in one turn of a body, so that a fast sender does not delay others. Measured in
+docs/lab-book.md, "Bytes read in one turn"."""
 
 HEADER_BYTES = 16_384
-"""Read in one turn outside of a body. What stands behind a header is held until its body has a
-place, so this is what a waiting connection costs; a header seldom has a tenth of it."""
-
-TURN_SECONDS = 0.002
-"""For one peer's messages in one turn of the loop; what else it has sent waits for the next. Small
-messages come by the thousand in what is read at one time, and each may take a millisecond: a page's
-request for figures, a message that is refused with a line on stdout."""
-
-LINGER_BYTES = 1_048_576
-"""How much is read and dropped after the last reply."""
+"""Read in one turn outside of a body. A waiting connection holds as much behind its header; a
+header seldom has a tenth of it."""
 
 _log = structlog.get_logger("connection")
 
 
 class Owner(Interface):
-    """What a connection tells the server."""
+    """Receives a connection's events: the server."""
 
     def on_event(self, connection: Connection, event: Event) -> None:
-        """An event of the protocol. After a `Begin` no further one comes until `decide`."""
+        """Handle an event of the protocol. After a `Begin` none follows until `decide`."""
 
     def on_lost(self, connection: Connection, error: ProtocolError) -> None:
-        """The peer's bytes can be followed no further; the owner tells it why."""
+        """Handle input that cannot be parsed any further; the owner sends the reason."""
 
     def on_end(self, connection: Connection, reset: bool) -> None:
-        """The peer sends no more; `reset` if it also takes nothing more."""
+        """Handle the end of the client's stream; after a `reset` it takes no replies either."""
 
     def on_closed(self, connection: Connection) -> None:
-        """The connection is over and its socket closed. Said once, of every connection."""
+        """Handle the end of the connection, once; its socket is closed."""
 
 
 class Connection:
-    """One peer. `number` never comes twice. Takes over `transport`."""
+    """One client's connection. `number` is unique. Takes over `transport`."""
 
     def __init__(
         self,
@@ -76,98 +64,83 @@ class Connection:
     ) -> None:
         self.number = number
         self.peer = peer
-        self.protocol = peer.port.new_protocol()
-        self.closed = False
-        self._buried = False
         self._transport = transport
         self._loop = loop
         self._owner = owner
         self._outbox = Outbox()
-        self._deciding = False
-        """The owner has a `Begin` and has not decided."""
-        self._paused = False
-        self._pumping = False
-        self._pump_is_due = False
-        self._has_more = False
-        """The protocol was not asked to the end: nothing further is read before."""
-        self._look_is_due = False
-        self._was_reading = True
-        self._heard_end = False
-        self._last = False
-        """No further message is taken; ends once the slots are answered and all is sent."""
-        self._lingering = False
-        self._dropped_bytes = 0
-        self._messages = 0
-        self._deadline = Deadline(loop, timeouts, self._awaited, self._time_out)
+        self.state = ConnectionState(peer.port.new_protocol(), transport, self._outbox)
+        self._pump = EventPump(loop, self._deliver_events)
+        self._interest = Interest(loop, self.state, self._ready)
+        self._deadline = Deadline(loop, timeouts, self.state.awaited, self._time_out)
         self._update()
 
-    # What the owner calls.
+    # Called by the owner.
 
     def decide(self, accept: bool) -> None:
-        """The answer to the last `Begin`; what comes behind it follows by itself."""
-        self._deciding = False
-        self._deadline.heard()
+        """Answer the last `Begin`. The events that follow it come at the end of the turn."""
+        self.state.undecided = False
+        self._deadline.restart_input()
         if accept:
-            self._say(self.protocol.accept())
+            self._send_now(self.protocol.accept())
         else:
             self.protocol.reject()
-        self._pump_soon()
+        self._pump.schedule()
 
     def pause(self) -> None:
-        """Read nothing and give no events until `resume`; the peer's deadlines rest."""
-        self._paused = True
+        """Read nothing and deliver no events until `resume`; the client's deadlines rest."""
+        self.state.paused = True
         self._update()
 
     def resume(self) -> None:
-        """Go on after `pause`."""
-        if self._paused:
-            self._paused = False
-            self._pump_soon()
+        """Continue after `pause`."""
+        if self.state.paused:
+            self.state.paused = False
+            self._pump.schedule()
 
     def expect(self, request_id: str | None, silent: bool) -> Slot:
-        """Keep a place for a request's replies, behind those before it."""
+        """Reserve the place of a request's replies, behind those of the requests before."""
         return self._outbox.expect(request_id, silent)
 
     def answer(self, slot: Slot, reply: Reply, final: bool) -> None:
-        """Send `reply` when its turn has come; `final` closes the slot."""
-        if not self.closed:
-            data = b"" if slot.silent else self.protocol.encode(slot.request_id, reply)
-            self._put(slot, data, final)
+        """Send `reply` once the slots before are done; `final` completes the slot."""
+        if self.state.closed:
+            return
+        data = b"" if slot.silent else self.protocol.encode(slot.request_id, reply)
+        if self._outbox.put(slot, data, final):
+            # The write timeout runs from the moment when there is something to take.
+            self._deadline.restart_output()
+        self._send()
+        self._update()
+        if final:
+            # A protocol with one message at a time continues with the next.
+            self._pump.schedule()
+
+    def switch_protocol(self, protocol: Protocol, unread: bytes = b"") -> None:
+        """Continue with `protocol`; `unread` is the input behind the old one's last message. Raises
+        `RuntimeError` the second time, while a reply is due, and while the connection ends."""
+        if self.state.switched or not self.state.open or self._outbox.owing:
+            raise RuntimeError("a connection switches once, open and with no reply due")
+        self.state.switched = True
+        self.state.protocol = protocol
+        self._deadline.restart_input()
+        protocol.feed(unread)
+        self._pump.schedule()
 
     def finish(self) -> None:
-        """Take no further message; end after the replies that are due."""
-        self._last = True
+        """Take no further message; close after the replies that are due."""
+        self._advance(Lifecycle.FINISHING)
         self._update()
 
     def abandon(self) -> None:
-        """Close now and not at the end of a turn: there are no more turns."""
-        self.closed = self._buried = True
-        self._close_later()
+        """Close at once; for use after the last turn of the loop."""
+        self.state.lifecycle = Lifecycle.CLOSED
+        self._close()
 
     @property
-    def idle(self) -> bool:
-        """True if nothing was begun and nothing is due."""
-        begun = self._has_more or not self.protocol.idle
-        return not begun and not self._outbox.owing and not self._outbox.unsent
+    def protocol(self) -> Protocol:
+        return self.state.protocol
 
-    def wants_read(self) -> bool:
-        """1. Not after the peer's end. 2. After the last message only to hear that end, and not
-        for ever. 3. Not while a body waits for a place, the owner is behind, or the protocol has
-        all that it can hold or something to say. 4. Not while the peer does not take what we sent,
-        or too much is due to it."""
-        if self.closed or self._heard_end:
-            return False
-        if self._last:
-            return self._dropped_bytes <= LINGER_BYTES
-        if self._deciding or self._paused or self._has_more or self.protocol.full:
-            return False
-        return not self._outbox.crowded
-
-    def wants_write(self) -> bool:
-        """Only for what could not be sent at once."""
-        return not self.closed and self._outbox.unsent
-
-    # What the loop calls.
+    # Called by the loop.
 
     def _ready(self, mask: int) -> None:
         transport = self._transport
@@ -175,15 +148,15 @@ class Connection:
             if transport.handshaking:
                 if not self._shake_hands():
                     return
-                # The last of the handshake may have brought more than the handshake.
+                # Application data may have arrived together with the end of the handshake.
                 mask = transport.read_when | WRITE
-            if mask & WRITE and self.wants_write():
+            if mask & WRITE and self.state.wants_write():
                 self._send()
-            if mask & transport.read_when and self.wants_read():
+            if mask & transport.read_when and self.state.wants_read():
                 self._receive()
         except Exception:
-            # A bug: end this connection, or the socket would be ready for it again and again.
-            self.closed = True
+            # A bug: close, or the socket would be ready for it again and again.
+            self._advance(Lifecycle.CLOSED)
             raise
         finally:
             self._update()
@@ -192,205 +165,135 @@ class Connection:
         try:
             done = self._transport.handshake()
         except OSError as error:
-            _log.debug("no handshake", peer=self.peer.name, error=str(error))
+            _log.debug("TLS handshake failed", peer=self.peer.name, error=str(error))
             self._outbox.discard_output()
-            self._last = True
+            self._advance(Lifecycle.FINISHING)
             return False
         if done:
-            self._deadline.heard()
+            self._deadline.restart_input()
         return done
 
     def _receive(self) -> None:
         in_body = self.protocol.reading_body
+        discard = not self.state.open
         try:
-            data = self._transport.receive(BODY_BYTES if in_body or self._last else HEADER_BYTES)
+            data = self._transport.receive(BODY_BYTES if in_body or discard else HEADER_BYTES)
         except OSError:
-            self._hear_end(reset=True)
+            self._take_end(reset=True)
             return
-        if data is None:
-            return
-        if not data:
-            self._hear_end(reset=False)
-            return
-        if self._last:
-            self._dropped_bytes += len(data)
-            self.closed = self._lingering and self._dropped_bytes > LINGER_BYTES
-            return
-        # A header's deadline runs from its first byte: one byte a second does not extend it.
-        if self.protocol.idle or in_body:
-            self._deadline.heard()
-        self.protocol.feed(data)
-        self._pump()
+        if data == b"":
+            self._take_end(reset=False)
+        elif data and discard:
+            if self.state.discard(len(data)):
+                self._advance(Lifecycle.CLOSED)
+        elif data:
+            # A header's timeout runs from its first byte: later bytes do not extend it.
+            if self.protocol.idle or in_body:
+                self._deadline.restart_input()
+            self.protocol.feed(data)
+            self._deliver_events()
 
-    def _pump_soon(self) -> None:
-        """Ask for events at the end of this turn, unless somebody is asking already."""
-        if not self._pumping and not self._pump_is_due:
-            self._pump_is_due = True
-            self._loop.defer(self._pump)
-
-    @property
-    def _goes_on(self) -> bool:
-        """Whether the owner is to have further events."""
-        if self.closed or self._last or self._deciding or self._paused:
-            return False
-        # Answers can be a hundred times as long as their questions, of which there may be many.
-        return not self._outbox.crowded
-
-    def _pump(self) -> None:
-        """Give the owner what events there are, as far as a turn goes."""
-        self._pump_is_due = False
-        self._pumping = self._has_more = True
-        until = time.monotonic() + TURN_SECONDS
+    def _deliver_events(self) -> None:
+        # Also while the pump runs, and after it if it raises.
+        self.state.undelivered = True
         try:
-            while self._goes_on:
-                event = self.protocol.next_event()
-                if event is None:
-                    self._has_more = False
-                    break
-                self._messages += 1
-                if isinstance(event, Send):
-                    self._tell(event)
-                else:
-                    self._deciding = isinstance(event, Begin)
-                    self._owner.on_event(self, event)
-                if time.monotonic() >= until:
-                    break
+            self.state.undelivered = self._pump.drain(self.state, self._deliver)
         except ProtocolError as error:
             self._lose(error)
         except Exception:
-            self.closed = True
+            self._advance(Lifecycle.CLOSED)
             raise
         finally:
-            self._pumping = False
             self._update()
 
-    def _tell(self, event: Send) -> None:
-        # Not in a slot, which would lie behind that of the message it stands in: a peer with a
-        # question for every piece of its audio would fill them all, and the audio could not end.
-        self._say(event.data)
-        if not event.keep_alive:
-            self.finish()
+    def _deliver(self, event: Event) -> None:
+        self.state.begun = True
+        if isinstance(event, Send):
+            # Not in a slot: a client that sends a ping with every piece of its audio would fill
+            # the outbox, and the audio could not end.
+            self._send_now(event.data)
+            if not event.keep_alive:
+                self.finish()
+        else:
+            self.state.undecided = isinstance(event, Begin)
+            self._owner.on_event(self, event)
 
-    def _say(self, data: bytes) -> None:
+    def _lose(self, error: ProtocolError) -> None:
+        self._advance(Lifecycle.FINISHING)
+        self._owner.on_lost(self, error)
+        self.protocol.abandon()
+
+    def _send_now(self, data: bytes) -> None:
         if self._outbox.say(data):
-            self._deadline.sent()
+            self._deadline.restart_output()
         self._send()
-
-    def _put(self, slot: Slot, data: bytes, final: bool) -> None:
-        if self._outbox.put(slot, data, final):
-            # The peer's time to take it runs from here, not from the last time it took something.
-            self._deadline.sent()
-        self._send()
-        self._update()
-        if final:
-            # A protocol with one message at a time goes on to the next.
-            self._pump_soon()
-
-    def _hear_end(self, reset: bool) -> None:
-        self._heard_end = True
-        if self._lingering:
-            self.closed = True
-            return
-        self._owner.on_end(self, reset)
-        self._last = True
-        self.closed = self.closed or reset
 
     def _send(self) -> None:
-        if self.closed or self._transport.handshaking:
+        if self.state.closed or self._transport.handshaking:
             return
         try:
             if self._outbox.send(self._transport):
-                self._deadline.sent()
+                self._deadline.restart_output()
         except OSError as error:
-            waits = not self.protocol.end_means_gone
-            if isinstance(error, BrokenPipeError) and waits and not self._heard_end:
-                # Not ECONNRESET: the peer's end came first and lies unread behind its last bytes;
-                # our own reply to its closed socket provoked the reset. Read on.
+            may_read_on = not self.protocol.end_means_gone
+            if isinstance(error, BrokenPipeError) and may_read_on and not self.state.peer_ended:
+                # Not ECONNRESET: our reply to the client's closed socket provoked the reset, and
+                # its last bytes and its end lie unread.
                 self._outbox.discard_output()
             else:
                 self._break_off()
 
+    def _take_end(self, reset: bool) -> None:
+        self.state.peer_ended = True
+        if self.state.lifecycle is Lifecycle.LINGERING:
+            self._advance(Lifecycle.CLOSED)
+            return
+        self._owner.on_end(self, reset)
+        self._advance(Lifecycle.CLOSED if reset else Lifecycle.FINISHING)
+
     def _break_off(self) -> None:
-        """The peer takes nothing more."""
-        # Closed first: what the owner still has to say must not be tried on this socket.
-        self.closed = True
-        # After the peer's end this is its socket closed: the work goes on, see on_end.
-        if not self._heard_end:
+        """Close: the client takes no more output."""
+        # Closed first, so that nothing the owner still answers is tried on this socket.
+        self._advance(Lifecycle.CLOSED)
+        # Behind the client's end this is only its socket closing: on_end was called, work goes on.
+        if not self.state.peer_ended:
             self._owner.on_end(self, reset=True)
 
-    def _lose(self, error: ProtocolError) -> None:
-        self._last = True
-        self._owner.on_lost(self, error)
-        self.protocol.abandon()
+    def _advance(self, state: Lifecycle) -> None:
+        """Enter `state`, unless the connection is beyond it already."""
+        if state <= self.state.lifecycle:
+            return
+        self.state.lifecycle = state
+        if state is Lifecycle.LINGERING:
+            self._transport.shutdown_sending()
+            self._deadline.start_lingering()
+        elif state is Lifecycle.CLOSED:
+            self._interest.update()
+            self._loop.defer(self._close)
 
     def _update(self) -> None:
-        """After anything happened: end if it is time, and compute interest anew."""
-        if not (self.closed or self._outbox.owing or self._outbox.unsent) and self._last:
-            self._linger()
-        if self._buried:
+        """After any change: advance if all is sent, and compute interest anew."""
+        if self.state.lifecycle is Lifecycle.FINISHING and self.state.all_sent:
+            self._advance(Lifecycle.CLOSED if self.state.peer_ended else Lifecycle.LINGERING)
+        if self.state.closed:
             return
-        if self._has_more and self._goes_on:
-            self._pump_soon()
-        reading, writing = self.wants_read(), self.wants_write()
-        if reading and not self._was_reading:
-            # The peer's time did not run while it was we who did not read.
-            self._deadline.heard()
-        self._was_reading = reading
-        transport = self._transport
-        interest = WRITE if writing else 0
-        if reading or (transport.handshaking and not self.closed):
-            interest |= transport.read_when
-        self._loop.watch(transport, interest, self._ready)
-        if self.closed:
-            self._buried = True
-            self._loop.defer(self._close_later)
-        elif reading and transport.pending and not self._look_is_due:
-            # No selector sees what is decrypted already.
-            self._look_is_due = True
-            self._loop.defer(self._look)
+        if self.state.undelivered and self.state.takes_events():
+            self._pump.schedule()
+        if self._interest.update():
+            # The client's time did not run while the node did not read.
+            self._deadline.restart_input()
 
-    def _look(self) -> None:
-        self._look_is_due = False
-        self._ready(self._transport.read_when)
-
-    def _linger(self) -> None:
-        if self._heard_end:
-            self.closed = True
-        elif not self._lingering:
-            self._lingering = True
-            self._transport.shutdown_sending()
-            self._deadline.said_all()
-
-    def _close_later(self) -> None:
+    def _close(self) -> None:
         self._deadline.stop()
         self._transport.close()
         self._owner.on_closed(self)
 
-    def _awaited(self) -> Awaited:
-        if self.closed:
-            return Awaited.NOTHING
-        if self._lingering:
-            return Awaited.END
-        if self._transport.handshaking:
-            return Awaited.HANDSHAKE
-        if self._outbox.unsent:
-            return Awaited.TAKING
-        if self._last or not self.wants_read():
-            return Awaited.NOTHING
-        if self.protocol.reading_body:
-            return Awaited.BODY
-        if not self.protocol.idle or not self._messages:
-            return Awaited.HEADER
-        return Awaited.NOTHING if self._outbox.owing else Awaited.NEXT
-
     def _time_out(self, awaited: Awaited) -> None:
-        if awaited in (Awaited.END, Awaited.HANDSHAKE):
-            self.closed = True
+        if awaited in (Awaited.HEADER, Awaited.BODY):
+            part = "body" if awaited is Awaited.BODY else "header"
+            self._lose(ProtocolError(Failure(TIMEOUT, f"the {part} did not arrive in time")))
         elif awaited is Awaited.TAKING:
             self._break_off()
-        elif awaited is Awaited.NEXT:
-            self._last = True
         else:
-            what = "body" if awaited is Awaited.BODY else "header"
-            self._lose(ProtocolError(Failure(TIMEOUT, f"the {what} did not arrive in time")))
+            self._advance(Lifecycle.FINISHING if awaited is Awaited.NEXT else Lifecycle.CLOSED)
         self._update()

@@ -1,8 +1,8 @@
-"""How long a connection's peer may keep us waiting, and for what.
+"""Timeouts of a connection: which one runs, and when it expires.
 
-A connection says what it is waiting for (`Awaited`) and when something moved; `Deadline` says when
-the peer's time is up. One timer a connection, and it does not move with every byte: when it is due
-it looks again. Loop thread only.
+A connection says what it waits for (`Awaited`) and when bytes moved; its `Deadline` reports when
+the client was too slow. There is one timer per connection, which is not moved with every byte:
+when it fires, it computes the deadline again. Loop thread only.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from enum import Enum, auto
 from app.network.loop import Loop, Timer
 
 LINGER_SECONDS = 2.0
-"""How long is read and dropped after the last reply."""
+"""Time for discarding input after the last reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds: for a header once it is due (and a handshake before it), for the next bytes of a
-    body, between two messages of a kept connection, and for a reply's next bytes to leave."""
+    """In seconds: for a header (and the handshake before it), for the next bytes of a body, between
+    two messages of a kept connection, and for the client to take the next bytes of a reply."""
 
     header: float = 10.0
     body: float = 30.0
@@ -34,24 +34,24 @@ class Timeouts:
 
 
 class Awaited(Enum):
-    """What a connection waits for."""
+    """The client's next step, which the connection waits for."""
 
     NOTHING = auto()
-    """It is we who are late: no deadline runs."""
+    """It is the node's turn: no timeout runs."""
     HANDSHAKE = auto()
     HEADER = auto()
     BODY = auto()
     NEXT = auto()
     """The next message of a kept connection."""
     TAKING = auto()
-    """The peer is to take what was sent."""
+    """The client has to take the output."""
     END = auto()
-    """Everything is said; the peer's end of the stream is still to come."""
+    """Everything was sent; the client has to end its stream."""
 
 
 class Deadline:
-    """One connection's clock. `awaited` is asked what is being waited for; `expired` is called when
-    that took too long."""
+    """One connection's timer. `awaited` returns what is waited for; `expired` is called if that
+    takes too long."""
 
     def __init__(
         self,
@@ -64,29 +64,29 @@ class Deadline:
         self._timeouts = timeouts
         self._awaited = awaited
         self._expired = expired
-        self._heard_at = self._sent_at = self._said_all_at = time.monotonic()
+        self._input_at = self._output_at = self._lingering_since = time.monotonic()
         self._timer: Timer | None = None
         self._stopped = False
         self._arm()
 
-    def heard(self) -> None:
-        """The peer's time begins anew: it sent something, or we turned back to it."""
-        self._heard_at = time.monotonic()
+    def restart_input(self) -> None:
+        """Restart the timeouts of input: the client sent something, or the node reads again."""
+        self._input_at = time.monotonic()
 
-    def sent(self) -> None:
-        """The peer took something, or got the first of what it is to take."""
-        self._sent_at = time.monotonic()
+    def restart_output(self) -> None:
+        """Restart the write timeout: the client took something, or there is something to take."""
+        self._output_at = time.monotonic()
 
-    def said_all(self) -> None:
-        """From now on only the peer's end is waited for."""
-        self._said_all_at = time.monotonic()
-        # The deadline in force may be a long one: this one is nearer.
+    def start_lingering(self) -> None:
+        """Wait only for the client's end from now on."""
+        self._lingering_since = time.monotonic()
+        # The timer may be set for a later deadline than this one.
         if self._timer is not None:
             self._timer.cancel()
             self._arm()
 
     def stop(self) -> None:
-        """Nothing is waited for any more."""
+        """Stop for good."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -94,19 +94,19 @@ class Deadline:
 
     def _due(self, awaited: Awaited) -> float | None:
         if awaited is Awaited.END:
-            return self._said_all_at + LINGER_SECONDS
+            return self._lingering_since + LINGER_SECONDS
         if awaited is Awaited.TAKING:
-            return self._sent_at + self._timeouts.write
+            return self._output_at + self._timeouts.write
         if awaited is Awaited.BODY:
-            return self._heard_at + self._timeouts.body
+            return self._input_at + self._timeouts.body
         if awaited in (Awaited.HANDSHAKE, Awaited.HEADER):
-            return self._heard_at + self._timeouts.header
+            return self._input_at + self._timeouts.header
         if awaited is Awaited.NEXT:
-            return max(self._heard_at, self._sent_at) + self._timeouts.idle
+            return max(self._input_at, self._output_at) + self._timeouts.idle
         return None
 
     def _arm(self) -> None:
-        # Never further off than the shortest deadline, which may come into force meanwhile.
+        # Never later than the shortest timeout, which may begin to apply meanwhile.
         soon = time.monotonic() + self._timeouts.shortest
         due = self._due(self._awaited())
         self._timer = self._loop.call_at(soon if due is None else min(due, soon), self._look)

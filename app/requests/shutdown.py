@@ -97,7 +97,7 @@ class Shutdown:
         self._on_drain()
         self._uploads.close()
         for connection in list(self._connections.values()):
-            if connection.idle:
+            if connection.state.idle:
                 connection.finish()
         self._loop.call_at(time.monotonic() + self._seconds, self._give_up)
         self.check()
