@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import PATIENCE, pcm
+from fakes import PATIENCE, Node, eventually, frame, pcm, text_or_code
 from structlog.testing import capture_logs
 
 from app.audio.stream import AudioError, AudioStream
 from app.messages import QUARANTINED, Failure, Origin, Request
 from app.output.lines import json_line
+from app.storage import private_copy
 from app.storage.body import MEMORY_BYTES, Body, in_memory
 from app.storage.disk import Disk
 from app.storage.journal import (
@@ -503,3 +504,58 @@ def test_crash_is_counted_under_any_name(again: OPEN, tmp_path: Path, name: byte
     (tmp_path / "journal" / "new" / kept).rename(tmp_path / "journal" / "new" / entry)
     journal.crash_marker.set(stem(entry))
     assert again().left == [f"{entry}.1"]
+
+
+# In a node.
+
+NO_LENGTH = streamed_wav(pcm(MEMORY_BYTES // 2 + 1000))
+
+
+def send(node: Node, body: bytes) -> list[str | None]:
+    """The replies to a file."""
+    header = {
+        "byteorder": "little",
+        "content-type": "binary/wav",
+        "content-encoding": "wav",
+        "content-length": len(body),
+        "id": "a",
+    }
+    with node.connect() as client:
+        client.send(frame(header, body))
+        return [text_or_code(reply) for reply in client.replies()]
+
+
+def test_node_transcribes_a_repaired_copy_and_keeps_the_body(
+    make_node: Callable[..., Node], tmp_path: Path
+) -> None:
+    node = make_node(journal=tmp_path / "journal")
+    node.lines.flowing.clear()
+    [text] = send(node, NO_LENGTH)
+    assert text is not None
+    assert sum(int(part) for part in text.split()) == MEMORY_BYTES // 2 + 1000
+    [entry] = names(tmp_path, "new")
+    assert (tmp_path / "journal" / "new" / entry / "body").read_bytes() == NO_LENGTH
+    assert names(tmp_path, "tmp") == []
+    node.lines.flowing.set()
+    node.disk.nudge()
+    assert node.lines.wait_for("a")["status"] == "ok"
+
+
+def test_node_replies_no_space_where_the_disk_is_full_for_a_copy(
+    make_node: Callable[..., Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(private_copy, "_clone", lambda _source, _target: False)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    node = make_node(journal=tmp_path / "journal")
+    assert send(node, NO_LENGTH) == ["no_space"]
+    line = node.lines.wait_for("a")
+    assert line["error"]["retry_after_seconds"] == 60.0
+    assert "No space left on device" in line["error"]["message"]
+    eventually(lambda: names(tmp_path, "new") == [])
+    # A file that libsndfile reads as it is needs no copy.
+    [text] = send(node, NO_LENGTH.replace(b"data\0\0\0\0", b"data\xff\xff\xff\xff", 1))
+    assert text is not None
+    assert sum(int(part) for part in text.split()) == MEMORY_BYTES // 2 + 1000

@@ -183,6 +183,45 @@ def test_every_format_is_decoded_under_it(how: str, tmp_path: Path) -> None:
     assert {name: count for name, count in counts.items() if not 0 <= count - 2 * RATE < 3000} == {}
 
 
+JOURNALLED = """
+import sys
+from pathlib import Path
+from app.audio.stream import AudioStream
+from app.storage.body import MEMORY_BYTES, load
+from app.storage.disk import Disk
+from app.storage.private_copy import PrivateCopies
+path = Path(sys.argv[1])
+before = path.read_bytes()
+assert len(before) > MEMORY_BYTES
+body, _ = load(path, Disk(lambda: None), PrivateCopies(path.parent, None, 1 << 30))
+stream = AudioStream(body.fileno(), body.size, None, 3600.0, body.patch)
+count = 0
+while (block := stream.read()) is not None:
+    count += len(block)
+assert path.read_bytes() == before
+print(count)
+"""
+
+
+@pytest.mark.parametrize("how", ["prctl", "seccomp"])
+def test_journalled_file_is_repaired_in_a_copy_under_it(how: str, tmp_path: Path) -> None:
+    """A RF64 of unknown length, which libsndfile refuses without a patch."""
+    count = 2_200_000
+    data = bytearray(encoded(tone(count), RATE, format="RF64"))
+    at = data.index(b"ds64") + 8
+    data[at : at + 16] = b"\xff" * 16
+    path = tmp_path / "body"
+    path.write_bytes(data)
+    done = subprocess.run(
+        [*denying(how), sys.executable, "-c", JOURNALLED, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == (f"{count}\n", "")
+
+
 @pytest.mark.parametrize("how", ["prctl", "seccomp"])
 def test_a_life_as_a_service_under_it(
     how: str,
