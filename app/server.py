@@ -102,7 +102,7 @@ class Server:
                 dispatch=self._dispatch,
                 outcomes=self._outcomes,
                 numbers=numbers,
-                on_room=self.loop.wake,
+                on_free=self.loop.wake,
             )
         )
         self._uploads = Uploads(

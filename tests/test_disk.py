@@ -1,4 +1,4 @@
-"""The disk thread: tasks in order, what came of them, and an output beside them."""
+"""The disk thread: tasks in order, their results, and an output beside them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.storage.disk import Disk
 
 
 class Pipe:
-    """An output into a pipe of which the test has the other end."""
+    """An output into a pipe; the test has the other end."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()
@@ -61,7 +61,7 @@ def disk(woken: threading.Event, pipe: Pipe) -> Iterator[Disk]:
     assert disk.close(PATIENCE)
 
 
-def test_tasks_run_in_order_and_what_they_return_comes_back_on_the_loop(
+def test_tasks_run_in_order_and_their_results_return_on_the_loop(
     disk: Disk, woken: threading.Event
 ) -> None:
     threads, results = set(), []
@@ -79,7 +79,7 @@ def test_tasks_run_in_order_and_what_they_return_comes_back_on_the_loop(
             completion()
         return len(results) == 50
 
-    # Nothing is called before the loop takes it.
+    # A completion is not called before the loop takes it.
     eventually(all_came)
     assert results == list(range(50))
     assert threads == {"disk"}
@@ -106,14 +106,14 @@ def result_of(disk: Disk, task: Callable[[], object]) -> object:
     return results[0]
 
 
-def test_an_oserror_is_an_answer(disk: Disk) -> None:
+def test_oserror_is_returned_like_a_result(disk: Disk) -> None:
     error = OSError(28, "No space left on device")
     with capture_logs() as log:
         assert result_of(disk, failing(error)) is error
     assert log == []
 
 
-def test_a_bug_in_a_task_is_an_oserror_to_who_asked_and_not_the_end(disk: Disk) -> None:
+def test_bug_in_a_task_is_returned_as_oserror_and_the_thread_goes_on(disk: Disk) -> None:
     with capture_logs() as log:
         result = result_of(disk, failing(ZeroDivisionError("x")))
     assert isinstance(result, OSError)
@@ -123,14 +123,14 @@ def test_a_bug_in_a_task_is_an_oserror_to_who_asked_and_not_the_end(disk: Disk) 
     assert not disk.failed
 
 
-def test_an_error_nobody_waits_for_is_logged(disk: Disk) -> None:
+def test_error_without_done_is_logged(disk: Disk) -> None:
     with capture_logs() as log:
         disk.submit(failing(OSError(30, "Read-only file system")))
         assert result_of(disk, lambda: 1) == 1
     assert [entry["event"] for entry in log] == ["a disk task failed"]
 
 
-def test_a_reader_who_stopped_holds_up_no_task(disk: Disk, pipe: Pipe) -> None:
+def test_stalled_reader_delays_no_task(disk: Disk, pipe: Pipe) -> None:
     data = os.urandom(1 << 20)
     pipe.left = data
     disk.nudge()
@@ -144,7 +144,7 @@ def test_a_reader_who_stopped_holds_up_no_task(disk: Disk, pipe: Pipe) -> None:
     eventually(lambda: not pipe.left)
 
 
-def test_at_the_end_what_was_handed_in_is_done(pipe: Pipe) -> None:
+def test_close_finishes_submitted_tasks(pipe: Pipe) -> None:
     disk = Disk(lambda: None)
     disk.serve(pipe)
     done: list[int] = []
@@ -155,13 +155,13 @@ def test_at_the_end_what_was_handed_in_is_done(pipe: Pipe) -> None:
     assert disk.close(PATIENCE)
     assert done == list(range(100))
     assert not pipe.left
-    # From now on it is over, and saying more to it does no harm.
+    # Calls after the end have no effect.
     disk.submit(lambda: done.append(100))
     disk.nudge()
     assert len(done) == 100
 
 
-def test_it_does_not_wait_for_ever_for_a_reader(pipe: Pipe) -> None:
+def test_close_gives_up_on_a_stalled_reader(pipe: Pipe) -> None:
     disk = Disk(lambda: None)
     disk.serve(pipe)
     disk.start()
@@ -169,11 +169,13 @@ def test_it_does_not_wait_for_ever_for_a_reader(pipe: Pipe) -> None:
     disk.nudge()
     assert not disk.close(0.05)
     assert pipe.left
-    # The thread goes nevertheless.
+    # The thread ends nevertheless.
     assert disk.close(PATIENCE)
 
 
-def test_a_fault_of_its_own_ends_it_and_is_told(pipe: Pipe, woken: threading.Event) -> None:
+def test_error_of_the_thread_itself_ends_it_and_is_reported(
+    pipe: Pipe, woken: threading.Event
+) -> None:
     disk = Disk(woken.set)
     disk.serve(pipe)
     with capture_logs() as log:
@@ -188,7 +190,7 @@ def test_a_fault_of_its_own_ends_it_and_is_told(pipe: Pipe, woken: threading.Eve
     assert [entry["event"] for entry in log] == ["the disk thread has failed"]
 
 
-def test_descriptors_are_given_back() -> None:
+def test_close_gives_descriptors_back() -> None:
     before = set(os.listdir("/proc/self/fd"))
     disk = Disk(lambda: None)
     disk.start()

@@ -1,4 +1,4 @@
-"""The line an outcome has on stdout, for programs and for people."""
+"""The line of an outcome on stdout, for programs and for people."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ORIGIN = Origin("127.0.0.1:4711", 1_700_000_000.25)
 TRANSCRIPT = transcript_of("Größe 日本", audio_seconds=3.0, processing_seconds=0.5)
 
 
-def test_a_json_line() -> None:
+def test_json_line_has_the_replys_fields_with_time_and_peer() -> None:
     line = json_line("r", ORIGIN, TRANSCRIPT)
     assert "\n" not in line
     assert "Größe 日本" in line
@@ -27,19 +27,19 @@ def test_a_json_line() -> None:
     assert fields["peer"] == "127.0.0.1:4711"
 
 
-def test_what_came_out_of_the_journal_says_so() -> None:
+def test_json_line_marks_a_recovered_request() -> None:
     recovered = json.loads(json_line("r", replace(ORIGIN, recovered=True), TRANSCRIPT))
     assert recovered.pop("recovered") is True
     assert recovered == json.loads(json_line("r", ORIGIN, TRANSCRIPT))
 
 
-def test_a_json_line_of_a_failure_without_an_id() -> None:
+def test_json_line_of_a_failure_has_no_id_where_none_was_read() -> None:
     fields = json.loads(json_line(None, ORIGIN, Failure("bad_header", "no\nJSON")))
     assert (fields["id"], fields["status"]) == (None, "error")
     assert fields["error"] == {"code": "bad_header", "message": "no\nJSON"}
 
 
-def test_a_json_line_stays_one_line_whatever_was_said() -> None:
+def test_json_line_stays_one_line_for_any_text() -> None:
     line = json_line("r", ORIGIN, transcript_of("a\nb\rc\x1b[2J"))
     assert "\n" not in line
     assert "\r" not in line
@@ -47,7 +47,7 @@ def test_a_json_line_stays_one_line_whatever_was_said() -> None:
     assert json.loads(line)["text"] == "a\nb\rc\x1b[2J"
 
 
-def test_a_text_line() -> None:
+def test_text_line_has_time_peer_text_and_speed() -> None:
     local = datetime.fromtimestamp(ORIGIN.received_at).strftime("%H:%M:%S")
     line = text_line("r", ORIGIN, TRANSCRIPT)
     assert line.startswith(f"{local}  127.0.0.1:4711  Größe 日本  ")
@@ -55,17 +55,17 @@ def test_a_text_line() -> None:
     assert "6.0 x" in line
 
 
-def test_a_text_line_of_a_failure() -> None:
+def test_text_line_of_a_failure_has_code_and_message() -> None:
     line = text_line(None, ORIGIN, Failure("bad_audio", "the body is empty"))
     assert line.endswith("127.0.0.1:4711  bad_audio: the body is empty")
 
 
-def test_a_text_line_without_processing_time() -> None:
+def test_text_line_has_a_speed_without_processing_time() -> None:
     assert "x real time" in text_line("r", ORIGIN, transcript_of("", audio_seconds=0.0))
 
 
 @pytest.mark.parametrize("said", ["a\nb", "a\x1b[2Jb", "a\rb", "a\x9bb", "a\u202eb"])
-def test_a_text_line_holds_nothing_that_a_terminal_would_obey(said: str) -> None:
+def test_text_line_has_no_control_characters(said: str) -> None:
     for outcome in (transcript_of(said), Failure("internal", said)):
         line = text_line("r", ORIGIN, outcome)
         assert line.isprintable()

@@ -1,4 +1,4 @@
-"""Taking in what the journal held: oldest first, only as far as there is room."""
+"""Recovery of the journal's entries: oldest first, as far as the quota admits them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from app.storage.journal import Journal, Unusable
 
 
 class Rest:
-    """What recovery hands its findings to: dispatch and outcomes in one."""
+    """Dispatch and outcomes in one: records the entries that recovery hands over."""
 
     def __init__(self) -> None:
         self.taken: list[InFlight] = []
         self.unusables: list[Unusable] = []
         self.behind = False
-        self.rooms = 0
+        self.freed = 0
 
     def submit(self, pending: InFlight, body: Body) -> None:
         self.taken.append(pending)
@@ -37,8 +37,8 @@ class Rest:
     def unusable(self, found: Unusable) -> None:
         self.unusables.append(found)
 
-    def on_room(self) -> None:
-        self.rooms += 1
+    def on_free(self) -> None:
+        self.freed += 1
 
 
 @pytest.fixture
@@ -82,12 +82,12 @@ def recovery(journal: Journal, disk: Disk, rest: Rest, quota: Quota) -> JournalS
         dispatch=fakes,
         outcomes=fakes,
         numbers=itertools.count(1),
-        on_room=rest.on_room,
+        on_free=rest.on_free,
     )
 
 
 def finish(disk: Disk) -> None:
-    """Everything that was begun."""
+    """Wait until everything that was begun is done."""
     done: list[None] = []
     disk.submit(lambda: None, lambda _: done.append(None))
 
@@ -99,7 +99,7 @@ def finish(disk: Disk) -> None:
     eventually(all_done)
 
 
-def test_oldest_first_and_no_more_than_half_of_the_places(
+def test_entries_are_admitted_oldest_first_and_take_half_of_the_places(
     recovery: JournalSource, rest: Rest, quota: Quota, disk: Disk
 ) -> None:
     for round_ in range(4):
@@ -117,7 +117,7 @@ def test_oldest_first_and_no_more_than_half_of_the_places(
     assert quota.admitted == 0
 
 
-def test_not_where_there_is_no_room_or_nobody_reads_stdout(
+def test_no_entry_is_admitted_without_a_place_or_with_a_stdout_backlog(
     recovery: JournalSource, rest: Rest, quota: Quota
 ) -> None:
     rest.behind = True
@@ -131,7 +131,7 @@ def test_not_where_there_is_no_room_or_nobody_reads_stdout(
     assert (len(recovery), quota.admitted) == (9, 6)
 
 
-def test_nothing_is_open_before_its_turn(
+def test_no_entry_is_open_before_it_is_admitted(
     journal: Journal, recovery: JournalSource, disk: Disk
 ) -> None:
     before = set(os.listdir("/proc/self/fd"))
@@ -141,7 +141,7 @@ def test_nothing_is_open_before_its_turn(
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-def test_one_that_is_damaged_or_cannot_be_read_gives_up_its_place(
+def test_unusable_entry_gives_up_its_place(
     journal: Journal,
     recovery: JournalSource,
     rest: Rest,
@@ -159,6 +159,6 @@ def test_one_that_is_damaged_or_cannot_be_read_gives_up_its_place(
     assert [pending.request.id for pending in rest.taken] == ["1"]
     assert [found.entry for found in rest.unusables] == [journal.left[0]]
     assert [(line["event"], line["entry"]) for line in log] == [
-        ("left for the next start", journal.left[2])
+        ("cannot read; kept for the next start", journal.left[2])
     ]
-    assert (quota.admitted, rest.rooms) == (1, 2)
+    assert (quota.admitted, rest.freed) == (1, 2)

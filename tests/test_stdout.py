@@ -1,4 +1,4 @@
-"""What goes to stdout: one line an outcome, as far as its reader takes them."""
+"""Outcomes on stdout: one line each, in order, however slow the reader is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRANSCRIPT = transcript_of("Größe 日本", audio_seconds=3.0, processing_secon
 
 
 class Reader:
-    """A pipe whose other end is stdout; reads when it is told to."""
+    """A pipe whose other end is stdout; reads when the test asks it to."""
 
     def __init__(self) -> None:
         self._end, self.writer = os.pipe()
@@ -63,9 +63,9 @@ def sink_of(disk: Disk, descriptor: int, broken: threading.Event | None = None) 
     return sink
 
 
-def test_lines_are_written_in_order_and_whole(disk: Disk, reader: Reader) -> None:
+def test_lines_are_written_whole_and_in_order(disk: Disk, reader: Reader) -> None:
     sink = sink_of(disk, reader.writer)
-    # Some of them longer than what a pipe takes at once.
+    # Some lines are longer than a pipe accepts at once.
     texts = ["é" * (number * 997) for number in range(40)]
     for number, text in enumerate(texts):
         sink.put(str(number), ORIGIN, transcript_of(text))
@@ -77,12 +77,12 @@ def test_lines_are_written_in_order_and_whole(disk: Disk, reader: Reader) -> Non
     assert sink.backlog == 0
 
 
-def test_put_does_not_wait_for_a_reader_who_does_not_read(disk: Disk, reader: Reader) -> None:
+def test_put_does_not_wait_for_a_stalled_reader(disk: Disk, reader: Reader) -> None:
     sink = sink_of(disk, reader.writer)
     for _ in range(300):
         sink.put("r", ORIGIN, transcript_of("x" * 1000))
     assert sink.backlog > 100
-    # Nor do tasks.
+    # Tasks do not wait either.
     ran = threading.Event()
     disk.submit(ran.set)
     assert ran.wait(PATIENCE)
@@ -90,14 +90,12 @@ def test_put_does_not_wait_for_a_reader_who_does_not_read(disk: Disk, reader: Re
     eventually(lambda: sink.backlog == 0)
 
 
-def test_what_follows_a_line_is_called_after_it_and_in_its_order(
-    disk: Disk, reader: Reader
-) -> None:
+def test_then_is_called_after_its_line_and_in_order(disk: Disk, reader: Reader) -> None:
     called: list[int] = []
     sink = sink_of(disk, reader.writer)
     for number in range(200):
         sink.put("r", ORIGIN, transcript_of("x" * 1000), lambda n=number: called.append(n))
-    # Once the pipe is full: what was not written has not been followed by anything.
+    # Once the pipe is full, `then` was called for the written lines only.
     eventually(lambda: not select.select([], [reader.writer], [], 0)[1])
     eventually(lambda: called == list(range(200 - sink.backlog)))
     assert sink.backlog > 100
@@ -105,7 +103,7 @@ def test_what_follows_a_line_is_called_after_it_and_in_its_order(
     eventually(lambda: called == list(range(200)))
 
 
-def test_a_file_has_the_line_on_its_medium_before_anything_follows(
+def test_file_is_synced_before_then_is_called(
     disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
@@ -121,7 +119,7 @@ def test_a_file_has_the_line_on_its_medium_before_anything_follows(
     assert [json.loads(line)["id"] for line in lines] == ["a", "b"]
 
 
-def test_what_follows_may_fail(disk: Disk, reader: Reader) -> None:
+def test_error_in_then_is_logged(disk: Disk, reader: Reader) -> None:
     def refuse() -> None:
         raise OSError(30, "Read-only file system")
 
@@ -131,12 +129,10 @@ def test_what_follows_may_fail(disk: Disk, reader: Reader) -> None:
         sink.put("b", ORIGIN, TRANSCRIPT)
         reader.read(2)
         assert disk.close(PATIENCE)
-    assert [entry["event"] for entry in log] == ["what should follow a line failed"]
+    assert [entry["event"] for entry in log] == ["cannot complete an outcome after its line"]
 
 
-def test_a_reader_who_leaves_is_told_once_and_nothing_follows_any_more(
-    disk: Disk, reader: Reader
-) -> None:
+def test_lost_reader_is_reported_once_and_then_is_not_called(disk: Disk, reader: Reader) -> None:
     broken = threading.Event()
     followed = threading.Event()
     with capture_logs() as log:
@@ -146,18 +142,18 @@ def test_a_reader_who_leaves_is_told_once_and_nothing_follows_any_more(
             sink.put("r", ORIGIN, TRANSCRIPT, followed.set)
         assert broken.wait(PATIENCE)
         sink.put("r", ORIGIN, TRANSCRIPT, followed.set)
-        # What was not written is known, and does not keep the node from ending.
+        # The unwritten lines are counted, and do not prevent the end.
         assert disk.close(PATIENCE)
     assert sink.backlog > 0
     assert not followed.is_set()
-    assert len([entry for entry in log if "stdout is gone" in entry["event"]]) == 1
+    assert len([entry for entry in log if "cannot write to stdout" in entry["event"]]) == 1
 
 
-def test_a_full_disk_behind_stdout_is_waited_for(
+def test_full_disk_behind_stdout_is_waited_for(
     disk: Disk, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is lost, tasks are done meanwhile, and the lines follow when there is room."""
-    monkeypatch.setattr("app.output.stdout.ROOM_SECONDS", 0.01)
+    """Nothing is lost, tasks run meanwhile, and the lines follow once there is space."""
+    monkeypatch.setattr("app.output.stdout.FULL_DISK_SECONDS", 0.01)
     broken = threading.Event()
     followed: list[int] = []
     with open("/dev/full", "wb", buffering=0) as full, capture_logs() as log:
@@ -174,10 +170,10 @@ def test_a_full_disk_behind_stdout_is_waited_for(
         assert disk.close(PATIENCE)
     assert followed == [0, 1, 2]
     assert not broken.is_set()
-    assert [entry["event"] for entry in log] == ["no room for lines on stdout; waiting for it"]
+    assert [entry["event"] for entry in log] == ["the disk of stdout is full; waiting for space"]
 
 
-def test_a_disk_that_stays_full_does_not_keep_the_node_from_ending(disk: Disk) -> None:
+def test_full_disk_behind_stdout_does_not_prevent_the_end(disk: Disk) -> None:
     with open("/dev/full", "wb", buffering=0) as full, capture_logs() as log:
         sink = sink_of(disk, full.fileno())
         sink.put(None, ORIGIN, Failure("bad_header", "x"))
@@ -187,14 +183,14 @@ def test_a_disk_that_stays_full_does_not_keep_the_node_from_ending(disk: Disk) -
         assert sink.backlog == 1
 
 
-def test_a_locale_does_not_keep_a_line_from_being_written(disk: Disk, reader: Reader) -> None:
+def test_line_is_written_in_any_locale(disk: Disk, reader: Reader) -> None:
     sink = StdoutSink(disk, reader.writer, lambda *_: "a日\udc80", lambda: None, "ascii")
     disk.start()
     sink.put("r", ORIGIN, TRANSCRIPT)
     assert reader.read(1) == ["a??"]
 
 
-def test_a_descriptor_that_does_not_wait_is_no_error(disk: Disk, reader: Reader) -> None:
+def test_non_blocking_descriptor_is_no_error(disk: Disk, reader: Reader) -> None:
     os.set_blocking(reader.writer, False)
     sink = sink_of(disk, reader.writer)
     for _ in range(300):

@@ -1,1 +1,1 @@
-"""Outcomes on stdout: the form of a line, and its way to the descriptor."""
+"""Outcomes on stdout: the format of a line, and writing it."""

@@ -1,6 +1,6 @@
-"""The line an outcome has on stdout: JSON for programs, text for people on a terminal.
+"""Format an outcome as a line for stdout: JSON for programs, text for people on a terminal.
 
-Pure functions; the disk thread calls them, through `app/output/stdout.py`.
+Pure functions, called by the disk thread in `app/output/stdout.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from app.protocols.native.fields import reply_fields
 
 
 def json_line(request_id: str | None, origin: Origin, outcome: Outcome) -> str:
-    """The reply's fields, `received_at` (UTC, ISO 8601) and `peer`, as one line of JSON;
-    `recovered` where it came out of the journal."""
+    """Return the reply's fields, `received_at` (UTC, ISO 8601) and `peer` as one line of JSON, and
+    `recovered` if the request was recovered from the journal."""
     received = datetime.fromtimestamp(origin.received_at, timezone.utc)
     stamp = received.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     fields = {**reply_fields(request_id, outcome), "received_at": stamp, "peer": origin.peer}
@@ -24,7 +24,7 @@ def json_line(request_id: str | None, origin: Origin, outcome: Outcome) -> str:
 
 
 def text_line(request_id: str | None, origin: Origin, outcome: Outcome) -> str:
-    """Local time, peer, text, seconds of audio and how many times faster than real time."""
+    """Return local time, peer, text, seconds of audio and the speed in multiples of real time."""
     time = datetime.fromtimestamp(origin.received_at).strftime("%H:%M:%S")
     if isinstance(outcome, Failure):
         return _printable(f"{time}  {origin.peer}  {outcome.code}: {outcome.message}")
@@ -37,7 +37,7 @@ def _measure(transcript: Transcript) -> str:
 
 
 def _printable(line: str) -> str:
-    """Without what a terminal would obey."""
+    """Replace control characters, which a terminal would interpret."""
     shown = (
         character if character.isprintable() else " " if character.isspace() else "?"
         for character in line

@@ -1,10 +1,9 @@
-"""stdout: one line an outcome, as far as its reader takes them.
+"""Outcomes as lines on stdout, written as fast as the reader takes them.
 
-`put` takes an outcome and returns at once, from any thread; the disk thread makes the line and
-writes it, whenever the kernel says there is room, so that a reader who is slow, or has stopped,
-holds up nobody. `backlog` says how many lines are still unwritten, by which the server stops
-admitting before they become many. What must not happen before a line is out (a request leaves the
-journal) goes along as `then`.
+`put` takes an outcome from any thread and returns at once. The disk thread formats the line and
+writes it when the kernel accepts bytes, so that a slow or stalled reader delays nothing else. The
+server stops admitting requests while `backlog` is large. An action that must follow the line, such
+as removing the request from the journal, is passed to `put` as `then`.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ import structlog
 from app.messages import Origin, Outcome
 from app.storage.disk import Disk
 
-ROOM_SECONDS = 1.0
-"""Between two looks at whether a full disk has room again, which nobody tells."""
+FULL_DISK_SECONDS = 1.0
+"""Pause between two tries on a full disk, which does not report free space."""
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _log = structlog.get_logger("stdout")
 
@@ -34,8 +33,11 @@ _Item = tuple[str | None, Origin, Outcome, Callable[[], None] | None]
 
 
 class StdoutSink:
-    """Writes one line an outcome to `descriptor`, on the thread of `disk`. `on_broken` is called
-    there when nobody reads any more; lines are dropped from then on, without their `then`."""
+    """Writes one line an outcome to `descriptor`, on the thread of `disk`.
+
+    `on_broken` is called there once the reader is gone; lines are dropped from then on, without
+    their `then`.
+    """
 
     def __init__(
         self,
@@ -54,13 +56,13 @@ class StdoutSink:
         self._data = memoryview(b"")
         self._broken = False
         self._full_until = 0.0
-        """By `time.monotonic`; 0 while there is room."""
+        """By `time.monotonic`; 0 while the disk has space."""
         self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
         disk.serve(self)
 
     @property
     def backlog(self) -> int:
-        """Lines not yet written, the one in progress among them."""
+        """The number of lines not yet written, including the one in progress."""
         return len(self._queue)
 
     def put(
@@ -70,13 +72,13 @@ class StdoutSink:
         outcome: Outcome,
         then: Callable[[], None] | None = None,
     ) -> None:
-        """Queue one line. `then` is called on the disk thread once the kernel has all of it, and
-        the medium, where stdout is a file."""
+        """Queue one line. `then` is called on the disk thread once the kernel has all of the line,
+        and the medium has it where stdout is a file."""
         if not self._broken:
             self._queue.append((request_id, origin, outcome, then))
             self._disk.nudge()
 
-    # What the disk thread calls.
+    # Called by the disk thread.
 
     def fileno(self) -> int:
         return self._descriptor
@@ -91,10 +93,10 @@ class StdoutSink:
         request_id, origin, outcome, then = self._queue[0]
         if not self._data:
             text = self._line(request_id, origin, outcome) + "\n"
-            # No locale may keep a transcript from being written.
+            # A transcript is written in any locale.
             self._data = memoryview(text.encode(self._encoding, "replace"))
         try:
-            # A pipe that is ready takes this much without waiting.
+            # A ready pipe accepts this many bytes without waiting.
             self._data = self._data[os.write(self._descriptor, self._data[: select.PIPE_BUF]) :]
             self._full_until = 0.0
             if self._data:
@@ -104,10 +106,10 @@ class StdoutSink:
         except BlockingIOError:
             return
         except OSError as error:
-            if self._data and error.errno in _NO_ROOM:
-                self._wait_for_room(error)
+            if self._data and error.errno in _FULL:
+                self._wait_for_space(error)
                 return
-            _log.error("stdout is gone; stopping", error=str(error))
+            _log.error("cannot write to stdout; stopping", error=str(error))
             self._broken = True
             self._on_broken()
             return
@@ -115,14 +117,14 @@ class StdoutSink:
         if then is not None:
             self._settle(then)
 
-    def _wait_for_room(self, error: OSError) -> None:
-        """As for a reader who has stopped: the line is kept, and those behind it."""
+    def _wait_for_space(self, error: OSError) -> None:
+        """Keep this line and those behind it, as for a stalled reader."""
         if not self._full_until:
-            _log.error("no room for lines on stdout; waiting for it", error=str(error))
-        self._full_until = time.monotonic() + ROOM_SECONDS
+            _log.error("the disk of stdout is full; waiting for space", error=str(error))
+        self._full_until = time.monotonic() + FULL_DISK_SECONDS
 
     def _settle(self, then: Callable[[], None]) -> None:
         try:
             then()
         except OSError as error:
-            _log.error("what should follow a line failed", error=str(error))
+            _log.error("cannot complete an outcome after its line", error=str(error))

@@ -1,9 +1,9 @@
-"""What the journal still held at start, taken in oldest first as there is room.
+"""Recovery: the entries that the journal held at start, admitted oldest first.
 
-Nothing is loaded ahead: until its turn an entry is a name in a list, and then a request and a
-descriptor. It goes before those who wait at the door, but never takes more than half of the places,
-so that neither a long journal keeps new requests out nor they it. Loop thread; the reading is the
-disk's.
+Nothing is loaded ahead: an entry is a name in a list until it is admitted, and then a request and a
+descriptor. Entries are admitted before waiting connections, but take at most half of the places. A
+long journal so does not keep new requests out, nor they it. Loop thread; the disk thread reads the
+entries.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from app.storage.journal import Journal, Stored, Unusable
 _log = structlog.get_logger("journal")
 
 _CLIENT = "journal"
-"""What admission takes all of it together for; no address looks like that."""
+"""The quota counts all entries as those of this client; it is no valid address."""
 
 
 class JournalSource:
-    """Reads back the entries `journal` had at start and hands them to `dispatch`. `numbers` makes
-    the numbers of requests; `on_room` is called when one turned out to be no request."""
+    """Reads back the entries that `journal` had at start and hands them to `dispatch`.
+
+    `numbers` makes the numbers of requests; `on_free` is called when an entry was unusable and its
+    place is free again.
+    """
 
     def __init__(
         self,
@@ -39,7 +42,7 @@ class JournalSource:
         dispatch: Dispatch,
         outcomes: Outcomes,
         numbers: Iterator[int],
-        on_room: Callable[[], None],
+        on_free: Callable[[], None],
     ) -> None:
         self._journal = journal
         self._disk = disk
@@ -47,15 +50,15 @@ class JournalSource:
         self._dispatch = dispatch
         self._outcomes = outcomes
         self._numbers = numbers
-        self._on_room = on_room
+        self._on_free = on_free
         self._entries = deque(journal.left)
 
     def __len__(self) -> int:
-        """Entries whose turn has not come."""
+        """Return the number of entries that were not admitted yet."""
         return len(self._entries)
 
     def take(self) -> None:
-        """Begin to read the next entries, as far as there is room."""
+        """Begin to read the next entries, as many as the quota admits."""
         while self._entries and not self._outcomes.behind:
             number = next(self._numbers)
             if not self._quota.admit(number, _CLIENT):
@@ -75,6 +78,10 @@ class JournalSource:
         if isinstance(result, Unusable):
             self._outcomes.unusable(result)
         else:
-            _log.error("left for the next start", entry=entry, error=str(result))
+            _log.error(
+                "cannot read; kept for the next start",
+                entry=entry,
+                error=str(result),
+            )
         self._quota.leave(number)
-        self._on_room()
+        self._on_free()
