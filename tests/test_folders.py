@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -24,10 +23,10 @@ def test_models_folder_of_a_clone_is_beside_app() -> None:
     ],
 )
 def test_models_folder_of_an_installed_package_is_the_cache(
-    monkeypatch: pytest.MonkeyPatch, cache: str, folder: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: str, folder: str
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", cache)
     monkeypatch.setenv("HOME", "/home/somebody")
-    site_packages = Path(sysconfig.get_path("purelib")).resolve()
-    assert is_installed(site_packages)
-    assert models_folder(site_packages) == Path(folder)
+    (tmp_path / "node_whisper-1.0.dist-info").mkdir()
+    assert is_installed(tmp_path)
+    assert models_folder(tmp_path) == Path(folder)

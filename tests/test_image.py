@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from engine_build import portable
-from packaging.requirements import Requirement
+from locks import locked
 
 from app.decoding import backends
 from app.decoding.transcriber import EngineError
@@ -162,12 +162,11 @@ def test_nothing_that_compiles_gets_into_the_image() -> None:
 def pinned(python: str) -> Iterator[str]:
     """What is required under this Python. pip would go by the Python that it runs on itself."""
     for file in ("requirements.txt", "requirements-convert.txt"):
-        for line in (ROOT / file).read_text().splitlines():
-            if text := line.partition("#")[0].strip():
-                requirement = Requirement(text)
-                marker, requirement.marker = requirement.marker, None
-                if marker is None or marker.evaluate({"python_version": python}):
-                    yield str(requirement)
+        for requirement in locked(ROOT / file):
+            marker, requirement.marker = requirement.marker, None
+            versions = {"python_version": python, "python_full_version": f"{python}.0"}
+            if marker is None or marker.evaluate(versions):
+                yield str(requirement)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ installed. Any thread.
 from __future__ import annotations
 
 import os
-import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,9 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def is_installed(root: Path = ROOT) -> bool:
-    """Tell whether `app` was installed as a package; an editable install counts as the clone."""
-    places = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
-    return root in places
+    """Tell whether `app` was installed as a package: pip then leaves its metadata beside it.
+
+    An editable install counts as the clone.
+    """
+    return any(root.glob("node_whisper-*.dist-info"))
 
 
 def models_folder(root: Path = ROOT) -> Path:

@@ -99,14 +99,15 @@ def _wheels(cache: Path) -> tuple[Path, Path]:
     tags = ["manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in range(17, 37))]
     target = ["--only-binary=:all:", "--implementation=cp", f"--python-version={_PYTHON}"]
     target += [f"--platform={tag}" for tag in tags]
-    pinned = ["-r", str(ROOT / "requirements.txt"), *workshop.TOOLS]
+    pinned = ["-r", str(ROOT / "requirements.txt")]
     # Built in isolation, as pip wants to know what a source distribution needs: nothing.
     source = ["--no-binary=:all:", f"pywhispercpp=={workshop.VERSION}"]
     wanted = (ROOT / "requirements.txt").read_text() + " ".join((*workshop.TOOLS, *source))
     stamp = folder / "complete"
     if not (stamp.exists() and stamp.read_text() == wanted):
-        for command in ([*pip, *target, *pinned], [*pip, *source]):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # Apart, because requirements.txt has hashes and pip then requires them of every package.
+        for packages in ([*target, *pinned], [*target, *workshop.TOOLS], source):
+            done = subprocess.run([*pip, *packages], capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise BaseError(f"pip download failed: {done.stderr.strip()[-800:]}")
         stamp.write_text(wanted)
