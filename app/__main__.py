@@ -163,6 +163,7 @@ def _serve(
         prompt=settings.prompt,
         model=engine.info.name,
         keep_markers=settings.keep_markers,
+        languages=settings.languages,
     )
     mark = journal.crash_marker.set if journal is not None else lambda _name: None
     worker = Worker(engine, SileroDetector, limits, server.loop.wake, mark)

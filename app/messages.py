@@ -68,15 +68,18 @@ class Request:
     """One message's header, validated.
 
     `content_length` is in bytes: the body's, or the most it can have; None where the peer cannot
-    say it before the end. `language` is a lower-case code without region (`en`), `auto`, or None
-    for the node's default; `raw` is None where the bytes themselves say what they are.
-    `temperature` is where decoding starts, 0 to 1; `token` what the peer showed to be let in.
+    say it before the end. `language` is a lower-case code without region (`en`), `auto`, `multi`
+    (detect it in each window), or None for the node's default; `languages` are the codes that
+    detection chooses from, the node's where it is empty. `raw` is None where the bytes themselves
+    say what they are. `temperature` is where decoding starts, 0 to 1; `token` what the peer showed
+    to be let in.
     """
 
     id: str
     content_length: int | None
     raw: RawFormat | None = None
     language: str | None = None
+    languages: tuple[str, ...] = ()
     task: Task = "transcribe"
     prompt: str = ""
     word_timestamps: bool = False
@@ -105,6 +108,8 @@ class Segment:
     text: str
     confidence: float
     words: tuple[Word, ...] | None = None
+    language: str | None = None
+    """A code where the recording may hold several (`multi`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +118,8 @@ class Transcript:
 
     text: str
     language: str | None
-    """A code; None where no speech was heard and none was given."""
+    """A code, with `multi` that of most of the speech; None where no speech was heard and none was
+    given."""
     language_probability: float | None
     """0 to 1 where the language was detected."""
     segments: tuple[Segment, ...]

@@ -149,6 +149,8 @@ def make_header(name, size, options):
         value = getattr(options, field)
         if value is not None:
             header[field] = value
+    if options.languages:
+        header["languages"] = options.languages
     if options.words:
         header["word-timestamps"] = True
     if options.fire_and_forget:
@@ -404,6 +406,13 @@ def whole_number(low, high):
     return parse
 
 
+def language_list(text):
+    codes = [code.strip() for code in text.split(",")]
+    if not all(codes):
+        raise argparse.ArgumentTypeError("give codes with commas between, such as en,de")
+    return codes
+
+
 def parse_arguments(arguments):
     parser = argparse.ArgumentParser(
         description="Send audio files to a node-whisper node and print the text.",
@@ -429,7 +438,17 @@ def parse_arguments(arguments):
         metavar="FILE",
         help=f"file whose first line is the node's token; default: the variable {TOKEN_VARIABLE}",
     )
-    parser.add_argument("--language", help="spoken language, such as en; default: the node's")
+    parser.add_argument(
+        "--language",
+        help="spoken language, such as en; auto detects it, multi detects it again and again, for "
+        "recordings that change it; default: the node's",
+    )
+    parser.add_argument(
+        "--languages",
+        type=language_list,
+        metavar="CODES",
+        help="languages to choose from where it is detected, such as en,de; default: the node's",
+    )
     parser.add_argument(
         "--task", choices=("transcribe", "translate"), help="translate gives English text"
     )

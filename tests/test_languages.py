@@ -133,6 +133,49 @@ def test_detection_changes_nothing_but_the_language(node: Node) -> None:
     assert told["language_probability"] is None
 
 
+# Detection among some, and in each window.
+
+
+@needs_shared_audio
+def test_detection_chooses_among_the_languages_of_a_request(node: Node) -> None:
+    clip = SHARED / CLIPS["de"]
+    reply = ask(node, clip, languages=["fr", "en"])
+    assert reply["language"] in ("fr", "en")
+    assert 0.5 <= reply["language_probability"] <= 1
+    reply = ask(node, clip, languages=["fr", "de", "en"])
+    assert reply["language"] == "de"
+    assert "wurde als" in reply["text"]
+
+
+def test_an_english_word_is_english_where_that_may_be_heard(node: Node) -> None:
+    # "ask", of which base is not sure by itself.
+    samples = samples_of(JFK)[round(3.35 * RATE) : round(3.85 * RATE)]
+    heard = ask(node, as_file(samples))["language_probability"]
+    reply = ask(node, as_file(samples), languages=["en", "ja"])
+    assert reply["language"] == "en"
+    assert reply["language_probability"] >= heard
+    reply = node.ask(as_file(samples), languages=["ja"])
+    assert (reply["language"], reply["language_probability"]) == ("ja", None)
+
+
+@needs_shared_audio
+def test_each_window_has_the_language_that_is_spoken_in_it(node: Node) -> None:
+    spoken = samples_of(JFK), samples_of(SHARED / CLIPS["de"])
+    pause = np.zeros(round(1.5 * RATE), dtype=np.float32)
+    english = np.concatenate([spoken[0], pause, spoken[0], pause])
+    german = np.concatenate([spoken[1], pause] * 4)
+    reply = ask(node, as_file(np.concatenate([english, german, english])), language="multi")
+    languages = [segment["language"] for segment in reply["segments"]]
+    assert set(languages) == {"en", "de"}
+    change = len(english) / RATE
+    for segment in reply["segments"]:
+        middle = (segment["start"] + segment["end"]) / 2
+        german_now = change < middle < change + len(german) / RATE
+        assert segment["language"] == ("de" if german_now else "en"), segment
+    assert "wurde als" in reply["text"]
+    assert plain(reply["text"]).count("ask what you can do for your country") == 4
+
+
 # A language of one's own.
 
 

@@ -14,7 +14,7 @@ from app.decoding.hypothesis import Hypothesis, fault
 from app.decoding.markers import without_markers
 from app.decoding.transcriber import DecodeOptions
 from app.messages import RawFormat, Request, Segment, Word
-from app.worker.job import Job, Limits, Transcription
+from app.worker.job import Job, JobSettings, Transcription
 
 FIELD = SHARED.parent / "field"
 
@@ -237,7 +237,7 @@ def run(engine: FakeEngine, keep_markers: bool = False) -> Transcription:
     body = body_of((samples * 32767).astype("<i2").tobytes())
     try:
         request = Request("r", body.size, RawFormat("s16", RATE, 1, "little"), "auto")
-        limits = Limits(3600.0, 0.5, "auto", "", "fake", keep_markers)
+        limits = JobSettings(3600.0, 0.5, "auto", "", "fake", keep_markers)
         work = Transcription(Job(1, 1, request, body, 0.0), engine, FakeDetector(), limits)
         while not work.turn()[1]:
             pass

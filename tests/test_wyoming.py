@@ -480,6 +480,7 @@ def test_data_may_stand_in_the_line_and_behind_it_and_the_latter_counts() -> Non
         ("en-US", "en"),
         ("de_DE", "de"),
         ("AUTO", "auto"),
+        ("multi", "multi"),
         ("nb", "no"),
         ("xx", "xx"),
     ],

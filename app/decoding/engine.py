@@ -35,6 +35,7 @@ from app.decoding.attempts import TEMPERATURE_STEP, Attempt, attempts, best
 from app.decoding.context import FULL, EncoderContext, for_detection, ladder
 from app.decoding.engine_build import describe
 from app.decoding.hypothesis import EXTRA_TOKENS, Hypothesis
+from app.decoding.language_probe import LanguageProbe, LanguageWatch, ProbeError, confined
 from app.decoding.tokens import SegmentBuilder
 from app.decoding.transcriber import DecodeOptions, EngineAborted, EngineError, ModelInfo
 
@@ -66,6 +67,10 @@ _DETECTED = re.compile(r"auto-detected language: \w+ \(p = ([0-9.]+)\)")
 _log = structlog.get_logger("engine")
 
 
+class _OtherLanguage(Exception):
+    """The window is in another language than the one it was decoded in."""
+
+
 class Engine:
     """A loaded model.
 
@@ -80,6 +85,9 @@ class Engine:
         self._errors: list[str] = []
         self._detected_probability: float | None = None
         self._handle: Any = None
+        self._probe: LanguageProbe | None = None
+        self._probe_fault: str | None = None
+        self._watch: LanguageWatch | None = None
         self._usual = ladder(1.0, context)[0] >= FULL
         """Whether short windows take flash attention: where all take the whole encoder."""
         self._flash = self._usual
@@ -122,18 +130,42 @@ class Engine:
         samples = np.ascontiguousarray(samples, dtype=np.float32)
         if len(samples) < MIN_SAMPLES:
             samples = np.pad(samples, (0, MIN_SAMPLES - len(samples)))
-        probability: float | None = None
-        if options.language == "auto":
-            language, probability = self._detect(samples, seconds)
-            options = replace(options, language=language)
+        if options.language != "auto":
+            return self._best(samples, seconds, options)
+        expected = options.expected_language
+        if expected is not None and self._language_probe() is not None:
+            return self._expect(expected, samples, seconds, options)
+        language, probability = self._detect(samples, seconds, options.languages)
+        prompt = options.prompt if expected in (None, language) else options.fresh_prompt
+        options = replace(options, language=language, prompt=prompt)
+        hypothesis = self._best(samples, seconds, options)
+        return replace(hypothesis, language_probability=probability)
+
+    def _best(self, samples: Samples, seconds: float, options: DecodeOptions) -> Hypothesis:
         ways = attempts(seconds, options, self._setting, self._most_tokens)
-        hypothesis = best(
+        return best(
             ways,
             seconds,
             lambda way: self._decode(samples, seconds, options, way),
             options.only_sure,
         )
-        return replace(hypothesis, language_probability=probability)
+
+    def _expect(
+        self, expected: str, samples: Samples, seconds: float, options: DecodeOptions
+    ) -> Hypothesis:
+        """Decode in the `expected` language. Where the first encoder pass shows that another one is
+        spoken, give up before the decoder has begun, and decode in that: one pass more."""
+        watch = LanguageWatch(self._hear, expected, options.languages, seconds)
+        self._watch = watch
+        try:
+            hypothesis = self._best(samples, seconds, replace(options, language=expected))
+        except _OtherLanguage:
+            self._watch = None
+            options = replace(options, language=watch.language, prompt=options.fresh_prompt)
+            hypothesis = self._best(samples, seconds, options)
+        finally:
+            self._watch = None
+        return replace(hypothesis, language_probability=watch.probability)
 
     def rest(self) -> None:
         """Nothing is to be decoded for now: be ready for a short window, and give memory back.
@@ -156,8 +188,11 @@ class Engine:
             os.close(self._file)
             self._file = -1
 
-    def _detect(self, samples: Samples, seconds: float) -> tuple[str, float | None]:
-        """The language of a window, by one encoder pass of its own."""
+    def _detect(
+        self, samples: Samples, seconds: float, among: tuple[str, ...]
+    ) -> tuple[str, float | None]:
+        """The language of a window, of those in `among` if there are any, by one encoder pass of
+        its own."""
         # Detection has no context parameter: it runs at the one that the call before has set. This
         # call sets it and, at 0.1 s of audio, ends before the encoder.
         context = for_detection(seconds, self._setting)
@@ -170,8 +205,53 @@ class Engine:
         params.detect_language = True
         self._detected_probability = None
         self._run(params, samples)
+        probe = self._language_probe() if among else None
+        if probe is not None:
+            heard = confined(probe.read(), among)
+            language = max(heard, key=heard.__getitem__)
+            return language, heard[language]
         language = pw.whisper_lang_str(pw.whisper_full_lang_id(self._handle))
+        if among and language not in among:
+            return among[0], None
         return language, self._detected_probability
+
+    def _language_probe(self) -> LanguageProbe | None:
+        """The way to all languages' probabilities; None where this engine has none, of which the
+        log warns once."""
+        if self._probe is None and self._handle is not None and self._probe_fault is None:
+            count = len(self.info.languages)
+            try:
+                self._probe = LanguageProbe(
+                    Path(pw.__file__),
+                    self._handle,
+                    pw.whisper_token_sot(self._handle),
+                    pw.whisper_model_n_vocab(self._handle),
+                    [pw.whisper_lang_str(index) for index in range(count)],
+                )
+            except ProbeError as error:
+                self._probe_fault = str(error)
+                _log.warning(
+                    "this engine tells only the most probable language; where that is not among"
+                    " --languages, the first of them is taken",
+                    reason=self._probe_fault,
+                )
+        return self._probe
+
+    def _hear(self) -> dict[str, float]:
+        probe = self._language_probe()
+        return {} if probe is None else probe.hear(self._threads)
+
+    def _after_pass(self) -> bool:
+        """Called by whisper.cpp after each pass of encoder and decoder: whether to stop."""
+        if self._aborting or self._watch is None:
+            return self._aborting
+        # Called from within whisper.cpp, which no exception may cross.
+        try:
+            return self._watch.listen()
+        except Exception:
+            _log.exception("the language of a window was not checked")
+            self._watch = None
+            return False
 
     def _decode(
         self, samples: Samples, seconds: float, options: DecodeOptions, attempt: Attempt
@@ -211,6 +291,8 @@ class Engine:
         code = pw.whisper_full(self._handle, params, samples, len(samples))
         if self._aborting:
             raise EngineAborted
+        if self._watch is not None and self._watch.changed:
+            raise _OtherLanguage
         if code != 0:
             raise EngineError(f"whisper.cpp failed with code {code}: {self._last_error()}")
 
@@ -239,7 +321,7 @@ class Engine:
         params.print_realtime = False
         params.print_special = False
         params.print_timestamps = False
-        pw.assign_abort_callback(params, lambda: self._aborting)
+        pw.assign_abort_callback(params, self._after_pass)
         return params
 
     def _load(self, flash: bool) -> None:
@@ -262,6 +344,7 @@ class Engine:
         self._handle = context
 
     def _free(self) -> None:
+        self._probe = None
         if self._handle is not None:
             pw.whisper_free(self._handle)
             self._handle = None

@@ -289,9 +289,9 @@ function offerLanguages(codes) {
   const options = codes
     .map((code) => new Option(names.of(code), code))
     .sort((one, other) => one.text.localeCompare(other.text));
-  const [asSet, detect] = element("language").options;
+  const own = [...element("language").options].slice(0, 3);
   const chosen = element("language").value;
-  element("language").replaceChildren(asSet, detect, ...options);
+  element("language").replaceChildren(...own, ...options);
   element("language").value = codes.includes(chosen) ? chosen : "";
   element("language-field").hidden = codes.length < 2;
 }

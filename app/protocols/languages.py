@@ -1,10 +1,24 @@
-"""Whisper's languages by code, with their English names.
+"""Languages as requests and options name them: codes, lists of codes, and Whisper's English names.
 
-For the protocols whose clients say or expect `english` where the node says `en`. Which of them the
-loaded model knows is the engine's business. Data only.
+Every port and the command line read their languages here. Which of them the loaded model knows is
+checked elsewhere (`app/requests/failures.py`). Pure.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+MAX_LANGUAGES = 16
+"""In one list: more would confine nothing."""
+
+WANTED = "a code such as en or en-GB, auto or multi"
+"""What a single language may be, for messages."""
+
+_CODE = re.compile(r"(auto|multi|[a-z]{2,3})(?:[-_][A-Za-z0-9_-]{1,32})?", re.IGNORECASE)
+
+_ALIASES = {"nb": "no", "jv": "jw", "fil": "tl", "iw": "he"}
+"""Codes of BCP 47 for languages that Whisper has by another one."""
 
 _TABLE = """
     af afrikaans    am amharic      ar arabic       as assamese     az azerbaijani  ba bashkir
@@ -32,3 +46,38 @@ NAMES: dict[str, str] = dict(zip(_WORDS[::2], _WORDS[1::2], strict=True))
 """English names by code, as whisper.cpp writes them."""
 
 CODES: dict[str, str] = {name: code for code, name in NAMES.items()}
+
+
+class LanguageError(ValueError):
+    """A list of languages that cannot be one; the message says why, to follow its name."""
+
+
+def language_code(value: str) -> str | None:
+    """Return `value` as Whisper's code, in lower case and without a region, or as `auto` or
+    `multi`; None if it cannot be a language."""
+    match = _CODE.fullmatch(value)
+    if match is None:
+        return None
+    code = match[1].lower()
+    return _ALIASES.get(code, code)
+
+
+def language_codes(values: Iterable[str]) -> tuple[str, ...]:
+    """Return the codes of a list of languages, each once, in the order given. Each value may be
+    several with commas between. Raises `LanguageError`."""
+    codes = []
+    for part in (part.strip() for value in values for part in value.split(",")):
+        code = CODES.get(part.lower()) or language_code(part)
+        if code in (None, "auto", "multi"):
+            raise LanguageError(f"must be codes such as en or en-GB, not {part[:40]!r}")
+        codes.append(code)
+    if not 1 <= len(codes) <= MAX_LANGUAGES:
+        raise LanguageError(f"must be 1 to {MAX_LANGUAGES} codes, not {len(codes)}")
+    return tuple(dict.fromkeys(code for code in codes if code is not None))
+
+
+def contradiction(language: str | None, languages: tuple[str, ...]) -> str | None:
+    """Say why a request cannot have both, to follow the list's name; None if it can."""
+    if languages and language not in (None, "auto", "multi"):
+        return f"confine a detection, so language must be auto or multi, not {language}"
+    return None

@@ -20,10 +20,14 @@ from app.messages import (
 
 def unservable(request: Request, model: ModelInfo) -> Failure | None:
     """Why the loaded model cannot serve this request, if it cannot."""
-    if request.language == "auto" and not model.multilingual:
-        return Failure(BAD_FIELD, f"language: {model.name} knows English only, so not auto")
-    if request.language not in (None, "auto") and request.language not in model.languages:
+    detected = request.language in ("auto", "multi")
+    if detected and not model.multilingual:
+        message = f"language: {model.name} knows English only, so not {request.language}"
+        return Failure(BAD_FIELD, message)
+    if not detected and request.language not in (None, *model.languages):
         return Failure(BAD_FIELD, f"language: {model.name} does not know {request.language}")
+    if unknown := [code for code in request.languages if code not in model.languages]:
+        return Failure(BAD_FIELD, f"languages: {model.name} does not know {unknown[0]}")
     if request.task == "translate" and not model.multilingual:
         return Failure(BAD_FIELD, f"task: {model.name} knows English only and cannot translate")
     return None

@@ -152,9 +152,19 @@ OPTIONS = (
         ("--language",),
         None,
         values.language,
-        "language of requests that do not name one (default: auto for multilingual models,"
+        "language of requests that do not name one: a code, auto, or multi, which detects it in"
+        " each window, for recordings that change it (default: auto for multilingual models,"
         " else en)",
         "CODE",
+    ),
+    Option(
+        ("--languages",),
+        (),
+        values.languages,
+        "languages that detection chooses from, such as en,de, at most 16, with commas or given"
+        " again (default: all that the model knows)",
+        "CODES",
+        repeatable=True,
     ),
     Option(
         ("--prompt",),

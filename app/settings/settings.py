@@ -16,6 +16,7 @@ from typing import Any, Literal, NoReturn
 from app import __version__
 from app.decoding.context import EncoderContext
 from app.model_files.folders import models_folder
+from app.protocols.languages import MAX_LANGUAGES, contradiction
 from app.settings.options import OPTIONS, PREFIX, Option
 from app.settings.types import Network, flag
 
@@ -46,6 +47,7 @@ class Settings:
     threads: int | None
     encoder_context: EncoderContext
     language: str | None
+    languages: tuple[str, ...]
     prompt: str
     keep_markers: bool
     vad_threshold: float
@@ -95,6 +97,10 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
             f"--max-buffered-bytes is too small: it must hold one body of {largest} bytes"
             " (--max-message-bytes)"
         )
+    if reason := contradiction(values["language"], values["languages"]):
+        parser.error(f"--languages {reason}")
+    if len(values["languages"]) > MAX_LANGUAGES:
+        parser.error(f"--languages takes at most {MAX_LANGUAGES} codes")
     return Settings(**{field.name: values[field.name] for field in fields(Settings)})
 
 

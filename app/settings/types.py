@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 
 from app.decoding.context import FULL, EncoderContext
 from app.limits import prompt_fault
+from app.protocols.languages import WANTED, LanguageError, language_code, language_codes
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -60,11 +61,19 @@ def flag(text: str) -> bool:
 
 
 def language(text: str) -> str:
-    """A language code, of which only the first part counts, or `auto`."""
-    code = text.lower().replace("_", "-").partition("-")[0]
-    if code != "auto" and not (code.isascii() and code.isalpha() and 2 <= len(code) <= 3):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a language code such as en, or auto")
+    """A language code, of which only the first part counts, `auto` or `multi`."""
+    code = language_code(text)
+    if code is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {WANTED}")
     return code
+
+
+def languages(text: str) -> tuple[str, ...]:
+    """Language codes between commas."""
+    try:
+        return language_codes([text])
+    except LanguageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def encoder_context(text: str) -> EncoderContext:

@@ -22,17 +22,19 @@ def obtain(settings: config.Settings) -> catalog.ModelFile:
 
 
 def language_of(settings: config.Settings, model: ModelInfo) -> str:
-    """Return the language of requests that do not name one: a code, or `auto`."""
+    """Return the language of requests that do not name one: a code, `auto` or `multi`."""
     return settings.language or ("auto" if model.multilingual else "en")
 
 
 def wrong_language(settings: config.Settings, model: ModelInfo) -> str | None:
     """Return why the model does not support the settings' language, or None if it does."""
     asked = settings.language
-    if asked == "auto" and not model.multilingual:
-        return f"--language auto: {model.name} is English-only; use en or a multilingual model"
+    if unknown := [code for code in settings.languages if code not in model.languages]:
+        return f"--languages {unknown[0]}: {model.name} does not support this language"
+    if asked in ("auto", "multi") and not model.multilingual:
+        return f"--language {asked}: {model.name} is English-only; use en or a multilingual model"
     language = language_of(settings, model)
-    if language != "auto" and language not in model.languages:
+    if language not in ("auto", "multi") and language not in model.languages:
         return f"--language {language}: {model.name} does not support this language"
     return None
 

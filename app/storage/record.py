@@ -69,6 +69,7 @@ def decode(data: bytes) -> Record:
     request = _known(Request, content["request"])
     if request.get("raw") is not None:
         request["raw"] = RawFormat(**_known(RawFormat, request["raw"]))
+    request["languages"] = tuple(request.get("languages", ()))
     return Record(
         Request(**request),
         Origin(content["peer"], content["received_at"], content["protocol"], recovered=True),

@@ -20,6 +20,7 @@ from app.decoding.certainty import is_sure
 from app.decoding.hypothesis import Hypothesis, compression, join
 from app.decoding.transcriber import DecodeOptions, Transcriber
 from app.messages import SAMPLE_BYTES, Request, Segment, Transcript, Word
+from app.worker.language import SpokenLanguage
 
 _TURN_SECONDS = 60.0
 """Audio without speech that one turn may go through: about as long to decode as a window takes."""
@@ -83,8 +84,9 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class JobSettings:
     """What holds for every job: `max_seconds` of audio, `vad_threshold` as `Windower` takes it,
-    `language` and `prompt` where a request names none, the `model`'s full name, and whether to keep
-    markers of other sounds, such as "[Music]"."""
+    `language` and `prompt` where a request names none, the `model`'s full name, whether to keep
+    markers of other sounds, such as "[Music]", and the `languages` that detection chooses from, all
+    where there are none."""
 
     max_seconds: float
     vad_threshold: float
@@ -92,6 +94,7 @@ class JobSettings:
     prompt: str
     model: str
     keep_markers: bool = False
+    languages: tuple[str, ...] = ()
 
 
 class Transcription:
@@ -121,8 +124,7 @@ class Transcription:
         )
         self._windower = Windower(detector, limits.vad_threshold)
         self._ended = False
-        self._language = request.language or limits.language
-        self._language_probability: float | None = None
+        self._language = SpokenLanguage(request, limits.language, limits.languages)
         self._carried = ""
         self._taken_until = 0.0
         """Where the last window ended that was taken back in part, in seconds."""
@@ -148,10 +150,11 @@ class Transcription:
 
     def transcript(self) -> Transcript:
         """The whole, after the last turn."""
+        language, probability = self._language.summary()
         return Transcript(
             text=join(self.segments),
-            language=None if self._language == "auto" else self._language,
-            language_probability=self._language_probability,
+            language=language,
+            language_probability=probability,
             segments=tuple(self.segments),
             audio_seconds=self._stream.seconds,
             queue_seconds=self._started_at - self.job.queued_at,
@@ -182,7 +185,6 @@ class Transcription:
     def _transcribe(self, window: Window) -> list[Segment]:
         request = self.job.request
         options = DecodeOptions(
-            language=self._language,
             translate=request.task == "translate",
             # A prompt makes the decoder hear its words in noise.
             prompt="" if window.doubtful else self._prompt(),
@@ -190,25 +192,27 @@ class Transcription:
             temperature=request.temperature,
             only_sure=self._is_rest(window) or window.doubtful,
         )
+        options = self._language.options(options, "" if window.doubtful else self._given_prompt)
         hypothesis = self._engine.transcribe(window.samples, options)
         if window.doubtful and not is_sure(hypothesis):
             hypothesis = replace(hypothesis, segments=())
-        spoken = hypothesis.spoken
-        if self._language == "auto" and spoken:
-            # A recording has one language: what its first words were heard as holds for the rest.
-            self._language = hypothesis.language
-            self._language_probability = hypothesis.language_probability
+        self._language.note(hypothesis)
         self._encoder_context = max(self._encoder_context, hypothesis.encoder_context)
         self._passes += hypothesis.passes
         self._second_passes += hypothesis.passes - 1
         self._carried = _worth_carrying(hypothesis)
         self._take_back(window, hypothesis)
-        shown = hypothesis.segments if self._limits.keep_markers else spoken
-        return [_shifted(segment, window.start) for segment in shown]
+        shown = hypothesis.segments if self._limits.keep_markers else hypothesis.spoken
+        return [
+            self._language.tagged(_shifted(segment, window.start), hypothesis) for segment in shown
+        ]
+
+    @property
+    def _given_prompt(self) -> str:
+        return self.job.request.prompt or self._limits.prompt
 
     def _prompt(self) -> str:
-        given = self.job.request.prompt or self._limits.prompt
-        return f"{given} {self._carried[-_PROMPT_CHARACTERS:]}".strip()
+        return f"{self._given_prompt} {self._carried[-_PROMPT_CHARACTERS:]}".strip()
 
     def _take_back(self, window: Window, hypothesis: Hypothesis) -> None:
         """Whisper sometimes stops in the middle of a window: let the rest be searched again."""

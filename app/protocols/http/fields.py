@@ -14,8 +14,14 @@ from typing import Literal, cast, get_args
 from app.limits import prompt_fault
 from app.messages import BAD_FIELD, MODEL_NOT_FOUND, Request, Task
 from app.protocols.http.form import Fields, FormError
-from app.protocols.languages import CODES
-from app.protocols.native.header import language_code
+from app.protocols.languages import (
+    CODES,
+    WANTED,
+    LanguageError,
+    contradiction,
+    language_code,
+    language_codes,
+)
 
 Dialect = Literal["openai", "whisper.cpp"]
 Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
@@ -60,7 +66,8 @@ def read(
     wish = _openai_wish(fields, request.task) if openai else _inference_wish(fields)
     request = replace(
         request,
-        language=_language(fields, dialect, served),
+        language=(language := _language(fields, dialect, served)),
+        languages=_languages(fields, language),
         task=wish.task,
         prompt=_prompt(fields),
         word_timestamps=wish.words,
@@ -148,8 +155,21 @@ def _language(fields: Fields, dialect: Dialect, served: Served) -> str | None:
         return None
     code = CODES.get(value.lower()) or language_code(value)
     if code is None:
-        raise FormError(BAD_FIELD, "language must be a code such as en or en-GB, or auto")
+        raise FormError(BAD_FIELD, f"language must be {WANTED}")
     return code
+
+
+def _languages(fields: Fields, language: str | None) -> tuple[str, ...]:
+    values = [value for name in ("languages[]", "languages") for value in fields.get(name, ())]
+    if not values:
+        return ()
+    try:
+        codes = language_codes(values)
+    except LanguageError as error:
+        raise FormError(BAD_FIELD, f"languages {error}") from None
+    if reason := contradiction(language, codes):
+        raise FormError(BAD_FIELD, f"languages {reason}")
+    return codes
 
 
 def _prompt(fields: Fields) -> str:

@@ -61,6 +61,7 @@ _PARAMETERS = frozenset(
     {
         "file",
         "language",
+        "languages",
         "model",
         "prompt",
         "response_format",
@@ -150,6 +151,7 @@ def delta(segment: Segment, first: bool) -> bytes:
             "delta": segment.text if first else f" {segment.text}",
             "start": round(segment.start, 3),
             "end": round(segment.end, 3),
+            **_own_fields(segment),
         }
     )
 
@@ -218,6 +220,11 @@ def _verbose(transcript: Transcript, wish: Wish) -> dict[str, Any]:
     return fields
 
 
+def _own_fields(segment: Segment) -> dict[str, Any]:
+    """What a segment says beyond both APIs, where it was asked for."""
+    return {} if segment.language is None else {"language": segment.language}
+
+
 def _openai_segment(number: int, segment: Segment, wish: Wish) -> dict[str, Any]:
     return {
         "id": number,
@@ -231,6 +238,7 @@ def _openai_segment(number: int, segment: Segment, wish: Wish) -> dict[str, Any]
         "temperature": wish.temperature,
         "avg_logprob": _mean_logprob(segment),
         "compression_ratio": round(compression(segment.text), 3),
+        **_own_fields(segment),
     }
 
 
@@ -239,6 +247,7 @@ def _whisper_cpp_segment(number: int, segment: Segment, wish: Wish) -> dict[str,
     if wish.timestamps:
         fields |= {"start": round(segment.start, 3), "end": round(segment.end, 3)}
     fields |= {"temperature": wish.temperature, "avg_logprob": _mean_logprob(segment)}
+    fields |= _own_fields(segment)
     if segment.words is not None:
         fields["words"] = [
             {

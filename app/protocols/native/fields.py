@@ -49,6 +49,8 @@ def _failure_fields(failure: Failure) -> dict[str, Any]:
 
 def _segment_fields(segment: Segment) -> dict[str, Any]:
     fields = _timed_fields(segment)
+    if segment.language is not None:
+        fields["language"] = segment.language
     if segment.words is not None:
         fields["words"] = [_timed_fields(word) for word in segment.words]
     return fields

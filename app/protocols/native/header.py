@@ -30,12 +30,18 @@ from app.messages import (
     Task,
 )
 from app.protocols.base import ProtocolError
+from app.protocols.languages import (
+    WANTED,
+    LanguageError,
+    contradiction,
+    language_code,
+    language_codes,
+)
 
 RAW_TYPES = frozenset({"audio/pcm", "audio/l16"})
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TOKEN = re.compile(r"[!-~]{1,256}")
-_LANGUAGE = re.compile(r"(auto|[a-z]{2,3})(?:[-_][A-Za-z0-9_-]{1,32})?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +88,6 @@ def parse_header(data: bytes, max_body: int, new_id: Callable[[], str]) -> Parse
     except _FieldError as error:
         return ParsedHeader(length, request_id, reply, keep_alive, token, failure=error.failure)
     return ParsedHeader(length, request.id, reply, keep_alive, token, request)
-
-
-def language_code(value: str) -> str | None:
-    """`value` in lower case and without its region, or None where it cannot be a language."""
-    match = _LANGUAGE.fullmatch(value)
-    return None if match is None else match[1].lower()
 
 
 def _load_object(data: bytes) -> dict[str, Any]:
@@ -145,7 +145,8 @@ def _request(fields: dict[str, Any], length: int, new_id: Callable[[], str]) -> 
         id=_request_id(fields, new_id),
         content_length=length,
         raw=raw,
-        language=_language(fields),
+        language=(language := _language(fields)),
+        languages=_languages(fields, language),
         task=cast(Task, _choice(fields, "task", get_args(Task), "transcribe")),
         prompt=_prompt(fields),
         word_timestamps=_boolean(fields, "word-timestamps"),
@@ -187,8 +188,25 @@ def _language(fields: dict[str, Any]) -> str | None:
     value = fields["language"]
     code = language_code(value) if isinstance(value, str) else None
     if code is None:
-        raise _FieldError(BAD_FIELD, "language must be a code such as en or en-GB, or auto")
+        raise _FieldError(BAD_FIELD, f"language must be {WANTED}")
     return code
+
+
+def _languages(fields: dict[str, Any], language: str | None) -> tuple[str, ...]:
+    if "languages" not in fields:
+        return ()
+    values = fields["languages"]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise _FieldError(BAD_FIELD, "languages must be an array of codes such as en")
+    if any("," in value for value in values):
+        raise _FieldError(BAD_FIELD, "languages must be one code a string")
+    try:
+        codes = language_codes(values)
+    except LanguageError as error:
+        raise _FieldError(BAD_FIELD, f"languages {error}") from None
+    if reason := contradiction(language, codes):
+        raise _FieldError(BAD_FIELD, f"languages {reason}")
+    return codes
 
 
 def _prompt(fields: dict[str, Any]) -> str:

@@ -21,13 +21,10 @@ from app.messages import (
     RawFormat,
     SampleEncoding,
 )
-from app.protocols.native.header import language_code
+from app.protocols.languages import WANTED, language_code
 
 # 8-bit samples are unsigned, as in WAV files: the reference takes 128 off them before widening.
 _ENCODINGS: dict[int, SampleEncoding] = {1: "u8", 2: "s16", 4: "s32"}
-
-# What Home Assistant and others, after BCP 47, call languages that Whisper has by another code.
-_ALIASES = {"nb": "no", "jv": "jw", "fil": "tl", "iw": "he"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +79,12 @@ def read_wish(data: dict[str, Any], program: Program) -> Wish | Failure:
     language = data.get("language")
     code = language_code(language) if isinstance(language, str) and language else None
     if language and code is None:
-        return Failure(BAD_FIELD, "language must be a code such as en or en-GB, or auto")
+        return Failure(BAD_FIELD, f"language must be {WANTED}")
     if code == "auto" and len(program.languages) == 1:
         # Clients that always say so mean well; there is nothing to detect.
         code = None
     prompt = _prompt(_texts(data, "transcript_names"), _texts(data, "transcript_terms"))
-    return Wish(None if code is None else _ALIASES.get(code, code), prompt)
+    return Wish(code, prompt)
 
 
 def _texts(data: dict[str, Any], name: str) -> list[str]:
@@ -134,7 +131,7 @@ def write_transcript(text: str, language: str | None) -> bytes:
 
 
 def _known(language: str | None) -> dict[str, Any]:
-    return {} if language in (None, "auto") else {"language": language}
+    return {} if language in (None, "auto", "multi") else {"language": language}
 
 
 def write_failure(failure: Failure) -> bytes:
