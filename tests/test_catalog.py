@@ -1,7 +1,7 @@
-"""The catalogue: which file a name means, and that no unsound file gets past it.
+"""The catalogue: the file that a name means, and the checks that no damaged file passes.
 
-The structural check is tried on a small file made here, whole, cut short and damaged in
-every way hypothesis finds: it says CatalogError or nothing, and never anything else.
+The check of the structure is tried on a small file made here: whole, cut short, and damaged in
+every way that hypothesis finds. It raises CatalogError or accepts, and never raises anything else.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- names -------------------------------------------------------------------------------
 
 
-def test_the_catalogue_has_every_official_name_and_each_file_has_a_hash() -> None:
+def test_catalogue_has_every_official_name_and_a_hash_for_each_file() -> None:
     entries = catalog.entries()
     assert list(dict.fromkeys(entry.model for entry in entries)) == OFFICIAL
     assert len({entry.file for entry in entries}) == len(entries)
@@ -72,19 +72,19 @@ def test_the_catalogue_has_every_official_name_and_each_file_has_a_hash() -> Non
 
 
 @pytest.mark.parametrize("model", OFFICIAL)
-def test_a_bare_name_means_one_recommended_file(model: str) -> None:
+def test_find_returns_the_recommended_file_for_a_bare_name(model: str) -> None:
     entry = catalog.find(model)
     assert entry is not None
     small = model.split(".")[0] in ("tiny", "base", "small")
-    # Upstream publishes nothing but the unquantized file of large-v1.
+    # Of large-v1 upstream publishes the unquantized file only.
     expected = "q8_0" if small else "f16" if model == "large-v1" else "q5_0"
     assert entry.quantization == expected
     assert entry.name == f"{model}-{expected}"
     assert catalog.find(f"{model}-f16").file == f"ggml-{model}.bin"
 
 
-def test_sizes_agree_with_the_shapes_of_the_models() -> None:
-    """The byte counts come from other people's lists: check them against arithmetic."""
+def test_sizes_match_the_shapes_of_the_models() -> None:
+    """The byte counts come from published lists; arithmetic confirms them."""
     shapes = {
         "tiny": (384, 6, 4, 4), "base": (512, 8, 6, 6), "small": (768, 12, 12, 12),
         "medium": (1024, 16, 24, 24), "large": (1280, 20, 32, 32), "turbo": (1280, 20, 32, 4),
@@ -109,30 +109,30 @@ def test_sizes_agree_with_the_shapes_of_the_models() -> None:
         assert words.setdefault(entry.multilingual, entry.size - total) == entry.size - total, entry
 
 
-def test_an_unknown_name_is_answered_with_near_ones() -> None:
+def test_obtain_suggests_similar_names_for_an_unknown_one() -> None:
     with pytest.raises(CatalogError, match=r"tiny\.en.*--list"):
         catalog.obtain("tiny.em", [])
 
 
-def test_a_missing_path_is_named() -> None:
+def test_obtain_names_a_missing_path() -> None:
     with pytest.raises(CatalogError, match=r"no model file /no/such\.bin: check the path"):
         catalog.obtain("/no/such.bin", [])
 
 
 @pytest.mark.parametrize("spec", ["~nobody-of-that-name/x.bin", "a" * 300, "/" + "a" * 300])
-def test_a_path_that_cannot_even_be_looked_at_is_one_clear_error(spec: str) -> None:
+def test_obtain_reports_an_invalid_path(spec: str) -> None:
     with pytest.raises(CatalogError, match=r"check the path"):
         catalog.obtain(spec, [])
 
 
-def test_a_directory_that_cannot_even_be_looked_into_is_one_clear_error() -> None:
+def test_obtain_reports_an_unreadable_directory() -> None:
     # Root may enter every directory, so it is one whose name is too long.
     with pytest.raises(CatalogError, match=r"aaa/ggml-tiny\.en-q8_0\.bin \(File name too long\)"):
         catalog.obtain("tiny.en", [Path("a" * 300)], offline=True)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"models": [{}]}', '{"models": 3}'])
-def test_a_damaged_catalogue_is_one_clear_error(tmp_path: Path, text: str) -> None:
+def test_entries_reports_a_damaged_catalogue(tmp_path: Path, text: str) -> None:
     broken = tmp_path / "catalog.json"
     broken.write_text(text)
     with pytest.raises(CatalogError, match="restore it from the repository"):
@@ -174,7 +174,7 @@ def small(tmp_path: Path) -> tuple[Path, Path, bytes]:
     return path, directory, data
 
 
-def test_a_good_file_is_found_and_then_not_read_again(
+def test_obtain_reads_a_verified_file_only_once(
     small: tuple[Path, Path, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listing, directory, data = small
@@ -191,10 +191,10 @@ def test_a_good_file_is_found_and_then_not_read_again(
     assert catalog.obtain("tiny.en-q8_0", [directory], catalog=listing) == expected
 
 
-def test_a_model_that_was_verified_needs_nothing_of_the_network(
+def test_obtain_imports_no_network_code_for_a_verified_model(
     small: tuple[Path, Path, bytes],
 ) -> None:
-    """Nor of hashing, which brings OpenSSL with it."""
+    """Hashing, which loads OpenSSL, is not imported either."""
     listing, directory, data = small
     (directory / "ggml-tiny.en-q8_0.bin").write_bytes(data)
     script = (
@@ -208,7 +208,7 @@ def test_a_model_that_was_verified_needs_nothing_of_the_network(
     heavy = {"hashlib", "ssl", "http.client", "urllib.request", "email", "subprocess", "tempfile"}
 
     def loaded() -> set[str]:
-        # -S: nothing but what this imports, whatever the environment's .pth files bring.
+        # -S: without the imports of .pth files in the environment.
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", script],
             stdout=subprocess.PIPE,
@@ -221,7 +221,7 @@ def test_a_model_that_was_verified_needs_nothing_of_the_network(
     assert loaded() == set()
 
 
-def test_the_first_directory_that_has_it_counts(
+def test_obtain_takes_the_first_directory_with_the_file(
     small: tuple[Path, Path, bytes], tmp_path: Path
 ) -> None:
     listing, directory, data = small
@@ -235,7 +235,7 @@ def test_the_first_directory_that_has_it_counts(
 
 
 @pytest.mark.parametrize("how", ["flipped", "short", "long", "empty"])
-def test_an_unsound_official_file_is_refused_and_kept(
+def test_obtain_rejects_a_damaged_official_file_and_keeps_it(
     small: tuple[Path, Path, bytes], how: str
 ) -> None:
     listing, directory, data = small
@@ -254,7 +254,7 @@ def test_an_unsound_official_file_is_refused_and_kept(
     assert path.read_bytes() == bad
 
 
-def test_a_damaged_note_only_costs_another_look(small: tuple[Path, Path, bytes]) -> None:
+def test_obtain_hashes_again_after_a_damaged_note(small: tuple[Path, Path, bytes]) -> None:
     listing, directory, data = small
     (directory / "ggml-tiny.en-q8_0.bin").write_bytes(data)
     for text in ("", "[1]", '{"ggml-tiny.en-q8_0.bin": 3}'):
@@ -262,7 +262,7 @@ def test_a_damaged_note_only_costs_another_look(small: tuple[Path, Path, bytes])
         catalog.obtain("tiny.en", [directory], offline=True, catalog=listing)
 
 
-def test_the_note_goes_to_the_cache_when_the_directory_is_read_only(
+def test_note_is_written_to_the_cache_if_the_directory_is_read_only(
     small: tuple[Path, Path, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listing, directory, data = small
@@ -277,7 +277,7 @@ def test_the_note_goes_to_the_cache_when_the_directory_is_read_only(
     assert verified.remembered(entry, path)
 
 
-def test_offline_says_what_to_do(tmp_path: Path) -> None:
+def test_obtain_explains_a_missing_file_when_offline(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match=r"--offline is set.*download_model\.py tiny\.en-q8_0"):
         catalog.obtain("tiny.en", [tmp_path], offline=True)
 
@@ -285,7 +285,7 @@ def test_offline_says_what_to_do(tmp_path: Path) -> None:
 # --- the structure of a file ----------------------------------------------------------------
 
 
-def test_a_whole_file_is_sound_and_named_by_its_stem(whole: Path) -> None:
+def test_obtain_names_an_own_file_by_its_stem(whole: Path) -> None:
     assert catalog.obtain(str(whole), []) == ModelFile(whole, "mine")
     structure = modelfile.inspect(whole)
     assert structure.hyperparameters == HP
@@ -295,7 +295,7 @@ def test_a_whole_file_is_sound_and_named_by_its_stem(whole: Path) -> None:
 
 
 @pytest.mark.parametrize("ftype", [0, 1, 2007, 2008, 2009, 1009, 1008])
-def test_every_file_type_of_upstream_is_known(tmp_path: Path, ftype: int) -> None:
+def test_inspect_accepts_every_file_type_of_upstream(tmp_path: Path, ftype: int) -> None:
     hp = dataclasses.replace(HP, ftype=ftype, n_vocab=51866, n_mels=128)
     path = tmp_path / "model.bin"
     data = model_bytes(hp)
@@ -308,14 +308,14 @@ def test_every_file_type_of_upstream_is_known(tmp_path: Path, ftype: int) -> Non
     assert modelfile.inspect(path).hyperparameters.multilingual
 
 
-def test_a_directory_and_an_unreadable_path_are_clear_errors(tmp_path: Path) -> None:
+def test_inspect_reports_a_directory_and_a_missing_path(tmp_path: Path) -> None:
     with pytest.raises(CatalogError):
         modelfile.inspect(tmp_path)
     with pytest.raises(CatalogError, match="check the path"):
         modelfile.inspect(tmp_path / "none")
 
 
-def test_bytes_after_the_last_tensor_are_refused(tmp_path: Path) -> None:
+def test_inspect_rejects_bytes_after_the_last_tensor(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     for tail in (b"x", bytes(12), bytes(100)):
         path.write_bytes(model_bytes() + tail)
@@ -323,7 +323,7 @@ def test_bytes_after_the_last_tensor_are_refused(tmp_path: Path) -> None:
             modelfile.inspect(path)
 
 
-def test_a_missing_last_tensor_is_refused(tmp_path: Path) -> None:
+def test_inspect_rejects_a_missing_last_tensor(tmp_path: Path) -> None:
     """Cut exactly between two tensors: the engine would only log it."""
     data = model_bytes()
     last = b"encoder.ln_post.bias"
@@ -338,13 +338,13 @@ INTEGERS = st.one_of(st.integers(-(2**31), 2**31 - 1), st.integers(-2, 3000))
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 13), INTEGERS)
-def test_any_number_in_the_head_is_judged(whole: Path, position: int, value: int) -> None:
+def test_inspect_checks_every_number_in_the_head(whole: Path, position: int, value: int) -> None:
     _mutated(whole, 4 * position, struct.pack("<i", value))
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-def test_any_damage_is_judged(whole: Path, data: st.DataObject) -> None:
+def test_inspect_checks_damage_anywhere(whole: Path, data: st.DataObject) -> None:
     # Anywhere: in the head, in the words' lengths, in the tensors' headers, in the weights.
     size = whole.stat().st_size
     position = data.draw(st.one_of(st.integers(0, size - 1), st.integers(64376, 64500)))
@@ -353,7 +353,7 @@ def test_any_damage_is_judged(whole: Path, data: st.DataObject) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-def test_the_header_of_any_tensor_is_judged(whole: Path, data: st.DataObject) -> None:
+def test_inspect_checks_the_header_of_every_tensor(whole: Path, data: st.DataObject) -> None:
     place = data.draw(st.sampled_from(modelfile.inspect(whole).tensors))
     back = data.draw(st.integers(1, 12 + 4 * len(place.shape) + len(place.name)))
     _mutated(whole, place.offset - back, data.draw(st.binary(min_size=1, max_size=4)))
@@ -361,7 +361,7 @@ def test_the_header_of_any_tensor_is_judged(whole: Path, data: st.DataObject) ->
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-def test_any_truncation_is_refused(whole: Path, data: st.DataObject) -> None:
+def test_inspect_rejects_any_truncation(whole: Path, data: st.DataObject) -> None:
     size = whole.stat().st_size
     length = data.draw(st.one_of(st.integers(0, size - 1), st.integers(0, 100)))
     content = whole.read_bytes()
@@ -373,7 +373,9 @@ def test_any_truncation_is_refused(whole: Path, data: st.DataObject) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=200))
-def test_any_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+def test_inspect_rejects_any_other_bytes(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
     path = tmp_path_factory.getbasetemp() / "any.bin"
     path.write_bytes(struct.pack("<i", modelfile.MAGIC) + data)
     with pytest.raises(CatalogError):

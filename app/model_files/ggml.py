@@ -1,10 +1,9 @@
 """The structure of a ggml Whisper file, which `inspect` checks without loading it.
 
-A corrupt model makes whisper.cpp crash the process and a truncated one loads as "empty" and
-answers nothing. An official file is known by its hash; a file that no one published a hash for is
-judged here: its numbers, its vocabulary, and every tensor's name, shape and byte count, up to the
-last byte. `app/model_files/convert` writes files by the same tables. Standard library only; any
-thread.
+A corrupt model makes whisper.cpp crash the process, and a truncated one loads as "empty" and
+answers nothing. An official file is checked by its hash. A file without a published hash is checked
+here: its numbers, its vocabulary, and every tensor's name, shape and byte count, up to the last
+byte. `app/model_files/convert` writes files by the same tables. Standard library only; any thread.
 
 Source of the layout: whisper.cpp v1.8.5, src/whisper.cpp, whisper_model_load, and
 models/convert-pt-to-ggml.py. Little-endian throughout.
@@ -23,12 +22,12 @@ from app.model_files.entry import CatalogError
 
 MAGIC = 0x67676D6C  # "ggml"
 # 51,864 is English only; 51,865 the 99 languages; 51,866 (large-v3) has Cantonese as well.
-# The engine derives the ids of its special tokens from these; others it would misread.
+# The engine derives the ids of its special tokens from these sizes and misreads any other.
 VOCABULARIES = (51864, 51865, 51866)
 N_FFT = 201  # 400-point FFT: 1 + 400 / 2 bins; the engine relies on it
-# GGML_QNT_VERSION: a quantized file's type is written 1000 x version + type. Upstream's
-# q5_1 files have 1, its q8_0 files 2; what 2 changed (blocks of q4 and q8) changed their
-# size too, so an older file of those formats fails at its first matrix.
+# GGML_QNT_VERSION: a quantized file's type is written 1000 x version + type. Upstream's q5_1 files
+# have 1, its q8_0 files 2. Version 2 changed the size of q4 and q8 blocks, so an older file of
+# those formats fails at its first matrix.
 QUANTIZATION_VERSIONS = (1, 2)
 
 # ggml's tensor types: number -> (values in a block, bytes of a block).
@@ -53,7 +52,7 @@ FILE_TYPES = {0: 0, 1: 1, 2: 2, 3: 3, 7: 8, 8: 6, 9: 7, 10: 10, 11: 11, 12: 12, 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """The eleven numbers at the head of a file, in their order there."""
+    """The eleven numbers at the head of a file, in the file's order."""
 
     n_vocab: int
     n_audio_ctx: int
@@ -69,15 +68,15 @@ class Hyperparameters:
 
     @property
     def multilingual(self) -> bool:
-        """As the engine decides it: by the size of the vocabulary."""
+        """The engine decides by the size of the vocabulary."""
         return self.n_vocab >= 51865
 
 
 @dataclass(frozen=True)
 class TensorShape:
-    """What one tensor must be. `shape` is numpy's order (slowest first); the file has it the
-    other way round. `kind`: `matrix` (may be quantized), `convolution` (float16, or float32
-    in a float32 file) or `float32`."""
+    """The shape that a tensor must have, in numpy's order (slowest first); the file has it
+    reversed. `kind`: `matrix` (may be quantized), `convolution` (float16, or float32 in a float32
+    file) or `float32`."""
 
     name: str
     shape: tuple[int, ...]
@@ -86,7 +85,7 @@ class TensorShape:
 
 @dataclass(frozen=True)
 class TensorPlace:
-    """One tensor as it lies in a file: `offset` and `size` of its data, in bytes."""
+    """A tensor in a file. `offset` and `size` of its data are in bytes."""
 
     name: str
     shape: tuple[int, ...]
@@ -97,8 +96,8 @@ class TensorPlace:
 
 @dataclass(frozen=True)
 class Structure:
-    """A whole file's layout. `filters_offset`: the mel filters' first byte, n_mels x 201
-    float32. `vocabulary`: the tokens' bytes, in id order. `tensors` in file order."""
+    """The layout of a file. `filters_offset`: the first byte of the mel filters, n_mels x 201
+    float32. `vocabulary`: the bytes of the tokens, in id order. `tensors` are in file order."""
 
     hyperparameters: Hyperparameters
     filters_offset: int
@@ -107,7 +106,7 @@ class Structure:
 
 
 def unsound(hp: Hyperparameters) -> str | None:
-    """Why the engine could not work with these numbers, or None if it can."""
+    """Return the reason why the engine cannot use these numbers, or None if it can."""
     if hp.n_vocab not in VOCABULARIES:
         return f"its vocabulary has {hp.n_vocab} entries; Whisper's have {VOCABULARIES}"
     # Bounds: twice the largest official model (large: 1280 wide, 20 heads, 32 layers), and
@@ -134,13 +133,13 @@ def unsound(hp: Hyperparameters) -> str | None:
     version, ftype = divmod(hp.ftype, 1000)
     versions = QUANTIZATION_VERSIONS if ftype > 1 else (0,)
     if ftype not in FILE_TYPES or version not in versions:
-        return f"its file type {hp.ftype} is none the engine knows"
+        return f"its file type {hp.ftype} is unknown to the engine"
     return None
 
 
 def expected_tensors(hp: Hyperparameters) -> tuple[TensorShape, ...]:
-    """Every tensor a model of this shape has, in the order upstream writes them (that of
-    OpenAI's checkpoints; the order makes a conversion equal upstream's byte for byte)."""
+    """Return every tensor of a model with these numbers, in upstream's order (that of OpenAI's
+    checkpoints). By that order a conversion equals upstream's file byte for byte."""
     found = [
         TensorShape("decoder.positional_embedding", (hp.n_text_ctx, hp.n_text_state), "float32"),
         TensorShape("encoder.positional_embedding", (hp.n_audio_ctx, hp.n_audio_state), "float32"),
@@ -180,7 +179,7 @@ def _block(name: str, n: int, *, cross: bool) -> list[TensorShape]:
 
 
 def tensor_bytes(shape: Sequence[int], kind: int) -> int | None:
-    """Bytes of a tensor of ggml type `kind`, or None if its rows do not fill whole blocks."""
+    """Return the bytes of a tensor of ggml type `kind`; None if its rows do not fill blocks."""
     values, size = TENSOR_TYPES[kind]
     if shape[-1] % values:
         return None
@@ -193,8 +192,8 @@ def tensor_bytes(shape: Sequence[int], kind: int) -> int | None:
 def inspect(path: Path) -> Structure:
     """Check a ggml Whisper file's structure without loading it.
 
-    Raises CatalogError that says what is wrong: not a ggml file, numbers the engine cannot
-    work with, a tensor missing, unknown or of the wrong shape, truncated, or bytes left over.
+    Raises CatalogError with the fault: not a ggml file, numbers that the engine cannot use, a
+    tensor that is missing, unknown or of the wrong shape, a truncated file, or bytes left over.
     """
     try:
         with path.open("rb") as file:
@@ -206,7 +205,7 @@ def inspect(path: Path) -> Structure:
 
 
 class _Reader:
-    """Walks one file from head to end. Every number is bounded before it is used."""
+    """Reads a file from head to end. Every number is bounded before it is used."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path = path
@@ -225,7 +224,7 @@ class _Reader:
 
     def hyperparameters(self) -> Hyperparameters:
         if self._size < 4 or self._integers(1)[0] != MAGIC:
-            self._bad("it does not begin as a ggml Whisper file does")
+            self._bad("it does not begin like a ggml Whisper file")
         hp = Hyperparameters(*self._integers(11))
         if problem := unsound(hp):
             self._bad(problem)
@@ -233,14 +232,14 @@ class _Reader:
 
     def _vocabulary(self, hp: Hyperparameters) -> tuple[bytes, ...]:
         count = self._integers(1)[0]
-        # 50,256 words of text at the least; the special tokens above them may be left out.
+        # At least the 50,256 words of text; the special tokens above them may be left out.
         if not 50256 <= count <= hp.n_vocab:
             self._bad(f"its vocabulary lists {count} words, for {hp.n_vocab} entries")
         words = []
         for _ in range(count):
             length = self._integers(1)[0]
             if not 0 <= length <= 1024:  # the longest official one has 128 bytes
-                self._bad(f"a word of its vocabulary is said to have {length} bytes")
+                self._bad(f"a word of its vocabulary has a stated length of {length} bytes")
             words.append(self._read(length, "vocabulary"))
         return tuple(words)
 
@@ -256,7 +255,7 @@ class _Reader:
             name = self._read(length, "a tensor's name").decode("utf-8", "replace")
             tensor = expected.pop(name, None)
             if tensor is None:
-                self._bad(f"it has a tensor {name!r} twice, or one that Whisper does not have")
+                self._bad(f"the tensor {name!r} occurs twice or is not one of Whisper's")
             if shape != tensor.shape:
                 self._bad(f"tensor {name} has the shape {shape}, not {tensor.shape}")
             if kind != types[tensor.kind]:
@@ -285,10 +284,10 @@ class _Reader:
         self._file.seek(count, os.SEEK_CUR)
 
     def _truncated(self, what: str) -> NoReturn:
-        self._bad(f"it ends at byte {self._size}, in the middle of its {what}")
+        self._bad(f"it ends at byte {self._size}, within its {what}")
 
     def _bad(self, reason: str) -> NoReturn:
         raise CatalogError(
-            f"{self._path} is no model the engine can load: {reason}. "
+            f"{self._path} is not a model that the engine can load: {reason}. "
             "Fetch or convert it again (docs/models.md)"
         )

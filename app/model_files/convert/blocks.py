@@ -1,7 +1,7 @@
-"""ggml's block formats: matrices in, bytes of a file out.
+"""Encode matrices in ggml's block formats.
 
-gguf's numpy code does the rounding. A few thousand rows at a time, because it makes
-several copies, and large-v3's token embedding alone is 265 MB in float32.
+gguf's numpy code does the rounding. It makes several copies, so a matrix is encoded a few thousand
+rows at a time: large-v3's token embedding alone is 265 MB in float32.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Format:
 
 
 # Upstream published its q5_1 files while the version was 1. Version 2 changed the blocks of
-# other formats only and the engine just logs it, so with 1 ours equal the published ones.
+# other formats only and the engine just logs it; with 1 our files equal the published ones.
 FORMATS = {
     "f16": Format("f16", 1, 1, 0),
     "q8_0": Format("q8_0", 8, 7, 2),
@@ -41,7 +41,7 @@ FORMATS = {
 
 
 def encode(matrix: np.ndarray, form: Format) -> Iterator[bytes]:
-    """The bytes of a float16 or float32 matrix [rows, columns] in `form`, in pieces.
+    """Yield the bytes of a float16 or float32 matrix [rows, columns] in `form`.
     Raises ConvertError if the columns do not fill whole blocks, or gguf is missing."""
     rows = max(1, VALUES_AT_ONCE // matrix.shape[1])
     for begin in range(0, matrix.shape[0], rows):
@@ -53,7 +53,7 @@ def encode(matrix: np.ndarray, form: Format) -> Iterator[bytes]:
 
 
 def decode(data: np.ndarray, kind: int, shape: tuple[int, ...]) -> np.ndarray:
-    """The values, float32 [rows, columns], of a matrix of ggml type `kind` (uint8 bytes)."""
+    """Return the values, float32 [rows, columns], of a matrix of ggml type `kind` (uint8 bytes)."""
     values, size = TENSOR_TYPES[kind]
     quants, types = _gguf()
     rows = data.reshape(shape[0], shape[1] // values * size)

@@ -1,9 +1,9 @@
-"""Turn a trained Whisper model into a ggml file the node can load, in one command.
+"""Turn a trained Whisper model into a ggml file that the node can load.
 
 SOURCE is a CTranslate2 folder (float16 or float32), a Hugging Face folder (safetensors), or
 a ggml file to quantize again. Needs requirements-convert.txt (numpy, gguf), never torch.
-Nothing is written before the source has been found to be a whole Whisper model; the result
-appears under its name only after it was checked, and loaded once where the engine is there.
+Nothing is written before the source is known to be a complete Whisper model. The result gets its
+name only after it was checked, and loaded once if the engine is installed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from app.model_files.folders import models_folder
 if TYPE_CHECKING:
     from app.model_files.convert.source import Source
 
-# What loading takes beside the file itself, at most (large: about 1 GB by whisper.cpp's
-# README). On a board that lacks it the kernel would kill the check, and a sound result with
-# it: large-v3 in f16 can be made on 4 GB, not loaded there.
+# Memory for loading beside the file itself, at most (large: about 1 GB by whisper.cpp's README).
+# Without it the kernel would kill the check, and a sound result with it: large-v3 in f16 can be
+# made on a board with 4 GB, but not loaded there.
 LOAD_BYTES = 1 << 30
 
 LINE = 1000  # characters of an error, at most
@@ -99,7 +99,7 @@ def _convert(options: argparse.Namespace) -> Path:
 
 
 def _open(path: Path) -> Source:
-    """The Source in `path`, by what lies there."""
+    """Return the Source in `path`; the files there decide its kind."""
     from app.model_files.convert import ctranslate2, ggmlfile, huggingface
     from app.model_files.convert.source import ConvertError
 
@@ -118,7 +118,7 @@ def _open(path: Path) -> Source:
 
 
 def _check(path: Path) -> str:
-    """Check the written file; what was done, for a person. Raises ConvertError."""
+    """Check the written file; a line for a person about the check. Raises ConvertError."""
     from app.model_files.convert.source import ConvertError
     from app.model_files.entry import CatalogError
     from app.model_files.ggml import inspect
@@ -126,7 +126,7 @@ def _check(path: Path) -> str:
     try:
         inspect(path)
     except CatalogError as error:
-        raise ConvertError(f"the result is not sound, which is a fault of ours: {error}") from error
+        raise ConvertError(f"the result is damaged, which is a bug: {error}") from error
     free = _available_bytes()
     if free is not None and free < path.stat().st_size + LOAD_BYTES:
         return f"checked: structure only (not loaded: only {free >> 20} MiB of memory are free)"
@@ -138,7 +138,7 @@ def _check(path: Path) -> str:
     if done.returncode == 3:
         return "checked: structure only (pywhispercpp is not installed here, so it was not loaded)"
     lines = [line for line in done.stderr.splitlines() if line.strip()]
-    why = lines[-1] if lines else "nothing said"
+    why = lines[-1] if lines else "no message"
     raise ConvertError(f"the engine does not load the result (status {done.returncode}: {why})")
 
 
@@ -151,7 +151,7 @@ def _default_output(source: Path, form: str) -> Path:
 
 
 def _available_bytes() -> int | None:
-    """Memory that can be had without swapping, or None where the kernel does not say."""
+    """Return the memory that is free without swapping; None where the kernel does not report it."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
@@ -160,7 +160,7 @@ def _available_bytes() -> int | None:
 
 
 def _line(text: str) -> str:
-    """One line that a terminal can bear: a damaged file is quoted with whatever is in it."""
+    """Make one short printable line: a message may quote a damaged file."""
     plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return plain if len(plain) <= LINE else f"{plain[:LINE]}..."
 

@@ -1,30 +1,29 @@
-"""Reads a CTranslate2 Whisper folder (what faster-whisper uses): model.bin, config.json,
+"""Read a CTranslate2 Whisper folder (the format of faster-whisper): model.bin, config.json,
 vocabulary.txt or .json.
 
-model.bin is little-endian: version u32, spec name, revision u32, number of variables u32;
-for each its name, rank u8, dimensions u32 each, type u8, bytes u32, data; then aliases. A
-string is its length u16, with a final NUL. Source: CTranslate2's documentation of its model
-format (python/ctranslate2/specs/model_spec.py); numbers of types: its enum DataType.
+`app/model_files/convert/ctranslate2_file.py` reads model.bin; here its variables become ggml's
+tensors.
 """
 
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from app.model_files.convert import mel, words
-from app.model_files.convert.source import MOST_DIMENSIONS, ConvertError, Source, check_names
+from app.model_files.convert.ctranslate2_file import (
+    INT8,
+    INT16,
+    INT32,
+    Variable,
+    load,
+    read_index,
+)
+from app.model_files.convert.source import ConvertError, Source, check_names, untied
 from app.model_files.ggml import VOCABULARIES, Hyperparameters
-
-VERSIONS = (4, 5, 6)  # 4 brought the type byte; 6 is current
-FLOAT32, INT8, INT16, INT32, FLOAT16, BFLOAT16 = range(6)
-ITEM_BYTES = {FLOAT32: 4, INT8: 1, INT16: 2, INT32: 4, FLOAT16: 2, BFLOAT16: 2}
-SPEC = "WhisperSpec"
 
 # CTranslate2's name inside a layer -> ggml's names; several where it fuses them by rows.
 PAIRS = {
@@ -40,7 +39,7 @@ PAIRS = {
     "ffn/linear_1": ("mlp.2",),
 }
 ENDINGS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
-# Switches of the decoder's and encoder's make, no weights; none changes what we write.
+# Settings of encoder and decoder, which are no weights; none changes the ggml file.
 SETTINGS = frozenset(
     {
         "activation",
@@ -61,16 +60,6 @@ SETTINGS = frozenset(
 
 
 @dataclass(frozen=True)
-class Variable:
-    """One variable: where its data lies in model.bin, in bytes."""
-
-    shape: tuple[int, ...]
-    type: int
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
 class Piece:
     """A ggml tensor as rows of a variable: the `index`-th of `parts` equal pieces."""
 
@@ -80,9 +69,9 @@ class Piece:
 
 
 def open_folder(folder: Path) -> Source:
-    """The model in `folder`. Reads only the headers. Raises ConvertError."""
+    """Return the model in `folder`. Reads only the headers. Raises ConvertError."""
     path = folder / "model.bin"
-    variables, aliases = _index(path)
+    variables, aliases = read_index(path)
     pieces = {target: piece for name in variables for target, piece in _targets(name)}
     hp = _hyperparameters(path, variables)
     _check_types(path, variables)
@@ -114,70 +103,9 @@ def open_folder(folder: Path) -> Source:
     )
 
 
-def _index(path: Path) -> tuple[dict[str, Variable], dict[str, str]]:
-    try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-
-            def number(code: str) -> int:
-                return int(struct.unpack("<" + code, file.read(struct.calcsize(code)))[0])
-
-            def string() -> str:
-                length = number("H")
-                text = file.read(length)
-                if len(text) < length:
-                    raise ConvertError(f"{path} is truncated: it ends in the middle of a name")
-                return text.rstrip(b"\0").decode("utf-8")
-
-            version = number("I")
-            if version not in VERSIONS:
-                raise ConvertError(
-                    f"{path} is not a CTranslate2 model of a known version (found {version}, "
-                    f"known {VERSIONS})"
-                )
-            spec = string()
-            if spec != SPEC:
-                raise ConvertError(f"{path} holds a {spec}, not Whisper ({SPEC})")
-            number("I")  # the spec's revision: all known ones are laid out alike
-            return _walk(path, size, number, string, file.tell, file.seek)
-    except (OSError, struct.error, UnicodeDecodeError) as error:
-        raise ConvertError(f"{path} cannot be read as a CTranslate2 model ({error})") from error
-
-
-def _walk(
-    path: Path,
-    size: int,
-    number: Callable[[str], int],
-    string: Callable[[], str],
-    tell: Callable[[], int],
-    seek: Callable[[int], int],
-) -> tuple[dict[str, Variable], dict[str, str]]:
-    variables = {}
-    for _ in range(number("I")):
-        name = string()
-        shape = tuple(number("I") for _ in range(number("B")))
-        kind = number("B")
-        count = number("I")
-        if (
-            kind not in ITEM_BYTES
-            or count != math.prod(shape) * ITEM_BYTES[kind]
-            or len(shape) > MOST_DIMENSIONS
-        ):
-            raise ConvertError(f"{path}: variable {name} is damaged or of an unknown type {kind}")
-        variables[name] = Variable(shape, kind, tell(), count)
-        if tell() + count > size:
-            raise ConvertError(f"{path} is truncated: it ends in the middle of {name}")
-        seek(tell() + count)
-    aliases = {}
-    for _ in range(number("I")):
-        name = string()
-        aliases[name] = string()
-    return variables, aliases
-
-
 def _targets(name: str) -> list[tuple[str, Piece]]:
-    """The ggml tensors a variable holds; none for a setting. Names we do not know are kept
-    as they are, so that the check against Whisper's tensors reports them."""
+    """Return the ggml tensors in a variable; none for a setting. An unknown name is kept, so that
+    the check against Whisper's tensors reports it."""
     side, _, rest = name.partition("/")
     stem, _, ending = rest.rpartition("/")
     if not stem and rest in SETTINGS:
@@ -204,7 +132,7 @@ def _targets(name: str) -> list[tuple[str, Piece]]:
             for index, part in enumerate(parts)
         ]
     if name == "decoder/projection/weight":
-        return []  # judged by _check_projection
+        return []  # see _check_projection
     return [(name, Piece(name, 0, 1))]
 
 
@@ -241,7 +169,7 @@ def _hyperparameters(path: Path, variables: dict[str, Variable]) -> Hyperparamet
 def _shape(
     path: Path, variables: dict[str, Variable], name: str, dimensions: int
 ) -> tuple[int, ...]:
-    """The shape of a variable that every model has."""
+    """Return the shape of a variable that every model has."""
     shape = _variable(path, variables, name).shape
     if len(shape) != dimensions:
         raise ConvertError(f"{path}: variable {name} has a wrong shape, {shape}")
@@ -257,7 +185,7 @@ def _whole_number(path: Path, variables: dict[str, Variable], name: str) -> int:
 
 def _variable(path: Path, variables: dict[str, Variable], name: str) -> Variable:
     if name not in variables:
-        raise ConvertError(f"{path} is not a whole Whisper model: {name} is missing")
+        raise ConvertError(f"{path} is not a complete Whisper model: {name} is missing")
     return variables[name]
 
 
@@ -268,8 +196,8 @@ def _check_types(path: Path, variables: dict[str, Variable]) -> None:
     )
     if whole:
         raise ConvertError(
-            f"{path} was quantized to whole numbers, and what that rounded away is lost for "
-            "the formats here: convert the original again with '--quantization float16'"
+            f"{path} is quantized to whole numbers, which has lost the precision that these "
+            "formats need: convert the original again with '--quantization float16'"
         )
 
 
@@ -279,7 +207,7 @@ def _check_projection(
     aliases: dict[str, str],
     pieces: dict[str, Piece],
 ) -> None:
-    """whisper.cpp always uses the token embedding as output projection."""
+    """Reject a projection of its own: whisper.cpp always uses the token embedding."""
     name, embedding = "decoder/projection/weight", "decoder/embeddings/weight"
     if "decoder/projection/bias" in pieces:
         if np.any(_load(path, variables, pieces["decoder/projection/bias"])):
@@ -288,39 +216,12 @@ def _check_projection(
     if aliases.get(name) == embedding:
         return
     if name not in variables:
-        raise ConvertError(f"{path} has no output projection ({name}): it is not a whole model")
+        raise ConvertError(f"{path} has no output projection ({name}): it is not a complete model")
     if not np.array_equal(
         _load(path, variables, Piece(name, 0, 1)), _load(path, variables, Piece(embedding, 0, 1))
     ):
         raise ConvertError(untied(str(path)))
 
 
-def untied(what: str) -> str:
-    """Why a model with an output projection of its own is refused."""
-    return (
-        f"{what} has an output projection that differs from its token embedding. whisper.cpp "
-        "always uses the embedding for both, so the result would answer nonsense: fine-tune "
-        "with tie_word_embeddings on"
-    )
-
-
 def _load(path: Path, variables: dict[str, Variable], piece: Piece) -> np.ndarray:
-    variable = variables[piece.variable]
-    raw = np.dtype({2: "<u2", 4: "<u4", 1: "u1"}[ITEM_BYTES[variable.type]])
-    rows = variable.shape[0] // piece.parts if variable.shape else 1
-    count = variable.size // raw.itemsize // piece.parts
-    data = np.fromfile(
-        path, raw, count, offset=variable.offset + piece.index * count * raw.itemsize
-    )
-    if data.size != count:
-        raise ConvertError(f"{path} is truncated in {piece.variable}")
-    return as_numbers(data, variable.type).reshape(
-        (rows, *variable.shape[1:]) if variable.shape else ()
-    )
-
-
-def as_numbers(raw: np.ndarray, kind: int) -> np.ndarray:
-    """Unsigned words as the numbers of a CTranslate2 type; bfloat16 becomes float32."""
-    if kind == BFLOAT16:
-        return (raw.astype(np.uint32) << 16).view(np.float32)
-    return raw.view({FLOAT32: "<f4", INT8: "i1", INT16: "<i2", INT32: "<i4", FLOAT16: "<f2"}[kind])
+    return load(path, piece.variable, variables[piece.variable], piece.index, piece.parts)

@@ -1,7 +1,7 @@
-"""JSON as the folders of models have it: read, and of the type that the reader relies on.
+"""Read the JSON documents in a model's folder and check their types.
 
-What is wrong with a file is one ConvertError that names it and what stands there, so that no reader
-has to expect the exceptions of the json module, or of its own code on a value of a wrong type.
+Every fault is a ConvertError that names the file and the value, so that no reader has to expect the
+exceptions of the json module, or of its own code on a value of a wrong type.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from app.model_files.convert.source import ConvertError
 
 
 def parse(text: bytes, what: Path) -> Any:
-    """The document in `text`, UTF-8; `what` names it. Raises ConvertError."""
+    """Return the document in `text`, UTF-8; `what` names it. Raises ConvertError."""
     try:
         return json.loads(text.decode("utf-8"))
     except RecursionError:
@@ -24,7 +24,7 @@ def parse(text: bytes, what: Path) -> Any:
 
 
 def read(path: Path) -> Any:
-    """The document in `path`. Raises ConvertError."""
+    """Return the document in `path`. Raises ConvertError."""
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -33,7 +33,7 @@ def read(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`. Raises ConvertError."""
+    """Return the JSON object in `path`. Raises ConvertError."""
     found = read(path)
     if not isinstance(found, dict):
         raise ConvertError(f"{path} is not a JSON object")
@@ -41,11 +41,11 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def is_strings(value: object) -> TypeGuard[list[str]]:
-    """Whether it is a list of strings."""
+    """Return whether `value` is a list of strings."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def is_sizes(value: object) -> TypeGuard[list[int]]:
-    """Whether it is a list of whole numbers from 0 up. `true` is none, though Python counts with
-    it."""
+    """Return whether `value` is a list of whole numbers from 0 up. `true` is none, although it is
+    an int in Python."""
     return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)

@@ -1,6 +1,6 @@
-"""Reads an existing ggml Whisper file, to write it again in another format.
+"""Read an existing ggml Whisper file, to write it again in another format.
 
-The tensors keep the order they have, as upstream's own quantizer keeps it.
+The tensors keep their order, as upstream's own quantizer keeps it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ F32, F16 = 0, 1
 
 
 def open_file(path: Path) -> Source:
-    """The model in `path`, its structure checked. Raises ConvertError."""
+    """Return the model in `path`, its structure checked. Raises ConvertError."""
     try:
         structure = inspect(path)
     except CatalogError as error:
@@ -30,7 +30,7 @@ def open_file(path: Path) -> Source:
     def tensor(name: str) -> np.ndarray:
         return _load(path, places[name])
 
-    lossy = " (already quantized: what that rounded away stays lost)" if hp.ftype > 1 else ""
+    lossy = " (already quantized: its lost precision does not return)" if hp.ftype > 1 else ""
     return Source(
         description=f"ggml file {path}{lossy}",
         hyperparameters=hp,

@@ -1,4 +1,4 @@
-"""Reads a Hugging Face Whisper folder: config.json, model.safetensors (or its sharded
+"""Read a Hugging Face Whisper folder: config.json, model.safetensors (or its sharded
 index), and the tokenizer's vocabulary.
 
 safetensors by numpy over its documented layout: the length of a JSON header as u64, the
@@ -18,8 +18,13 @@ from typing import Any
 import numpy as np
 
 from app.model_files.convert import documents, mel, words
-from app.model_files.convert.ctranslate2 import untied
-from app.model_files.convert.source import MOST_DIMENSIONS, ConvertError, Source, check_names
+from app.model_files.convert.source import (
+    MOST_DIMENSIONS,
+    ConvertError,
+    Source,
+    check_names,
+    untied,
+)
 from app.model_files.ggml import VOCABULARIES, Hyperparameters
 
 # transformers' name inside a layer -> ggml's. k_proj and the like become attn.key in both
@@ -56,7 +61,7 @@ HEADER_LIMIT = 100 << 20  # bytes; the limit the safetensors library has, too
 
 @dataclass(frozen=True)
 class Stored:
-    """One tensor: its file, type, shape, and where its data lies, in bytes."""
+    """A tensor. `offset` and `size` of its data in `file` are in bytes."""
 
     file: Path
     type: str
@@ -66,13 +71,13 @@ class Stored:
 
 
 def open_folder(folder: Path) -> Source:
-    """The model in `folder`. Reads only the headers. Raises ConvertError."""
+    """Return the model in `folder`. Reads only the headers. Raises ConvertError."""
     config = documents.read_object(folder / "config.json")
     hp = _hyperparameters(folder, config)
     stored = _index(folder)
     names = {_ggml_name(name): tensor for name, tensor in stored.items()}
     if len(names) < len(stored):
-        raise ConvertError(f"{folder} has a tensor twice, once with and once without 'model.'")
+        raise ConvertError(f"{folder} has a tensor twice, with and without 'model.'")
     projection = names.pop("proj_out.weight", None)
     tied = config.get("tie_word_embeddings", True)
     shapes = {name: tensor.shape for name, tensor in names.items()}
@@ -113,7 +118,7 @@ def _hyperparameters(folder: Path, config: dict[str, Any]) -> Hyperparameters:
             f"{folder} is a {'/'.join(architectures) or 'model'} of type {kind!r}, "
             f"not Whisper ({ARCHITECTURES[0]})"
         )
-    # Variations transformers knows and whisper.cpp does not.
+    # Variations that transformers supports and whisper.cpp does not.
     for key, only in (("activation_function", "gelu"), ("scale_embedding", False)):
         if config.get(key, only) != only:
             raise ConvertError(f"{folder} has {key} {config[key]!r}; the engine knows {only!r}")
@@ -144,7 +149,7 @@ def _hyperparameters(folder: Path, config: dict[str, Any]) -> Hyperparameters:
 def _number(folder: Path, config: dict[str, Any], key: str) -> int:
     value = config.get(key)
     if type(value) is not int or not 0 < value <= 1 << 20:
-        raise ConvertError(f"{folder / 'config.json'}: {key} is {value!r}, not a sane number")
+        raise ConvertError(f"{folder / 'config.json'}: {key} is {value!r}, not a valid number")
     return value
 
 
@@ -209,7 +214,7 @@ def _header(path: Path) -> dict[str, Stored]:
 
 
 def _stored(path: Path, name: str, entry: Any, start: int, size: int) -> Stored:
-    """One entry of a header; the data begin at `start` of a file of `size` bytes."""
+    """Check an entry of a header; the data begin at `start` of a file of `size` bytes."""
     damaged = ConvertError(f"{path}: the header is damaged at tensor {name}")
     if not isinstance(entry, dict):
         raise damaged
@@ -232,7 +237,7 @@ def _stored(path: Path, name: str, entry: Any, start: int, size: int) -> Stored:
 
 
 def _ggml_name(name: str) -> str:
-    """ggml's name for a tensor; one we do not know stays, for check_names to report."""
+    """Return ggml's name for a tensor; an unknown one is kept, and check_names reports it."""
     short = name.removeprefix("model.")
     if short in WHOLE:
         return WHOLE[short]
@@ -249,6 +254,6 @@ def _load(tensor: Stored) -> np.ndarray:
     if tensor.type == "BF16":
         data = (data.astype(np.uint32) << 16).view(np.float32)
     elif tensor.type == "F64":
-        with np.errstate(over="ignore"):  # what becomes infinite, the writer refuses
+        with np.errstate(over="ignore"):  # the writer rejects infinite values
             data = data.astype(np.float32)
     return data.reshape(tensor.shape)

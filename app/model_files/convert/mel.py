@@ -1,8 +1,8 @@
-"""The mel filter bank a Whisper file carries: Slaney's, 0 to 8 kHz, for a 400-point FFT.
+"""The mel filter bank of a Whisper file: Slaney's, 0 to 8 kHz, for a 400-point FFT.
 
 Source of the definition: librosa.filters.mel (sr 16000, n_fft 400, htk false, norm slaney),
-with which OpenAI made the table in whisper/assets/mel_filters.npz. The steps and their
-number formats below are what makes the bytes equal that table's.
+with which OpenAI made the table in whisper/assets/mel_filters.npz. The steps and number formats
+below reproduce the bytes of that table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LOG_STEP = np.log(6.4) / 27.0
 
 
 def filters(n_mels: int) -> np.ndarray:
-    """The filter bank for `n_mels` bands (80 or 128): float32 [n_mels, 201]."""
+    """Return the filter bank for `n_mels` bands (80 or 128): float32 [n_mels, 201]."""
     bins = np.fft.rfftfreq(FFT, 1.0 / SAMPLE_RATE)
     edges = _hz(np.linspace(0.0, _mel(SAMPLE_RATE / 2), n_mels + 2))
     width = np.diff(edges)

@@ -1,10 +1,9 @@
-"""The vocabulary a ggml file carries: the bytes of each token, in id order.
+"""The vocabulary of a ggml file: the bytes of each token, in id order.
 
-Tokenizers write tokens in GPT-2's printable alphabet, which stands for bytes; a ggml file
-has the bytes themselves. It ends where the special tokens begin, since the engine names
-those itself: 50,257 entries, of which the last is `<|endoftext|>` in an English-only model
-(whose text tokens number 50,256) and the empty token that stands before it in a
-multilingual one.
+Tokenizers write tokens in GPT-2's printable alphabet, which stands for bytes; a ggml file has the
+bytes themselves. It ends before the special tokens, because the engine names those itself: 50,257
+entries. The last is `<|endoftext|>` in an English-only model, which has 50,256 text tokens, and the
+empty token before it in a multilingual one.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ COUNT = 50257
 
 
 def read(folder: Path, n_vocab: int) -> tuple[bytes, ...]:
-    """The vocabulary of a model folder, from whichever of these it has: CTranslate2's
+    """Return the vocabulary of a model folder, from the first of these that it has: CTranslate2's
     vocabulary.txt or vocabulary.json, Hugging Face's vocab.json (with added_tokens.json) or
     tokenizer.json. Raises ConvertError."""
     if (folder / "vocabulary.json").is_file():
@@ -43,7 +42,7 @@ def read(folder: Path, n_vocab: int) -> tuple[bytes, ...]:
 def _words(folder: Path, found: dict[int, str], n_vocab: int) -> tuple[bytes, ...]:
     end = next((i for i, token in found.items() if token == "<|endoftext|>"), None)
     # The engine derives the ids of all special tokens from the size of the vocabulary, so
-    # a model whose tokens were moved would speak nonsense.
+    # a model whose tokens were moved would answer nonsense.
     expected = 50256 if n_vocab == 51864 else 50257
     if end != expected:
         raise ConvertError(
@@ -67,7 +66,7 @@ def _words(folder: Path, found: dict[int, str], n_vocab: int) -> tuple[bytes, ..
 
 
 def _alphabet() -> dict[str, int]:
-    """GPT-2's alphabet: printable Latin-1 characters stand for themselves, the other bytes,
+    """Return GPT-2's alphabet: printable Latin-1 characters stand for themselves, the other bytes,
     in order, for the characters from 256 up. Source: openai/gpt-2, src/encoder.py."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
@@ -99,7 +98,7 @@ def _tokenizer(path: Path) -> dict[int, str]:
     contents = {}
     for token in added:
         if not isinstance(token, dict) or not isinstance(token.get("content"), str):
-            raise ConvertError(f"{path}: {token!r} among its added_tokens is no token")
+            raise ConvertError(f"{path}: {token!r} among its added_tokens is not a token")
         contents[token["content"]] = token.get("id")
     return _by_id(path, model.get("vocab")) | _by_id(path, contents)
 

@@ -1,4 +1,4 @@
-"""Writes a Source as a ggml Whisper file. Source of the layout: `app.model_files.ggml`."""
+"""Write a Source as a ggml Whisper file. Source of the layout: `app.model_files.ggml`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write(
 
 
 def _kind(tensor: TensorShape, form: blocks.Format) -> int:
-    """The ggml type a tensor is written in: convolutions float16, small things float32."""
+    """Return the ggml type of a tensor: float16 for convolutions, float32 for small tensors."""
     return {"matrix": form.tensor, "convolution": 1, "float32": 0}[tensor.kind]
 
 
@@ -70,15 +70,15 @@ def _tensor(
     file.write(struct.pack("<3i", len(tensor.shape), len(name), kind))
     file.write(struct.pack(f"<{len(tensor.shape)}i", *reversed(tensor.shape)) + name)
     if not np.all(np.isfinite(data)):
-        raise ConvertError(f"tensor {tensor.name} holds values that are no numbers")
+        raise ConvertError(f"tensor {tensor.name} holds values that are not finite")
     if tensor.kind == "float32":
         file.write(np.ascontiguousarray(data, "<f4").tobytes())
         return
     if data.dtype != np.float16:
         if np.abs(data).max(initial=0.0) > FLOAT16_MAX:
             raise ConvertError(f"tensor {tensor.name} holds values too large for float16")
-        # By way of float16 into every format, as upstream's two steps (convert, quantize)
-        # go: the same weights give the same file whatever they were stored in.
+        # Every format is made from float16, like upstream's two steps (convert, quantize): the
+        # same weights give the same file, however they were stored.
         data = data.astype(np.float16)
     if tensor.kind == "convolution":
         file.write(np.ascontiguousarray(data, "<f2").tobytes())
