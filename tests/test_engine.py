@@ -125,6 +125,42 @@ def test_words_make_up_their_segment(engine: Engine, speech: Any) -> None:
             assert segment.start <= word.start <= word.end <= segment.end
 
 
+NOTES = DecodeOptions(prompt="Notes from the meeting, 2024.")
+
+
+def spans(hypothesis: Hypothesis) -> list[tuple[float, float]]:
+    return [(segment.start, segment.end) for segment in hypothesis.segments]
+
+
+def test_a_prompt_leaves_the_segments_as_they_are_without(engine: Engine, speech: Any) -> None:
+    plain, prompted = engine.transcribe(speech, PLAIN), engine.transcribe(speech, NOTES)
+    # The pause between the two halves of the sentence is at 7.7 to 8.1 s.
+    assert np.array(spans(plain)) == pytest.approx(np.array([(0.2, 7.7), (8.1, 11.0)]), abs=0.4)
+    assert np.array(spans(prompted)) == pytest.approx(np.array(spans(plain)), abs=0.4)
+    check_numbers(prompted, len(speech) / 16000)
+
+
+def test_long_segments_are_divided_without_the_raw_decoder_too(
+    fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "attach", lambda *_: None)
+    fresh._load(flash=False)
+    prompted = fresh.transcribe(speech, NOTES)
+    assert np.array(spans(prompted)) == pytest.approx(np.array([(0.2, 7.7), (8.1, 11.0)]), abs=0.4)
+
+
+def test_placing_timestamps_does_not_change_the_text_nor_the_next_decode(
+    fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = np.concatenate((speech, np.zeros(8000, np.float32), speech))
+    first, prompted = fresh.transcribe(long, PLAIN), fresh.transcribe(long, NOTES)
+    assert fresh.transcribe(long, PLAIN) == first
+    monkeypatch.setattr(engine_module, "attach", lambda *_: None)
+    fresh._load(flash=True)
+    assert fresh.transcribe(long, NOTES).text == prompted.text
+    assert all(end - start <= 8.0 for start, end in spans(prompted))
+
+
 def test_a_failure_is_an_error_and_never_a_text(
     fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,9 +33,13 @@ from app.decoding import backends
 from app.decoding.alignment import snap
 from app.decoding.attempts import TEMPERATURE_STEP, Attempt, attempts, best
 from app.decoding.context import FULL, EncoderContext, for_detection, ladder
+from app.decoding.cues import fit
+from app.decoding.decoded import TIMESTAMP_SECONDS, Decoded, Token
 from app.decoding.engine_build import describe
 from app.decoding.hypothesis import EXTRA_TOKENS, Hypothesis
 from app.decoding.language_probe import LanguageProbe, LanguageWatch, ProbeError, confined
+from app.decoding.raw_decoder import RawDecoder, RawDecoderError, attach
+from app.decoding.timestamps import LONG_SECONDS, Vocabulary, place
 from app.decoding.tokens import SegmentBuilder
 from app.decoding.transcriber import DecodeOptions, EngineAborted, EngineError, ModelInfo
 
@@ -51,9 +55,6 @@ import _pywhispercpp as pw
 MIN_SAMPLES = SAMPLE_RATE
 """Shorter windows are padded with silence: whisper.cpp ignores what is under 0.1 s and reads out of
 bounds under about 200 samples, and Whisper was not trained on fragments."""
-
-_TIMESTAMP_SECONDS = 0.02
-"""One step of Whisper's timestamp tokens."""
 
 _BEST_OF = 5
 """Samples drawn at each temperature above 0; openai/whisper's default."""
@@ -88,6 +89,7 @@ class Engine:
         self._probe: LanguageProbe | None = None
         self._probe_fault: str | None = None
         self._watch: LanguageWatch | None = None
+        self._raw: RawDecoder | None = None
         self._usual = ladder(1.0, context)[0] >= FULL
         """Whether short windows take flash attention: where all take the whole encoder."""
         self._flash = self._usual
@@ -143,12 +145,13 @@ class Engine:
 
     def _best(self, samples: Samples, seconds: float, options: DecodeOptions) -> Hypothesis:
         ways = attempts(seconds, options, self._setting, self._most_tokens)
-        return best(
+        hypothesis = best(
             ways,
             seconds,
             lambda way: self._decode(samples, seconds, options, way),
             options.only_sure,
         )
+        return self._timed(hypothesis, samples, seconds, options)
 
     def _expect(
         self, expected: str, samples: Samples, seconds: float, options: DecodeOptions
@@ -257,20 +260,9 @@ class Engine:
         self, samples: Samples, seconds: float, options: DecodeOptions, attempt: Attempt
     ) -> Hypothesis:
         self._run(self._parameters(options, attempt), samples, reseed=attempt.temperature > 0)
+        decoded = self._read()
         builder = SegmentBuilder(seconds, options.language, options.words)
-        about: float | None = None
-        for index in range(pw.whisper_full_n_segments(self._handle)):
-            for position in range(pw.whisper_full_n_tokens(self._handle, index)):
-                token = pw.whisper_full_get_token_data(self._handle, index, position)
-                if token.id >= self._first_timestamp:
-                    builder.timestamp((token.id - self._first_timestamp) * _TIMESTAMP_SECONDS)
-                elif token.id == self._end_of_text:
-                    # `tid` is the timestamp that was the most probable in its place.
-                    about = (token.tid - self._first_timestamp) * _TIMESTAMP_SECONDS
-                elif token.id < self._end_of_text:
-                    text = pw.whisper_token_to_bytes(self._handle, token.id)
-                    builder.token(text, token.plog, token.t0 / 100, token.t1 / 100)
-        segments = builder.finish(about)
+        segments = builder.build(decoded)
         if options.words:
             segments = snap(segments, samples)
         return Hypothesis(
@@ -280,7 +272,58 @@ class Engine:
             end=segments[-1].end if segments else seconds,
             limited=builder.count >= (attempt.most_tokens or self._most_tokens),
             encoder_context=attempt.context,
+            decoded=decoded,
         )
+
+    def _read(self) -> Decoded:
+        """The tokens of the decode that whisper.cpp has just done."""
+        tokens: list[Token] = []
+        about: float | None = None
+        for index in range(pw.whisper_full_n_segments(self._handle)):
+            for position in range(pw.whisper_full_n_tokens(self._handle, index)):
+                token = pw.whisper_full_get_token_data(self._handle, index, position)
+                if token.id >= self._first_timestamp:
+                    at = (token.id - self._first_timestamp) * TIMESTAMP_SECONDS
+                    tokens.append(Token(token.id, at=at))
+                elif token.id == self._end_of_text:
+                    # `tid` is the timestamp that was the most probable in its place.
+                    about = (token.tid - self._first_timestamp) * TIMESTAMP_SECONDS
+                elif token.id < self._end_of_text:
+                    text = pw.whisper_token_to_bytes(self._handle, token.id)
+                    guess = token.t0 / 100, token.t1 / 100
+                    tokens.append(Token(token.id, text, token.plog, *guess))
+        return Decoded(tuple(tokens), about)
+
+    def _timed(
+        self, hypothesis: Hypothesis, samples: Samples, seconds: float, options: DecodeOptions
+    ) -> Hypothesis:
+        """`hypothesis` in segments that are short and beside their speech."""
+        segments = hypothesis.segments
+        if self._raw is not None and any(
+            segment.end - segment.start > LONG_SECONDS for segment in segments
+        ):
+            with contextlib.suppress(RawDecoderError):
+                vocabulary = Vocabulary(self._start_of_text(options), self._first_timestamp)
+                placed = place(
+                    hypothesis.decoded.tokens, seconds, options.language, vocabulary, self._raw
+                )
+                builder = SegmentBuilder(seconds, options.language, options.words)
+                segments = builder.build(Decoded(placed))
+                if options.words:
+                    segments = snap(segments, samples)
+        segments = fit(segments, samples[: int(seconds * SAMPLE_RATE)])
+        end = max([hypothesis.end, *(segment.end for segment in segments)])
+        return replace(hypothesis, segments=segments, end=end)
+
+    def _start_of_text(self, options: DecodeOptions) -> tuple[int, ...]:
+        """The tokens that whisper.cpp puts before any text."""
+        start = int(pw.whisper_token_sot(self._handle))
+        if not self.info.multilingual:
+            return (start,)
+        language = pw.whisper_token_lang(self._handle, pw.whisper_lang_id(options.language))
+        translate, transcribe = pw.whisper_token_translate, pw.whisper_token_transcribe
+        task = (translate if options.translate else transcribe)(self._handle)
+        return start, int(language), int(task)
 
     def _run(self, params: Any, samples: Samples, reseed: bool = False) -> None:
         flash = params.audio_ctx >= FULL
@@ -342,10 +385,12 @@ class Engine:
         if self._errors:
             raise EngineError(f"whisper.cpp cannot load the model: {self._last_error()}")
         self._handle = context
+        self._raw = attach(pw, context, self._threads)
 
     def _free(self) -> None:
         self._probe = None
         if self._handle is not None:
+            self._raw = None
             pw.whisper_free(self._handle)
             self._handle = None
 

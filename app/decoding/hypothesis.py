@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from app.decoding.decoded import Decoded
 from app.decoding.markers import without_markers
 from app.messages import Segment
 
@@ -57,7 +58,7 @@ class Hypothesis:
     `end` is where the last segment ends, `logprob` the mean natural log of the text tokens'
     probabilities, `language` a code, `language_probability` 0 to 1 where it was detected, `limited`
     true where decoding stopped at the token limit, `encoder_context` the positions used, `passes`
-    how many decodes it took to get here.
+    how many decodes it took to get here, `decoded` the tokens that the segments were made of.
     """
 
     segments: tuple[Segment, ...]
@@ -68,6 +69,7 @@ class Hypothesis:
     language_probability: float | None = None
     encoder_context: int = 0
     passes: int = 1
+    decoded: Decoded = field(default_factory=Decoded)
 
     @property
     def spoken(self) -> tuple[Segment, ...]:

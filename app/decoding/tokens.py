@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from app.decoding.decoded import Decoded, Token
 from app.decoding.hypothesis import confidence
 from app.messages import Segment, Word
 
-_UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
+UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 """Languages written without spaces, where every whole character that a token ends begins a new
 word; the same list as openai/whisper's split_to_word_tokens."""
 
@@ -38,7 +39,7 @@ class SegmentBuilder:
 
     def __init__(self, seconds: float, language: str, with_words: bool) -> None:
         self._seconds = seconds
-        self._spaced = language not in _UNSPACED
+        self._spaced = language not in UNSPACED
         self._with_words = with_words
         self._segments: list[Segment] = []
         self._start = 0.0
@@ -49,6 +50,13 @@ class SegmentBuilder:
         """Natural logs of the text tokens' probabilities, of all segments."""
         self.count = 0
         """Tokens taken, timestamps included."""
+
+    def add(self, token: Token) -> None:
+        """The next token, of either kind."""
+        if token.at is not None:
+            self.timestamp(token.at)
+        else:
+            self.token(token.text, token.logprob, token.start, token.end)
 
     def timestamp(self, at: float) -> None:
         """A timestamp token: what was gathered ends here, what follows begins here."""
@@ -83,6 +91,12 @@ class SegmentBuilder:
         else:
             self._close(self._seconds)
         return tuple(self._segments)
+
+    def build(self, decoded: Decoded) -> tuple[Segment, ...]:
+        """The segments of a whole decode."""
+        for token in decoded.tokens:
+            self.add(token)
+        return self.finish(decoded.about)
 
     def _begins_word(self, text: bytes) -> bool:
         if self._spaced:

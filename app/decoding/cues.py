@@ -1,0 +1,252 @@
+"""Keeps segments short and beside their speech, as subtitles need them.
+
+Whisper's timestamps are often rounded to whole seconds, and a segment can be as long as the window.
+`fit` moves the edges of segments into the pauses of the audio and divides what is still too long:
+at the end of a sentence, clause or word, in a pause near the place that the share of text suggests.
+Measured in docs/lab-book.md ("Subtitle times"). Pure; times are seconds from the window's
+beginning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from app.audio.stream import SAMPLE_RATE, Samples
+from app.messages import Segment, Word
+
+LONGEST_SECONDS = 8.0
+"""A longer segment is divided: two lines of subtitle are read in 6 to 8 s."""
+
+_FRAME = SAMPLE_RATE // 100
+"""10 ms, in samples."""
+
+_LOUD_SHARE = 0.1
+"""Of the level that the loudest twentieth of a segment's surroundings has (-20 dB): above the noise
+of a room, below the softest consonants but s, f and th."""
+
+_AROUND_FRAMES = 200
+"""What a segment's edges are compared with: itself and 2 s on both sides, since speakers differ."""
+
+_PAUSE_FRAMES = 15
+"""A pause lasts at least 150 ms; the closure of a plosive lasts 50 to 100 ms."""
+
+_REACH_FRAMES = 60
+"""A pause this near to a timestamp is the one that it means: half of a whole second, to which the
+small models round, and a little."""
+
+_CUT_REACH_FRAMES = 150
+"""The same where a place is only estimated from the share of text."""
+
+_PAD_FRAMES = 10
+"""Quiet frames that are left to a segment on each side: soft consonants are below the level."""
+
+_CLAUSE_COST, _WORD_COST = 0.1, 0.3
+"""Shares of a segment's text that its division may be away from the middle to end a sentence
+instead of a clause, or a clause instead of a word."""
+
+_SLOWEST_BYTES_PER_SECOND, _LEAST_SECONDS = 4, 2.0
+"""Of a word or marker alone in a segment that is too long: its time ends where the segment does."""
+
+_SENTENCE_ENDS = ".?!\u3002\uff1f\uff01\u0964\u061f"
+_CLAUSE_ENDS = ",;:\u2026\u2014\u3001\uff0c\uff1b\uff1a\u060c"
+
+_MARKER = re.compile(r"[\[(][^\])]{1,40}[\])]")
+"""Perhaps a marker of a sound, such as "[MUSIC PLAYING]": it stays whole."""
+
+_Mask = npt.NDArray[np.bool_]
+
+
+def fit(segments: Sequence[Segment], samples: Samples) -> tuple[Segment, ...]:
+    """`segments` beside their speech in `samples`, none longer than LONGEST_SECONDS that has a
+    place to be divided at.
+
+    `samples` is the window, float32, shape [n], 16 kHz. Texts, joined, stay as they are.
+    """
+    levels = _levels(samples)
+    if not len(levels) or not segments:
+        return tuple(segments)
+    moved = _into_pauses(segments, levels)
+    return tuple(part for segment in moved for part in _divided(segment, levels))
+
+
+def _levels(samples: Samples) -> npt.NDArray[np.float64]:
+    frames = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME)
+    levels: npt.NDArray[np.float64] = frames.std(axis=1).astype(np.float64)
+    return levels
+
+
+def _loud(levels: npt.NDArray[np.float64], first: int, last: int) -> _Mask:
+    """Which of all frames are loud for the speaker of frames `first` to `last`."""
+    around = levels[max(0, first - _AROUND_FRAMES) : last + _AROUND_FRAMES]
+    mask: _Mask = levels > np.percentile(around if len(around) else levels, 95) * _LOUD_SHARE
+    return mask
+
+
+def _pauses(loud: _Mask) -> list[tuple[int, int]]:
+    """Quiet runs of frames, as (begin, end)."""
+    padded = np.concatenate(([True], loud, [True])).astype(np.int8)
+    edges = np.flatnonzero(np.diff(padded))
+    runs = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+    return [(begin, end) for begin, end in runs if end - begin >= _PAUSE_FRAMES]
+
+
+def _near_pause(loud: _Mask, first: int, last: int, reach: int) -> tuple[int, int] | None:
+    """The pause that `first` to `last` means, at most `reach` frames away: long and near."""
+
+    def worth(pause: tuple[int, int]) -> int:
+        away = max(0, pause[0] - last, first - pause[1])
+        return min(pause[1] - pause[0], reach) - away
+
+    found = [
+        (begin, end) for begin, end in _pauses(loud) if end > first - reach and begin < last + reach
+    ]
+    return max(found, key=worth) if found else None
+
+
+def _edges(pause: tuple[int, int]) -> tuple[int, int]:
+    """Where speech ends before a pause and begins behind it, with what is left to each."""
+    pad = min(_PAD_FRAMES, (pause[1] - pause[0]) // 2)
+    return pause[0] + pad, pause[1] - pad
+
+
+def _into_pauses(segments: Sequence[Segment], levels: npt.NDArray[np.float64]) -> list[Segment]:
+    starts = [round(segment.start * 100) for segment in segments]
+    ends = [round(segment.end * 100) for segment in segments]
+    starts[0] = _start(levels, starts[0], ends[0])
+    ends[-1] = _end(levels, starts[-1], ends[-1])
+    for index in range(len(segments) - 1):
+        end, start = ends[index], starts[index + 1]
+        if start - end > 2 * _REACH_FRAMES:
+            ends[index] = _end(levels, starts[index], end)
+            starts[index + 1] = _start(levels, start, ends[index + 1])
+            continue
+        pause = _near_pause(_loud(levels, end, start), end, start, _REACH_FRAMES)
+        if pause is not None and starts[index] < pause[0] and pause[1] < ends[index + 1]:
+            ends[index], starts[index + 1] = _edges(pause)
+    moved: list[Segment] = []
+    earliest = 0.0
+    for segment, first, last in zip(segments, starts, ends, strict=True):
+        times = (first / 100, last / 100) if first < last else (segment.start, segment.end)
+        begin = max(times[0], earliest)
+        earliest = max(begin, times[1])
+        moved.append(_with_times(segment, begin, earliest))
+    return moved
+
+
+def _start(levels: npt.NDArray[np.float64], first: int, last: int) -> int:
+    """The beginning of speech in frames `first` to `last`, if that is quiet, or just before."""
+    loud = _loud(levels, first, last)
+    inside = np.flatnonzero(loud[first:last])
+    if not len(inside):
+        return first
+    if inside[0] > _PAD_FRAMES:
+        return first + int(inside[0]) - _PAD_FRAMES
+    before = [pause for pause in _pauses(loud) if first - _REACH_FRAMES < pause[1] <= first]
+    return _edges(before[-1])[1] if before else first
+
+
+def _end(levels: npt.NDArray[np.float64], first: int, last: int) -> int:
+    """The end of speech in frames `first` to `last`, if that is quiet, or just behind."""
+    loud = _loud(levels, first, last)
+    inside = np.flatnonzero(loud[first:last])
+    if not len(inside):
+        return last
+    final = first + int(inside[-1]) + 1
+    if final < last - _PAD_FRAMES:
+        return final + _PAD_FRAMES
+    behind = [pause for pause in _pauses(loud) if last <= pause[0] < last + _REACH_FRAMES]
+    return _edges(behind[0])[0] if behind else last
+
+
+def _divided(segment: Segment, levels: npt.NDArray[np.float64]) -> Iterator[Segment]:
+    if segment.end - segment.start <= LONGEST_SECONDS:
+        yield segment
+        return
+    offset = _division(segment)
+    if offset is None:
+        spoken = max(_LEAST_SECONDS, len(segment.text.encode()) / _SLOWEST_BYTES_PER_SECOND)
+        spoken = min(spoken, LONGEST_SECONDS)
+        yield _with_times(segment, max(segment.start, segment.end - spoken), segment.end)
+        return
+    first, last = round(segment.start * 100), round(segment.end * 100)
+    end, start = _cut(levels, first, last, offset / len(segment.text))
+    texts = segment.text[:offset].strip(), segment.text[offset:].strip()
+    words = _divided_words(segment.words, len("".join(texts[0].split())))
+    parts = (segment.start, end / 100), (start / 100, segment.end)
+    for text, some, (begin, finish) in zip(texts, words, parts, strict=True):
+        part = _with_times(replace(segment, text=text, words=some), begin, finish)
+        yield from _divided(part, levels)
+
+
+def _division(segment: Segment) -> int | None:
+    """Where the text is best divided, as an offset; None where it cannot be."""
+    text = segment.text
+    breaks = [at for at in range(1, len(text)) if text[at].isspace()]
+    whole = [match.span() for match in _MARKER.finditer(text)]
+    breaks = [at for at in breaks if not any(first < at < last for first, last in whole)]
+    if not breaks and segment.words is None:
+        # Without spaces: behind every punctuation mark, else behind every character.
+        marks = _SENTENCE_ENDS + _CLAUSE_ENDS
+        breaks = [at for at in range(1, len(text)) if text[at - 1] in marks]
+        breaks = breaks or list(range(1, len(text))) if not text.isascii() else breaks
+
+    def cost(at: int) -> float:
+        away = abs(at / len(text) - 0.5)
+        if text[at - 1] in _SENTENCE_ENDS:
+            return away
+        return away + _CLAUSE_COST + (0.0 if text[at - 1] in _CLAUSE_ENDS else _WORD_COST)
+
+    return min(breaks, key=cost) if breaks else None
+
+
+def _cut(levels: npt.NDArray[np.float64], first: int, last: int, share: float) -> tuple[int, int]:
+    """End and start of two parts, of which the first has `share` of the speech, in frames."""
+    loud = _loud(levels, first, last)
+    spoken = np.cumsum(loud[first:last])
+    if len(spoken) and spoken[-1]:
+        at = first + int(np.searchsorted(spoken, share * spoken[-1]))
+    else:
+        at = first + round(share * (last - first))
+    margin = min(_PAUSE_FRAMES, (last - first) // 4)
+    inside = [
+        (begin, end)
+        for begin, end in _pauses(loud)
+        if begin > first + margin
+        and end < last - margin
+        and abs((begin + end) / 2 - at) <= _CUT_REACH_FRAMES
+    ]
+    if inside:
+        return _edges(
+            max(inside, key=lambda pause: pause[1] - pause[0] - abs(sum(pause) / 2 - at) / 4)
+        )
+    return at, at
+
+
+def _divided_words(
+    words: tuple[Word, ...] | None, characters: int
+) -> tuple[tuple[Word, ...] | None, tuple[Word, ...] | None]:
+    """`words` before and behind the first `characters` of the text, spaces not counted."""
+    if words is None:
+        return None, None
+    count = taken = 0
+    while count < len(words) and taken < characters:
+        taken += len("".join(words[count].text.split()))
+        count += 1
+    return words[:count], words[count:]
+
+
+def _with_times(segment: Segment, start: float, end: float) -> Segment:
+    """`segment` with its words kept inside `start` to `end`."""
+
+    def inside(word: Word) -> Word:
+        return replace(
+            word, start=min(max(word.start, start), end), end=min(max(word.end, start), end)
+        )
+
+    words = None if segment.words is None else tuple(inside(word) for word in segment.words)
+    return replace(segment, start=start, end=end, words=words)
