@@ -1,8 +1,8 @@
-"""Whether the node in this container is alive: status 0 or 1, for HEALTHCHECK.
+"""The container's HEALTHCHECK: exits with status 0 if the node is alive, else with 1.
 
-Asks the HTTP port's /healthz where that port is on and without TLS, else connects to the native one
-and leaves. Ports are read from the variables the node reads; ones given as flags it cannot know. It
-imports as little as it can, because it runs every half minute on a small board:
+It requests /healthz if the HTTP port is on and has no TLS, else it only connects to the native port.
+It reads the ports from the node's variables and does not know ports given as flags. It imports little
+because it runs every half minute on a small board:
 
     python -I -S healthcheck.py
 """
@@ -15,7 +15,7 @@ SECONDS = 4
 
 
 def main() -> str:
-    """What is wrong, or nothing."""
+    """Return the fault, or an empty string."""
     text = os.environ.get("NODE_WHISPER_HTTP_PORT") or "off"
     http = {"off": 0, "auto": 8080}[text] if text.isalpha() else int(text)
     if os.environ.get("NODE_WHISPER_TLS_CERT"):

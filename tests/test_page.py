@@ -241,7 +241,7 @@ def test_what_is_no_audio_is_told_and_the_next_file_is_taken(
     node: Node, page: Browser, sounds: dict[str, Path]
 ) -> None:
     page.choose_file("#file", sounds["text"])
-    page.wait_for_text("#failure", "Neither this browser nor the node knows this kind of file.")
+    page.wait_for_text("#failure", "Neither this browser nor the node can read this file format.")
     assert "The node says:" in page.text("#failure")
     # Chromium reports every answer that is not a success; nothing else may be there.
     (complaint,) = page.complaints
@@ -289,7 +289,7 @@ def test_it_asks_for_the_token_and_says_when_the_node_is_gone(
     with Node("--http-port", "0", environment={"NODE_WHISPER_TOKEN": TOKEN}) as node:
         browser.open(address(node))
         # At once, and not only when something was to be sent.
-        browser.wait_for_text("#token-form", "This node wants a token")
+        browser.wait_for_text("#token-form", "This node requires a token")
         browser.choose_file("#file", sounds["words"])
         browser.wait_for_text("#step", "Waiting for the token.")
         browser.wait("document.activeElement.id === 'token'")

@@ -1,9 +1,9 @@
-// What the node is doing: its state, its queue, and how long the last requests took, as a chart.
+// The activity section: state, queue, and a chart of how long the last requests took.
 
 import { status } from "./node.js";
 import { clock } from "./transcript.js";
 
-const EVERY = 2000; // ms between two looks, while the page is in view
+const EVERY = 2000; // ms between two polls while the page is visible
 const ROWS = 8;
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -28,7 +28,7 @@ export function watch(onStatus, onUnauthorized) {
       show(seen);
       onStatus(seen);
     }
-    clearTimeout(timer); // this may have been a look in between
+    clearTimeout(timer); // this call may have come between two polls
     if (!document.hidden) timer = setTimeout(look, EVERY);
   };
   document.addEventListener("visibilitychange", () => document.hidden || look());
@@ -38,7 +38,7 @@ export function watch(onStatus, onUnauthorized) {
 
 function lamp(kind, text) {
   element("lamp").className = kind;
-  // Said again only where it changed, for those who listen to the page.
+  // Updated only on a change, because screen readers announce every update.
   if (element("state-text").textContent !== text) element("state-text").textContent = text;
 }
 
@@ -86,7 +86,7 @@ function cell(content, kind = "") {
   return made;
 }
 
-/** Two stretches on a common scale: the seconds waited, then those worked. */
+/** Draws two bars on a common scale: seconds queued, then seconds processed. */
 function bar(waited, worked, longest) {
   const scale = longest > 0 ? 100 / longest : 0;
   const svg = document.createElementNS(SVG, "svg");

@@ -1,5 +1,5 @@
-// Any audio the browser can decode, as 16 kHz mono WAV: what the engine hears in the end, and small
-// to send. So formats that only the browser knows (m4a, webm) work too.
+// Converts audio that the browser can decode to 16 kHz mono WAV, which is small and suits the engine.
+// Formats that only the browser knows (m4a, webm) work this way, too.
 
 const RATE = 16000; // Hz
 const LARGE = 48 * 1024 * 1024; // bytes
@@ -13,7 +13,7 @@ export async function prepare(file) {
   }
   let decoded;
   try {
-    const context = new OfflineAudioContext(1, 1, RATE); // it decodes to its own rate
+    const context = new OfflineAudioContext(1, 1, RATE); // decodeAudioData resamples to the context's rate
     decoded = await context.decodeAudioData(await file.arrayBuffer());
   } catch {
     return { file, seconds: null };
@@ -23,7 +23,7 @@ export async function prepare(file) {
   return { file: new File([wav], name, { type: "audio/wav" }), seconds: decoded.duration };
 }
 
-/** The mean of the channels. */
+/** Returns the mean of the channels. */
 function mixed(decoded) {
   const sum = decoded.getChannelData(0).slice();
   for (let channel = 1; channel < decoded.numberOfChannels; channel += 1) {
@@ -36,7 +36,7 @@ function mixed(decoded) {
   return sum;
 }
 
-/** A RIFF file of 16-bit samples: a 44-byte header, then the samples, all little-endian. */
+/** Returns a WAV file of 16-bit samples: a 44-byte header, then the samples, little-endian. */
 export function toWav(samples, rate) {
   const bytes = new ArrayBuffer(44 + 2 * samples.length);
   const view = new DataView(bytes);
@@ -62,7 +62,7 @@ export function toWav(samples, rate) {
   return bytes;
 }
 
-/** Whether a file begins like one the node reads: WAV, FLAC, Ogg, MP3, AIFF, AU, CAF or W64. */
+/** Returns whether a file begins like one that the node reads: WAV, FLAC, Ogg, MP3, AIFF, AU, CAF or W64. */
 function nodeReads(buffer) {
   const bytes = new Uint8Array(buffer);
   const start = String.fromCharCode(...bytes.slice(0, 4));

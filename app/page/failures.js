@@ -1,6 +1,6 @@
-// What went wrong, as a sentence for the person in front of the page.
+// Error messages of the page.
 
-/** Something the node said no to, or that broke on the way. `code` is the node's own. */
+/** A request that the node rejected or that failed in transit. `code` is the node's error code. */
 export class Failure extends Error {
   constructor(code, message = "", status = 0) {
     super(message || code);
@@ -13,64 +13,64 @@ export class Failure extends Error {
 
 const BY_CODE = {
   unreachable: "The node cannot be reached. Is it still running, and this device still on its network?",
-  broken_off: "The connection broke off before the node was done. What is shown below came before that.",
-  unauthorized: "The node did not accept the token.",
-  unsupported_media_type: "Neither this browser nor the node knows this kind of file.",
-  bad_audio: "There is nothing in this file that can be decoded as sound.",
-  audio_too_long: "The recording is longer than this node takes.",
-  too_large: "The file is larger than this node takes.",
-  bad_field: "The node does not accept one of the options.",
-  missing_field: "The node misses something in the request, so this page does not fit it.",
-  busy: "The node has more to do than it can take. Try again in a moment.",
+  broken_off: "The connection ended before the node had finished. The text below is incomplete; try again.",
+  unauthorized: "The node rejected the token. Enter another one.",
+  unsupported_media_type: "Neither this browser nor the node can read this file format. Convert the file, for example to FLAC or WAV.",
+  bad_audio: "The file contains no audio that can be decoded.",
+  audio_too_long: "The recording is longer than this node accepts. Split it into parts.",
+  too_large: "The file is larger than this node accepts. Split or compress it.",
+  bad_field: "The node rejected one of the options.",
+  missing_field: "The request lacks a field that the node requires. Reload this page.",
+  busy: "The node is at capacity. Try again in a moment.",
   timeout: "The audio did not reach the node in time. The network may be slow.",
-  incomplete: "Not all of the audio reached the node.",
-  shutting_down: "The node is shutting down and takes nothing new.",
-  no_space: "The node has no room left for the audio.",
-  quarantined: "The node has set this audio aside, because it failed on it before.",
+  incomplete: "Only part of the audio reached the node. Try again.",
+  shutting_down: "The node is shutting down and accepts no new requests. Try again later.",
+  no_space: "The node has no disk space left for the audio. Try again later.",
+  quarantined: "The node has quarantined this audio because it failed on it before.",
   cancelled: "The request was cancelled.",
-  internal: "The node failed. Its log says more.",
-  no_file: "That was not a file.",
-  empty_file: "The file is empty.",
+  internal: "The node failed. See its log.",
+  no_file: "This is not a file. Choose an audio file.",
+  empty_file: "The file is empty. Choose another one.",
 };
 
 const BY_STATUS = {
   401: BY_CODE.unauthorized,
-  403: "The node does not let this device in.",
-  404: "There is no transcription at this address. This page does not fit the node.",
+  403: "The node does not admit this page or device.",
+  404: "The node has no transcription service at this address. Reload this page.",
   413: BY_CODE.too_large,
   415: BY_CODE.unsupported_media_type,
   429: BY_CODE.busy,
-  502: "Something between here and the node could not reach it.",
-  503: "The node takes nothing at the moment. Try again soon.",
+  502: "A proxy could not reach the node. Is it running?",
+  503: "The node accepts no requests at the moment. Try again soon.",
   504: "The node did not answer in time.",
 };
 
 // Names of DOMException, as getUserMedia and MediaRecorder throw them.
 const MICROPHONE = {
-  NotAllowedError: "This browser was not allowed to use the microphone. Its settings for this page can change that; a file works without.",
-  NotFoundError: "No microphone was found. A file works without.",
-  NotReadableError: "The microphone is there but cannot be used. Another program may be holding it.",
+  NotAllowedError: "The browser denied this page the microphone. Allow it in the browser's settings for this page, or choose a file.",
+  NotFoundError: "No microphone was found. Connect one, or choose a file.",
+  NotReadableError: "The microphone cannot be used. Another program may be using it.",
   AbortError: "The microphone stopped working.",
 };
 
-/** One or two sentences; the node's own words come after ours. */
+/** Returns one or two sentences, the node's own message last. */
 export function explain(error) {
   if (!(error instanceof Failure)) return `This page failed: ${error.message || error}`;
   const sentence = BY_CODE[error.code] ?? BY_STATUS[error.status];
   const own = error.detail && `The node says: ${error.detail}${/[.!?]$/.test(error.detail) ? "" : "."}`;
   if (sentence) return own ? `${sentence} ${own}` : sentence;
-  return own || `The node answered with status ${error.status} and no reason.`;
+  return own || `The node answered with status ${error.status} and gave no reason.`;
 }
 
 export function explainMicrophone(error) {
   return MICROPHONE[error.name] ?? `The microphone cannot be used: ${error.message}`;
 }
 
-/** Why there is no microphone on this page, or null where there is one. */
+/** Returns why the page has no microphone, or null if it has one. */
 export function noMicrophone() {
   if (navigator.mediaDevices?.getUserMedia && window.MediaRecorder) return null;
   if (!window.isSecureContext) {
-    return "Recording is off: browsers give a page the microphone only over HTTPS or from the same machine (localhost), and this page came over plain HTTP. Choosing a file works.";
+    return "Recording is off: browsers allow the microphone only over HTTPS or on the same machine (localhost), and this page uses plain HTTP. Choose a file instead.";
   }
-  return "Recording is off: this browser cannot record. Choosing a file works.";
+  return "Recording is off: this browser cannot record. Choose a file instead.";
 }

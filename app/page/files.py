@@ -13,28 +13,28 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 
 INDEX = "index.html"
-"""Served as "/"; the others by their names."""
+"""The file served as `/`; the others are served by their names."""
 
 CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
 }
-"""By suffix. Browsers run a module script only if it comes as JavaScript."""
+"""Content types by suffix. Browsers run a module script only with a JavaScript type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One file as it is sent."""
+    """One file with its content type."""
 
     content_type: str
     body: bytes = field(repr=False)
 
 
 def load() -> dict[str, Page]:
-    """Every file of the page, by the path it is served under (`/`, `/page.js`, ...).
+    """Return the files of the page by their URL paths (`/`, `/page.js`, ...).
 
-    Raises OSError where the folder or a file of it cannot be read.
+    Raises `OSError` if the folder or a file cannot be read.
     """
     return {
         "/" if path.name == INDEX else f"/{path.name}": Page(

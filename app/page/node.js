@@ -1,4 +1,4 @@
-// The node, as this page asks it. Addresses are relative: the node may stand behind a proxy.
+// Requests to the node. Addresses are relative because the node may be behind a proxy.
 
 import { Failure } from "./failures.js";
 
@@ -6,9 +6,9 @@ const KEY = "node-whisper token";
 
 let token = null;
 try {
-  token = sessionStorage.getItem(KEY); // for this tab only, gone when it is closed
+  token = sessionStorage.getItem(KEY); // for this tab only, until it is closed
 } catch {
-  // Storage may be forbidden; then the token lasts as long as the page.
+  // Storage may be forbidden; the token then lasts as long as the page.
 }
 
 export function setToken(value) {
@@ -25,8 +25,8 @@ export function hasToken() {
 }
 
 async function ask(address, options = {}) {
-  // No token holds other characters than printable ASCII, and with some of them fetch would fail as
-  // if the node were gone.
+  // A token has only printable ASCII. With other characters fetch would fail as if the node were
+  // unreachable.
   if (token !== null && !/^[!-~]+$/.test(token)) throw new Failure("unauthorized", "", 401);
   const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
   let response;
@@ -45,7 +45,7 @@ async function refusal(response) {
   try {
     error = (await response.json()).error ?? {};
   } catch {
-    // Not the node's own words: something in between answered.
+    // This is not the node's JSON: a proxy answered.
   }
   return fromNode(error, response.status);
 }
@@ -54,7 +54,7 @@ function fromNode(error, status = 0) {
   return new Failure(error.code ?? "", error.message ?? "", status);
 }
 
-/** What the node says of itself. Throws Failure. */
+/** Returns the node's status. Throws Failure. */
 export async function status() {
   return (await ask("status")).json();
 }
@@ -82,7 +82,7 @@ export async function* transcribe(file, { language, prompt }, signal) {
   throw new Failure("broken_off");
 }
 
-/** The JSON objects of a stream of server-sent events. */
+/** Yields the JSON objects of a stream of server-sent events. */
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let left = "";

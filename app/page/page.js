@@ -1,4 +1,4 @@
-// Puts the page together. It is in one of three states: idle, recording, or working on a file.
+// The page's main script. The page is idle, recording, or transcribing a file.
 
 import { watch } from "./activity.js";
 import { prepare } from "./audio.js";
@@ -11,7 +11,7 @@ const element = (id) => document.getElementById(id);
 
 let recorder = null; // while recording
 let abort = null; // an AbortController, while working
-let locked = null; // what to do once there is a token
+let locked = null; // the action that waits for a token
 let shown = { segments: [], text: "" };
 
 // States.
@@ -28,7 +28,7 @@ function update() {
   element("cancel").hidden = !recording && !working;
   element("cancel").textContent = recording ? "Discard" : "Cancel";
   element("recording").hidden = !recording;
-  // The keyboard must not be left on a button that is gone.
+  // The keyboard focus must not stay on a hidden button.
   if (working && (held === element("record") || held === element("file"))) element("cancel").focus();
   if (!recording && !working && held === element("cancel")) {
     (element("record").disabled ? element("file") : element("record")).focus();
@@ -47,7 +47,7 @@ function forgive() {
 
 // Recording.
 
-let wanted = false; // a microphone was asked for and has not been given yet
+let wanted = false; // true while the browser asks for permission to use the microphone
 
 async function startRecording() {
   if (wanted) return;
@@ -55,7 +55,7 @@ async function startRecording() {
   forgive();
   try {
     const started = await Recorder.start(showLevel, stopRecording);
-    // A file may have been taken while the browser asked for permission.
+    // The user may have chosen a file while the browser asked for permission.
     if (abort === null) recorder = started;
     else started.discard();
   } catch (error) {
@@ -66,7 +66,7 @@ async function startRecording() {
 }
 
 function showLevel(level, seconds) {
-  element("level-bar").setAttribute("width", 100 * Math.sqrt(level)); // so that quiet speech shows
+  element("level-bar").setAttribute("width", 100 * Math.sqrt(level)); // the square root makes quiet speech visible
   const time = clock(Math.floor(seconds), 0);
   if (element("elapsed").textContent !== time) element("elapsed").textContent = time;
 }
@@ -84,7 +84,7 @@ async function stopRecording() {
 
 // Transcribing.
 
-/** Shows what the node makes of a file, or of the promise of one. */
+/** Transcribes a file, or the promise of one, and shows the result. */
 async function work(promised, name) {
   abort = new AbortController();
   const { signal } = abort;
@@ -125,7 +125,7 @@ async function listen({ file, seconds }, signal) {
   for await (const { segment, done } of transcribe(file, options, signal)) {
     if (segment) {
       add(segment);
-      step(`Listening, at ${clock(segment.end, 0)}${seconds ? ` of ${clock(seconds, 0)}` : ""}`);
+      step(`Transcribing, at ${clock(segment.end, 0)}${seconds ? ` of ${clock(seconds, 0)}` : ""}`);
       if (seconds) element("progress").value = Math.min(1, segment.end / seconds);
     } else {
       finish(done);
@@ -174,13 +174,13 @@ function finish(done) {
   shown.text = done.text.trim();
   step("");
   if (shown.segments.length === 0) {
-    element("summary").textContent = "No speech was heard.";
+    element("summary").textContent = "No speech was recognised.";
     return;
   }
   const { duration: audio, processing_seconds: worked, queue_seconds: waited } = done;
   if (!(worked > 0)) return;
   const times = [`${audio.toFixed(1)} s of audio in ${worked.toFixed(1)} s`];
-  times.push(`${(audio / worked).toFixed(1)} times as fast as it was spoken`);
+  times.push(`${(audio / worked).toFixed(1)} times as fast as speech`);
   if (waited >= 0.1) times.push(`after ${waited.toFixed(1)} s in the queue`);
   element("summary").textContent = `${times.join(", ")}.`;
 }
@@ -207,8 +207,8 @@ function take(file) {
 function askForToken(then) {
   locked = then;
   element("token-text").textContent = hasToken()
-    ? "The node did not accept the token. Another one:"
-    : "This node wants a token:";
+    ? "The node rejected the token. Enter another one:"
+    : "This node requires a token:";
   element("token-form").hidden = false;
   element("token").focus();
 }
@@ -241,7 +241,7 @@ element("cancel").addEventListener("click", () => {
 element("file").addEventListener("change", () => {
   const [file] = element("file").files;
   if (file) take(file);
-  element("file").value = ""; // so that the same one can be chosen again
+  element("file").value = ""; // so that the same file can be chosen again
 });
 
 const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");

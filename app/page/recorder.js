@@ -1,4 +1,4 @@
-// The microphone: records until stopped, and says how loud it is meanwhile.
+// The microphone: records until stopped and reports its level.
 
 export class Recorder {
   #stream;
@@ -7,18 +7,18 @@ export class Recorder {
   #parts = [];
   #beats = 0;
 
-  /** Asks for the microphone and begins. `onLevel(level, seconds)` is called about as often as the
+  /** Requests the microphone and starts recording. `onLevel(level, seconds)` is called about as often as the
    * screen is drawn, with the peak since the last call (0 to 1). `onEnd()` is called where the
    * microphone goes away by itself. Throws what getUserMedia throws. */
   static async start(onLevel, onEnd) {
-    // The engine knows noise; what suppresses it takes the ends off words as well.
+    // The engine copes with noise, and noise suppression cuts the ends of words.
     const stream = await navigator.mediaDevices.getUserMedia({
       audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true },
     });
     try {
       return new Recorder(stream, onLevel, onEnd);
     } catch (error) {
-      // Nobody could let go of the microphone any more.
+      // Without a recorder nothing would release the microphone.
       for (const track of stream.getTracks()) track.stop();
       throw error;
     }
@@ -26,7 +26,7 @@ export class Recorder {
 
   constructor(stream, onLevel, onEnd) {
     this.#stream = stream;
-    this.#recorder = new MediaRecorder(stream); // in the form this browser likes best
+    this.#recorder = new MediaRecorder(stream); // in the browser's preferred format
     this.#recorder.ondataavailable = (event) => this.#parts.push(event.data);
     for (const track of stream.getTracks()) track.onended = onEnd;
     this.#recorder.start();
@@ -49,7 +49,7 @@ export class Recorder {
     beat();
   }
 
-  /** Ends it and lets go of the microphone: everything said so far, as a file. */
+  /** Stops, releases the microphone, and returns the recording as a file. */
   async stop() {
     if (this.#recorder.state !== "inactive") {
       const stopped = new Promise((resolve) => this.#recorder.addEventListener("stop", resolve));
@@ -60,7 +60,7 @@ export class Recorder {
     return new File(this.#parts, "recording", { type: this.#recorder.mimeType });
   }
 
-  /** Ends it and forgets it. */
+  /** Stops and discards the recording. */
   discard() {
     if (this.#recorder.state !== "inactive") this.#recorder.stop();
     this.#release();

@@ -1,4 +1,4 @@
-// Segments as people read them. A segment is {start, end, text}, in seconds.
+// Formats segments as text. A segment is {start, end, text}, times in seconds.
 
 /** 7.42 -> "0:07.4"; 3725 -> "1:02:05.0". */
 export function clock(seconds, digits = 1) {
@@ -22,7 +22,7 @@ export function asSrt(segments) {
     .join("\n");
 }
 
-/** As SubRip has it: 00:00:07,420. */
+/** Formats a time for SubRip: 00:00:07,420. */
 function stamp(seconds) {
   const units = Math.round(seconds * 1000);
   const two = (number) => String(number).padStart(2, "0");
@@ -31,7 +31,7 @@ function stamp(seconds) {
   return `${time},${String(units % 1000).padStart(3, "0")}`;
 }
 
-/** Onto the clipboard, also where the page came over plain HTTP and browsers give no clipboard. */
+/** Copies to the clipboard, also over plain HTTP, where browsers offer no clipboard API. */
 export async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   const area = document.createElement("textarea");
