@@ -5,7 +5,8 @@ more), gives text for a clip without speech, or answers a format clip with other
 unclear error.
 
 With --conditions the short clips are degraded instead, in the ways that recordings are in the
-field: levels, channels, noise, repetitions, prompts. The result is a table and no verdict.
+field: levels, channels, noise, repetitions, prompts. With --cues long recordings are transcribed
+with and without a prompt: the lengths and times of their subtitles. Both give tables, no verdict.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from engine_build.child import ChildError
 
-from benchmark import conditions_cli, corpus, scoring
+from benchmark import conditions_cli, corpus, cues_cli, scoring
 from benchmark.corpus import Clip, CorpusError
 from benchmark.engines import PythonPeer
 from benchmark.environment import ROOT, SetupError, ggml_model, node_python
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.conditions is not None:
             return conditions_cli.run(arguments)
+        if arguments.cues:
+            return cues_cli.run(arguments)
         with tempfile.TemporaryDirectory(prefix="accuracy-") as folder:
             return _run(arguments, Path(folder))
     except (ChildError, CorpusError, NodeError, SetupError, OSError) as error:
@@ -73,20 +76,21 @@ def parser() -> argparse.ArgumentParser:
         help="degrade the short clips; one of the words level, offset, whispered, channels, range, "
         "around, noise, repetition, prompt, telephone, nonspeech, or all of them without a name",
     )
+    add("--cues", action="store_true", help="measure the subtitles of long recordings")
     add(
         "--node",
         type=Path,
         action="append",
         default=[],
         metavar="CHECKOUT",
-        help="with --conditions: measure the node of another checkout beside this one",
+        help="with --conditions or --cues: measure the node of another checkout beside this one",
     )
     add("--clips", type=int, default=0, help="with --conditions: only so many of the short clips")
     add(
         "--keep",
         type=Path,
         metavar="FILE",
-        help="with --conditions: keep every answer in this file, and ask nothing that it holds",
+        help="with --conditions or --cues: keep every answer in this file; ask nothing in it",
     )
     add("-v", "--verbose", action="store_true", help="print the clips with wrong words")
     add("node_options", nargs="*", metavar="-- OPTION", help="options for the node we start")

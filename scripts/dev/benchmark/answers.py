@@ -37,7 +37,8 @@ class Answer:
     """One node's answer to one question.
 
     `error` is the code of a rejection, else empty; `cpu_seconds` are all that the node's process
-    used for the request, and `passes` counts its decodes.
+    used for the request, and `passes` counts its decodes. `segments` are their start, end and
+    text; empty in files of runs that did not keep them.
     """
 
     node: str
@@ -49,6 +50,7 @@ class Answer:
     error: str
     cpu_seconds: float
     passes: int
+    segments: list[tuple[float, float, str]] = field(default_factory=list)
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -109,6 +111,10 @@ class Subject:
             error="" if fields["status"] == "ok" else str(fields["error"]["code"]),
             cpu_seconds=round(used, 3),
             passes=int(fields.get("passes", 0)),
+            segments=[
+                (segment["start"], segment["end"], segment["text"])
+                for segment in fields.get("segments", ())
+            ],
         )
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     nothing = _silent_tasks(silent) if _wanted(NONSPEECH, arguments.conditions) else []
     answers = Answers(arguments.keep)
-    subjects = _subjects(arguments)
+    subjects = subjects_of(arguments)
     names = [subject.name for subject in subjects]
     try:
         heard = collect(subjects, speech, arguments.model, answers)
@@ -84,7 +84,7 @@ def _silent_tasks(clips: Sequence[Clip]) -> list[Task]:
     return [task(title, question) for title, questions in sets.items() for question in questions]
 
 
-def _subjects(arguments: argparse.Namespace) -> list[Subject]:
+def subjects_of(arguments: argparse.Namespace) -> list[Subject]:
     """The other checkouts' nodes, then this one's; all load this checkout's model file."""
     model = ggml_model(arguments.model)
     options = ["--threads", str(arguments.threads), "--language", arguments.language]
