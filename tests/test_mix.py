@@ -200,3 +200,19 @@ def test_an_empty_stream() -> None:
     mixer = Mixer(RATE, 2, speaks)
     assert len(mixer.mix(np.empty((0, 2), dtype=np.float32))) == 0
     assert len(mixer.flush()) == 0
+
+
+def test_channels_that_are_alike_after_they_differed_keep_their_order() -> None:
+    one, hum = voice(6), voice(6, HUM)
+    other = np.concatenate((hum[: 3 * RATE], one[3 * RATE :]))
+    made = mixed(stack(one, other))
+    assert np.abs(made[3 * RATE :] - one[3 * RATE :]).max() < 1e-3
+
+
+def test_channels_that_turn_over_later_make_no_step() -> None:
+    one = voice(8)
+    other = one.copy()
+    other[4 * RATE :] *= -1
+    made = mixed(stack(one, other))
+    assert strength(made[7 * RATE :], VOICE) > 0.4
+    assert np.abs(np.diff(made)).max() < 1.1 * np.abs(np.diff(one)).max()

@@ -105,6 +105,22 @@ def test_steady_noises_are_steady_at_any_level(name: str) -> None:
             assert is_steady(noise * np.float32(level))
 
 
+@pytest.mark.parametrize("decibels", [-60, -45])
+def test_the_engine_gets_quiet_windows_amplified(decibels: float) -> None:
+    quiet = np.random.default_rng(9).normal(0, 1, 3 * RATE).clip(-3, 3) * 10 ** (decibels / 20)
+    engine = saying("yes", -0.1)
+    run(quiet.astype(np.float32), engine, detector=FakeDetector(0.01))
+    [(samples, _)] = engine.calls
+    assert 20 * np.log10(samples.std()) == pytest.approx(-20, abs=1)
+
+
+def test_the_engine_gets_loud_windows_as_they_are() -> None:
+    loud = (np.random.default_rng(9).normal(0, 1, 3 * RATE).clip(-3, 3) * 0.1).astype(np.float32)
+    engine = saying("yes", -0.1)
+    run(loud, engine, detector=FakeDetector(0.01))
+    assert np.array_equal(engine.calls[0][0], loud[: len(engine.calls[0][0])])
+
+
 def test_is_sure() -> None:
     assert is_sure(hypothesis_of("yes", 1.0, logprob=MIN_LOGPROB))
     assert not is_sure(hypothesis_of("yes", 1.0, logprob=MIN_LOGPROB - 0.01))

@@ -1,10 +1,10 @@
 """Levels of chunks, and a detector that hears quiet speech as if it were loud.
 
-A recording may lie anywhere from full scale down to -70 dB, and Silero's detector hears no speech
-under about -60 dB. `LevelledDetector` follows the loudest of the last seconds and amplifies quiet
-chunks for the detector alone; the engine gets the samples as they are, because Whisper scales its
-spectrum by its maximum. Levels are RMS after taking the mean off, 1.0 for full scale. Figures are
-in docs/lab-book.md ("Levels"). Worker thread.
+A recording may lie anywhere from full scale down to -70 dB, Silero's detector hears no speech under
+about -60 dB, and Whisper mishears it from about -50 dB down. `LevelledDetector` follows the loudest
+of the last seconds and amplifies quiet chunks for the detector; `amplified` does so once for a
+window for the engine. Levels are RMS after taking the mean off, 1.0 for full scale. Figures are in
+docs/lab-book.md ("Levels, channels and range"). Worker thread.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ Levels = npt.NDArray[np.float64]
 
 _LOUD = 10 ** (-30 / 20)
 """Quieter recordings are amplified to this. Silero hears speech as well at -50 dB as at -20."""
+
+_SPEECH = 10 ** (-20 / 20)
+_TOO_QUIET = 10 ** (-35 / 20)
+"""The loudest chunks of 82 clips of speech lie at -31 dB and above, so that all pass unchanged."""
 
 _MOST_GAIN = 10 ** (60 / 20)
 
@@ -55,13 +59,26 @@ def loudest(levels: Levels) -> float:
     click does not count. 0 for no levels."""
     if len(levels) < 3:
         return float(levels.min(initial=np.inf)) if len(levels) else 0.0
-    threes = np.stack((levels[:-2], levels[1:-1], levels[2:]))
-    return float(np.median(threes, axis=0).max())
+    one, two, three = levels[:-2], levels[1:-1], levels[2:]
+    medians = np.maximum(np.minimum(one, two), np.minimum(np.maximum(one, two), three))
+    return float(medians.max())
 
 
 def silence_floor(loudest_level: float) -> float:
     """The level under which a chunk of a recording is silent."""
     return max(_DIGITAL_SILENCE, min(_SILENT, loudest_level * _SILENT_BELOW_LOUDEST))
+
+
+def amplified(samples: Samples) -> Samples:
+    """A window for the engine, float32, shape [n]: as it is, or with its loudest chunks at -20 dB
+    where they are under -35."""
+    loudest_level = loudest(chunk_levels(samples))
+    if loudest_level >= _TOO_QUIET:
+        return samples
+    peak = float(np.abs(samples).max(initial=0.0))
+    gain = min(_MOST_GAIN, _SPEECH / max(loudest_level, _DIGITAL_SILENCE), 1 / max(peak, 1e-9))
+    louder: Samples = samples * np.float32(gain)
+    return louder
 
 
 def is_steady(samples: Samples) -> bool:

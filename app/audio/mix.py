@@ -69,7 +69,9 @@ class Mixer:
         """When each channel was last found to speak, in frames."""
         self._own: Values = np.zeros(channels)
         """The power of speech that a channel had for itself; 0 for none."""
-        self._weights: Values | None = None
+        self._plain: Values = np.full(channels, 1 / channels)
+        self._weights = self._plain
+        self._first = True
         self._differs = False
 
     def mix(self, block: Samples) -> Samples:
@@ -81,6 +83,10 @@ class Mixer:
         if not len(block):
             return np.empty(0, dtype=np.float32)
         self._frames += len(block)
+        usual = not self._differs and np.array_equal(self._weights, self._plain)
+        if usual and _are_identical(block):
+            self._first = False
+            return _mean(block)
         power, correlation = self._correlate(block)
         active = power > max(1e-12, _ACTIVE_SHARE * float(power.max()))
         self._turn_over(power, correlation)
@@ -170,11 +176,11 @@ class Mixer:
         if not len(block):
             return np.empty(0, dtype=np.float32)
         wanted = self._wanted()
-        before = wanted if self._weights is None else self._weights
+        before = wanted if self._first else self._weights
+        self._first = False
         self._weights = wanted
-        if np.ptp(wanted) == 0.0 and wanted[0] > 0.0 and np.array_equal(wanted, before):
-            mean: Samples = block.mean(axis=1)
-            return mean
+        if np.array_equal(wanted, self._plain) and np.array_equal(wanted, before):
+            return _mean(block)
         mixed: Samples = block @ wanted.astype(np.float32)
         if not np.array_equal(wanted, before):
             count = min(self._fade, len(block))
@@ -182,6 +188,24 @@ class Mixer:
             share = np.linspace(0, 1, count, endpoint=False, dtype=np.float32)
             mixed[:count] = old + share * (mixed[:count] - old)
         return mixed
+
+
+def _are_identical(block: Samples) -> bool:
+    first = block[:, 0]
+    # One sample tells of nearly all that are not.
+    return bool(
+        np.ptp(block[len(block) // 2]) == 0.0
+        and all(np.array_equal(first, channel) for channel in block.T[1:])
+    )
+
+
+def _mean(block: Samples) -> Samples:
+    if block.shape[1] == 2:
+        # The same to the last bit as the mean along the axis, at a tenth of its time.
+        half: Samples = (block[:, 0] + block[:, 1]) / np.float32(2)
+        return half
+    mean: Samples = block.mean(axis=1)
+    return mean
 
 
 def power_of(samples: Samples) -> Values:

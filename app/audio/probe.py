@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from app.audio.level import LevelledDetector, chunk_levels, loudest
+from app.audio.level import LevelledDetector, chunk_levels, is_steady, loudest
 from app.audio.samples import Samples
 from app.audio.vad import CHUNK, Detector
 
@@ -56,6 +56,8 @@ class ChannelProbe:
         """Whether float32 samples, shape [n], at 16 kHz, hold speech."""
         if self._detector is None:
             self._detector = LevelledDetector(self._new_detector())
+        if is_steady(samples):
+            return False
         self._detector.reset()
         if is_loudest_speech(self._detector, samples, self._threshold):
             return True

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Protocol as Interface
 
+from app.audio.level import amplified
 from app.audio.mix import SpeechTest
 from app.audio.patch import Patch
 from app.audio.stream import SAMPLE_RATE, AudioStream
@@ -193,7 +194,7 @@ class Transcription:
             only_sure=self._is_rest(window) or window.doubtful,
         )
         options = self._language.options(options, "" if window.doubtful else self._given_prompt)
-        hypothesis = self._engine.transcribe(window.samples, options)
+        hypothesis = self._engine.transcribe(amplified(window.samples), options)
         if window.doubtful and not is_sure(hypothesis):
             hypothesis = replace(hypothesis, segments=())
         self._language.note(hypothesis)
