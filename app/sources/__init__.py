@@ -1,1 +1,1 @@
-"""Where requests come from besides sockets. Loop thread."""
+"""Sources of requests other than sockets. Loop thread."""

@@ -2,7 +2,7 @@
 
 A journalled body is never changed: it is the client's audio, and the journal holds its checksum.
 Few files need a patch (`app/audio/header_repair.py`, `app/audio/mp3_repair.py`), so a copy is made
-when the worker opens such a file, and not before. Where the file system can share blocks between
+when the worker opens such a file, and not before. On a file system that can share blocks between
 files (btrfs, XFS) the copy is a clone, which takes neither time nor space. Elsewhere its bytes are
 reserved first, so that a full disk is an error at once. A copy has no name: nothing is left behind
 however the process ends. Worker thread.
