@@ -12,6 +12,7 @@ from typing import Literal
 
 ReplyMode = Literal["transcript", "segments", "accepted", "none"]
 Task = Literal["transcribe", "translate"]
+ChannelMode = Literal["auto", "split"]
 SampleEncoding = Literal["s16", "s24", "s32", "f32", "u8"]
 
 # The codes of `Failure`. They are part of the protocol (docs/protocol.md lists when each is sent):
@@ -50,6 +51,9 @@ MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 384_000
 
 MAX_CHANNELS = 64
 
+MAX_SPLIT_CHANNELS = 8
+"""With `split` every channel is decoded by itself."""
+
 SAMPLE_BYTES: dict[SampleEncoding, int] = {"s16": 2, "s24": 3, "s32": 4, "f32": 4, "u8": 1}
 
 
@@ -70,7 +74,8 @@ class Request:
     `content_length` is in bytes: the body's, or the most it can have; None where the peer cannot
     say it before the end. `language` is a lower-case code without region (`en`), `auto`, `multi`
     (detect it in each window), or None for the node's default; `languages` are the codes that
-    detection chooses from, the node's where it is empty. `raw` is None where the bytes themselves
+    detection chooses from, the node's where it is empty. With the `channel_mode` `split` each
+    channel is transcribed by itself. `raw` is None where the bytes themselves
     say what they are. `temperature` is where decoding starts, 0 to 1; `token` what the peer showed
     to be let in.
     """
@@ -87,6 +92,7 @@ class Request:
     keep_alive: bool = False
     temperature: float = 0.0
     token: str | None = field(default=None, repr=False)
+    channel_mode: ChannelMode = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,8 @@ class Segment:
     words: tuple[Word, ...] | None = None
     language: str | None = None
     """A code where the recording may hold several (`multi`)."""
+    channel: int | None = None
+    """Counted from 1, where each channel was transcribed by itself (`split`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +142,8 @@ class Transcript:
     """Decodes of all windows together; more than there were windows where one was repeated."""
     second_passes: int = 0
     """Those of them that repeated a window."""
+    channels: int = 1
+    """How many were transcribed by themselves; each has `audio_seconds`."""
 
 
 @dataclass(frozen=True, slots=True)

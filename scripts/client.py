@@ -151,6 +151,8 @@ def make_header(name, size, options):
             header[field] = value
     if options.languages:
         header["languages"] = options.languages
+    if options.split_channels:
+        header["channel-mode"] = "split"
     if options.words:
         header["word-timestamps"] = True
     if options.fire_and_forget:
@@ -359,7 +361,7 @@ def cues(reply, words):
             # A line break would end the cue.
             text = " ".join(piece["text"].split())
             if text:
-                yield piece["start"], piece["end"], text
+                yield piece["start"], piece["end"], text, segment.get("channel")
 
 
 def render(name, reply, options):
@@ -368,21 +370,28 @@ def render(name, reply, options):
         return json.dumps(dict({"file": name}, **reply), ensure_ascii=False) + "\n"
     if reply["status"] == "accepted":
         return f"accepted {reply['id']}\n"
+    is_split = any("channel" in segment for segment in reply["segments"])
     lines = []
     if options.vtt:
         lines.append("WEBVTT\n")
-    for number, (start, end, text) in enumerate(cues(reply, options.words), 1):
+    for number, (start, end, text, channel) in enumerate(cues(reply, options.words), 1):
         if (options.srt or options.vtt) and end <= start:
             end = start + CUE_SECONDS
+        speaker = "" if channel is None else f"Channel {channel}"
         if options.srt:
+            text = f"{speaker}: {text}" if speaker else text
             lines.append(f"{number}\n{timestamp(start, ',')} --> {timestamp(end, ',')}\n{text}\n")
         elif options.vtt:
             # & < > are markup there.
             text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+            text = f"<v {speaker}>{text}" if speaker else text
             lines.append(f"{timestamp(start, '.')} --> {timestamp(end, '.')}\n{text}\n")
         elif options.words:
-            lines.append(f"{start:.2f}\t{end:.2f}\t{text}")
-    if not (options.srt or options.vtt or options.words):
+            who = "" if channel is None else f"\t{channel}"
+            lines.append(f"{start:.2f}\t{end:.2f}\t{text}{who}")
+        elif is_split:
+            lines.append(f"{speaker}: {text}")
+    if not (options.srt or options.vtt or options.words or is_split):
         lines.append(reply["text"].strip())
     return "".join(line + "\n" for line in lines)
 
@@ -451,6 +460,11 @@ def parse_arguments(arguments):
     )
     parser.add_argument(
         "--task", choices=("transcribe", "translate"), help="translate gives English text"
+    )
+    parser.add_argument(
+        "--split-channels",
+        action="store_true",
+        help="transcribe each channel by itself, for recordings of calls; the output names it",
     )
     parser.add_argument("--prompt", help="text that shows names and spelling to expect")
     form = parser.add_mutually_exclusive_group()

@@ -248,6 +248,45 @@ def test_options_become_header_fields(start, clip):
     assert header["word-timestamps"] is True
 
 
+def test_languages_and_split_channels_become_header_fields(start, clip):
+    node = start(answers(OK))
+    client("--languages", "en, de", "--split-channels", clip, port=node.port)
+    ((header, _),) = node.received
+    assert (header["languages"], header["channel-mode"]) == (["en", "de"], "split")
+
+
+CALL = [
+    {"start": 0.0, "end": 2.0, "text": "Hello", "confidence": 0.9, "channel": 1},
+    {"start": 1.0, "end": 3.0, "text": "<Hi>", "confidence": 0.9, "channel": 2},
+]
+for segment in CALL:
+    segment["words"] = [{key: segment[key] for key in ("start", "end", "text", "confidence")}]
+
+
+@pytest.mark.parametrize(
+    ("flags", "shown"),
+    [
+        ((), "Channel 1: Hello\nChannel 2: <Hi>\n"),
+        (("--words",), "0.00\t2.00\tHello\t1\n1.00\t3.00\t<Hi>\t2\n"),
+        (
+            ("--srt",),
+            "1\n00:00:00,000 --> 00:00:02,000\nChannel 1: Hello\n\n"
+            "2\n00:00:01,000 --> 00:00:03,000\nChannel 2: <Hi>\n\n",
+        ),
+        (
+            ("--vtt", "--words"),
+            "WEBVTT\n\n00:00:00.000 --> 00:00:02.000\n<v Channel 1>Hello\n\n"
+            "00:00:01.000 --> 00:00:03.000\n<v Channel 2>&lt;Hi&gt;\n\n",
+        ),
+    ],
+    ids=" ".join,
+)
+def test_every_output_names_the_channels(start, clip, flags, shown):
+    node = start(answers({**OK, "text": "Hello <Hi>", "segments": CALL}))
+    done = client("--split-channels", *flags, clip, port=node.port)
+    assert done.stdout.decode() == shown
+
+
 def test_json_is_the_whole_reply_on_one_line(start, clip):
     node = start(answers(OK))
     done = client("--json", clip, port=node.port)
@@ -587,6 +626,7 @@ def test_a_file_that_shrinks_while_it_is_sent(start, tmp_path):
         (("--cert", "no-such.pem", "a.wav"), "no TLS with no-such.pem: No such file"),
         (("--token-file", "no-such", "a.wav"), "--token-file no-such: No such file"),
         (("--token-file", os.devnull, "a.wav"), "its first line is empty"),
+        (("--languages", "en,", "a.wav"), "codes with commas"),
         ((), "FILE"),
     ],
 )

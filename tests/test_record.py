@@ -27,6 +27,7 @@ REQUEST = Request(
     keep_alive=True,
     temperature=0.25,
     token="secret-secret",
+    channel_mode="split",
 )
 RECORD = Record(REQUEST, Origin("[::1]:4711", 1_700_000_000.123456, "http"), 10, 0xFFFFFFFF)
 

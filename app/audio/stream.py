@@ -27,8 +27,10 @@ from app.audio.sniff import READABLE, Container, inspect
 from app.messages import (
     AUDIO_TOO_LONG,
     BAD_AUDIO,
+    BAD_FIELD,
     MAX_CHANNELS,
     MAX_SAMPLE_RATE,
+    MAX_SPLIT_CHANNELS,
     MIN_SAMPLE_RATE,
     NO_SPACE,
     SAMPLE_BYTES,
@@ -75,8 +77,9 @@ class AudioStream:
 
     `descriptor` holds `size` bytes; `raw` describes them where they are bare samples;
     `max_seconds` is the most that is decoded; patches are applied by `patch`, or in place; channels
-    that differ are mixed by what `speaks` hears in them. Raises `AudioError` if the body cannot be
-    opened.
+    that differ are mixed by what `speaks` hears in them. With a `channel`, counted from 0, the
+    stream is that one alone, and the seconds of all channels together are limited. Raises
+    `AudioError` if the body cannot be opened.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class AudioStream:
         max_seconds: float,
         patch: Patcher | None = None,
         speaks: SpeechTest | None = None,
+        channel: int | None = None,
     ) -> None:
         if size == 0:
             raise AudioError(BAD_AUDIO, "the body is empty")
@@ -104,15 +108,23 @@ class AudioStream:
                 raise AudioError(UNSUPPORTED_MEDIA_TYPE, message)
             self.truncated = container.truncated
             self._file = _open(_patched(descriptor, container, patch), container.name)
-        rate, channels = self._file.samplerate, self._file.channels
+        rate, channels = int(self._file.samplerate), int(self._file.channels)
         if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE or not 1 <= channels <= MAX_CHANNELS:
             message = (
                 f"{rate} Hz with {channels} channels is outside what is decoded: "
                 f"{MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz, 1 to {MAX_CHANNELS} channels"
             )
             raise AudioError(BAD_AUDIO, message)
+        if channel is not None and channels > MAX_SPLIT_CHANNELS:
+            message = f"channel-mode: split takes at most {MAX_SPLIT_CHANNELS} channels"
+            raise AudioError(BAD_FIELD, f"{message}, and this audio has {channels}")
+        self.channels = channels
+        """Of the file, also where the stream is one of them."""
+        self._channel = channel
         self._rate = rate
         self._max_frames = int(max_seconds * rate)
+        if channel is not None:
+            self._max_frames //= channels
         self._max_seconds = max_seconds
         declared = self._file.frames
         # An MP3's frame count is an estimate from its bit rate: good enough for the scheduler.
@@ -127,8 +139,9 @@ class AudioStream:
         block = max(1, min(rate, _BLOCK_VALUES // channels))
         self._buffer = np.empty((block, channels), dtype=np.float32)
         self._range = RangeKeeper(rate)
-        self._offset = OffsetRemover(rate, channels)
-        self._mixer = Mixer(rate, channels, speaks)
+        streamed = channels if channel is None else 1
+        self._offset = OffsetRemover(rate, streamed)
+        self._mixer = Mixer(rate, streamed, speaks)
         self._resampler = (
             None
             if rate == SAMPLE_RATE
@@ -161,6 +174,8 @@ class AudioStream:
             self._end()
         # Before mixing, so that one bad channel neither silences nor drowns the others.
         self._range.keep(block)
+        if self._channel is not None:
+            block = block[:, self._channel : self._channel + 1]
         self._offset.remove(block)
         mono = self._mixer.flush() if last else self._mixer.mix(block)
         if self._resampler is None:
@@ -195,7 +210,10 @@ class AudioStream:
 
     def _too_long(self) -> AudioError:
         limit = self._max_seconds
-        return AudioError(AUDIO_TOO_LONG, f"the audio is longer than the limit of {limit:g} s")
+        message = f"the audio is longer than the limit of {limit:g} s"
+        if self._channel is not None and self.channels > 1:
+            message += f"; each of its {self.channels} channels counts"
+        return AudioError(AUDIO_TOO_LONG, message)
 
 
 def _patched(descriptor: int, container: Container, patch: Patcher | None) -> int:

@@ -1,6 +1,7 @@
 """Segments as subtitles: SubRip and WebVTT.
 
-Pure functions. Times are seconds from the beginning of the audio; each segment is one cue.
+Pure functions. Times are seconds from the beginning of the audio; each segment is one cue, which
+names its channel where there are several transcripts in one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from app.messages import Segment
 def srt(segments: Iterable[Segment]) -> str:
     """SubRip: numbered cues, commas before the milliseconds."""
     cues = (
-        f"{number}\n{_time(segment.start, ',')} --> {_time(segment.end, ',')}\n{text}\n\n"
+        f"{number}\n{_time(segment.start, ',')} --> {_time(segment.end, ',')}\n"
+        f"{_speaker(segment, '{}: ')}{text}\n\n"
         for number, (segment, text) in enumerate(_shown(segments), 1)
     )
     return "".join(cues)
@@ -22,7 +24,8 @@ def srt(segments: Iterable[Segment]) -> str:
 def vtt(segments: Iterable[Segment]) -> str:
     """WebVTT: a signature, full stops before the milliseconds, and & < > written as entities."""
     cues = (
-        f"{_time(segment.start, '.')} --> {_time(segment.end, '.')}\n{_escaped(text)}\n\n"
+        f"{_time(segment.start, '.')} --> {_time(segment.end, '.')}\n"
+        f"{_speaker(segment, '<v {}>')}{_escaped(text)}\n\n"
         for segment, text in _shown(segments)
     )
     return "WEBVTT\n\n" + "".join(cues)
@@ -33,6 +36,10 @@ def _shown(segments: Iterable[Segment]) -> Iterator[tuple[Segment, str]]:
         # A line break could end the cue.
         if text := " ".join(segment.text.split()):
             yield segment, text
+
+
+def _speaker(segment: Segment, form: str) -> str:
+    return "" if segment.channel is None else form.format(f"Channel {segment.channel}")
 
 
 def _time(seconds: float, point: str) -> str:

@@ -9,6 +9,7 @@ from app.decoding.transcriber import ModelInfo
 from app.messages import (
     BAD_FIELD,
     BUSY,
+    MAX_SPLIT_CHANNELS,
     NO_SPACE,
     SHUTTING_DOWN,
     TIMEOUT,
@@ -28,6 +29,10 @@ def unservable(request: Request, model: ModelInfo) -> Failure | None:
         return Failure(BAD_FIELD, f"language: {model.name} does not know {request.language}")
     if unknown := [code for code in request.languages if code not in model.languages]:
         return Failure(BAD_FIELD, f"languages: {model.name} does not know {unknown[0]}")
+    raw = request.raw
+    if request.channel_mode == "split" and raw is not None and raw.channels > MAX_SPLIT_CHANNELS:
+        message = f"channel-mode: split takes at most {MAX_SPLIT_CHANNELS} channels"
+        return Failure(BAD_FIELD, message)
     if request.task == "translate" and not model.multilingual:
         return Failure(BAD_FIELD, f"task: {model.name} knows English only and cannot translate")
     return None

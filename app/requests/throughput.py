@@ -25,7 +25,8 @@ class Throughput:
         """One was made."""
         if transcript.audio_seconds <= 0:
             return
-        factor = transcript.processing_seconds / transcript.audio_seconds
+        seconds = transcript.audio_seconds * transcript.channels
+        factor = transcript.processing_seconds / seconds
         old = factor if self._factor is None else self._factor
         self._factor = old + _WEIGHT * (factor - old)
 

@@ -79,7 +79,8 @@ class Job:
         if raw is None:
             return self.body.size / _BYTES_PER_SECOND
         frame = SAMPLE_BYTES[raw.encoding] * raw.channels
-        return self.body.size / (frame * raw.sample_rate)
+        seconds = self.body.size / (frame * raw.sample_rate)
+        return seconds * raw.channels if self.request.channel_mode == "split" else seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,8 @@ class JobSettings:
 
 
 class Transcription:
-    """The work on one job. Raises what audio and engine raise."""
+    """The work on one job, or on one `channel` of it, counted from 0. Raises what audio and engine
+    raise."""
 
     def __init__(
         self,
@@ -108,6 +110,7 @@ class Transcription:
         detector: Detector,
         limits: JobSettings,
         speaks: SpeechTest | None = None,
+        channel: int | None = None,
     ) -> None:
         self.job = job
         self._engine = engine
@@ -122,6 +125,7 @@ class Transcription:
             limits.max_seconds,
             job.body.patch,
             speaks,
+            channel,
         )
         self._windower = Windower(detector, limits.vad_threshold)
         self._ended = False
@@ -135,10 +139,22 @@ class Transcription:
         self.segments: list[Segment] = []
 
     @property
+    def channels(self) -> int:
+        """Of the file, also where the work is on one of them."""
+        return self._stream.channels
+
+    @property
+    def length(self) -> float:
+        """About how much audio there is, in seconds."""
+        guessed = self.job.guessed_seconds
+        if self.job.request.channel_mode == "split":
+            guessed /= self.channels
+        return self._stream.declared_seconds or guessed
+
+    @property
     def seconds_left(self) -> float:
         """About how much audio is still to come."""
-        length = self._stream.declared_seconds or self.job.guessed_seconds
-        return max(0.0, length - self._stream.seconds)
+        return max(0.0, self.length - self._stream.seconds)
 
     def turn(self) -> tuple[list[Segment], bool]:
         """Do one piece of work: the segments it gave, and whether the job is done."""

@@ -32,6 +32,7 @@ from app.messages import (
 )
 from app.worker.job import Job, JobSettings, Transcription
 from app.worker.scheduler import Scheduler
+from app.worker.split import SplitTranscription
 
 _PROBE_THRESHOLD = 0.5
 """Channels are judged by it where the detector judges no audio (`--vad-threshold 0`)."""
@@ -74,7 +75,7 @@ class Worker:
         self._mail = _Mailbox([], set(), [])
         self._condition = threading.Condition()
         self._jobs: dict[int, Job] = {}
-        self._begun: dict[int, Transcription] = {}
+        self._begun: dict[int, Transcription | SplitTranscription] = {}
         self._spare_detectors: list[Detector] = []
         self._borrowed: dict[int, Detector] = {}
         self._scheduler = Scheduler()
@@ -209,10 +210,15 @@ class Worker:
         if outcome is not None:
             self._finish(job, outcome)
 
-    def _begin(self, job: Job) -> Transcription:
+    def _begin(self, job: Job) -> Transcription | SplitTranscription:
         detector = self._spare_detectors.pop() if self._spare_detectors else self._new_detector()
         self._borrowed[job.number] = detector
-        work = Transcription(job, self._engine, detector, self._limits, self._probe)
+
+        def begin(channel: int | None) -> Transcription:
+            return Transcription(job, self._engine, detector, self._limits, self._probe, channel)
+
+        is_split = job.request.channel_mode == "split"
+        work = SplitTranscription(begin) if is_split else begin(None)
         self._begun[job.number] = work
         return work
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 from app.limits import prompt_fault
-from app.messages import BAD_FIELD, MODEL_NOT_FOUND, Request, Task
+from app.messages import BAD_FIELD, MODEL_NOT_FOUND, ChannelMode, Request, Task
 from app.protocols.http.form import Fields, FormError
 from app.protocols.languages import (
     CODES,
@@ -66,6 +66,7 @@ def read(
     wish = _openai_wish(fields, request.task) if openai else _inference_wish(fields)
     request = replace(
         request,
+        channel_mode=_channel_mode(fields),
         language=(language := _language(fields, dialect, served)),
         languages=_languages(fields, language),
         task=wish.task,
@@ -157,6 +158,13 @@ def _language(fields: Fields, dialect: Dialect, served: Served) -> str | None:
     if code is None:
         raise FormError(BAD_FIELD, f"language must be {WANTED}")
     return code
+
+
+def _channel_mode(fields: Fields) -> ChannelMode:
+    value = _last(fields, "channel_mode") or "auto"
+    if value not in get_args(ChannelMode):
+        raise FormError(BAD_FIELD, "channel_mode must be auto or split")
+    return cast(ChannelMode, value)
 
 
 def _languages(fields: Fields, language: str | None) -> tuple[str, ...]:

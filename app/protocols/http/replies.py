@@ -59,6 +59,7 @@ STATUS: dict[str, int] = {
 
 _PARAMETERS = frozenset(
     {
+        "channel_mode",
         "file",
         "language",
         "languages",
@@ -111,7 +112,7 @@ def error(
 
 def _error_fields(status: int, code: str, message: str) -> dict[str, Any]:
     # The messages of bad and missing fields begin with the field's name.
-    name = message.split(" ", 1)[0].rstrip(":")
+    name = message.split(" ", 1)[0].rstrip(":").replace("-", "_")
     return {
         "message": message,
         "type": "invalid_request_error" if status < 500 else "server_error",
@@ -212,7 +213,12 @@ def _verbose(transcript: Transcript, wish: Wish) -> dict[str, Any]:
         ]
     if wish.words:
         fields["words"] = [
-            {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
+            {
+                "word": word.text,
+                "start": round(word.start, 3),
+                "end": round(word.end, 3),
+                **_own_fields(segment),
+            }
             for segment in transcript.segments
             for word in segment.words or ()
         ]
@@ -222,7 +228,8 @@ def _verbose(transcript: Transcript, wish: Wish) -> dict[str, Any]:
 
 def _own_fields(segment: Segment) -> dict[str, Any]:
     """What a segment says beyond both APIs, where it was asked for."""
-    return {} if segment.language is None else {"language": segment.language}
+    own = {"language": segment.language, "channel": segment.channel}
+    return {name: value for name, value in own.items() if value is not None}
 
 
 def _openai_segment(number: int, segment: Segment, wish: Wish) -> dict[str, Any]:

@@ -51,6 +51,8 @@ def _segment_fields(segment: Segment) -> dict[str, Any]:
     fields = _timed_fields(segment)
     if segment.language is not None:
         fields["language"] = segment.language
+    if segment.channel is not None:
+        fields["channel"] = segment.channel
     if segment.words is not None:
         fields["words"] = [_timed_fields(word) for word in segment.words]
     return fields

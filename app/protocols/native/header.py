@@ -22,6 +22,7 @@ from app.messages import (
     MIN_SAMPLE_RATE,
     MISSING_FIELD,
     TOO_LARGE,
+    ChannelMode,
     Failure,
     RawFormat,
     ReplyMode,
@@ -145,6 +146,9 @@ def _request(fields: dict[str, Any], length: int, new_id: Callable[[], str]) -> 
         id=_request_id(fields, new_id),
         content_length=length,
         raw=raw,
+        channel_mode=cast(
+            ChannelMode, _choice(fields, "channel-mode", get_args(ChannelMode), "auto")
+        ),
         language=(language := _language(fields)),
         languages=_languages(fields, language),
         task=cast(Task, _choice(fields, "task", get_args(Task), "transcribe")),
