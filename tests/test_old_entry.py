@@ -1,4 +1,4 @@
-"""Entries by node-whisper 0.1, whose decoder changed large bodies in place: read as received."""
+"""Entries by an earlier version, which changed large bodies in place: read as received."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def entry(tmp_path: Path) -> Path:
 
 
 def overwrite(entry: Path, position: int, data: bytes) -> None:
-    """Change the body as version 0.1 did beyond its head."""
+    """Change the body like the earlier version did beyond its head."""
     old = (entry / "body").read_bytes()
     with (entry / "undo").open("ab") as undo:
         undo.write(record(position, old[position : position + len(data)]))

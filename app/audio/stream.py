@@ -225,7 +225,7 @@ def _patched(descriptor: int, container: Container, patch: Patcher | None) -> in
             return patch(container.patches)
         apply_patches(descriptor, container.patches)
     except OSError as error:
-        message = f"no space for a copy of the {container.name} file to repair: {error.strerror}"
+        message = f"no space to repair a copy of the {container.name} file: {error.strerror}"
         raise AudioError(NO_SPACE, message, _RETRY_SECONDS) from None
     return descriptor
 

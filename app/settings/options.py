@@ -218,7 +218,8 @@ OPTIONS = (
         None,
         values.number(int, 1, 1 << 50),
         "bytes of bodies held at one time, in memory and in --spool-dir together; further bodies"
-        " wait unread (default: three times --max-message-bytes)",
+        " wait unread; with --journal also the limit for repaired copies of them"
+        " (default: three times --max-message-bytes)",
         "N",
     ),
     Option(

@@ -1,4 +1,4 @@
-"""Entries of a journal by node-whisper 0.1, whose decoder changed large bodies in place.
+"""Entries of a journal by an earlier version, in which the decoder changed large bodies in place.
 
 Beside such a body lie its first 64 KiB as they were received (`head`), and records of the bytes
 that were overwritten behind them (`undo`): position, length, and the bytes, again and again. The
