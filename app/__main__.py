@@ -1,8 +1,8 @@
-"""Builds the parts and runs them: the only place that knows them all.
+"""Builds the node, runs it, and winds it down.
 
-Main thread: settings, model, engine, then the loop. The worker and the disk have threads of their
-own, started here and joined here. Exit codes: 0 after a drain, 1 where the node cannot start or its
-worker failed, 2 for wrong settings, 128 + n when signal n came twice.
+Main thread: settings, model, engine, then the loop. The worker and the disk thread are started and
+joined here. Exit codes: 0 after a drain, 1 if the node cannot start or its worker failed, 2 for
+wrong settings, 128 + n when signal n came twice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 
-from app import __version__
+from app import __version__, build
 from app.audio.vad import SileroDetector
 from app.decoding.transcriber import EngineError
 from app.model_files import catalog
@@ -26,8 +26,7 @@ from app.network.mdns import Announcement
 from app.network.tls import TlsError, server_context
 from app.output.lines import json_line, text_line
 from app.output.stdout import StdoutSink
-from app.requests.uploads import Rules
-from app.server import Server
+from app.server import Limits, Reports
 from app.settings import settings as config
 from app.settings.settings import Settings
 from app.startup import allocator, cpus, descriptors, http_port, logs, model, wyoming_port
@@ -35,12 +34,11 @@ from app.startup.ports import CannotListen, open_ports, warn_of_strangers
 from app.startup.systemd import Notifier, Watchdog
 from app.storage.disk import Disk
 from app.storage.journal import Journal, JournalError
-from app.storage.spool import Spool
 from app.worker.job import JobSettings
-from app.worker.worker import Worker
 
 if TYPE_CHECKING:
     from app.decoding.engine import Engine
+    from app.startup.web import Web
 
 _log = structlog.get_logger("main")
 
@@ -132,42 +130,11 @@ def _serve(
     file: catalog.ModelFile,
     engine: Engine,
 ) -> NoReturn:
-    """From the first part to the last: build, open, run, wind down."""
-    disk = Disk(lambda: server.loop.wake())
-    journal = _journal(settings, disk)
-    # A drain where stdout breaks, not a signal, which could be the second one.
-    sink = _sink(settings, disk, lambda: server.drain_soon())
+    """Build the node, open the ports, run, wind down."""
     notifier = Notifier(os.environ)
-    web = http_port.web_of(settings, engine.info, file, lambda: server.load)
-    server = Server(
-        model=engine.info,
-        spool=_spool(settings, disk, journal),
-        disk=disk,
-        journal=journal,
-        sink=sink,
-        rules=Rules(access_token.admits, settings.when_full == "reject"),
-        queue_size=settings.queue_size,
-        max_buffered_bytes=settings.max_buffered_bytes,
-        max_connections=settings.max_connections,
-        drain_seconds=settings.drain_seconds,
-        abort=engine.abort,
-        on_drain=lambda: notifier.stopping("finishing what was accepted"),
-        reports=web.reports if web else None,
-        guarded=web.guarded if web else frozenset(),
-        observers=web.observers if web else (),
-    )
-    limits = JobSettings(
-        max_seconds=settings.max_audio_seconds,
-        vad_threshold=settings.vad_threshold,
-        language=model.language_of(settings, engine.info),
-        prompt=settings.prompt,
-        model=engine.info.name,
-        keep_markers=settings.keep_markers,
-        languages=settings.languages,
-    )
-    mark = journal.crash_marker.set if journal is not None else lambda _name: None
-    worker = Worker(engine, SileroDetector, limits, server.loop.wake, mark)
-    server.attach(worker)
+    web = http_port.web_of(settings, engine.info, file, lambda: node.server.load)
+    node = _build(settings, access_token, web, engine, notifier, lambda: node.server.shutdown.ask())
+    server, worker = node.server, node.worker
     try:
         opened = open_ports(
             settings,
@@ -181,10 +148,10 @@ def _serve(
         raise _CannotStart(error) from error
     server.loop.handle_signals(signal.SIGTERM, signal.SIGINT)
     worker.start()
-    disk.start()
+    node.disk.start()
     if not worker.wait_until_warm():
         raise _CannotStart("the engine failed on its first, empty window; the log says why")
-    _say_ready(settings, engine, opened.number, **opened.others)
+    _log_listening(settings, engine, opened.number, **opened.others)
     warn_of_strangers(settings, access_token.open)
     notifier.ready(f"{engine.info.name} on port {opened.number}")
     Watchdog(server.loop, notifier, worker)
@@ -192,41 +159,68 @@ def _serve(
         opened.announcement.start()
     server.run()
     notifier.close()
-    _wind_down(server, worker, disk, sink, journal, opened.announcement)
+    _wind_down(node, opened.announcement)
 
 
-def _wind_down(
-    server: Server,
-    worker: Worker,
-    disk: Disk,
-    sink: StdoutSink,
-    journal: Journal | None,
-    announcement: Announcement | None,
-) -> NoReturn:
+def _build(
+    settings: Settings,
+    access_token: AccessToken,
+    web: Web | None,
+    engine: Engine,
+    notifier: Notifier,
+    drain: Callable[[], None],
+) -> build.Node:
+    """Build the node as the settings say. `drain` asks it to drain, for use if stdout breaks: a
+    signal could count as the second one."""
+    try:
+        base = build.foundation(settings.spool_dir, settings.journal, settings.max_buffered_bytes)
+    except JournalError as error:
+        raise _CannotStart(error) from error
+    job_settings = JobSettings(
+        max_seconds=settings.max_audio_seconds,
+        vad_threshold=settings.vad_threshold,
+        language=model.language_of(settings, engine.info),
+        prompt=settings.prompt,
+        model=engine.info.name,
+        keep_markers=settings.keep_markers,
+        languages=settings.languages,
+    )
+    limits = Limits(
+        queue_size=settings.queue_size,
+        max_buffered_bytes=settings.max_buffered_bytes,
+        max_connections=settings.max_connections,
+        drain_seconds=settings.drain_seconds,
+        reject_when_full=settings.when_full == "reject",
+    )
+    return build.node(
+        base,
+        build.EngineParts(engine, engine.info, engine.abort, SileroDetector, job_settings),
+        _sink(settings, base.disk, drain),
+        limits,
+        authorize=access_token.admits,
+        reports=Reports() if web is None else Reports(web.reports, web.guarded),
+        observers=() if web is None else web.observers,
+        on_drain=lambda: notifier.stopping("finishing what was accepted"),
+    )
+
+
+def _wind_down(node: build.Node, announcement: Announcement | None) -> NoReturn:
     """After the loop: end the threads, each within its time, and then the process."""
-    if server.killed_by is not None:
-        _close(journal, clean=True)
-        _exit_at_once(128 + server.killed_by)
+    killed_by, crashed = node.server.shutdown.killed_by, node.server.crashed
+    if killed_by is not None:
+        _close(node.journal, clean=True)
+        _exit_at_once(128 + killed_by)
     if announcement is not None:
         # It takes half a second, in which the others end.
         announcement.stop()
-    worker.stop()
-    worker.join(_JOIN_SECONDS)
-    if not disk.close(_JOIN_SECONDS):
-        _log.error("not everything was written in time", lines_lost=sink.backlog)
-    _close(journal, clean=not server.crashed)
+    node.worker.stop()
+    node.worker.join(_JOIN_SECONDS)
+    if not node.disk.close(_JOIN_SECONDS):
+        _log.error("not everything was written in time", lines_lost=node.sink.backlog)
+    _close(node.journal, clean=not crashed)
     if announcement is not None and not announcement.join(_JOIN_SECONDS):
-        _log.warning("the announcement was not taken back in time")
-    _exit_at_once(1 if server.crashed else 0)
-
-
-def _journal(settings: Settings, disk: Disk) -> Journal | None:
-    if settings.journal is None:
-        return None
-    try:
-        return Journal(settings.journal, disk, settings.spool_dir, settings.max_buffered_bytes)
-    except JournalError as error:
-        raise _CannotStart(error) from error
+        _log.warning("the mDNS announcement was not withdrawn in time")
+    _exit_at_once(1 if crashed else 0)
 
 
 def _sink(settings: Settings, disk: Disk, on_broken: Callable[[], None]) -> StdoutSink:
@@ -238,27 +232,20 @@ def _sink(settings: Settings, disk: Disk, on_broken: Callable[[], None]) -> Stdo
     return StdoutSink(disk, sys.stdout.fileno(), line, on_broken, encoding)
 
 
-def _spool(settings: Settings, disk: Disk, journal: Journal | None) -> Spool:
-    """With a journal, large bodies are written where they can stay."""
-    if journal is None:
-        return Spool(settings.spool_dir, disk)
-    return Spool(journal.scratch, disk, journal.copies)
-
-
 def _close(journal: Journal | None, clean: bool) -> None:
     if journal is not None:
         journal.close(clean)
 
 
-def _say_ready(settings: Settings, engine: Engine, port: int, **others: int | str) -> None:
-    from app.decoding.engine import build
+def _log_listening(settings: Settings, engine: Engine, port: int, **others: int | str) -> None:
+    from app.decoding import engine as decoding_engine
 
     _log.info(
         "listening",
         host=settings.host,
         port=port,
         model=engine.info.name,
-        engine=build(),
+        engine=decoding_engine.build(),
         threads=_threads(settings),
         version=__version__,
         **others,

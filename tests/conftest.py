@@ -59,7 +59,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     clock = Clock()
     network = ("network.deadlines", "network.listener", "network.loop")
-    requests = ("requests.slow_uploads", "requests.shutdown", "requests.uploads")
+    requests = ("requests.slow_uploads", "requests.shutdown", "requests.output_watch")
     for module in (*network, *requests):
         monkeypatch.setattr(f"app.{module}.time", clock)
     return clock

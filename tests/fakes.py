@@ -16,7 +16,7 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,23 +26,24 @@ import numpy.typing as npt
 import soundfile
 import structlog
 
+from app import build
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, EngineAborted, ModelInfo
 from app.messages import Segment, Transcript
+from app.network.connection import Connection
 from app.network.deadlines import Timeouts
 from app.network.ports import Port
 from app.output.lines import json_line
 from app.output.stdout import StdoutSink
 from app.protocols.base import Protocol
 from app.protocols.native.protocol import NativeProtocol
-from app.requests.uploads import Rules
-from app.server import Server
+from app.requests.outcomes import Observer
+from app.requests.upload import Upload
+from app.server import Limits, Reports
 from app.storage.body import Body, in_memory
 from app.storage.disk import Disk
-from app.storage.journal import Journal
 from app.storage.spool import Spool
 from app.worker.job import JobSettings
-from app.worker.worker import Worker
 
 RATE = 16_000
 PATIENCE = 120.0
@@ -384,8 +385,8 @@ class Sink(StdoutSink):
 class Node:
     """The node without its real engine, in threads of the test's process.
 
-    `drain` and `kill` go the way of a signal, so it must be made on the main thread. `port` and
-    `server` are further fields of the port and arguments of the server.
+    `drain` and `kill` go the way of a signal, so it must be made on the main thread. `port` has
+    further fields of the port.
     """
 
     _SIGNAL = signal.SIGUSR1
@@ -407,37 +408,36 @@ class Node:
         authorize: Callable[[str | None], bool] = lambda _token: True,
         new_protocol: Callable[[], Protocol] | None = None,
         port: dict[str, Any] | None = None,
-        server: dict[str, Any] | None = None,
+        reports: Reports = Reports(),  # noqa: B008
+        observers: Sequence[Observer] = (),
         max_seconds: float = 3600.0,
     ) -> None:
         self.engine = engine or FakeEngine()
         self.lines = Lines()
-        self.disk = Disk(lambda: self.server.loop.wake())
-        self.sink = Sink(self.disk, self.lines, lambda: self.server.drain_soon())
-        self.journal = None if journal is None else Journal(journal, self.disk)
-        spool = Spool(Path("/var/tmp"), self.disk)
-        if self.journal is not None:
-            spool = Spool(self.journal.scratch, self.disk, self.journal.copies)
-        self.server = Server(
-            model=model,
-            spool=make_spool(self.disk) if make_spool else spool,
-            disk=self.disk,
-            journal=self.journal,
-            sink=self.sink,
-            rules=Rules(authorize, reject_when_full),
-            queue_size=queue_size,
-            max_buffered_bytes=max_buffered_bytes,
-            max_connections=max_connections,
-            drain_seconds=drain_seconds,
-            abort=self.engine.abort,
-            timeouts=timeouts or UNHURRIED,
-            **(server or {}),
-        )
+        base = build.foundation(Path("/var/tmp"), journal, 1 << 62)
+        if make_spool is not None:
+            base = replace(base, spool=make_spool(base.disk))
         # A threshold of 0 takes everything for speech: all of a body reaches the engine.
-        limits = JobSettings(max_seconds, 0.0, "en", "", model.name)
-        mark = self.journal.crash_marker.set if self.journal is not None else lambda _name: None
-        self.worker = Worker(self.engine, FakeDetector, limits, self.server.loop.wake, mark)
-        self.server.attach(self.worker)
+        settings = JobSettings(max_seconds, 0.0, "en", "", model.name)
+        built = build.node(
+            base,
+            build.EngineParts(self.engine, model, self.engine.abort, FakeDetector, settings),
+            Sink(base.disk, self.lines, lambda: self.server.shutdown.ask()),
+            Limits(
+                queue_size,
+                max_buffered_bytes,
+                max_connections,
+                drain_seconds,
+                reject_when_full,
+                timeouts or UNHURRIED,
+            ),
+            authorize=authorize,
+            reports=reports,
+            observers=observers,
+            on_drain=lambda: None,
+        )
+        self.disk, self.sink, self.journal = built.disk, built.sink, built.journal
+        self.worker, self.server = built.worker, built.server
         framed = lambda: NativeProtocol(max_body, lambda: f"made-{os.urandom(4).hex()}")  # noqa: E731
         native = Port("native", "127.0.0.1", 0, new_protocol or framed)
         self.port = self.server.listen(replace(native, **(port or {})))
@@ -466,6 +466,26 @@ class Node:
     def drain(self) -> None:
         # To the main thread: another one would not wake it from a system call.
         signal.pthread_kill(threading.main_thread().ident or 0, self._SIGNAL)
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The open connections."""
+        return list(self.server.connections.values())
+
+    @property
+    def uploads(self) -> list[Upload]:
+        """The requests whose bodies are being received."""
+        return list(self.server.pipeline.uploads.receiving.values())
+
+    @property
+    def waiting(self) -> list[Upload]:
+        """The requests that wait for a place."""
+        return self.server.pipeline.uploads.line.uploads
+
+    @property
+    def jobs(self) -> list[int]:
+        """The requests that the worker has."""
+        return self.server.pipeline.dispatch.jobs
 
     @property
     def running(self) -> bool:

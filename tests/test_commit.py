@@ -234,12 +234,12 @@ def test_a_sender_faster_than_the_disk_is_not_read_from_and_its_deadline_rests(
         )
         sender.start()
         assert appending.reached.wait(PATIENCE)
-        [connection] = node.server._connections.values()
+        [connection] = node.connections
         eventually(lambda: connection.state.read_block() is ReadBlock.PAUSED)
         assert connection.state.awaited() is Awaited.NOTHING
-        [pending] = node.server._uploads._uploads.values()
-        assert pending.body is not None
-        assert MAX_UNWRITTEN_BYTES < pending.body.unwritten <= MAX_UNWRITTEN_BYTES + BODY_BYTES
+        [upload] = node.uploads
+        assert upload.body is not None
+        assert MAX_UNWRITTEN_BYTES < upload.body.unwritten <= MAX_UNWRITTEN_BYTES + BODY_BYTES
         appending.open()
         assert [text_or_code(reply) for reply in client.replies()] == ["accepted"]
         sender.join(PATIENCE)
@@ -295,7 +295,7 @@ def test_what_a_drain_finds_being_written_is_kept_as_well(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # A medium, or this machine, may take longer than there is for last words.
-    monkeypatch.setattr("app.requests.shutdown.LAST_WORDS_SECONDS", PATIENCE)
+    monkeypatch.setattr("app.requests.shutdown.LAST_REPLIES_SECONDS", PATIENCE)
     keeping = gate(Journal, "keep")
     node = make_node(journal=journal, drain_seconds=0.1)
     with node.connect() as client:

@@ -69,7 +69,7 @@ class Bench:
             self.peer = socket.create_connection(listener.getsockname())
             self.ours, _ = listener.accept()
         self.peer.settimeout(PATIENCE)
-        self.loop = Loop(lambda: None, lambda _number: None)
+        self.loop = Loop()
         self.owner = Owner()
         port = Port("native", "", 0, lambda: NativeProtocol(1 << 24, lambda: "made"))
         self.transport = PlainTransport(self.ours)

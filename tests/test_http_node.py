@@ -22,6 +22,7 @@ from app.monitoring.metrics import Metrics
 from app.monitoring.status import RECENT, Status
 from app.network.deadlines import Timeouts
 from app.requests.load import Load
+from app.server import Reports
 from app.startup.web import Web, web
 
 WAV = encoded(tone(1600))
@@ -50,13 +51,15 @@ def serve(make_node: MakeNode) -> MakeNode:
             metrics_auth=metrics_auth,
         )
         port = {"name": "http", **options.pop("port", {})}
-        server = {
-            "reports": parts.reports,
-            "observers": parts.observers,
-            "guarded": parts.guarded,
-        }
-        new = parts.new_protocol
-        node = make_node(engine, model=model, new_protocol=new, port=port, server=server, **options)
+        node = make_node(
+            engine,
+            model=model,
+            new_protocol=parts.new_protocol,
+            port=port,
+            reports=Reports(parts.reports, parts.guarded),
+            observers=parts.observers,
+            **options,
+        )
         return node
 
     return make
@@ -237,7 +240,7 @@ def test_a_client_that_ends_before_its_answer_frees_its_place(serve: MakeNode) -
         engine.wait_for_calls(1)
         with node.connect() as second:
             second.send(post(TRANSCRIPTIONS, ("file", WAV)))
-            eventually(lambda: len(node.server._dispatch._pending) == 2, "a second job")
+            eventually(lambda: len(node.jobs) == 2, "a second job")
         # It has ended, without a reset; that is said to the worker, and health is told meanwhile.
         assert get(node, "/healthz").status == 200
         eventually(lambda: node.worker._mail.cancelled, "its end")

@@ -192,7 +192,7 @@ def connect_as(node: Node, address: str) -> Client:
     client = node.connect()
 
     def found() -> list[Connection]:
-        connections = list(node.server._connections.values())
+        connections = node.connections
         return [connection for connection in connections if connection.peer.name == client.peer]
 
     eventually(found)
@@ -252,7 +252,7 @@ def test_uploads_that_hardly_get_on_give_way_when_others_wait(
         assert text_or_code(honest.reply()) == "800"
         assert text_or_code(slow[0].reply()) == "timeout"
         assert slow[0].reply() is None
-    assert "slowly" in node.lines.wait_for("slow-0")["error"]["message"]
+    assert "slower than speech" in node.lines.wait_for("slow-0")["error"]["message"]
 
 
 def test_a_slow_upload_lives_while_nobody_waits(make_node: MakeNode, clock: Clock) -> None:
@@ -269,13 +269,13 @@ def test_a_slow_upload_lives_while_nobody_waits(make_node: MakeNode, clock: Cloc
 
 def received(node: Node) -> int | None:
     """How much has come of the one body that is being received."""
-    [pending] = node.server._uploads._uploads.values() or [None]
-    return pending.body.size if pending is not None and pending.body is not None else None
+    [upload] = node.uploads or [None]
+    return upload.body.size if upload is not None and upload.body is not None else None
 
 
 def test_an_upload_that_gets_on_lives_while_others_wait(make_node: MakeNode, clock: Clock) -> None:
     node = make_node(queue_size=1)
-    pace = node.server._uploads._slow_uploads
+    slow_uploads = node.server.pipeline.uploads.slow
     data = message(pcm(60_000), id="steady")
     with node.connect() as client, node.connect() as other:
         client.send(data[:400])
@@ -290,7 +290,7 @@ def test_an_upload_that_gets_on_lives_while_others_wait(make_node: MakeNode, clo
             # A window ends, and the next one begins with what is there.
             clock.pass_by(WINDOW_SECONDS)
             node.server.loop.wake()
-            eventually(lambda there=there: list((pace._sizes or {}).values()) == [there])
+            eventually(lambda there=there: list((slow_uploads.sizes or {}).values()) == [there])
         client.send(data[at + 6000 :])
         assert text_or_code(client.reply()) not in (None, "timeout")
         assert text_or_code(other.reply()) == "200"

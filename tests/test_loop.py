@@ -23,7 +23,8 @@ class Seen:
         self.wakes = 0
         self.signals: list[int] = []
         self.on_wake: Callable[[], None] = lambda: None
-        self.loop = Loop(self._wake, self.signals.append)
+        self.loop = Loop()
+        self.loop.on_wake, self.loop.on_signal = self._wake, self.signals.append
         self.hung = False
 
     def _wake(self) -> None:

@@ -147,7 +147,7 @@ def pulse() -> Pulse:
 @pytest.fixture
 def watchdog(pulse: Pulse) -> Iterator[Watchdog]:
     """Of a systemd that does not want to hear: asked by the test alone."""
-    loop, notifier = Loop(lambda: None, lambda _number: None), Notifier({})
+    loop, notifier = Loop(), Notifier({})
     yield Watchdog(loop, notifier, pulse)
     loop.close()
 
@@ -246,7 +246,7 @@ def test_what_a_worker_says_of_itself(worker: Worker, engine: FakeEngine) -> Non
 def test_a_hanging_engine_is_found(worker: Worker, engine: FakeEngine) -> None:
     hangs = threading.Event()
     engine.answer = lambda *_: hangs.wait(60)  # type: ignore[assignment,return-value]
-    loop = Loop(lambda: None, lambda _number: None)
+    loop = Loop()
     watchdog = Watchdog(loop, Notifier({}), worker)
     worker.start()
     worker.submit(job(1))
@@ -262,7 +262,7 @@ def test_a_hanging_engine_is_found(worker: Worker, engine: FakeEngine) -> None:
 def test_the_loop_feeds_it_as_long_as_the_worker_is_well(
     systemd: Systemd, make: Callable[..., Notifier], pulse: Pulse
 ) -> None:
-    loop = Loop(lambda: None, lambda _number: None)
+    loop = Loop()
     Watchdog(loop, make(WATCHDOG_USEC="20000"), pulse)
     thread = threading.Thread(target=loop.run, daemon=True)
     with capture_logs() as log:

@@ -11,7 +11,8 @@ import ipaddress
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from fakes import (
@@ -53,6 +54,8 @@ from app.network.loop import Loop
 from app.network.outbox import MAX_SLOTS
 from app.network.ports import Port, peer_of
 from app.protocols.base import ProtocolError
+from app.server import Reports
+from app.storage.spool import Spool
 
 MakeNode = Callable[..., Node]
 
@@ -245,7 +248,7 @@ def test_where_an_end_means_gone_it_cancels(toy: MakeNode) -> None:
         node.engine.wait_for_calls(1)
         other.say("begin b - -", data(300), "end")
         talk.client.half_close()
-        eventually(lambda: any(c.state.peer_ended for c in list(node.server._connections.values())))
+        eventually(lambda: any(c.state.peer_ended for c in node.connections))
         node.engine.release()
         assert [other.hear(), other.hear()] == ["go on", "b 300"]
     assert node.lines.wait_for("b")["status"] == "ok"
@@ -258,7 +261,7 @@ def test_what_waits_for_its_turn_is_cancelled_by_such_an_end(toy: MakeNode) -> N
         busy.say("begin a - -", data(400), "end")
         node.engine.wait_for_calls(1)
         gone.say("begin b - -", data(300), "end")
-        eventually(lambda: len(node.server._dispatch._pending) == 2)
+        eventually(lambda: len(node.jobs) == 2)
         gone.client.half_close()
         # Said to the worker, which hears of it after what it is at.
         eventually(lambda: node.worker._mail.cancelled)
@@ -274,7 +277,7 @@ def test_a_protocol_that_is_full_is_fed_no_more(toy: MakeNode) -> None:
     with Talk(node) as talk:
         talk.say("begin a - -", data(400), "end")
         node.engine.wait_for_calls(1)
-        [connection] = node.server._connections.values()
+        [connection] = node.connections
         talk.say(*["tell " + "x" * 100] * 100)
         eventually(lambda: not connection.state.wants_read())
         talk.client.socket.settimeout(0.2)
@@ -312,7 +315,7 @@ def test_questions_are_answered_beside_the_work(toy: MakeNode) -> None:
 
     reports = {kind: report(kind) for kind in ("ready", "status", "metrics")}
     node = toy(
-        server={"reports": reports},
+        reports=Reports(reports),
         port={"needs_token": True},
         authorize=lambda token: token == "sesame",
     )
@@ -330,10 +333,9 @@ def test_questions_are_answered_beside_the_work(toy: MakeNode) -> None:
 
 def test_metrics_can_be_guarded_as_well(toy: MakeNode) -> None:
     node = toy(
-        server={
-            "reports": {"metrics": lambda: Report(True, "text/plain", b"m")},
-            "guarded": frozenset({"metrics"}),
-        },
+        reports=Reports(
+            {"metrics": lambda: Report(True, "text/plain", b"m")}, frozenset({"metrics"})
+        ),
         port={"needs_token": True},
         authorize=lambda token: token == "sesame",
     )
@@ -371,7 +373,7 @@ def test_observers_hear_of_every_outcome(make_node: MakeNode) -> None:
             self.seen.append((origin.protocol, request and request.id, word))
 
     counter = Counter()
-    node = make_node(server={"observers": [counter]})
+    node = make_node(observers=[counter])
     node.ask(pcm(300), id="a")
     node.ask(pcm(300), id="b", task="sing")
     node.ask(pcm(300), id="c", language="de")
@@ -394,12 +396,17 @@ def guarded(make_node: MakeNode) -> Node:
 @pytest.mark.parametrize("fields", [{}, {"token": "Sesame"}, {"token": "x" * 256}])
 @pytest.mark.parametrize("kept", ["keep-alive", "close"])
 def test_a_stranger_is_told_so_and_nothing_of_the_body_is_kept(
-    guarded: Node, fields: dict[str, str], kept: str
+    make_node: MakeNode, fields: dict[str, str], kept: str
 ) -> None:
-    def fail(_size: int | None) -> None:
-        raise AssertionError("a stranger's body was given a place")
+    class NoPlace(Spool):
+        def create(self, size: int | None) -> NoReturn:
+            raise AssertionError("an unauthenticated client's body was given a place")
 
-    guarded.server._uploads._spool.create = fail  # type: ignore[assignment,method-assign]
+    guarded = make_node(
+        port={"needs_token": True},
+        authorize=lambda token: token == "sesame",
+        make_spool=lambda disk: NoPlace(Path("/var/tmp"), disk),
+    )
     with guarded.connect() as client:
         client.send(
             message(pcm(3000), id="x", connection=kept, **fields)
@@ -486,7 +493,7 @@ def test_who_is_not_allowed_is_closed_at_once(make_node: MakeNode) -> None:
         client.socket.settimeout(PATIENCE)
         with contextlib.suppress(ConnectionResetError):
             assert client.socket.recv(1) == b""
-    assert not node.server._connections
+    assert not node.connections
 
 
 def test_who_is_allowed_is_served(make_node: MakeNode) -> None:
@@ -514,7 +521,7 @@ def test_peers(address: str, text: str, name: str, allowed: bool) -> None:
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
-    loop = Loop(lambda: None, lambda _number: None)
+    loop = Loop()
     yield loop
     loop.close()
 
@@ -621,4 +628,4 @@ def test_a_handshake_that_does_not_come_is_not_waited_for(make_node: MakeNode) -
             while piece := plain.socket.recv(4096):
                 received += piece
         assert b"{" not in received
-    eventually(lambda: not node.server._connections)
+    eventually(lambda: not node.connections)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,13 @@ import pytest
 from fakes import PATIENCE, eventually
 from structlog.testing import capture_logs
 
-from app.messages import Origin, Request
+from app.messages import Failure, Origin, Request
 from app.requests.in_flight import InFlight
 from app.requests.quota import Quota
 from app.sources.journal import JournalSource
 from app.storage.body import Body, in_memory
 from app.storage.disk import Disk
-from app.storage.journal import Journal, Unusable
+from app.storage.journal import Journal
 
 
 class Rest:
@@ -26,7 +26,7 @@ class Rest:
 
     def __init__(self) -> None:
         self.taken: list[InFlight] = []
-        self.unusables: list[Unusable] = []
+        self.failures: list[tuple[str | None, str]] = []
         self.behind = False
         self.freed = 0
 
@@ -34,8 +34,11 @@ class Rest:
         self.taken.append(pending)
         body.close()
 
-    def unusable(self, found: Unusable) -> None:
-        self.unusables.append(found)
+    def record(
+        self, request_id: str | None, origin: Origin, failure: Failure, written: Callable[[], None]
+    ) -> None:
+        self.failures.append((request_id, failure.code))
+        written()
 
     def on_free(self) -> None:
         self.freed += 1
@@ -110,7 +113,7 @@ def test_entries_are_admitted_oldest_first_and_take_half_of_the_places(
         assert [pending.request.id for pending in taken] == [
             str(number) for number in range(3 * round_, min(3 * round_ + 3, 10))
         ]
-        assert all(pending.connection is None and pending.entry for pending in taken)
+        assert all(pending.client.durable and not pending.client.cancellable for pending in taken)
         assert (quota.admitted, len(recovery)) == (len(taken), max(0, 7 - 3 * round_))
         for pending in taken:
             quota.leave(pending.number)
@@ -157,7 +160,8 @@ def test_unusable_entry_gives_up_its_place(
         recovery.take()
         finish(disk)
     assert [pending.request.id for pending in rest.taken] == ["1"]
-    assert [found.entry for found in rest.unusables] == [journal.left[0]]
+    assert rest.failures == [(None, "journal_damaged")]
+    assert (tmp_path / "journal" / "quarantine" / journal.left[0]).is_dir()
     assert [(line["event"], line["entry"]) for line in log] == [
         ("cannot read; kept for the next start", journal.left[2])
     ]

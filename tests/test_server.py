@@ -46,22 +46,11 @@ from app.network.deadlines import Timeouts
 from app.network.outbox import MAX_UNSENT_BYTES
 from app.network.ports import Port
 from app.protocols.native.protocol import NativeProtocol
-from app.requests.in_flight import InFlight
 from app.storage.body import Body
 from app.storage.disk import Disk
 from app.storage.spool import Spool
 
 MakeNode = Callable[..., Node]
-
-
-def uploads(node: Node) -> list[InFlight]:
-    """The requests whose bodies are being received."""
-    return list(node.server._uploads._uploads.values())
-
-
-def jobs(node: Node) -> list[int]:
-    """The requests that the worker has."""
-    return list(node.server._dispatch._pending)
 
 
 def rejected(body: bytes, **fields: Any) -> bytes:
@@ -317,7 +306,7 @@ def test_short_goes_before_long_between_connections(node: Node) -> None:
         node.engine.wait_for_calls(1)
         long.request(three_windows())
         short.request(pcm(1500))
-        eventually(lambda: len(jobs(node)) == 3)
+        eventually(lambda: len(node.jobs) == 3)
         # Both are with the worker once a reply says so; this one rides behind them.
         assert node.ask(pcm(40 * RATE), reply="accepted")[0]["status"] == "accepted"
         node.engine.step()
@@ -400,14 +389,14 @@ def test_a_sender_that_stops_waiting_does_not_block_those_behind_it(make_node: M
 
 
 def waiting_peers(node: Node) -> list[str]:
-    return [pending.origin.peer for pending in list(node.server._uploads._waiting.values())]
+    return [upload.in_flight.origin.peer for upload in node.waiting]
 
 
 def test_an_upload_that_breaks_off_makes_room(make_node: MakeNode) -> None:
     node = make_node(queue_size=1)
     with node.connect() as broken, node.connect() as next_one:
         broken.send(frame({**RAW, "content-length": 4000, "id": "broken"}, b"x" * 100))
-        eventually(lambda: uploads(node))
+        eventually(lambda: node.uploads)
         next_one.request(pcm(700))
         eventually(lambda: next_one.peer in waiting_peers(node))
         broken.half_close()
@@ -436,7 +425,7 @@ def test_who_comes_when_there_is_room_again_does_not_overtake_those_who_wait(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.requests.outcomes.MAX_STDOUT_BACKLOG", 5)
-    monkeypatch.setattr("app.requests.uploads._BACKLOG_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr("app.requests.output_watch.PAUSE_SECONDS", 3600.0)
     node = make_node(queue_size=1)
     node.lines.flowing.clear()
     for _ in range(5):
@@ -488,10 +477,10 @@ def test_a_reset_cancels_what_has_not_begun_and_the_windows_to_come(node: Node, 
     client = node.connect()
     client.request(three_windows(), id="begun", reply=reply, connection="keep-alive")
     client.request(pcm(1000), id="queued", reply=reply, connection="keep-alive")
-    eventually(lambda: len(jobs(node)) == 2)
+    eventually(lambda: len(node.jobs) == 2)
     node.engine.wait_for_calls(1)
     client.reset()
-    eventually(lambda: not node.server._connections)
+    eventually(lambda: not node.connections)
     node.engine.release()
     assert node.lines.wait_for("begun")["error"]["code"] == "cancelled"
     assert node.lines.wait_for("queued")["error"]["code"] == "cancelled"
@@ -505,9 +494,9 @@ def test_a_reset_does_not_cancel_what_nobody_waits_for(node: Node, reply: str) -
     client = node.connect()
     client.request(three_windows(), id="begun", reply=reply, connection="keep-alive")
     client.request(pcm(1000), id="queued", reply=reply, connection="keep-alive")
-    eventually(lambda: len(jobs(node)) == 2)
+    eventually(lambda: len(node.jobs) == 2)
     client.reset()
-    eventually(lambda: not node.server._connections)
+    eventually(lambda: not node.connections)
     node.engine.release()
     assert node.lines.wait_for("begun")["status"] == "ok"
     assert node.lines.wait_for("queued")["text"] == "1000"
@@ -518,12 +507,10 @@ def test_a_reset_after_the_end_of_the_stream_cancels_nothing(node: Node) -> None
     client = node.connect()
     client.request(three_windows(), id="seg", reply="segments", connection="keep-alive")
     client.request(pcm(1000), id="next")
-    eventually(lambda: len(jobs(node)) == 2)
+    eventually(lambda: len(node.jobs) == 2)
     client.half_close()
     # The end is heard: the node stops wanting to read.
-    eventually(
-        lambda: all(not c.state.wants_read() for c in list(node.server._connections.values()))
-    )
+    eventually(lambda: all(not c.state.wants_read() for c in node.connections))
     client.reset()
     # Sending a segment there now runs into the reset.
     node.engine.release()
@@ -536,14 +523,14 @@ def test_a_reset_within_the_next_header(node: Node) -> None:
     client = node.connect()
     client.request(pcm(1000), id="first", reply="accepted", connection="keep-alive")
     client.request(pcm(1000), id="second", connection="keep-alive")
-    eventually(lambda: len(jobs(node)) == 2)
+    eventually(lambda: len(node.jobs) == 2)
     client.send(struct.pack("!H", 200) + b"{")
     eventually(lambda: began_to_read(node, client, None))
     client.reset()
     node.engine.release()
     assert node.lines.wait_for("first")["status"] == "ok"
     assert node.lines.wait_for(None)["error"]["code"] == "incomplete"
-    eventually(lambda: not node.server._connections)
+    eventually(lambda: not node.connections)
 
 
 @pytest.mark.parametrize("leave", [Client.half_close, Client.close, Client.reset])
@@ -568,15 +555,15 @@ def test_a_stream_that_ends_too_early(
             [reply] = client.replies()
             assert (reply["id"], text_or_code(reply)) == (request_id, "incomplete")
         assert node.lines.wait_for(request_id)["error"]["code"] == "incomplete"
-    eventually(lambda: not node.server._connections)
+    eventually(lambda: not node.connections)
     assert len(node.lines.of(request_id)) == 1
-    assert not uploads(node)
+    assert not node.uploads
 
 
 def began_to_read(node: Node, client: Client, request_id: str | None) -> bool:
     if request_id is not None:
-        return any(entry.request.id == request_id for entry in uploads(node))
-    connections = list(node.server._connections.values())
+        return any(upload.in_flight.request.id == request_id for upload in node.uploads)
+    connections = node.connections
     return any(c.peer.name == client.peer and not c.protocol.idle for c in connections)
 
 
@@ -585,12 +572,12 @@ def test_who_says_nothing_and_leaves_is_not_worth_a_line(
     node: Node, leave: Callable[[Client], None]
 ) -> None:
     client = node.connect()
-    eventually(lambda: node.server._connections)
+    eventually(lambda: node.connections)
     leave(client)
     if leave is Client.half_close:
         assert client.replies() == []
     client.close()
-    eventually(lambda: not node.server._connections)
+    eventually(lambda: not node.connections)
     node.ask(pcm(500), id="after")
     node.lines.wait_for("after")
     eventually(lambda: len(node.lines.written) == 1)
@@ -602,7 +589,7 @@ def test_who_leaves_within_a_body_that_is_being_discarded(node: Node) -> None:
         assert text_or_code(client.reply()) == "bad_field"
         client.half_close()
         assert client.replies() == []
-    eventually(lambda: not node.server._connections)
+    eventually(lambda: not node.connections)
     eventually(lambda: len(node.lines.written) == 1)
 
 
@@ -627,9 +614,9 @@ def test_a_client_that_vanishes_at_any_moment(node: Node) -> None:
         chance.choice([Client.close, Client.reset])(client)
     # Whoever connects after them is heard after them.
     assert [text_or_code(reply) for reply in node.ask(pcm(777))] == ["777"]
-    eventually(lambda: not node.server._connections)
-    eventually(lambda: not jobs(node))
-    assert not uploads(node)
+    eventually(lambda: not node.connections)
+    eventually(lambda: not node.jobs)
+    assert not node.uploads
 
 
 # Errors at once.
@@ -678,7 +665,7 @@ def test_who_goes_on_sending_after_the_last_reply_is_cut_off(node: Node) -> None
         far_too_much = bytes(64 * LINGER_BYTES)
         with pytest.raises(OSError, match=r"reset|Broken pipe|abort"):
             client.send(far_too_much)
-    eventually(lambda: not node.server._connections)
+    eventually(lambda: not node.connections)
 
 
 # Timeouts.
@@ -718,8 +705,8 @@ def test_a_body_that_does_not_come(make_node: MakeNode) -> None:
         assert (reply["id"], text_or_code(reply)) == ("slow", "timeout")
         assert "body" in reply["error"]["message"]
     assert node.lines.wait_for("slow")["error"]["code"] == "timeout"
-    eventually(lambda: not node.server._connections)
-    assert not uploads(node)
+    eventually(lambda: not node.connections)
+    assert not node.uploads
 
 
 def test_a_body_that_does_not_come_behind_a_request_that_is_worked_on(make_node: MakeNode) -> None:
@@ -743,7 +730,7 @@ def test_a_discarded_body_that_does_not_come(make_node: MakeNode) -> None:
     with node.connect() as client:
         client.send(rejected(b"12345678", id="r", connection="keep-alive")[:-4])
         assert [text_or_code(reply) for reply in client.replies()] == ["bad_field"]
-    eventually(lambda: not node.server._connections)
+    eventually(lambda: not node.connections)
     eventually(lambda: len(node.lines.written) == 1)
 
 
@@ -753,7 +740,7 @@ def test_a_body_that_trickles_is_waited_for(make_node: MakeNode, clock: Clock) -
     with node.connect() as client:
         client.send(data[:-600])
         for at in range(len(data) - 600, len(data), 20):
-            eventually(lambda at=at: uploads(node) and size_of(node) == at - len(data) + 600)
+            eventually(lambda at=at: node.uploads and size_of(node) == at - len(data) + 600)
             # All pieces take longer than the deadline, each of them less.
             clock.pass_by(UNHURRIED.body / 2)
             node.server.loop.wake()
@@ -763,7 +750,7 @@ def test_a_body_that_trickles_is_waited_for(make_node: MakeNode, clock: Clock) -
 
 def size_of(node: Node) -> int:
     """How much has come of the one body that is being received."""
-    [pending] = uploads(node)
+    [pending] = node.uploads
     return 0 if pending.body is None else pending.body.size
 
 
@@ -788,7 +775,7 @@ def test_a_kept_connection_without_a_message_ends_in_silence(make_node: MakeNode
     with node.connect() as client:
         client.request(pcm(600), connection="keep-alive")
         assert [text_or_code(reply) for reply in client.replies()] == ["600"]
-    eventually(lambda: not node.server._connections)
+    eventually(lambda: not node.connections)
     eventually(lambda: len(node.lines.written) == 1)
 
 
@@ -804,8 +791,8 @@ def test_who_does_not_take_the_replies_is_dropped(make_node: MakeNode) -> None:
         requests = [message(pcm(500), id=str(n), connection="keep-alive") for n in range(6)]
         begun = frame({**RAW, "content-length": 100, "id": "open"}, b"12")
         client.send(b"".join(requests) + begun)
-        eventually(lambda: node.engine.calls and not node.server._connections)
-        assert not uploads(node)
+        eventually(lambda: node.engine.calls and not node.connections)
+        assert not node.uploads
 
 
 def test_a_slow_reader_gets_everything_and_is_not_read_from_meanwhile(make_node: MakeNode) -> None:
@@ -822,13 +809,8 @@ def test_a_slow_reader_gets_everything_and_is_not_read_from_meanwhile(make_node:
         )
         writer = threading.Thread(target=client.send, args=(requests,))
         writer.start()
-        eventually(
-            lambda: any(
-                c.state.outbox.size >= MAX_UNSENT_BYTES
-                for c in list(node.server._connections.values())
-            )
-        )
-        assert not any(c.state.wants_read() for c in list(node.server._connections.values()))
+        eventually(lambda: any(c.state.outbox.size >= MAX_UNSENT_BYTES for c in node.connections))
+        assert not any(c.state.wants_read() for c in node.connections)
         # The others do not notice.
         assert node.ask(pcm(300), reply="accepted")[0]["status"] == "accepted"
         assert [client.reply()["id"] for _ in range(count)] == [str(n) for n in range(count)]
@@ -841,18 +823,18 @@ def test_a_slow_reader_gets_everything_and_is_not_read_from_meanwhile(make_node:
 def test_a_connection_over_the_limit_is_told_busy(make_node: MakeNode) -> None:
     node = make_node(max_connections=2)
     with node.connect() as one, node.connect() as two:
-        eventually(lambda: len(node.server._connections) == 2)
+        eventually(lambda: len(node.connections) == 2)
         with node.connect() as three:
             [reply] = three.replies()
             assert text_or_code(reply) == "busy"
             assert reply["error"]["retry_after_seconds"] > 0
-        eventually(lambda: len(node.server._connections) == 2)
+        eventually(lambda: len(node.connections) == 2)
         one.request(pcm(500))
         assert text_or_code(one.reply()) == "500"
         two.request(pcm(600))
         assert text_or_code(two.reply()) == "600"
         assert [one.reply(), two.reply()] == [None, None]
-    eventually(lambda: not node.server._connections)
+    eventually(lambda: not node.connections)
     assert [text_or_code(reply) for reply in node.ask(pcm(700))] == ["700"]
 
 
@@ -860,7 +842,7 @@ def test_far_over_the_limit_connections_are_just_closed(make_node: MakeNode) -> 
     node = make_node(max_connections=1)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(node.connect()) for _ in range(90)]
-        eventually(lambda: len(node.server._connections) >= 1)
+        eventually(lambda: len(node.connections) >= 1)
         answers = [text_or_code(next(iter(client.replies()), None)) for client in clients[1:]]
         assert set(answers) <= {"busy", None}
         assert "busy" in answers
@@ -955,7 +937,7 @@ def test_stdout_without_a_reader_ends_the_node(make_node: MakeNode) -> None:
     # It answers what it has, and then goes.
     assert [text_or_code(reply) for reply in node.ask(pcm(500))] == ["500"]
     node.wait_until_stopped()
-    assert node.server.killed_by is None
+    assert node.server.shutdown.killed_by is None
 
 
 # The end.
@@ -975,10 +957,10 @@ def test_a_drain_finishes_what_was_admitted_and_refuses_the_rest(make_node: Make
         kept.request(pcm(1100), connection="keep-alive")
         data = message(pcm(1200))
         uploading.send(data[:-10])
-        eventually(lambda: len(jobs(node)) == 2 and uploads(node))
+        eventually(lambda: len(node.jobs) == 2 and node.uploads)
         waiting.request(pcm(1300), id="waits")
         eventually(lambda: waiting.peer in waiting_peers(node))
-        eventually(lambda: len(node.server._connections) == 6)
+        eventually(lambda: len(node.connections) == 6)
         node.drain()
         [reply] = waiting.replies()
         assert (reply["id"], text_or_code(reply)) == ("waits", "shutting_down")
@@ -995,7 +977,7 @@ def test_a_drain_finishes_what_was_admitted_and_refuses_the_rest(make_node: Make
         assert [text_or_code(reply) for reply in uploading.replies()] == ["1200"]
         assert [text_or_code(reply) for reply in kept.replies()] == ["1100", "shutting_down"]
     node.wait_until_stopped()
-    assert node.server.killed_by is None
+    assert node.server.shutdown.killed_by is None
 
 
 def test_a_drain_past_its_deadline(make_node: MakeNode) -> None:
@@ -1006,7 +988,7 @@ def test_a_drain_past_its_deadline(make_node: MakeNode) -> None:
         node.engine.wait_for_calls(1)
         queued.request(pcm(1000), id="queued")
         uploading.send(message(pcm(900), id="uploading")[:-5])
-        eventually(lambda: len(jobs(node)) == 2 and uploads(node))
+        eventually(lambda: len(node.jobs) == 2 and node.uploads)
         node.drain()
         for client, name in ((working, "working"), (queued, "queued"), (uploading, "uploading")):
             [reply] = client.replies()
@@ -1021,7 +1003,7 @@ def test_a_drain_of_an_idle_node(make_node: MakeNode) -> None:
     node = make_node()
     node.drain()
     node.wait_until_stopped()
-    assert node.server.killed_by is None
+    assert node.server.shutdown.killed_by is None
 
 
 def test_a_second_signal_ends_at_once(make_node: MakeNode) -> None:
@@ -1031,11 +1013,11 @@ def test_a_second_signal_ends_at_once(make_node: MakeNode) -> None:
         client.request(pcm(1000))
         node.engine.wait_for_calls(1)
         node.drain()
-        eventually(lambda: node.server._shutdown.draining)
+        eventually(lambda: node.server.shutdown.draining)
         assert node.running
         node.drain()
         node.wait_until_stopped()
-    assert node.server.killed_by == Node._SIGNAL
+    assert node.server.shutdown.killed_by == Node._SIGNAL
 
 
 def test_a_signal_during_a_drain_that_was_asked_for_is_the_first(make_node: MakeNode) -> None:
@@ -1045,14 +1027,14 @@ def test_a_signal_during_a_drain_that_was_asked_for_is_the_first(make_node: Make
     with node.connect() as client:
         client.request(pcm(1000))
         node.engine.wait_for_calls(1)
-        node.server.drain_soon()
-        eventually(lambda: node.server._shutdown.draining)
+        node.server.shutdown.ask()
+        eventually(lambda: node.server.shutdown.draining)
         node.drain()
-        eventually(lambda: node.server._shutdown._signalled)
+        eventually(lambda: node.server.shutdown.signalled)
         node.engine.release()
         assert [text_or_code(reply) for reply in client.replies()] == ["1000"]
     node.wait_until_stopped()
-    assert node.server.killed_by is None
+    assert node.server.shutdown.killed_by is None
 
 
 def test_the_end_leaves_no_socket_open(make_node: MakeNode) -> None:
@@ -1062,10 +1044,10 @@ def test_the_end_leaves_no_socket_open(make_node: MakeNode) -> None:
         client.request(pcm(1000))
         node.engine.wait_for_calls(1)
         uploading.send(message(pcm(900))[:-5])
-        eventually(lambda: uploads(node))
-        sockets = [c.state.transport for c in node.server._connections.values()]
+        eventually(lambda: node.uploads)
+        sockets = [c.state.transport for c in node.connections]
         node.drain()
-        eventually(lambda: node.server._shutdown.draining)
+        eventually(lambda: node.server.shutdown.draining)
         node.drain()
         node.wait_until_stopped()
         assert [sock.fileno() for sock in sockets] == [-1, -1]

@@ -165,7 +165,7 @@ def test_a_reset_cancels(tls_node: MakeNode, certificates: Certificates) -> None
         other = TlsClient(node.port, certificates.trusting())
         other.request(pcm(RATE), id="second")
         # All of it is there: a part of it would be incomplete.
-        eventually(lambda: len(node.server._dispatch._pending) == 2)
+        eventually(lambda: len(node.jobs) == 2)
         other.reset()
         eventually(lambda: node.server.load.connections == 1)
         node.engine.release()

@@ -51,9 +51,11 @@ class Timer:
 class Loop:
     """Runs callbacks when sockets are ready, timers are due or somebody woke it."""
 
-    def __init__(self, on_wake: Callback, on_signal: Callable[[int], None]) -> None:
-        self._on_wake = on_wake
-        self._on_signal = on_signal
+    def __init__(self) -> None:
+        self.on_wake: Callback = lambda: None
+        """Called after `wake`. Set before `run`, as `on_signal` is."""
+        self.on_signal: Callable[[int], None] = lambda _number: None
+        """Called with the number of each signal that `handle_signals` takes."""
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
@@ -146,8 +148,8 @@ class Loop:
             while self._sleeper.recv(4096):
                 pass
         while self._signals:
-            self._on_signal(self._signals.popleft())
-        self._on_wake()
+            self.on_signal(self._signals.popleft())
+        self.on_wake()
 
     def _guard(self, callback: Callback) -> None:
         """One connection's bug is not the end of the others."""

@@ -1,7 +1,7 @@
-"""The requests the worker has: handed over, cancelled, and what comes back told.
+"""The requests that the worker has: submits and cancels them, and passes on what comes back.
 
-The worker is another thread. Jobs go to it by `submit`, completions come back when it wakes the
-loop; everything here is done on the loop thread.
+The worker is another thread. Jobs go to it by `submit`; its completions are taken when it wakes the
+loop. Loop thread only.
 """
 
 from __future__ import annotations
@@ -10,98 +10,98 @@ import time
 from collections.abc import Callable
 
 from app.messages import Accepted, Failure, Finished, Outcome, Transcript
-from app.network.connection import Connection
 from app.requests.in_flight import InFlight
 from app.requests.outcomes import Outcomes
 from app.requests.throughput import Throughput
 from app.storage.body import Body
-from app.storage.journal import stem
 from app.worker.job import Job
 from app.worker.worker import Worker
 
 
 class Dispatch:
-    """`on_done` is called for every request that has left the worker."""
+    """Calls `on_done` with every request that has left the worker."""
 
-    def __init__(self, outcomes: Outcomes, on_done: Callable[[InFlight], None]) -> None:
+    def __init__(
+        self, worker: Worker, outcomes: Outcomes, on_done: Callable[[InFlight], None]
+    ) -> None:
+        self._worker = worker
         self._outcomes = outcomes
         self._on_done = on_done
-        self._pending: dict[int, InFlight] = {}
+        self._submitted: dict[int, InFlight] = {}
         """By job."""
         self._seconds: dict[int, float] = {}
-        """The same, how much audio each was guessed to be."""
+        """The guessed length of each job's audio."""
         self._throughput = Throughput()
 
-    def attach(self, worker: Worker) -> None:
-        """The worker, which needs the loop's `wake` to be made."""
-        self.worker = worker
+    @property
+    def jobs(self) -> list[int]:
+        """The numbers of the requests that the worker has."""
+        return list(self._submitted)
 
     @property
     def queued_seconds(self) -> float:
-        """About how much audio the worker has, what it has done of it included."""
+        """The length of the worker's audio, estimated; it includes audio that is transcribed."""
         return sum(self._seconds.values())
 
     @property
     def busy_seconds(self) -> float:
-        """About how long the worker will be busy with it."""
+        """The time that the worker needs for it, estimated."""
         return self._throughput.seconds_for(self.queued_seconds)
 
-    def submit(self, pending: InFlight, body: Body) -> None:
-        """A complete request goes to the worker, which closes `body`."""
-        self._pending[pending.number] = pending
-        connection = pending.connection
+    def submit(self, in_flight: InFlight, body: Body) -> None:
+        """Hand a complete request to the worker, which closes `body`."""
+        client = in_flight.client
         job = Job(
-            pending.number,
-            # Requests and connections are counted each for themselves, from 1: what comes from no
-            # connection must not be taken for a part of one, whose jobs wait for one another.
-            -pending.number if connection is None else connection.number,
-            pending.request,
+            in_flight.number,
+            client.sequence,
+            in_flight.request,
             body,
             time.monotonic(),
-            # What the journal held is one client's.
-            "" if connection is None else connection.peer.address,
-            mark=stem(pending.entry),
+            client.name,
+            mark=client.mark,
         )
-        self._seconds[pending.number] = job.guessed_seconds
-        self.worker.submit(job)
-        if pending.request.reply in ("accepted", "none"):
-            # A silent slot says nothing; either way the connection owes no more.
-            pending.tell(Accepted(), final=True)
+        self._submitted[job.number] = in_flight
+        self._seconds[job.number] = job.guessed_seconds
+        self._worker.submit(job)
+        if in_flight.request.reply in ("accepted", "none"):
+            # A silent slot sends nothing; either way the client has had its last reply.
+            client.reply(Accepted(), final=True)
 
-    def cancel(self, pending: InFlight) -> None:
-        """Begin no more of it; it ends with the failure `cancelled`."""
-        self.worker.cancel(pending.number)
+    def cancel(self, in_flight: InFlight) -> None:
+        """Stop a request before its next window; it ends with the failure `cancelled`."""
+        self._worker.cancel(in_flight.number)
 
-    def cancel_all_of(self, connection: Connection) -> None:
-        """Its peer is gone."""
-        for number, pending in self._pending.items():
-            if pending.connection is connection and pending.cancellable:
-                self.worker.cancel(number)
+    def cancel_all_of(self, sequence: int) -> None:
+        """Cancel the requests of a client that is gone, where they are only for it."""
+        for in_flight in self._submitted.values():
+            if in_flight.client.sequence == sequence and in_flight.client.cancellable:
+                self.cancel(in_flight)
 
     def take_completions(self) -> None:
-        """Pass on what the worker has made since the last time."""
-        for completion in self.worker.take_completions():
-            pending = self._pending.get(completion.job)
-            if pending is None:
+        """Pass on what the worker has completed since the last call."""
+        for completion in self._worker.take_completions():
+            in_flight = self._submitted.get(completion.job)
+            if in_flight is None:
                 continue  # given up at the end of the drain
             if isinstance(completion, Finished):
                 if isinstance(completion.outcome, Transcript):
                     self._throughput.note(completion.outcome)
-                self._end(pending, completion.outcome)
+                self._end(in_flight, completion.outcome)
             else:
-                pending.tell(completion.segment, final=False)
+                in_flight.client.reply(completion.segment, final=False)
 
     def give_up(self, failure: Failure) -> None:
-        """Tell all that is unfinished that it will not be, at least not by this process."""
-        for pending in list(self._pending.values()):
-            self._forget(pending)
-            self._outcomes.give_up(pending, failure)
-            self._on_done(pending)
+        """End all requests that are unfinished, and let the worker begin no further window."""
+        for in_flight in list(self._submitted.values()):
+            self._forget(in_flight)
+            self._outcomes.give_up(in_flight, failure)
+            self._on_done(in_flight)
+        self._worker.stop()
 
-    def _end(self, pending: InFlight, outcome: Outcome) -> None:
-        self._forget(pending)
-        self._outcomes.settle(pending, outcome)
-        self._on_done(pending)
+    def _end(self, in_flight: InFlight, outcome: Outcome) -> None:
+        self._forget(in_flight)
+        self._outcomes.settle(in_flight, outcome)
+        self._on_done(in_flight)
 
-    def _forget(self, pending: InFlight) -> None:
-        del self._pending[pending.number], self._seconds[pending.number]
+    def _forget(self, in_flight: InFlight) -> None:
+        del self._submitted[in_flight.number], self._seconds[in_flight.number]

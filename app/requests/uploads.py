@@ -1,60 +1,40 @@
-"""From a header to a complete body: who is let in, who waits, who is told no.
+"""Requests that come over connections: from the header to the complete body.
 
-The events of all connections come here. A header is checked against the gate and the model; then
-its body needs a place and room for its bytes (`Quota`), and where there is none it waits
-unread, or is told `busy` if that was chosen. Bytes go to the spool, a complete body to the worker.
-Loop thread only; it never blocks.
+A header is checked for access and against the model. Its body then needs a place, and without one
+the request waits unread, or receives `busy` if the settings say so. The bytes go to the spool; the
+complete request goes to `Commit`. Loop thread only.
 """
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from app.decoding.transcriber import ModelInfo
 from app.messages import INCOMPLETE, Failure, Origin, Rejected, Request
 from app.network.connection import Connection
 from app.network.loop import Loop
 from app.protocols.base import ProtocolError
+from app.requests import failures
+from app.requests.access import Access
+from app.requests.client import ConnectionClient
 from app.requests.commit import Commit
 from app.requests.dispatch import Dispatch
-from app.requests.failures import (
-    no_space,
-    shutting_down,
-    too_much,
-    too_slow,
-    unauthorized,
-    unservable,
-)
 from app.requests.in_flight import InFlight
 from app.requests.outcomes import Outcomes
 from app.requests.quota import Quota
 from app.requests.slow_uploads import SlowUploads
-from app.sources.journal import JournalSource
+from app.requests.upload import Upload
+from app.requests.waiting_line import Source, WaitingLine
 from app.storage.spool import Spool
 
 MAX_UNWRITTEN_BYTES = 1_048_576
-"""A sender that is faster than the disk is not read from beyond this."""
-
-_BACKLOG_PAUSE_SECONDS = 0.1
-"""Between two looks at whether stdout is being read again, which nobody tells."""
-
-Authorize = Callable[[str | None], bool]
-"""Whether whoever shows this token, or none, may come in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """Whom to let in: the gate, and what to do when there is no room."""
-
-    authorize: Authorize
-    reject_when_full: bool = False
+"""Beyond this a connection is not read until the disk has caught up."""
 
 
 class Uploads:
-    """Takes requests in until `close`."""
+    """Takes requests until `close`."""
 
     def __init__(
         self,
@@ -63,257 +43,214 @@ class Uploads:
         model: ModelInfo,
         spool: Spool,
         quota: Quota,
+        sources: Sequence[Source],
         dispatch: Dispatch,
         commit: Commit,
-        recovery: JournalSource | None,
         outcomes: Outcomes,
-        rules: Rules,
+        access: Access,
         numbers: Iterator[int],
+        reject_when_full: bool,
     ) -> None:
-        self._loop = loop
         self._model = model
         self._spool = spool
         self._quota = quota
         self._dispatch = dispatch
         self._commit = commit
-        self._recovery = recovery
         self._outcomes = outcomes
-        self._rules = rules
+        self._access = access
         self._numbers = numbers
-        self._waiting: dict[int, InFlight] = {}
-        """By request."""
-        self._uploads: dict[int, InFlight] = {}
+        self._reject_when_full = reject_when_full
+        self.line = WaitingLine(loop, quota, outcomes, sources, self._admit)
+        self.receiving: dict[int, Upload] = {}
         """By connection: the request whose body is being received."""
-        self._slow_uploads = SlowUploads(loop, self._uploads, self._is_crowded, self._end_slow)
-        self._watching_stdout = False
+        self.slow = SlowUploads(loop, self.receiving, self._is_crowded, self._end_slow)
         self._closed = False
 
-    @property
-    def unfinished(self) -> int:
-        """Requests that hold a place: received, queued, or worked on."""
-        return self._quota.admitted
-
-    # What connections say.
-
-    def may_enter(self, connection: Connection, token: str | None) -> bool:
-        """Whether who shows this token, or none, may ask for anything on this port."""
-        return not connection.peer.port.needs_token or self._rules.authorize(token)
+    # Events of connections.
 
     def begin(self, connection: Connection, request: Request) -> None:
         """A header was read."""
         slot = connection.expect(request.id, request.reply == "none")
-        origin = origin_of(connection)
-        pending = InFlight(next(self._numbers), request, origin, connection, slot)
-        if not self.may_enter(connection, request.token):
-            self._refuse(pending, unauthorized())
-            # Not even a body to be dropped is taken from strangers.
+        cancellable = request.reply in ("transcript", "segments")
+        client = ConnectionClient(connection, slot, cancellable)
+        in_flight = InFlight(next(self._numbers), request, _origin(connection), client)
+        upload = Upload(connection, in_flight)
+        if not self._access.allows(connection.peer, request.token):
+            self._reject(upload, failures.unauthorized())
+            # An unauthenticated client may not even send a body that is discarded.
             connection.finish()
         elif failure := self._fault_of(request):
-            self._refuse(pending, failure)
+            self._reject(upload, failure)
         else:
-            self._seat(pending, connection)
+            self._line_up(upload)
 
-    def refused(self, connection: Connection, event: Rejected) -> None:
+    def rejected(self, connection: Connection, event: Rejected) -> None:
         """A header was read that cannot be served; its protocol discards the body."""
-        stranger = not self.may_enter(connection, event.token)
-        failure = unauthorized() if stranger else event.failure
-        slot = connection.expect(event.id, event.reply == "none")
-        connection.answer(slot, failure, final=True)
-        self._outcomes.note(event.id, origin_of(connection), failure)
-        if stranger or not event.keep_alive:
+        allowed = self._access.allows(connection.peer, event.token)
+        failure = event.failure if allowed else failures.unauthorized()
+        self._reply_once(connection, event.id, failure, silent=event.reply == "none")
+        if not allowed or not event.keep_alive:
             connection.finish()
 
     def receive(self, connection: Connection, data: bytes | memoryview) -> None:
         """The next bytes of a body."""
-        pending = self._uploads.get(connection.number)
-        # Without one the request has failed already, and the rest of its body is read past.
-        if pending is None or pending.body is None:
+        upload = self.receiving.get(connection.number)
+        # Without one the request has failed already, and the rest of its body is discarded.
+        if upload is None or upload.body is None:
             return
-        size = pending.body.size + len(data)
-        if not self._quota.grow(pending.number, size):
-            self._fail_upload(connection, too_much(self._dispatch.busy_seconds))
+        size = upload.body.size + len(data)
+        if not self._quota.grow(upload.number, size):
+            self._fail(connection, failures.at_capacity(self._dispatch.busy_seconds))
             return
         try:
-            pending.body.write(data)
+            upload.body.write(data)
         except OSError as error:
-            self._fail_upload(connection, no_space(error))
+            self._fail(connection, failures.no_space(error))
             return
-        if pending.body.unwritten > MAX_UNWRITTEN_BYTES:
+        if upload.body.unwritten > MAX_UNWRITTEN_BYTES:
             connection.pause()
 
     def complete(self, connection: Connection, request: Request | None) -> None:
-        """The body is complete; `request` takes the place of the one that began."""
-        pending = self._uploads.get(connection.number)
-        if pending is None or pending.body is None:
+        """The body is complete; a `request` replaces the one from the header."""
+        upload = self.receiving.get(connection.number)
+        if upload is None or upload.body is None:
             return
         if request is not None:
-            pending.request = request
-            if failure := unservable(request, self._model):
-                self._fail_upload(connection, failure)
+            upload.in_flight.request = request
+            if failure := failures.unservable(request, self._model):
+                self._fail(connection, failure)
                 return
-        del self._uploads[connection.number]
-        body, pending.body = pending.body, None
-        self._quota.shrink(pending.number, body.size)
-        self._commit.accept(pending, body)
-        pending.close_unless_kept()
+        del self.receiving[connection.number]
+        body, upload.body = upload.body, None
+        self._quota.shrink(upload.number, body.size)
+        self._commit.accept(upload.in_flight, body)
+        upload.finish_unless_kept()
 
     def broken(self, connection: Connection, failure: Failure) -> None:
-        """The body showed a fault in the message."""
-        self._fail_upload(connection, failure)
+        """The body turned out to be malformed."""
+        self._fail(connection, failure)
 
     def lost(self, connection: Connection, error: ProtocolError) -> None:
-        """The peer can be followed no further."""
-        if pending := self._drop_upload(connection):
-            # It has its place in the order already; a second one behind it would never be reached.
-            self._outcomes.settle(pending, error.failure)
+        """The connection's input cannot be parsed any further."""
+        if upload := self._drop(connection):
+            # It has its place in the order of replies; behind it a second one would never be sent.
+            self._outcomes.settle(upload.in_flight, error.failure)
         elif not connection.protocol.reading_body:
-            # Within a body that is being discarded everything has been said.
-            stranger = error.headed and not self.may_enter(connection, error.token)
-            failure = unauthorized() if stranger else error.failure
-            slot = connection.expect(error.request_id, error.silent)
-            connection.answer(slot, failure, final=True)
-            self._outcomes.note(error.request_id, origin_of(connection), failure)
+            # Within a discarded body the client has its reply already.
+            hidden = error.headed and not self._access.allows(connection.peer, error.token)
+            failure = failures.unauthorized() if hidden else error.failure
+            self._reply_once(connection, error.request_id, failure, error.silent)
 
     def ended(self, connection: Connection) -> None:
-        """The peer sends no more: what it had begun to send is incomplete."""
-        if pending := self._leave_line(connection):
+        """The client's stream has ended: what it had begun to send is incomplete."""
+        if upload := self._leave_line(connection):
             failure = Failure(INCOMPLETE, "the connection ended before the body was read")
-            self._refuse(pending, failure)
-        elif pending := self._drop_upload(connection):
+            self._reject(upload, failure)
+        elif upload := self._drop(connection):
             failure = Failure(INCOMPLETE, "the connection ended within the body")
-            self._outcomes.settle(pending, failure)
+            self._outcomes.settle(upload.in_flight, failure)
         elif not connection.protocol.idle and not connection.protocol.reading_body:
             failure = Failure(INCOMPLETE, "the connection ended within the header")
-            connection.answer(connection.expect(None, silent=False), failure, final=True)
-            self._outcomes.note(None, origin_of(connection), failure)
+            self._reply_once(connection, None, failure, silent=False)
 
     def forget(self, connection: Connection) -> None:
         """The connection is closed."""
         self._leave_line(connection)
-        self._drop_upload(connection)
+        self._drop(connection)
 
-    # What the server says.
-
-    def release(self, pending: InFlight) -> None:
-        """A request is done: its place and its bytes are free."""
-        self._quota.leave(pending.number)
-        self._loop.defer(self.admit_waiting)
-
-    def admit_waiting(self) -> None:
-        """Let those in who wait, as far as there is room; before them, what a former process had
-        accepted."""
-        if self._recovery is not None and not self._closed:
-            self._recovery.take()
-        while self._waiting and not self._closed and not self._outcomes.behind:
-            number = self._quota.next()
-            if number is None:
-                break
-            self._admit(self._waiting.pop(number))
-        self._watch_stdout()
+    # The end.
 
     def close(self) -> None:
-        """Take no further request, and send those away who wait."""
+        """Take no further request, and reject those that wait."""
         self._closed = True
-        for pending in list(self._waiting.values()):
-            self._leave(pending)
-            self._refuse(pending, shutting_down())
+        for upload in self.line.close():
+            self._reject(upload, failures.shutting_down())
 
     def give_up(self) -> None:
-        """Fail what is still being received."""
-        for pending in list(self._uploads.values()):
-            assert pending.connection is not None
-            self._fail_upload(pending.connection, shutting_down())
-            pending.connection.finish()
+        """Fail the uploads that are not complete."""
+        for upload in list(self.receiving.values()):
+            self._fail(upload.connection, failures.shutting_down())
+            upload.connection.finish()
 
     def _fault_of(self, request: Request) -> Failure | None:
-        return shutting_down() if self._closed else unservable(request, self._model)
+        if self._closed:
+            return failures.shutting_down()
+        return failures.unservable(request, self._model)
 
-    def _seat(self, pending: InFlight, connection: Connection) -> None:
-        """Put a request in line; if it is its turn it is admitted at once."""
-        client, size = connection.peer.address, pending.request.content_length
-        self._waiting[pending.number] = pending
-        self._quota.line_up(pending.number, client, size)
-        self.admit_waiting()
-        if pending.number not in self._waiting:
+    def _line_up(self, upload: Upload) -> None:
+        if self.line.add(upload):
             return
-        self._slow_uploads.watch()
-        if self._rules.reject_when_full:
-            self._leave(pending)
-            self._refuse(pending, too_much(self._dispatch.busy_seconds))
+        self.slow.watch()
+        if self._reject_when_full:
+            self.line.remove(upload)
+            self._reject(upload, failures.at_capacity(self._dispatch.busy_seconds))
 
     def _is_crowded(self) -> bool:
-        return self._quota.full and not self._outcomes.behind
+        return self.line.crowded
 
-    def _end_slow(self, pending: InFlight) -> None:
-        assert pending.connection is not None
-        self._fail_upload(pending.connection, too_slow())
-        pending.connection.finish()
+    def _end_slow(self, upload: Upload) -> None:
+        self._fail(upload.connection, failures.too_slow())
+        upload.connection.finish()
 
-    def _admit(self, pending: InFlight) -> None:
-        assert pending.connection is not None
+    def _admit(self, upload: Upload) -> None:
         try:
-            pending.body = self._spool.create(pending.request.content_length)
+            body = self._spool.create(upload.in_flight.request.content_length)
         except OSError as error:
-            self._refuse(pending, no_space(error))
-            self.release(pending)
+            self._reject(upload, failures.no_space(error))
+            self.line.release(upload.number)
             return
-        pending.body.on_written = functools.partial(self._on_written, pending)
-        self._uploads[pending.connection.number] = pending
-        pending.connection.decide(accept=True)
+        upload.body = body
+        body.on_written = functools.partial(self._on_written, upload)
+        self.receiving[upload.connection.number] = upload
+        upload.connection.decide(accept=True)
 
-    def _on_written(self, pending: InFlight) -> None:
-        """The disk has got on with an upload."""
-        if pending.body is None or pending.connection is None:
+    def _on_written(self, upload: Upload) -> None:
+        """The disk thread has written a part of an upload, or failed to."""
+        if upload.body is None:
             return
-        if pending.body.error is not None:
-            self._fail_upload(pending.connection, no_space(pending.body.error))
-        elif pending.body.unwritten <= MAX_UNWRITTEN_BYTES:
-            pending.connection.resume()
+        if upload.body.error is not None:
+            self._fail(upload.connection, failures.no_space(upload.body.error))
+        elif upload.body.unwritten <= MAX_UNWRITTEN_BYTES:
+            upload.connection.resume()
 
-    def _refuse(self, pending: InFlight, failure: Failure) -> None:
+    def _reject(self, upload: Upload, failure: Failure) -> None:
         """Answer a header with a failure; its body is not taken."""
-        assert pending.connection is not None
-        pending.connection.decide(accept=False)
-        pending.tell(failure, final=True)
-        self._outcomes.note(pending.request.id, pending.origin, failure, pending.request)
-        pending.close_unless_kept()
+        in_flight = upload.in_flight
+        upload.connection.decide(accept=False)
+        in_flight.client.reply(failure, final=True)
+        self._outcomes.record(in_flight.request.id, in_flight.origin, failure, in_flight.request)
+        upload.finish_unless_kept()
 
-    def _fail_upload(self, connection: Connection, failure: Failure) -> None:
-        # The rest of the body still has to be read past; it finds no upload and is dropped.
-        if pending := self._drop_upload(connection):
-            self._outcomes.settle(pending, failure)
-            pending.close_unless_kept()
+    def _reply_once(
+        self, connection: Connection, request_id: str | None, failure: Failure, silent: bool
+    ) -> None:
+        """Answer a message that never became a request in flight."""
+        connection.answer(connection.expect(request_id, silent), failure, final=True)
+        self._outcomes.record(request_id, _origin(connection), failure)
 
-    def _drop_upload(self, connection: Connection) -> InFlight | None:
-        pending = self._uploads.pop(connection.number, None)
-        if pending is not None:
-            pending.close_body()
+    def _fail(self, connection: Connection, failure: Failure) -> None:
+        # The rest of the body is still read; it finds no upload and is discarded.
+        if upload := self._drop(connection):
+            self._outcomes.settle(upload.in_flight, failure)
+            upload.finish_unless_kept()
+
+    def _drop(self, connection: Connection) -> Upload | None:
+        """Forget the upload of `connection`, if there is one, and return it."""
+        upload = self.receiving.pop(connection.number, None)
+        if upload is not None:
+            if upload.body is not None:
+                upload.body.close()
+                upload.body = None
             connection.resume()
-            self.release(pending)
-        return pending
+            self.line.release(upload.number)
+        return upload
 
-    def _leave_line(self, connection: Connection) -> InFlight | None:
-        for pending in self._waiting.values():
-            if pending.connection is connection:
-                self._leave(pending)
-                return pending
-        return None
-
-    def _leave(self, pending: InFlight) -> None:
-        del self._waiting[pending.number]
-        self.release(pending)
-
-    def _watch_stdout(self) -> None:
-        """Look again soon where senders wait for stdout: no other event may come to admit them."""
-        if self._waiting and self._outcomes.behind and not self._watching_stdout:
-            self._watching_stdout = True
-            self._loop.call_at(time.monotonic() + _BACKLOG_PAUSE_SECONDS, self._look_again)
-
-    def _look_again(self) -> None:
-        self._watching_stdout = False
-        self.admit_waiting()
+    def _leave_line(self, connection: Connection) -> Upload | None:
+        if upload := self.line.of(connection):
+            self.line.remove(upload)
+        return upload
 
 
-def origin_of(connection: Connection) -> Origin:
-    """Where, and that now, a message came from."""
+def _origin(connection: Connection) -> Origin:
+    """The origin of a message that arrives now."""
     return Origin(connection.peer.name, time.time(), connection.peer.port.name)

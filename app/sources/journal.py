@@ -1,18 +1,19 @@
-"""Recovery: the entries that the journal held at start, admitted oldest first.
+"""Requests that the journal held at the start, taken oldest first while there are places.
 
-Nothing is loaded ahead: an entry is a name in a list until it is admitted, and then a request and a
-descriptor. Entries are admitted before waiting connections, but take at most half of the places. A
-long journal so does not keep new requests out, nor they it. Loop thread; the disk thread reads the
-entries.
+Nothing is loaded ahead: an entry is a name in a list until its turn, and then a request and a
+descriptor. Entries go before waiting uploads but take at most half of the places, so that a long
+journal and new requests do not block each other. Loop thread; the disk thread reads the entries.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterator
 
 import structlog
 
+from app.requests.client import AbsentClient, JournalClient
 from app.requests.dispatch import Dispatch
 from app.requests.in_flight import InFlight
 from app.requests.outcomes import Outcomes
@@ -22,16 +23,10 @@ from app.storage.journal import Journal, Stored, Unusable
 
 _log = structlog.get_logger("journal")
 
-_CLIENT = "journal"
-"""The quota counts all entries as those of this client; it is no valid address."""
-
 
 class JournalSource:
-    """Reads back the entries that `journal` had at start and hands them to `dispatch`.
-
-    `numbers` makes the numbers of requests; `on_free` is called when an entry was unusable and its
-    place is free again.
-    """
+    """Reads the entries that `journal` had at the start and submits them to `dispatch`. `numbers`
+    makes the numbers of requests; `on_free` is called when an entry gave up its place."""
 
     def __init__(
         self,
@@ -54,14 +49,14 @@ class JournalSource:
         self._entries = deque(journal.left)
 
     def __len__(self) -> int:
-        """Return the number of entries that were not admitted yet."""
+        """Return the number of entries that are still to be read."""
         return len(self._entries)
 
     def take(self) -> None:
-        """Begin to read the next entries, as many as the quota admits."""
+        """Begin to read the next entries, while there are places."""
         while self._entries and not self._outcomes.behind:
             number = next(self._numbers)
-            if not self._quota.admit(number, _CLIENT):
+            if not self._quota.admit(number, AbsentClient.name):
                 break
             self._read(number, self._entries.popleft())
 
@@ -72,16 +67,16 @@ class JournalSource:
 
     def _loaded(self, number: int, entry: str, result: Stored | Unusable | Exception) -> None:
         if isinstance(result, Stored):
-            pending = InFlight(number, result.request, result.origin, entry=entry)
-            self._dispatch.submit(pending, result.body)
+            client = JournalClient(AbsentClient(number), self._journal, entry)
+            in_flight = InFlight(number, result.request, result.origin, client)
+            self._dispatch.submit(in_flight, result.body)
             return
         if isinstance(result, Unusable):
-            self._outcomes.unusable(result)
-        else:
-            _log.error(
-                "cannot read; kept for the next start",
-                entry=entry,
-                error=str(result),
+            quarantine = functools.partial(self._journal.quarantine, result)
+            self._outcomes.record(
+                result.request_id, result.origin, result.failure, written=quarantine
             )
+        else:
+            _log.error("cannot read; kept for the next start", entry=entry, error=str(result))
         self._quota.leave(number)
         self._on_free()

@@ -1,0 +1,164 @@
+"""Builds the node: makes its parts and connects them.
+
+Main thread, before the loop begins. `app/__main__.py` runs what is built here, and the tests build
+the same node around a fake engine.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.audio.vad import Detector
+from app.decoding.transcriber import ModelInfo, Transcriber
+from app.network.loop import Loop
+from app.output.stdout import StdoutSink
+from app.requests.access import Access
+from app.requests.commit import Commit
+from app.requests.dispatch import Dispatch
+from app.requests.in_flight import InFlight
+from app.requests.outcomes import Observer, Outcomes
+from app.requests.pipeline import Pipeline
+from app.requests.quota import Quota
+from app.requests.uploads import Uploads
+from app.server import Limits, Reports, Server, Threads
+from app.sources.journal import JournalSource
+from app.storage.disk import Disk
+from app.storage.journal import Journal
+from app.storage.spool import Spool
+from app.worker.job import JobSettings
+from app.worker.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    """The parts that all others stand on: the loop, and the disk thread with its files."""
+
+    loop: Loop
+    disk: Disk
+    journal: Journal | None
+    spool: Spool
+
+
+@dataclass(frozen=True, slots=True)
+class EngineParts:
+    """The engine, and what the worker needs beside it. `abort` stops the decode in progress."""
+
+    transcriber: Transcriber
+    model: ModelInfo
+    abort: Callable[[], None]
+    new_detector: Callable[[], Detector]
+    settings: JobSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node that was built; its threads are not started."""
+
+    worker: Worker
+    disk: Disk
+    sink: StdoutSink
+    journal: Journal | None
+    server: Server
+
+
+def foundation(spool_dir: Path, journal_dir: Path | None, max_copied_bytes: int) -> Foundation:
+    """Make the loop, the disk thread, and the places of bodies. Raises `JournalError`."""
+    loop = Loop()
+    disk = Disk(loop.wake)
+    if journal_dir is None:
+        return Foundation(loop, disk, None, Spool(spool_dir, disk))
+    journal = Journal(journal_dir, disk, spool_dir, max_copied_bytes)
+    # Large bodies are written where they can stay.
+    return Foundation(loop, disk, journal, Spool(journal.scratch, disk, journal.copies))
+
+
+def node(
+    base: Foundation,
+    engine: EngineParts,
+    sink: StdoutSink,
+    limits: Limits,
+    *,
+    authorize: Callable[[str | None], bool],
+    reports: Reports,
+    observers: Sequence[Observer],
+    on_drain: Callable[[], None],
+) -> Node:
+    """Build the node. `authorize` returns whether a token is valid; `on_drain` is called when the
+    drain begins."""
+    loop, disk, journal = base.loop, base.disk, base.journal
+    worker = Worker(
+        engine.transcriber,
+        engine.new_detector,
+        engine.settings,
+        loop.wake,
+        (lambda _name: None) if journal is None else journal.crash_marker.set,
+    )
+    access = Access(authorize)
+    pipeline = _pipeline(
+        base,
+        worker,
+        Outcomes(sink, observers),
+        model=engine.model,
+        limits=limits,
+        access=access,
+        # The server is made later, and no request is done before the loop runs.
+        on_done=lambda in_flight: server.on_done(in_flight),
+    )
+    server = Server(
+        loop,
+        pipeline,
+        Threads(worker, disk, journal),
+        access=access,
+        limits=limits,
+        reports=reports,
+        abort=engine.abort,
+        on_drain=on_drain,
+    )
+    return Node(worker, disk, sink, journal, server)
+
+
+def _pipeline(
+    base: Foundation,
+    worker: Worker,
+    outcomes: Outcomes,
+    *,
+    model: ModelInfo,
+    limits: Limits,
+    access: Access,
+    on_done: Callable[[InFlight], None],
+) -> Pipeline:
+    """Connect the stages of a request."""
+    numbers = itertools.count(1)
+    quota = Quota(limits.queue_size, limits.max_buffered_bytes)
+    dispatch = Dispatch(worker, outcomes, on_done)
+    commit = Commit(base.disk, base.journal, dispatch, outcomes, on_done)
+    sources = []
+    if base.journal is not None:
+        sources.append(
+            JournalSource(
+                base.journal,
+                base.disk,
+                quota=quota,
+                dispatch=dispatch,
+                outcomes=outcomes,
+                numbers=numbers,
+                on_free=base.loop.wake,
+            )
+        )
+    uploads = Uploads(
+        loop=base.loop,
+        model=model,
+        spool=base.spool,
+        quota=quota,
+        sources=sources,
+        dispatch=dispatch,
+        commit=commit,
+        outcomes=outcomes,
+        access=access,
+        numbers=numbers,
+        reject_when_full=limits.reject_when_full,
+    )
+    return Pipeline(quota, uploads, commit, dispatch, outcomes)

@@ -1,0 +1,108 @@
+"""The client of a request: who gets the replies, and whom the outcome on stdout concerns.
+
+A request can come over a connection or out of the journal. Everything behind the uploads uses the
+`Client` interface and does not ask which. Loop thread, except `outcome_written`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol as Interface
+
+from app.messages import Reply
+from app.network.connection import Connection
+from app.network.outbox import Slot
+from app.storage.journal import Journal, stem
+
+
+class Client(Interface):
+    """The client of one request."""
+
+    @property
+    def name(self) -> str:
+        """The identity for fairness: clients of one name share their part of the engine."""
+
+    @property
+    def sequence(self) -> int:
+        """Requests of one sequence are transcribed in the order of their arrival. Connections have
+        positive numbers, all other clients negative ones."""
+
+    @property
+    def cancellable(self) -> bool:
+        """True if the request is dropped when its client is gone."""
+
+    @property
+    def durable(self) -> bool:
+        """True if the request outlives this process: a later one transcribes it if this one does
+        not, and it must be told when the outcome is on stdout."""
+
+    @property
+    def mark(self) -> str:
+        """The name for the crash marker while the engine works on the request; can be empty."""
+
+    def reply(self, reply: Reply, final: bool) -> None:
+        """Send a reply; `final` if it is the last one. Ignored after the last one."""
+
+    def outcome_written(self) -> None:
+        """Disk thread: the outcome is on stdout. Only called if `durable`. Raises `OSError`."""
+
+
+class ConnectionClient:
+    """A client on a connection, whose replies go into `slot`."""
+
+    durable = False
+    mark = ""
+
+    def __init__(self, connection: Connection, slot: Slot, cancellable: bool) -> None:
+        self._connection = connection
+        self._slot = slot
+        self.name = connection.peer.address
+        self.sequence = connection.number
+        self.cancellable = cancellable
+
+    def reply(self, reply: Reply, final: bool) -> None:
+        if not self._slot.done:
+            self._connection.answer(self._slot, reply, final)
+
+    def outcome_written(self) -> None:
+        raise AssertionError("nothing outlives the connection")
+
+
+class AbsentClient:
+    """Nobody: the client of a request whose connection ended with an earlier process."""
+
+    name = "journal"
+    cancellable = False
+    durable = False
+    mark = ""
+
+    def __init__(self, number: int) -> None:
+        self.sequence = -number
+
+    def reply(self, reply: Reply, final: bool) -> None:
+        """Drop it."""
+
+    def outcome_written(self) -> None:
+        raise AssertionError("nothing is kept for it")
+
+
+class JournalClient:
+    """`client`, whose request is the entry `entry` of `journal` until its outcome is on stdout."""
+
+    durable = True
+
+    def __init__(self, client: Client, journal: Journal, entry: str) -> None:
+        self._client = client
+        self._journal = journal
+        self._entry = entry
+        self.name = client.name
+        self.sequence = client.sequence
+        self.cancellable = client.cancellable
+        self.mark = stem(entry)
+
+    def reply(self, reply: Reply, final: bool) -> None:
+        self._client.reply(reply, final)
+
+    def outcome_written(self) -> None:
+        self._journal.remove(self._entry)
+        if self._client.durable:
+            self._client.outcome_written()

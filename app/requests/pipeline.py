@@ -1,0 +1,50 @@
+"""The stages that a request passes, as the server and the shutdown use them. Loop thread only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.requests.commit import Commit
+from app.requests.dispatch import Dispatch
+from app.requests.failures import shutting_down
+from app.requests.outcomes import Outcomes
+from app.requests.quota import Quota
+from app.requests.uploads import Uploads
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Uploads, commit, dispatch, outcome. `app/build.py` connects them."""
+
+    quota: Quota
+    uploads: Uploads
+    commit: Commit
+    dispatch: Dispatch
+    outcomes: Outcomes
+
+    @property
+    def unfinished(self) -> int:
+        """The number of requests with a place: received, queued, or being transcribed."""
+        return self.quota.admitted
+
+    @property
+    def full(self) -> bool:
+        """True if a further request would have to wait."""
+        return self.quota.full or self.outcomes.behind
+
+    def cancel_all_of(self, sequence: int) -> None:
+        """Cancel the complete requests of a client that is gone."""
+        self.dispatch.cancel_all_of(sequence)
+        self.commit.cancel_all_of(sequence)
+
+    def close(self) -> None:
+        """Take no further request."""
+        self.uploads.close()
+
+    def give_up(self) -> None:
+        """End everything that is unfinished."""
+        self.uploads.give_up()
+        self.commit.give_up()
+        # At once, also for the window in progress: the engine may need longer for its encoder pass
+        # than the last replies have.
+        self.dispatch.give_up(shutting_down())

@@ -1,0 +1,149 @@
+"""The clients of requests: connections, the journal, and any other that has the interface."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fakes import PATIENCE, Node, eventually, pcm
+
+from app.messages import Failure, Origin, RawFormat, Reply, Request, Segment, Transcript
+from app.requests.client import AbsentClient, JournalClient
+from app.requests.in_flight import InFlight
+from app.storage.body import in_memory
+
+MakeNode = Callable[..., Node]
+RAW_FORMAT = RawFormat("s16", 16_000, 1, "little")
+
+
+class Lease:
+    """A client with neither connection nor journal, such as a message of a queue."""
+
+    name = "queue"
+    durable = True
+    mark = ""
+    cancellable = True
+
+    def __init__(self, sequence: int) -> None:
+        self.sequence = sequence
+        self.replies: list[tuple[Reply, bool]] = []
+        self.written = threading.Event()
+
+    def reply(self, reply: Reply, final: bool) -> None:
+        self.replies.append((reply, final))
+
+    def outcome_written(self) -> None:
+        self.written.set()
+
+
+def submit(node: Node, client: Any, number: int, samples: int, **fields: Any) -> None:
+    """Hand a request of `client` to the node's stages, on the loop."""
+    body = in_memory(pcm(samples))
+    request = Request(f"r{number}", body.size, RAW_FORMAT, **fields)
+    in_flight = InFlight(number, request, Origin("queue", 1_700_000_000.0), client)
+    quota, commit = node.server.pipeline.quota, node.server.pipeline.commit
+
+    def accept() -> None:
+        assert quota.admit(number, client.name)
+        commit.accept(in_flight, body)
+
+    on_loop(node, accept)
+
+
+def on_loop(node: Node, callback: Callable[[], None]) -> None:
+    node.server.loop.defer(callback)
+    node.server.loop.wake()
+
+
+numbers = itertools.count(1_000_000)
+
+
+def test_request_of_any_client_gets_replies_and_its_outcome_is_confirmed(node: Node) -> None:
+    lease = Lease(-1)
+    submit(node, lease, next(numbers), 2000, reply="segments")
+    assert lease.written.wait(PATIENCE)
+    replies = [(type(reply), final) for reply, final in lease.replies]
+    assert replies == [(Segment, False), (Transcript, True)]
+    assert [line["text"] for line in node.lines.written] == ["2000"]
+    eventually(lambda: node.server.load.admitted == 0)
+
+
+def test_outcome_is_not_confirmed_before_it_is_on_stdout(node: Node) -> None:
+    node.lines.flowing.clear()
+    lease = Lease(-1)
+    submit(node, lease, next(numbers), 2000)
+    eventually(lambda: lease.replies)
+    assert not lease.written.wait(0.2)
+    node.lines.flowing.set()
+    node.disk.nudge()
+    assert lease.written.wait(PATIENCE)
+
+
+def test_cancellable_client_that_is_gone_gets_its_requests_cancelled(node: Node) -> None:
+    node.engine.hold()
+    first, second, other = Lease(-1), Lease(-2), Lease(-3)
+    other.cancellable = False
+    submit(node, first, next(numbers), 1000)
+    node.engine.wait_for_calls(1)
+    submit(node, second, next(numbers), 2000)
+    submit(node, other, next(numbers), 3000)
+    eventually(lambda: len(node.jobs) == 3)
+    for lease in (second, other):
+        on_loop(node, lambda lease=lease: node.server.pipeline.cancel_all_of(lease.sequence))
+    node.engine.release()
+    eventually(lambda: first.replies and second.replies and other.replies)
+    [(reply, final)] = second.replies
+    assert isinstance(reply, Failure)
+    assert (reply.code, final) == ("cancelled", True)
+    assert isinstance(other.replies[0][0], Transcript)
+
+
+def test_request_of_a_durable_client_is_left_undone_at_the_end(make_node: MakeNode) -> None:
+    """It gets a reply, and no outcome: another process will transcribe it."""
+    node = make_node(drain_seconds=0.1)
+    node.engine.hold()
+    lease = Lease(-1)
+    submit(node, lease, next(numbers), 1000)
+    node.engine.wait_for_calls(1)
+    node.drain()
+    node.wait_until_stopped()
+    node.stop()
+    [(reply, final)] = lease.replies
+    assert isinstance(reply, Failure)
+    assert (reply.code, final) == ("shutting_down", True)
+    assert not lease.written.is_set()
+    assert node.lines.written == []
+
+
+class Journal:
+    def __init__(self) -> None:
+        self.removed: list[str] = []
+
+    def remove(self, entry: str) -> None:
+        self.removed.append(entry)
+
+
+def test_journal_client_stands_for_the_client_before_it() -> None:
+    journal: Any = Journal()
+    lease = Lease(-5)
+    client = JournalClient(lease, journal, "0017-ab.2")
+    assert (client.name, client.sequence, client.cancellable) == ("queue", -5, True)
+    assert (client.durable, client.mark) == (True, "0017-ab")
+    client.reply(Failure("internal", "x"), final=True)
+    assert len(lease.replies) == 1
+    client.outcome_written()
+    assert journal.removed == ["0017-ab.2"]
+    assert lease.written.is_set()
+
+
+def test_absent_clients_are_in_sequence_with_nobody() -> None:
+    one, other = AbsentClient(1), AbsentClient(2)
+    assert one.sequence != other.sequence
+    assert max(one.sequence, other.sequence) < 0
+    assert (one.name, one.cancellable) == ("journal", False)
+    one.reply(Failure("internal", "x"), final=True)
+    with pytest.raises(AssertionError):
+        one.outcome_written()
