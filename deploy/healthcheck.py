@@ -1,8 +1,8 @@
 """The container's HEALTHCHECK: exits with status 0 if the node is alive, else with 1.
 
-It requests /healthz if the HTTP port is on and has no TLS, else it only connects to the native port.
-It reads the ports from the node's variables and does not know ports given as flags. It imports little
-because it runs every half minute on a small board:
+It requests /healthz if the HTTP port is on and has no TLS, else it only connects to the native
+port. It reads the ports from the node's variables and does not know ports given as flags. It
+imports little because it runs every half minute on a small board:
 
     python -I -S healthcheck.py
 """

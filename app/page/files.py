@@ -1,8 +1,7 @@
-"""The web page that the HTTP port serves: the files of `app/monitoring/page/`, read once at start.
+"""The files of the web page that the HTTP port serves, read once at start.
 
-They are small and never change while the node runs, so the loop thread sends them from memory and
-touches no disk. The files name each other by relative addresses, so a reverse proxy may serve the
-node below a path of its own.
+They are small and constant, so the loop thread sends them from memory and never reads the disk. They
+refer to each other by relative addresses, so that a reverse proxy may serve the node below a path.
 """
 
 from __future__ import annotations
