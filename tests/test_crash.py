@@ -1,9 +1,8 @@
-"""A node with a journal that is killed, starved of disk, or left by its reader: real processes.
+"""A node with a journal that is killed, or loses its disk or the reader of stdout: real processes.
 
-The engine is a fake one (tests/fake_node.py) whose text is a checksum of what it was given, so that
+The engine is a fake one (tests/fake_node.py) that answers with a checksum of its samples, so that
 starts are quick and altered audio shows. scripts/dev/crash is the long form, also with the real
-engine.
-NODE_WHISPER_KILLS says how often the first test kills.
+engine. NODE_WHISPER_KILLS is the number of kills in the first test.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from node import HANG, ROOT, Client, Node, clean_environment, eventually
-from reliability.crash_cli import FAKE, clips
+from reliability.crash_cli import FAKE, clips, without_length
 from reliability.crashes import Crashes, ended
 
 pytestmark = pytest.mark.slow
@@ -38,7 +37,7 @@ RAW = {
 
 
 SLOW = {"FAKE_NODE_WINDOW_SECONDS": "60"}
-"""Nothing is finished."""
+"""With this no window is finished."""
 
 
 def fake_node(journal: Path, *arguments: str, **options: object) -> Node:
@@ -52,7 +51,7 @@ def noise(seed: int, seconds: float = 1.0) -> bytes:
 
 
 def text_of(body: bytes) -> str:
-    """What the fake engine makes of raw samples that fit into one window."""
+    """Return the fake engine's text for raw samples that fit into one window."""
     samples = np.frombuffer(body, "<i2").astype(np.float32) / 32768
     return f"{zlib.crc32(samples.tobytes()):08x}"
 
@@ -66,13 +65,13 @@ def accept(node: Node, request_id: str, body: bytes) -> None:
     assert reply == {"id": request_id, "status": "accepted"}
 
 
-def test_the_text_is_known_beforehand(tmp_path: Path) -> None:
+def test_fake_engine_answers_with_the_checksum(tmp_path: Path) -> None:
     with fake_node(tmp_path / "journal") as node:
         assert node.ask(noise(1), **RAW)["text"] == text_of(noise(1))
         assert node.stop() == 0
 
 
-def test_killed_at_random_moments_it_keeps_every_promise(tmp_path: Path) -> None:
+def test_node_killed_at_random_moments_keeps_every_guarantee(tmp_path: Path) -> None:
     crashes = Crashes(FAKE, tmp_path / "journal", clips(large=True), seed=5)
     try:
         crashes.run(KILLS, clients=3, longest=0.8)
@@ -86,7 +85,7 @@ def test_killed_at_random_moments_it_keeps_every_promise(tmp_path: Path) -> None
     assert entries(tmp_path / "journal", "tmp") == []
 
 
-def test_audio_that_kills_the_node_is_tried_three_times(tmp_path: Path) -> None:
+def test_audio_that_crashes_the_node_is_tried_three_times(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     bad, good = noise(1), noise(2)
     deadly = {"FAKE_NODE_DIES_OF": text_of(bad)}
@@ -116,7 +115,7 @@ def test_audio_that_kills_the_node_is_tried_three_times(tmp_path: Path) -> None:
     assert "crashes: 3" in note
 
 
-def test_a_truncated_entry_does_not_keep_it_from_starting(tmp_path: Path) -> None:
+def test_node_starts_with_truncated_entries(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     with fake_node(journal, environment=SLOW) as node:
         for number in range(4):
@@ -138,7 +137,7 @@ def test_a_truncated_entry_does_not_keep_it_from_starting(tmp_path: Path) -> Non
     assert len(entries(journal, "quarantine")) == 3
 
 
-def test_two_nodes_cannot_share_a_journal(tmp_path: Path) -> None:
+def test_second_node_cannot_use_the_journal(tmp_path: Path) -> None:
     with fake_node(tmp_path / "journal") as node:
         done = subprocess.run(
             [*FAKE, "--port", "0", "--journal", str(tmp_path / "journal")],
@@ -155,7 +154,7 @@ def test_two_nodes_cannot_share_a_journal(tmp_path: Path) -> None:
         assert node.stop() == 0
 
 
-def test_a_reader_who_leaves_ends_it_cleanly_and_the_journal_keeps_the_rest(tmp_path: Path) -> None:
+def test_node_shuts_down_without_a_reader_and_keeps_the_rest(tmp_path: Path) -> None:
     # As in `node | head -1`.
     journal = tmp_path / "journal"
     read, write = os.pipe()
@@ -165,7 +164,7 @@ def test_a_reader_who_leaves_ends_it_cleanly_and_the_journal_keeps_the_rest(tmp_
         with open(read, encoding="utf-8") as stdout:
             assert json.loads(stdout.readline())["id"] == "first"
         with contextlib.suppress(AssertionError, OSError):
-            # It notices when it writes the next line; some get in before that.
+            # The node notices it at the next line; some requests are accepted before that.
             for number in range(100):
                 accept(node, f"r{number}", noise(number))
         assert node.wait() == 0
@@ -178,7 +177,7 @@ def test_a_reader_who_leaves_ends_it_cleanly_and_the_journal_keeps_the_rest(tmp_
     assert entries(journal) == []
 
 
-def test_a_log_that_nobody_reads_any_more_stops_nothing(tmp_path: Path) -> None:
+def test_node_works_without_a_reader_of_its_log(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*FAKE, "--port", "0", "--log-format", "json", "--output", "json"],
         cwd=ROOT,
@@ -203,7 +202,7 @@ def test_a_log_that_nobody_reads_any_more_stops_nothing(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
-def test_what_a_drain_leaves_undone_is_done_by_the_next(tmp_path: Path) -> None:
+def test_unfinished_requests_of_a_drain_are_done_after_the_next_start(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     with fake_node(journal, "--drain-seconds", "0.1", environment=SLOW) as node:
         with node.connect() as client:
@@ -219,11 +218,11 @@ def test_what_a_drain_leaves_undone_is_done_by_the_next(tmp_path: Path) -> None:
     with fake_node(journal) as node:
         assert node.outcome("a")["text"] == text_of(noise(1))
         assert node.stop() == 0
-    # The clean end was nobody's fault.
+    # The clean end was not counted as a crash.
     assert entries(journal, "quarantine") == []
 
 
-# A disk that is full, or read-only. As root permissions prove nothing: a file system of its own.
+# A full or a read-only disk, each on a file system of its own: permissions do not stop root.
 
 
 def as_root(*command: str) -> str:
@@ -239,7 +238,7 @@ def as_root(*command: str) -> str:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """Where something is to be mounted."""
+    """A directory to mount a file system at."""
     at = tmp_path / "disk"
     at.mkdir()
     yield at
@@ -257,7 +256,7 @@ def refuses(node: Node, *bodies: bytes) -> None:
             assert reply["error"]["retry_after_seconds"] > 0
 
 
-def test_a_full_disk_refuses_what_is_new_and_loses_nothing(disk: Path) -> None:
+def test_node_on_a_full_disk_rejects_new_requests_and_loses_none(disk: Path) -> None:
     as_root("mount", "-t", "tmpfs", "-o", "size=2m", "node-whisper-test", str(disk))
     journal = disk / "journal"
     accepted = []
@@ -269,9 +268,9 @@ def test_a_full_disk_refuses_what_is_new_and_loses_nothing(disk: Path) -> None:
                 break
             accepted.append(number)
         else:
-            raise AssertionError("it never was full")
+            raise AssertionError("the disk was never full")
         assert len(accepted) > 2
-        # A large body is refused while it is received, and what follows is read all the same.
+        # A large body is rejected while it arrives, and the next request is read nevertheless.
         refuses(node, noise(0, 200.0), noise(0, 200.0))
         with contextlib.suppress(OSError), open(disk / "more", "wb") as more:
             while True:
@@ -279,7 +278,7 @@ def test_a_full_disk_refuses_what_is_new_and_loses_nothing(disk: Path) -> None:
                 more.flush()
         node.signal(signal.SIGKILL)
         node.wait()
-    # It starts on the full disk, does what it has, and has room again.
+    # The node starts on the full disk, does the accepted requests, and has space again.
     with fake_node(journal) as node:
         for number in accepted:
             assert node.outcome(f"r{number}")["text"] == text_of(noise(number, 5.0))
@@ -289,12 +288,12 @@ def test_a_full_disk_refuses_what_is_new_and_loses_nothing(disk: Path) -> None:
     assert entries(journal, "tmp") == []
 
 
-def test_a_journal_remounted_read_only_refuses_what_is_new_and_loses_nothing(
+def test_node_on_a_read_only_journal_rejects_new_requests_and_loses_none(
     disk: Path, tmp_path: Path
 ) -> None:
     image = tmp_path / "image"
     with open(image, "wb") as file:
-        file.truncate(16 << 20)
+        file.truncate(32 << 20)
     as_root("mkfs.ext4", "-q", str(image))
     as_root("mount", "-o", "loop,errors=remount-ro", str(image), str(disk))
     device = Path(as_root("findmnt", "-no", "SOURCE", str(disk))).name
@@ -302,25 +301,36 @@ def test_a_journal_remounted_read_only_refuses_what_is_new_and_loses_nothing(
     if not device.startswith("loop") or not fault.exists():
         pytest.skip("this kernel cannot make an ext4 fail on request")
     journal = disk / "journal"
+    large = noise(3, 140.0)
+    with fake_node(tmp_path / "other") as node:
+        large_text = node.ask(large, **RAW)["text"]
+        assert node.stop() == 0
     with fake_node(journal, environment=SLOW) as node:
         accept(node, "before", noise(1))
-        # What the kernel does when it finds the file system damaged: read-only from now on.
+        wav = {"content_type": "audio/wav", "content_encoding": "wav", "byteorder": "little"}
+        body = without_length(large, RATE)
+        reply = node.ask(body, id="large", reply="accepted", **wav)
+        assert reply == {"id": "large", "status": "accepted"}
+        # The kernel does this to a damaged file system: it is read-only from now on.
         fault.write_text("1")
         refuses(node, noise(2), noise(2, 200.0))
         node.signal(signal.SIGKILL)
         node.wait()
     for _ in range(2):
-        # Each start does what is there; that it was done cannot be written down.
+        # Each start does the accepted requests again, because no entry can be removed. The large
+        # body is repaired in a copy in --spool-dir.
         with fake_node(journal) as node:
             assert node.outcome("before")["text"] == text_of(noise(1))
+            assert node.outcome("large")["text"] == large_text
             assert ended(node.ask(noise(2), id="new", **RAW)) == "no_space"
             assert node.stop() == 0
-        assert len(entries(journal)) == 1
+        assert len(entries(journal)) == 2
     as_root("umount", str(disk))
     subprocess.run(["fsck.ext4", "-p", str(image)], capture_output=True)
     as_root("mount", "-o", "loop", str(image), str(disk))
     with fake_node(journal) as node:
         assert node.outcome("before")["text"] == text_of(noise(1))
+        assert node.outcome("large")["text"] == large_text
         assert ended(node.ask(noise(2), id="new", **RAW)) == "ok"
         assert node.stop() == 0
     assert entries(journal) == []

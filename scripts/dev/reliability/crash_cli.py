@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import struct
 import sys
 import tempfile
 import time
@@ -22,8 +23,8 @@ FAKE = (sys.executable, "tests/fake_node.py", *NODE[3:], "--vad-threshold", "0")
 
 
 def clips(large: bool) -> list[Clip]:
-    """Pieces of a speech as raw samples, one as the file it came in; `large`, one beyond what the
-    node keeps in memory."""
+    """Pieces of a speech as raw samples, and a FLAC; with `large` also two bodies that the node
+    does not keep in memory, one of them a WAV without a length, which is repaired in a copy."""
     speech, rate = soundfile.read(_SPEECH, dtype="int16")
     pieces = {"short": speech[: 2 * rate], "middle": speech[2 * rate : 7 * rate]}
     if large:
@@ -36,7 +37,17 @@ def clips(large: bool) -> list[Clip]:
     }
     found = [Clip(name, piece.astype("<i2").tobytes(), raw) for name, piece in pieces.items()]
     file = {"content-type": "audio/flac", "content-encoding": "flac"}
-    return [*found, Clip("file", _SPEECH.read_bytes(), file)]
+    found.append(Clip("file", _SPEECH.read_bytes(), file))
+    if large:
+        wav = {"content-type": "audio/wav", "content-encoding": "wav"}
+        found.append(Clip("streamed", without_length(pieces["large"].tobytes(), rate), wav))
+    return found
+
+
+def without_length(samples: bytes, rate: int) -> bytes:
+    """A WAV of 16-bit mono samples by a recorder that states no length."""
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
+    return b"RIFF\0\0\0\0WAVE" + form + b"data\0\0\0\0" + samples
 
 
 def main() -> int:
