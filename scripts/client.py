@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Sends audio files to a node-whisper node and prints the text.
 
-One file, standard library only, Python 3.8 or newer: copy it to any machine that reaches the node.
+One file that needs only Python 3.8 or newer: copy it to any machine that can reach the node.
 
     client.py recording.flac                       the text
     client.py --srt talk.mp3 > talk.srt            subtitles
@@ -9,8 +9,8 @@ One file, standard library only, Python 3.8 or newer: copy it to any machine tha
     client.py --host node.lan --ca ca.pem --token-file token talk.mp3
     arecord -q -f S16_LE -r 16000 -d 5 | client.py -
 
-One connection a file: a 16-bit big-endian length, a JSON header, the bytes; the reply comes in the
-same framing. docs/protocol.md in node-whisper's repository describes all of it.
+Each file takes one connection: a 16-bit big-endian length, a JSON header, the bytes. The reply has the
+same framing. docs/protocol.md in node-whisper's repository describes the protocol.
 """
 
 import argparse
@@ -30,23 +30,23 @@ import time
 
 CHUNK = 64 * 1024
 MIB = 1024 * 1024
-# Below this an upload is over before a progress line could be read.
+# A smaller upload ends before anyone could read a progress line.
 PROGRESS_FROM = 4 * MIB
 CONNECT_SECONDS = 10
-# Players pass over a cue without length, which a short word's times may give.
+# Players skip a cue without length, which a short word may have.
 CUE_SECONDS = 0.1
 RAW_SUFFIXES = (".pcm", ".raw")
 RAW_ENCODINGS = ("s16", "s24", "s32", "f32", "u8")
-TLS_HINT = "; if it speaks TLS, give --tls"
+TLS_HINT = "; if it uses TLS, add --tls"
 TOKEN_VARIABLE = "NODE_WHISPER_TOKEN"
 
 
 class Failed(Exception):
-    """A file that got no transcript; the message is a sentence for the user."""
+    """A file received no transcript; the message is a sentence for the user."""
 
 
 class Progress:
-    """One line on a terminal's stderr that says how much of the big uploads is sent."""
+    """Shows the progress of large uploads in one line on a terminal's stderr."""
 
     def __init__(self):
         self.shown = sys.stderr.isatty()
@@ -66,16 +66,16 @@ class Progress:
             done = sum(sent for sent, _ in self.uploads.values())
             total = sum(size for _, size in self.uploads.values())
             what = name if len(self.uploads) == 1 else f"{len(self.uploads)} files"
-            percent = f"{100 * done // total} %" if done < total else "all; waiting for the node"
+            percent = f"{100 * done // total} %" if done < total else "all; waiting for the reply"
             self._draw(f"{what}: sent {done / MIB:.1f} of {total / MIB:.1f} MiB ({percent})")
 
     def finish(self, key):
         with self.lock:
             self.uploads.pop(key, None)
 
-    def erase(self, patience=-1):
-        """Makes room for other output; an upload that goes on draws the line again."""
-        if self.lock.acquire(timeout=patience):
+    def erase(self, timeout=-1):
+        """Erases the line before other output; an active upload draws it again."""
+        if self.lock.acquire(timeout=timeout):
             try:
                 if self.width:
                     self._draw("")
@@ -89,13 +89,12 @@ class Progress:
 
 
 def open_source(name):
-    """An open binary file and its size; what has no size (stdin, a pipe) is first copied to disk.
+    """Opens a file and returns it with its size; a stream (stdin, a pipe) is first copied to disk.
 
-    The protocol announces the length before the first byte, so a stream has to end before it can be
-    sent.
+    The protocol declares the length before the first byte, so a stream must end before it is sent.
     """
     if name == "-" and sys.stdin is None:
-        raise Failed("cannot be read: it is closed")
+        raise Failed("cannot be read: stdin is closed")
     try:
         source = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115
     except OSError as error:
@@ -130,10 +129,7 @@ def make_header(name, size, options):
             if value is None
         ]
         if missing:
-            raise Failed(
-                "holds raw samples, which do not say how to read them: "
-                f"give {' and '.join(missing)} too"
-            )
+            raise Failed(f"holds raw samples of unknown format: add {' and '.join(missing)}")
         header = {
             "content-type": "audio/pcm",
             "content-encoding": options.encoding,
@@ -141,7 +137,7 @@ def make_header(name, size, options):
             "channels": options.channels,
         }
     else:
-        # The node looks at the bytes; the label is for whoever reads a capture.
+        # The node recognises the format by the bytes; the label is for people who read a capture.
         label = os.path.splitext(name)[1][1:].lower() or "binary"
         header = {"content-type": "binary/" + label, "content-encoding": label}
     header.update({"byteorder": sys.byteorder, "content-length": size, "connection": "close"})
@@ -161,7 +157,7 @@ def make_header(name, size, options):
         header["token"] = options.token
     encoded = json.dumps(header).encode("utf-8")
     if len(encoded) > 0xFFFF:
-        raise Failed("its header is over 65535 bytes: shorten --prompt")
+        raise Failed("the header exceeds 65535 bytes: shorten --prompt")
     return struct.pack("!H", len(encoded)) + encoded
 
 
@@ -169,19 +165,19 @@ def connect(options):
     try:
         connection = socket.create_connection((options.host, options.port), CONNECT_SECONDS)
     except socket.gaierror:
-        raise Failed(f"there is no host named {options.host}: check --host") from None
+        raise Failed(f"unknown host {options.host}: check --host") from None
     except ConnectionRefusedError:
         raise Failed(
             f"nothing listens on {options.host} port {options.port}: start the node there "
-            "(scripts/run), or say where it is with --host and --port"
+            "(scripts/run), or give its address with --host and --port"
         ) from None
     except (OSError, UnicodeError) as error:
         raise Failed(
             f"cannot reach {options.host} port {options.port} "
             f"({getattr(error, 'strerror', None) or error}): check --host, --port and any firewall"
         ) from None
-    # A long recording may wait hours for its turn, so there is no deadline for the reply; a node
-    # that lost its power is noticed within about three minutes all the same.
+    # The reply has no deadline, because a long recording may wait for hours. Keep-alive probes detect
+    # a node without power within about three minutes.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 6)):
         if hasattr(socket, option):
@@ -193,10 +189,10 @@ def connect(options):
 
 
 def make_context(options):
-    """The TLS the options ask for, None for none. Raises OSError where a file is of no use."""
+    """Returns the TLS context for the options, or None. Raises OSError for an unusable file."""
     if not (options.tls or options.ca or options.cert):
         return None
-    # Only now: it takes time and memory, and some small systems' Python has none.
+    # Imported only here: it takes time and memory, and Python on some small systems lacks it.
     import ssl
 
     context = ssl.create_default_context(cafile=options.ca)
@@ -214,15 +210,15 @@ def encrypt(connection, options):
         return options.context.wrap_socket(connection, server_hostname=options.host)
     except ssl.SSLCertVerificationError as error:
         reason = (
-            f"the certificate of {where} does not hold ({error.verify_message}): "
-            "name its authority with --ca, and the node with --host as the certificate does"
+            f"the certificate of {where} is not valid ({error.verify_message}): "
+            "give its authority with --ca, and use the certificate's host name with --host"
         )
     except ssl.SSLError as error:
         reason = f"no TLS with {where} ({error.reason or error}): {advice(error)}"
     except (OSError, ValueError) as error:
         reason = (
             f"no TLS with {where} ({getattr(error, 'strerror', None) or error}): "
-            "check --port, and whether the node has --tls-cert"
+            "check --port, and that the node runs with --tls-cert"
         )
     connection.close()
     raise Failed(reason)
@@ -231,16 +227,16 @@ def encrypt(connection, options):
 def advice(error):
     reason = error.reason or ""
     if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason:
-        return "the node asks for a certificate: give --cert and --key"
+        return "the node requires a client certificate: give --cert and --key"
     if "UNKNOWN_CA" in reason or "BAD_CERTIFICATE" in reason or "CERTIFICATE_EXPIRED" in reason:
-        return "the node does not take the certificate of --cert"
+        return "the node rejects the certificate of --cert"
     if "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER_FAILURE" in reason:
-        return "that port may speak none: leave out --tls, or check --port"
-    return "the node's log says more at debug level"
+        return "the port may not use TLS: remove --tls, or check --port"
+    return "see the node's log at debug level (--log-verbose)"
 
 
 def must_wait(error):
-    """True of the errors by which a non-blocking socket, plain or TLS, says: not now."""
+    """Returns whether a non-blocking socket, plain or TLS, is not ready yet."""
     tls = sys.modules.get("ssl")
     return isinstance(error, BlockingIOError) or (
         tls is not None and isinstance(error, (tls.SSLWantReadError, tls.SSLWantWriteError))
@@ -248,15 +244,15 @@ def must_wait(error):
 
 
 def parse_reply(received):
-    """The JSON object of the first complete message in `received`, or None if there is none yet.
+    """Returns the JSON object of the first complete message in `received`, or None.
 
-    Raises ValueError, TypeError or KeyError where the bytes are not a node's.
+    Raises ValueError, TypeError or KeyError if the bytes do not come from a node.
     """
     if len(received) < 3:
         return None
     if received[:2] == b"\x15\x03":
-        # An alert of TLS: it did not understand us.
-        raise Failed("that port speaks TLS: give --tls, and --ca for an authority of your own")
+        # A TLS alert: the peer did not understand the plain bytes.
+        raise Failed("the port uses TLS: add --tls, and --ca for a private authority")
     if received[2:3] != b"{":
         raise ValueError
     (length,) = struct.unpack_from("!H", received)
@@ -275,8 +271,8 @@ def parse_reply(received):
 def exchange(connection, header, source, size, on_sent):
     """Sends header and body and returns the reply, which may come before all is sent.
 
-    Reading and writing take turns, because a node that refuses a message says so at the header and
-    then closes: whoever only writes finds a broken pipe in place of the reason.
+    Reading and writing alternate, because a node that rejects a message replies at the header and
+    then closes. A client that only writes would see a broken pipe instead of the reason.
     """
     pending, left = memoryview(header), size
     received = bytearray()
@@ -285,11 +281,13 @@ def exchange(connection, header, source, size, on_sent):
         if not pending and left and not lost:
             block = source.read(min(CHUNK, left))
             if not block:
-                raise Failed("became shorter while it was sent: send it again once it is complete")
+                raise Failed(
+                    "the file became shorter during the upload: send it again once it is complete"
+                )
             left -= len(block)
             pending = memoryview(block)
         writers = [connection] if pending and not lost else []
-        # What TLS has decrypted already no select() sees.
+        # select() does not see bytes that TLS has already decrypted.
         waiting = hasattr(connection, "pending") and connection.pending()
         readable, writable, _ = select.select([connection], writers, [], 0 if waiting else None)
         if readable or waiting:
@@ -304,24 +302,24 @@ def exchange(connection, header, source, size, on_sent):
                 reply = parse_reply(received)
             except (ValueError, TypeError, KeyError):
                 raise Failed(
-                    "what answers there is no node-whisper node: check --host and --port"
+                    "the peer is not a node-whisper node: check --host and --port"
                 ) from None
             if reply is not None:
                 return reply
             if not block and hasattr(lost, "reason"):
-                # TLS 1.3 tells a client only now that its certificate is not taken.
+                # With TLS 1.3 a client learns only now that its certificate was rejected.
                 raise Failed(f"the node ended TLS ({lost.reason}): {advice(lost)}")
             if not block:
                 how = "in the middle of its reply" if received else "without a reply"
                 hint = "" if received or hasattr(connection, "pending") else TLS_HINT
-                raise Failed(f"the node closed the connection {how}: its log says why{hint}")
+                raise Failed(f"the node closed the connection {how}: see its log{hint}")
         elif writable:
             try:
                 pending = pending[connection.send(pending) :]
             except OSError as error:
                 if must_wait(error):
                     continue
-                # The node takes no more, but its reply may be waiting to be read.
+                # The node accepts no more bytes, but its reply may be waiting.
                 lost = error
             on_sent(size - left - len(pending))
 
@@ -355,7 +353,7 @@ def timestamp(seconds, separator):
 
 
 def cues(reply, words):
-    """What is shown from when to when: the segments, or their words."""
+    """Yields start, end, text and channel of each cue: the segments, or their words."""
     for segment in reply["segments"]:
         for piece in segment.get("words") or [] if words else [segment]:
             # A line break would end the cue.
@@ -365,7 +363,7 @@ def cues(reply, words):
 
 
 def render(name, reply, options):
-    """What goes to stdout for one file, line breaks included."""
+    """Returns the output for one file, line breaks included."""
     if options.json:
         return json.dumps(dict({"file": name}, **reply), ensure_ascii=False) + "\n"
     if reply["status"] == "accepted":
@@ -382,7 +380,7 @@ def render(name, reply, options):
             text = f"{speaker}: {text}" if speaker else text
             lines.append(f"{number}\n{timestamp(start, ',')} --> {timestamp(end, ',')}\n{text}\n")
         elif options.vtt:
-            # & < > are markup there.
+            # & < > are markup in WebVTT.
             text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
             text = f"<v {speaker}>{text}" if speaker else text
             lines.append(f"{timestamp(start, '.')} --> {timestamp(end, '.')}\n{text}\n")
@@ -397,11 +395,11 @@ def render(name, reply, options):
 
 
 def explain(reply):
-    """An error reply as one line."""
+    """Returns an error reply as one line."""
     error = reply["error"]
     line = f"{error.get('code')}: {error.get('message')}"
     wait = error.get("retry_after_seconds")
-    return line if wait is None else f"{line} (try again in {wait:g} s)"
+    return line if wait is None else f"{line} (retry in {wait:g} s)"
 
 
 def whole_number(low, high):
@@ -418,30 +416,30 @@ def whole_number(low, high):
 def language_list(text):
     codes = [code.strip() for code in text.split(",")]
     if not all(codes):
-        raise argparse.ArgumentTypeError("give codes with commas between, such as en,de")
+        raise argparse.ArgumentTypeError("give codes separated by commas, such as en,de")
     return codes
 
 
 def parse_arguments(arguments):
     parser = argparse.ArgumentParser(
         description="Send audio files to a node-whisper node and print the text.",
-        epilog="Exit code: 0 when every file was transcribed (or accepted), 1 when one was not, "
-        "2 for a mistake in the arguments.",
+        epilog="Exit status: 0 if every file was transcribed (or accepted), 1 if any failed, "
+        "2 for invalid arguments.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="audio file; - reads stdin")
-    parser.add_argument("--host", default="127.0.0.1", help="where the node is (%(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address of the node (%(default)s)")
     parser.add_argument(
-        "--port", type=whole_number(1, 65535), default=56789, help="its port (%(default)s)"
+        "--port", type=whole_number(1, 65535), default=56789, help="port of the node (%(default)s)"
     )
-    tls = parser.add_argument_group("who is there")
-    tls.add_argument("--tls", action="store_true", help="encrypt; --ca and --cert do so too")
+    tls = parser.add_argument_group("encryption and access")
+    tls.add_argument("--tls", action="store_true", help="use TLS; implied by --ca and --cert")
     tls.add_argument(
         "--ca",
         metavar="FILE",
-        help="PEM file of the authority that vouches for the node; default: the system's",
+        help="PEM file of the node's certificate authority; default: the system's",
     )
-    tls.add_argument("--cert", metavar="FILE", help="PEM file of a certificate to show the node")
-    tls.add_argument("--key", metavar="FILE", help="its key, if that is not in the same file")
+    tls.add_argument("--cert", metavar="FILE", help="PEM file of a client certificate")
+    tls.add_argument("--key", metavar="FILE", help="PEM file of its key, if not in the same file")
     tls.add_argument(
         "--token-file",
         metavar="FILE",
@@ -449,57 +447,61 @@ def parse_arguments(arguments):
     )
     parser.add_argument(
         "--language",
-        help="spoken language, such as en; auto detects it, multi detects it again and again, for "
-        "recordings that change it; default: the node's",
+        help="spoken language, such as en; auto detects it once, multi in every part of a recording; "
+        "default: the node's",
     )
     parser.add_argument(
         "--languages",
         type=language_list,
         metavar="CODES",
-        help="languages to choose from where it is detected, such as en,de; default: the node's",
+        help="languages that detection chooses from, such as en,de; default: the node's",
     )
     parser.add_argument(
-        "--task", choices=("transcribe", "translate"), help="translate gives English text"
+        "--task", choices=("transcribe", "translate"), help="translate returns English text"
     )
     parser.add_argument(
         "--split-channels",
         action="store_true",
-        help="transcribe each channel by itself, for recordings of calls; the output names it",
+        help="transcribe each channel by itself, for recordings of calls; the output names the channel",
     )
-    parser.add_argument("--prompt", help="text that shows names and spelling to expect")
+    parser.add_argument("--prompt", help="names and spellings to expect")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print the reply, one object a line")
+    form.add_argument(
+        "--json", action="store_true", help="print each reply as one JSON object a line"
+    )
     form.add_argument("--srt", action="store_true", help="print SubRip subtitles")
     form.add_argument("--vtt", action="store_true", help="print WebVTT subtitles")
     parser.add_argument(
         "--words",
         action="store_true",
-        help="with the times of each word: start, end, word a line; one word a subtitle; "
-        "in the JSON, words in each segment",
+        help="print each word with its start and end; with subtitles, one word per cue; with --json, "
+        "words in each segment",
     )
     parser.add_argument(
         "--fire-and-forget",
         action="store_true",
-        help="wait only until the node has taken the file; the text goes to the node's stdout",
+        help="wait only until the node has accepted the file; its text goes to the node's stdout",
     )
     parser.add_argument(
         "--parallel",
         type=whole_number(1, 256),
         default=1,
         metavar="N",
-        help="send up to N files at a time (%(default)s)",
+        help="send up to N files at once (%(default)s)",
     )
-    raw = parser.add_argument_group("raw samples (.pcm and .raw files, and - when they are given)")
-    raw.add_argument("--encoding", choices=RAW_ENCODINGS, help="of one sample")
+    raw = parser.add_argument_group(
+        "raw samples (.pcm and .raw files, and stdin with these options)"
+    )
+    raw.add_argument("--encoding", choices=RAW_ENCODINGS, help="encoding of a sample")
     raw.add_argument("--sample-rate", type=whole_number(1, 10**6), metavar="HZ")
     raw.add_argument("--channels", type=whole_number(1, 1024), metavar="N")
     options = parser.parse_args(arguments)
     if options.files.count("-") > 1:
         parser.error("- (stdin) can be read only once")
     if (options.srt or options.vtt) and len(options.files) > 1:
-        parser.error("--srt and --vtt take one FILE: call once for each, into a file of its own")
+        parser.error("--srt and --vtt take one FILE: run the client once for each file")
     if options.fire_and_forget and (options.srt or options.vtt):
-        parser.error("--fire-and-forget waits for no text: leave out --srt and --vtt")
+        parser.error("--fire-and-forget prints no text: remove --srt and --vtt")
     if (options.encoding or options.sample_rate or options.channels) and not any(
         is_raw(name, options) for name in options.files
     ):
@@ -508,7 +510,7 @@ def parse_arguments(arguments):
             "or for - with all three given"
         )
     if options.key and not options.cert:
-        parser.error("--key is the key of a certificate: give --cert too")
+        parser.error("--key needs its certificate: add --cert")
     try:
         options.context = make_context(options)
     except (OSError, ImportError) as error:
@@ -529,12 +531,12 @@ def read_token(name):
     with open(name, encoding="ascii") as file:
         token = file.readline(4096).strip()
     if not token:
-        raise ValueError("its first line is empty")
+        raise ValueError("the first line is empty")
     return token
 
 
 def leave(code):
-    """Ends the process though threads are at work: one may wait for stdin, which nothing ends."""
+    """Ends the process at once: a thread may be blocked on stdin, which nothing can interrupt."""
     sys.stderr.flush()
     os._exit(code)
 
@@ -557,7 +559,7 @@ def run(options, progress, connections):
             except Failed as failure:
                 results[index] = failure
             except BaseException:
-                results[index] = Failed("stopped by a mistake in client.py, see above")
+                results[index] = Failed("a fault in client.py, see above")
                 raise
             finally:
                 ready[index].set()
@@ -574,13 +576,16 @@ def run(options, progress, connections):
             if isinstance(result, dict) and result["status"] in ("ok", "accepted"):
                 write(render(name, result, options))
                 if result.get("truncated"):
-                    print(f"{label}: broke off; this is what could be read", file=sys.stderr)
+                    print(
+                        f"{label}: the file is truncated; the text covers the readable part",
+                        file=sys.stderr,
+                    )
                 continue
             failed = True
             reason = explain(result) if isinstance(result, dict) else result
             print(f"{label}: {reason}", file=sys.stderr)
     except BrokenPipeError:
-        # Whoever read our output (head, say) has seen enough.
+        # The reader of our output, such as head, has closed it.
         leave(1)
     return 1 if failed else 0
 
@@ -597,23 +602,23 @@ def write(text):
 
 
 def interrupted(progress, connections):
-    # Once is enough: a second Ctrl-C must not end this half-way.
+    # A second Ctrl-C must not interrupt the clean-up.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A reset, unlike a close, tells the node that nobody waits for the rest.
+    # A reset, unlike a close, cancels the request.
     for connection in connections.copy():
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    # The lock may be held by what was interrupted.
-    progress.erase(0.2)
+    # The interrupted code may hold the lock.
+    progress.erase(timeout=0.2)
     print("client.py: interrupted", file=sys.stderr)
     leave(130)
 
 
 def main():
     progress, connections = Progress(), []
-    # Around all of it: Ctrl-C may come at any moment, also before the first thread sends.
+    # Ctrl-C may come at any moment, also before the first thread sends.
     try:
-        # A service may start us without them.
+        # A service may start the client without them.
         sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
         sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
         options = parse_arguments(sys.argv[1:])

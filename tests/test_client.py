@@ -351,7 +351,7 @@ def test_output_is_utf8_whatever_the_locale(start, clip):
     [
         (">&-", 0, b""),
         (">/dev/full", 1, b"client.py: the output cannot be written: No space left on device\n"),
-        ("- <&-", 1, b"stdin: cannot be read: it is closed\n"),
+        ("- <&-", 1, b"stdin: cannot be read: stdin is closed\n"),
     ],
 )
 def test_streams_that_are_closed_or_full(start, clip, redirection, code, told):
@@ -368,7 +368,7 @@ def test_error_reply(start, clip):
     node = start(answers(failure("busy", "the queue is full", retry_after_seconds=2.5)))
     done = client(clip, port=node.port)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert done.stderr.decode() == f"{clip}: busy: the queue is full (try again in 2.5 s)\n"
+    assert done.stderr.decode() == f"{clip}: busy: the queue is full (retry in 2.5 s)\n"
 
 
 def test_truncated_audio_is_said_on_stderr(start, clip):
@@ -376,7 +376,7 @@ def test_truncated_audio_is_said_on_stderr(start, clip):
     done = client(clip, port=node.port)
     assert done.returncode == 0
     assert done.stdout.decode() == "Größe <b> & Co. At last.\n"
-    assert "broke off" in done.stderr.decode()
+    assert "is truncated" in done.stderr.decode()
 
 
 @pytest.mark.parametrize("then", ["drain", "close", "hold"])
@@ -508,7 +508,7 @@ def test_raw_samples_carry_their_format(start, tmp_path):
         assert header["byteorder"] == sys.byteorder
     incomplete = client("--encoding", "s16", raw, port=node.port)
     assert incomplete.returncode == 1
-    assert b"give --sample-rate and --channels too" in incomplete.stderr
+    assert b"add --sample-rate and --channels" in incomplete.stderr
     assert len(node.received) == 2
 
 
@@ -565,9 +565,9 @@ def test_no_such_host(clip):
     [
         (b"", "closed the connection without a reply"),
         (framed(OK)[:-1], "in the middle of its reply"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no node-whisper node"),
-        (framed({"status": "ok"}), "no node-whisper node"),
-        (framed({"status": "strange"}), "no node-whisper node"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not a node-whisper node"),
+        (framed({"status": "ok"}), "not a node-whisper node"),
+        (framed({"status": "strange"}), "not a node-whisper node"),
     ],
     ids=["nothing", "half", "http", "fields missing", "unknown status"],
 )
@@ -608,7 +608,7 @@ def test_a_file_that_shrinks_while_it_is_sent(start, tmp_path):
     node = start(answer)
     done = client(shrinking, port=node.port)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert "became shorter while it was sent" in done.stderr.decode()
+    assert "became shorter during the upload" in done.stderr.decode()
 
 
 @pytest.mark.parametrize(
@@ -616,17 +616,17 @@ def test_a_file_that_shrinks_while_it_is_sent(start, tmp_path):
     [
         (("--srt", "a.wav", "b.wav"), "take one FILE"),
         (("--srt", "--json", "a.wav"), "not allowed with"),
-        (("--fire-and-forget", "--vtt", "a.wav"), "waits for no text"),
+        (("--fire-and-forget", "--vtt", "a.wav"), "prints no text"),
         (("-", "-"), "only once"),
         (("--port", "70000", "a.wav"), "not within 1 to 65535"),
         (("--parallel", "0", "a.wav"), "not within 1 to 256"),
         (("--channels", "1", "a.wav"), ".pcm and .raw"),
-        (("--key", "a.key", "a.wav"), "give --cert too"),
+        (("--key", "a.key", "a.wav"), "add --cert"),
         (("--ca", "no-such.pem", "a.wav"), "no TLS with no-such.pem: No such file"),
         (("--cert", "no-such.pem", "a.wav"), "no TLS with no-such.pem: No such file"),
         (("--token-file", "no-such", "a.wav"), "--token-file no-such: No such file"),
-        (("--token-file", os.devnull, "a.wav"), "its first line is empty"),
-        (("--languages", "en,", "a.wav"), "codes with commas"),
+        (("--token-file", os.devnull, "a.wav"), "the first line is empty"),
+        (("--languages", "en,", "a.wav"), "codes separated by commas"),
         ((), "FILE"),
     ],
 )
@@ -799,7 +799,7 @@ def test_a_node_nobody_vouches_for(start, clip, tls, strangers):
         done = client(*arguments, clip, port=node.port)
         assert (done.returncode, done.stdout) == (1, b"")
         assert "the certificate of 127.0.0.1 port" in done.stderr.decode()
-        assert "name its authority with --ca" in done.stderr.decode()
+        assert "give its authority with --ca" in done.stderr.decode()
     assert node.received == []
 
 
@@ -820,7 +820,7 @@ def test_a_client_certificate(start, clip, certificates, strangers, version):
     assert (done.returncode, done.stderr) == (0, b"")
     done = client(*ca, clip, port=node.port)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert "the node asks for a certificate: give --cert and --key" in done.stderr.decode()
+    assert "the node requires a client certificate: give --cert and --key" in done.stderr.decode()
     done = client(*ca, "--cert", theirs[0], "--key", theirs[1], clip, port=node.port)
     assert (done.returncode, done.stdout) == (1, b"")
     assert "the node does not take the certificate of --cert" in done.stderr.decode()
@@ -844,14 +844,14 @@ def test_tls_where_there_is_none(start, clip):
     node = start(answer)
     done = client("--tls", clip, port=node.port)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert "leave out --tls" in done.stderr.decode()
+    assert "remove --tls" in done.stderr.decode()
 
 
 def test_no_tls_where_there_is_one(start, clip, tls):
     node = start(answers(OK), tls)
     done = client(clip, port=node.port)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert "if it speaks TLS, give --tls" in done.stderr.decode()
+    assert "if it uses TLS, add --tls" in done.stderr.decode()
     assert len(node.refused) == 1
 
 
@@ -862,7 +862,7 @@ def test_no_tls_where_an_alert_says_that_there_is_one(start, clip):
 
     done = client(clip, port=start(answer).port)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert "that port speaks TLS: give --tls" in done.stderr.decode()
+    assert "the port uses TLS: add --tls" in done.stderr.decode()
 
 
 def test_the_token(start, tmp_path, clip):
@@ -898,7 +898,7 @@ def test_progress_is_for_big_uploads_on_a_terminal(start, tmp_path, size, shown)
         os.close(ours)
     assert (process.returncode, output.decode()) == (0, "Größe <b> & Co. At last.\n")
     if shown:
-        assert b"big.wav: sent 8.0 of 8.0 MiB (all; waiting for the node)" in said
+        assert b"big.wav: sent 8.0 of 8.0 MiB (all; waiting for the reply)" in said
         assert said.endswith(b" \r")  # erased before the text
     else:
         assert said == b""
