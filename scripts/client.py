@@ -9,8 +9,8 @@ One file that needs only Python 3.8 or newer: copy it to any machine that can re
     client.py --host node.lan --ca ca.pem --token-file token talk.mp3
     arecord -q -f S16_LE -r 16000 -d 5 | client.py -
 
-Each file takes one connection: a 16-bit big-endian length, a JSON header, the bytes. The reply has the
-same framing. docs/protocol.md in node-whisper's repository describes the protocol.
+Each file takes one connection: a 16-bit big-endian length, a JSON header, the bytes. The reply has
+the same framing. docs/protocol.md in node-whisper's repository describes the protocol.
 """
 
 import argparse
@@ -176,8 +176,8 @@ def connect(options):
             f"cannot reach {options.host} port {options.port} "
             f"({getattr(error, 'strerror', None) or error}): check --host, --port and any firewall"
         ) from None
-    # The reply has no deadline, because a long recording may wait for hours. Keep-alive probes detect
-    # a node without power within about three minutes.
+    # The reply has no deadline, because a long recording may wait for hours. Keep-alive probes
+    # detect a node without power within about three minutes.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 6)):
         if hasattr(socket, option):
@@ -447,8 +447,8 @@ def parse_arguments(arguments):
     )
     parser.add_argument(
         "--language",
-        help="spoken language, such as en; auto detects it once, multi in every part of a recording; "
-        "default: the node's",
+        help="spoken language, such as en; auto detects it once, multi in every part of a "
+        "recording; default: the node's",
     )
     parser.add_argument(
         "--languages",
@@ -462,7 +462,7 @@ def parse_arguments(arguments):
     parser.add_argument(
         "--split-channels",
         action="store_true",
-        help="transcribe each channel by itself, for recordings of calls; the output names the channel",
+        help="transcribe each channel by itself, for recordings of calls; the output names it",
     )
     parser.add_argument("--prompt", help="names and spellings to expect")
     form = parser.add_mutually_exclusive_group()
@@ -474,8 +474,8 @@ def parse_arguments(arguments):
     parser.add_argument(
         "--words",
         action="store_true",
-        help="print each word with its start and end; with subtitles, one word per cue; with --json, "
-        "words in each segment",
+        help="print each word with its start and end; with subtitles, one word per cue; with "
+        "--json, words in each segment",
     )
     parser.add_argument(
         "--fire-and-forget",

@@ -823,7 +823,7 @@ def test_a_client_certificate(start, clip, certificates, strangers, version):
     assert "the node requires a client certificate: give --cert and --key" in done.stderr.decode()
     done = client(*ca, "--cert", theirs[0], "--key", theirs[1], clip, port=node.port)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert "the node does not take the certificate of --cert" in done.stderr.decode()
+    assert "the node rejects the certificate of --cert" in done.stderr.decode()
     assert len(node.received) == 1
     assert len(node.refused) == 2
 

@@ -1,7 +1,8 @@
 """The files of the web page that the HTTP port serves, read once at start.
 
-They are small and constant, so the loop thread sends them from memory and never reads the disk. They
-refer to each other by relative addresses, so that a reverse proxy may serve the node below a path.
+They are small and constant, so the loop thread sends them from memory and never reads the disk.
+They refer to each other by relative addresses, so that a reverse proxy may serve the node below a
+path.
 """
 
 from __future__ import annotations
