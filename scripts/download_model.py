@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fetch Whisper models, or show which there are. Needs nothing installed.
+"""Fetch or list Whisper models. Needs only Python.
 
 The same code as the node's own first start (`app/model_files/catalog.py`), on the command line.
 Prints the path of each model on standard output, everything else on standard error. Exit status: 0
@@ -22,7 +22,7 @@ from app.model_files import catalog, http_source  # noqa: E402
 from app.model_files import verify as verified  # noqa: E402
 from app.model_files.progress import Bar  # noqa: E402
 
-# Of the memory there is, what a model may take: the rest is the system's and the node's own.
+# The share of memory that a model may take; the system and the node need the rest.
 MEMORY_SHARE = 0.8
 
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("interrupted; what has arrived is kept and goes on next time", file=sys.stderr)
+        print("interrupted; the next run resumes the partial download", file=sys.stderr)
         return 130
 
 
@@ -70,7 +70,7 @@ def _entry(name: str) -> catalog.Entry:
 
 
 def _list(entries: Sequence[catalog.Entry], directories: Sequence[Path]) -> Iterator[str]:
-    """A table: every entry, its size, what lies on the disk, whether it fits in memory."""
+    """Yield a table of every entry: size, presence on disk, and fit in memory."""
     limit = memory_bytes()
     yield f"{'NAME':22} {'MB':>7}  {'LANGUAGES':11}  {'MEMORY MB':>9}  {'FITS':5}  ON DISK"
     for entry in entries:
@@ -118,8 +118,7 @@ def _sources(entries: Sequence[catalog.Entry]) -> Iterator[str]:
 
 
 def memory_bytes() -> int | None:
-    """This machine's memory, or what its control group may use if that is less; None if
-    neither can be read."""
+    """Return the memory limit of the control group or of the machine in bytes; None if unknown."""
     found = []
     with contextlib.suppress(ValueError, OSError):
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -143,13 +142,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="tiny.en, base-q5_1, ...")
     parser.add_argument(
-        "--models-dir", metavar="D", help="look and fetch there, not in the repository's models/"
+        "--models-dir", metavar="D", help="use this directory instead of the repository's models/"
     )
-    parser.add_argument("--list", action="store_true", help="show every model there is")
+    parser.add_argument("--list", action="store_true", help="list every model")
     parser.add_argument(
-        "--all-sources", action="store_true", help="show where each can come from, and its hashes"
+        "--all-sources", action="store_true", help="list the sources and hashes of each model"
     )
-    parser.add_argument("--offline", action="store_true", help="never touch the network")
+    parser.add_argument("--offline", action="store_true", help="never use the network")
     return parser
 
 

@@ -273,7 +273,7 @@ def test_a_named_python_that_will_not_do(clone, value, expected):
     clone.add_python("python3", "3.9.18")
     clone.add_python("python3.12", "3.12.1")
     said = refusal(clone.run("scripts/run", PYTHON=value))
-    assert f"PYTHON={value} will not do" in said
+    assert f"PYTHON={value} is not suitable" in said
     assert expected in said
 
 

@@ -59,7 +59,7 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one engine did on one workload, and against the first entrant (the wheel)."""
+    """The result of one engine on one workload, and its ratio to the first entrant (the wheel)."""
 
     entrant: str
     workload: str
@@ -109,7 +109,7 @@ class _Runner:
         self._child = Child([python, trial, entrant.folder, *arguments], environment)
 
     def loaded(self) -> dict[str, Any]:
-        """What it says when the model is loaded; once, before the first run."""
+        """The message after the model is loaded, once, before the first run."""
         return self._child.answer()
 
     def run(self, workload: Workload) -> dict[str, Any]:

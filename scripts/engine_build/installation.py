@@ -43,7 +43,7 @@ class Environment:
         self._engine_file()
 
     def note(self) -> dict[str, Any] | None:
-        """What was put in by an earlier run and is still there."""
+        """Return the note of an engine that an earlier run installed."""
         path = self._site_packages() / NOTE
         try:
             note: dict[str, Any] = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""What can be built: each recipe is a name, the CMake options behind it, and why it may help.
+"""The recipes: each is a name, its CMake options, and the reason why it may help.
 
 Figures for each are in docs/lab-book.md, and so are the ones that were tried and dropped. The
 engine is linked statically into the one extension module, so there is no run path to get right and
@@ -22,7 +22,7 @@ NO_EXTRAS = (
 
 @dataclass(frozen=True)
 class OpenBlas:
-    """Where Debian's libopenblas-dev (or an unpacked copy of it) keeps what a build needs."""
+    """The files of Debian's libopenblas-dev, or of an unpacked copy, that a build needs."""
 
     library: Path
     headers: Path

@@ -1,13 +1,12 @@
 # shellcheck shell=bash
-# What scripts/run, scripts/test and scripts/check share: find a Python, fill .venv.
+# The set-up shared by scripts/run, scripts/test and scripts/check: find a Python, fill .venv.
 #
-# .venv/installed/ is the stamp: it holds the version of the Python that .venv was made with and a
-# copy of every requirements file that is installed. It is taken away before pip starts and put
-# back, by one rename, after pip succeeded. So a set-up that was interrupted has no stamp and is
-# made anew, and a complete one is recognised without pip, without the network and within some
-# tens of milliseconds.
+# .venv/installed/ is a stamp: it holds the version of .venv's Python and a copy of every installed
+# requirements file. It is removed before pip starts and restored, with one rename, after pip succeeded.
+# An interrupted set-up therefore has no stamp and is repeated; a complete one is recognised without pip
+# and network within some tens of milliseconds.
 #
-# Everything here goes to stderr: stdout belongs to what the scripts start.
+# All messages go to stderr, because stdout belongs to the programs that the scripts start.
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 venv=$root/.venv
@@ -26,8 +25,8 @@ die() {
     exit 1
 }
 
-# Prints "3.11.7 64" for an interpreter that works; fails for a pyenv shim without a Python and
-# other things that only look like one. Must run on any Python, however old.
+# Prints "3.11.7 64" for a working interpreter; fails for a pyenv shim without a Python and the like.
+# Must run on any Python, however old.
 describe_python() {
     "$1" -E -c 'import struct, sys
 print("%d.%d.%d %d" % (sys.version_info[0], sys.version_info[1], sys.version_info[2], struct.calcsize("P") * 8))' 2>/dev/null
@@ -43,7 +42,7 @@ refuse_32_bit() {
         "Install a 64-bit system (on a Raspberry Pi 3 or newer: 'Raspberry Pi OS (64-bit)') and try again."
 }
 
-# Sets $python to the first interpreter that will do.
+# Sets $python to the first suitable interpreter.
 find_python() {
     local candidate candidates found bits seen='' narrow=''
     if [ -n "${PYTHON:-}" ]; then
@@ -65,7 +64,7 @@ find_python() {
     done
     if [ -n "$narrow" ]; then refuse_32_bit "$narrow"; fi
     if [ -n "${PYTHON:-}" ]; then
-        die "PYTHON=$PYTHON will not do: ${seen:-it does not start as a Python}." \
+        die "PYTHON=$PYTHON is not suitable: ${seen:-it does not start as a Python}." \
             "Name a Python 3.10, 3.11, 3.12 or 3.13, or unset PYTHON to have one looked for."
     fi
     die "node-whisper needs Python 3.10, 3.11, 3.12 or 3.13, and there is none on PATH${seen:+ ($seen)}." \
@@ -73,8 +72,8 @@ find_python() {
         "or name one that PATH does not reach: PYTHON=/path/to/python3.12 $0"
 }
 
-# Whether .venv was once complete and its Python is still the one it was made with (an upgrade of the
-# system can put another under it) and the one asked for. Sets $python_version.
+# Succeeds if .venv was once complete and its Python is still the original one (a system upgrade can
+# replace it) and the requested one. Sets $python_version.
 is_sound() {
     local found
     [ -d "$venv/installed" ] && found=$(describe_python "$venv/bin/python") || return 1
@@ -98,13 +97,13 @@ make_venv() {
         die "$python (Python $python_version) cannot make a virtual environment: its venv or ensurepip is missing." \
             "Debian, Ubuntu, Raspberry Pi OS: 'sudo apt install python3-venv' (or python${python_version%.*}-venv), then try again."
     fi
-    if [ -e "$venv" ]; then say "Making .venv anew: it was not complete, or of another Python."; fi
+    if [ -e "$venv" ]; then say "Making .venv again: it was incomplete, or made with another Python."; fi
     "$python" -I -m venv --clear "$venv" >&2 ||
-        die "Could not make $venv: see above. Is there room on the disk, and may you write there?"
+        die "Could not make $venv: see above. Check the free disk space and your write permission there."
 }
 
-# set_up FILE...: makes sure that .venv holds what these requirements files (names in the root of
-# the clone) list, and what an earlier set-up put there.
+# set_up FILE...: installs the packages of these requirements files (names in the root of the clone) into
+# .venv, and keeps those of an earlier set-up.
 set_up() {
     local machine
     machine=$(uname -m)
@@ -112,11 +111,11 @@ set_up() {
         i?86 | x86 | arm | armhf | armv*) refuse_32_bit "This system is 32-bit ($machine)." ;;
     esac
     if is_complete "$@"; then return; fi
-    # Two at once (scripts/run and scripts/test in two terminals) would install over one another.
+    # Two set-ups at once (scripts/run and scripts/test in two terminals) would disturb each other.
     if command -v flock >/dev/null; then
         exec 9<"$root/requirements.txt"
         if ! flock -n 9; then
-            say "Another set-up of .venv is under way: waiting for it ..."
+            say "Another set-up of .venv is running: waiting for it ..."
             flock 9
         fi
     fi

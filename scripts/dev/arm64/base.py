@@ -28,7 +28,7 @@ _PYTHON = "3.11"
 _INCLUDE = ("python3", "python3-venv", "python3-pip", "ca-certificates")
 _TRIPLE = "aarch64-linux-gnu"
 
-# What this machine trusts and how it reaches package indexes, handed on to the build.
+# The certificates and package index settings of this machine, passed to the build.
 _NETWORK = ("PIP_CERT", "PIP_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT", "PIP_PROXY")
 _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 
@@ -39,7 +39,7 @@ class BaseError(Exception):
 
 @dataclass(frozen=True)
 class Base:
-    """What a build starts from: a root archive, settings, and what is mounted while it runs."""
+    """The base of a build: a root archive, settings, and mounts during the build."""
 
     archive: Path
     environment: Mapping[str, str]
@@ -81,7 +81,7 @@ def make(cache: Path, native_compiler: bool) -> Base:
             # libc.so is a script for the linker, which names it absolutely.
             (tools / "usr" / _TRIPLE, f"/usr/{_TRIPLE}"),
             (tools / "usr" / "lib", "/opt/cross/lib"),
-            # Where an amd64 program looks for its loader and its libraries.
+            # The paths at which an amd64 program looks for its loader and libraries.
             (tools / "lib64", "/lib64"),
             (tools / "usr" / "lib" / "x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu"),
         ]
@@ -89,7 +89,7 @@ def make(cache: Path, native_compiler: bool) -> Base:
 
 
 def _wheels(cache: Path) -> tuple[Path, Path]:
-    """What the build installs by pip, and a pip.conf that has it looked for there.
+    """Return the folder of wheels for the build and the pip.conf that points to it.
 
     Fetched by this machine's pip: an emulated one decrypts so slowly that servers hang up on it.
     Markers are evaluated by the Python this runs on, which is right for SUITE's from 3.11 on.

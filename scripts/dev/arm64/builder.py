@@ -63,7 +63,7 @@ class Builder:
             raise BuilderError(f"the build failed; all it said is in {log}:\n{tail}")
 
     def config(self, name: str) -> dict[str, Any]:
-        """What the image says about how it is run: Entrypoint, Env, User, Healthcheck, ..."""
+        """The image's run settings: Entrypoint, Env, User, Healthcheck, ..."""
         document = json.loads(self._out("inspect", "--type", "image", name))
         found: dict[str, Any] = document["Docker"]["config"]
         return found

@@ -1,4 +1,4 @@
-"""What is asked of the running image. Each check gives its name, whether it holds, and what it saw.
+"""The checks of the running image. Each check gives its name, whether it holds, and what it saw.
 
 Nothing here is timed: the emulated processor is a hundred times slower than a board. The limits are
 there for what hangs.
@@ -50,7 +50,7 @@ openmp = sorted({{line.split()[-1] for line in maps if "libgomp" in line}})
 print(json.dumps({{"detection": detection, "engine": threads() - before, "openmp": openmp}}))
 engine.close()
 """
-"""How many threads a detection starts, and then the engine; and the OpenMP libraries they have."""
+"""Return the threads that a detection and then the engine start, and their OpenMP libraries."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ PACKAGES = {
     "arch-test": "arch-test",
     "/usr/libexec/qemu-binfmt/aarch64-binfmt-P": "qemu-user-static",
 }
-"""What is needed, and the Debian package that has it."""
+"""Required programs and the Debian packages that contain them."""
 
 _BASE = "localhost/node-whisper-base"
 _IMAGE = "localhost/node-whisper"

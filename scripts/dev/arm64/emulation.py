@@ -28,7 +28,7 @@ class EmulationError(Exception):
 
 @contextlib.contextmanager
 def emulated() -> Iterator[None]:
-    """arm64 programs run in here. What this registered and mounted is taken away at the end."""
+    """arm64 programs run in here. Registrations and mounts are removed at the end."""
     if platform.machine() == "aarch64":
         yield
         return

@@ -1,7 +1,7 @@
 """Models that are on this machine, served to the build as a mirror of Hugging Face would.
 
-So that the Dockerfile's own way of fetching is what runs, and runs without Hugging Face. What is
-not here is answered 404, and the build goes on to the next source, as it would anywhere.
+So that the Dockerfile's own way of fetching is what runs, and runs without Hugging Face. A missing
+file is answered with 404, and the build continues with the next source.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def _nodes(arguments: argparse.Namespace, note: dict[str, Any] | None) -> list[M
 
 
 def _peers(arguments: argparse.Namespace) -> list[Maker]:
-    """What was asked for of the peers."""
+    """The requested peers."""
     model, threads, language = arguments.model, str(arguments.threads), arguments.language
     file = ggml_model(model)
     wanted = set(arguments.only.split(",")) if arguments.only else None

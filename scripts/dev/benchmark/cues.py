@@ -98,7 +98,7 @@ def table(answers: Iterable[Answer], sets: dict[str, list[Recording]]) -> str:
 
 
 def deviations(spans: Sequence[Span], cues: Sequence[Span]) -> list[float]:
-    """How far each edge of a cue is from the edge of the clip that begins or ends with it.
+    """Return the distance of each cue edge from the edge of its clip.
 
     Only edges count whose word was heard and is the first or the last of its clip: where other
     words are spoken nobody knows.
@@ -175,7 +175,7 @@ def _placed(clips: Sequence[Clip], generator: random.Random) -> Iterator[tuple[f
 
 
 def _spoken(samples: np.ndarray) -> tuple[float, float]:
-    """Where the speech of a clip begins and ends, by its level."""
+    """Return the begin and end of the speech in a clip, by its level."""
     levels = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME).std(axis=1)
     loud = np.flatnonzero(levels > np.percentile(levels, 95) * _HUSHED)
     return float(loud[0]) / 100, float(loud[-1] + 1) / 100

@@ -31,7 +31,7 @@ class EngineError(Exception):
 
 
 class Engine(Protocol):
-    """What is measured. `pid` is the process whose family is charged."""
+    """An engine under measurement. `pid` is the process whose family is charged."""
 
     name: str
     pid: int

@@ -1,4 +1,4 @@
-"""What thousands of idle connections cost: an honest request's latency beside them, and memory.
+"""Measures the cost of thousands of idle connections: latency of a request, and memory.
 
 Two nodes with the same options, one of them with the connections, are asked about the same short
 clip in turn. The connections are kept ones: each has had a message that the node refused at its

@@ -35,7 +35,7 @@ class NodeError(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back, and how long it took from the first byte sent."""
+    """A reply, and the seconds since the first byte was sent."""
 
     fields: dict[str, Any]
     seconds: float

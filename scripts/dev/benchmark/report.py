@@ -1,4 +1,4 @@
-"""What came out, as Markdown, JSON and one picture."""
+"""Writes the results as Markdown, JSON and one picture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmark.usage import Memory
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What is not measured per clip: seconds to listening, memory when loaded and after all."""
+    """Figures of a whole run: seconds to listening, memory when loaded and at the end."""
 
     name: str
     cold_start: float

@@ -48,7 +48,7 @@ class Clip:
 
 @dataclass
 class Account:
-    """What clients were told, and what stdout said. Everything by request id."""
+    """The replies to clients and the lines on stdout. Everything by request id."""
 
     sent: dict[str, str] = field(default_factory=dict)
     """The clip of each."""
@@ -62,13 +62,13 @@ class Account:
 
     @property
     def missing(self) -> set[str]:
-        """What was promised and is not (yet) on stdout."""
+        """Return the promised ids that are not on stdout yet."""
         with self.lock:
             return self.promised - self.lines.keys()
 
     @property
     def outcomes(self) -> Counter[str]:
-        """How the first line of each id ended: `ok`, or the code of its error."""
+        """Return the ending of the first line of each id: `ok`, or its error code."""
         return Counter(ended(lines[0]) for lines in self.lines.values())
 
     @property
@@ -81,7 +81,7 @@ class Account:
         return sum(line.get("recovered", False) for lines in self.lines.values() for line in lines)
 
     def altered(self, texts: Mapping[str, str]) -> list[str]:
-        """What is on stdout otherwise than it should be, given each clip's text."""
+        """Return the lines on stdout that differ from the expected text of their clip."""
         wrong = []
         for request_id, lines in self.lines.items():
             expected = texts[self.sent[request_id]]
@@ -98,7 +98,7 @@ _HARMLESS = {"quarantined", "incomplete", "cancelled", "shutting_down"}
 
 
 def ended(line: Mapping[str, Any]) -> str:
-    """How a reply or a line ended, in a word."""
+    """Return the ending of a reply or a line in one word."""
     return str(line["error"]["code"] if line["status"] == "error" else line["status"])
 
 
@@ -117,7 +117,7 @@ class Crashes:
         self._stopping = threading.Event()
         self.account = Account()
         self.texts: dict[str, str] = {}
-        """What each clip gives without any kill."""
+        """Return the text of each clip without any kill."""
 
     def run(self, kills: int, clients: int, longest: float) -> None:
         """Kill the node `kills` times, each time within `longest` seconds after it listened; then

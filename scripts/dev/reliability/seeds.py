@@ -163,4 +163,4 @@ WORDS = (
     *("RIFF", "WAVE", "fmt ", "data", "LIST", "RF64", "ds64", "fLaC", "OggS", "OpusHead", "ID3"),
     *("FORM", "AIFF", "AIFC", "COMM", "SSND", ".snd", "caff", "desc", "vorbis", "fact", "junk"),
 )
-"""What the fuzzer may put in: the words of the formats, which chance does not spell."""
+"""Words of the formats that the fuzzer may insert, because chance does not find them."""

@@ -32,7 +32,7 @@ _WARM_SHARE = 0.2
 
 @dataclass
 class Tally:
-    """What happened, counted by all threads."""
+    """Counters of events, shared by all threads."""
 
     ends: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)

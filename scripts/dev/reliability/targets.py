@@ -1,4 +1,4 @@
-"""What is fuzzed: functions that take bytes and must neither fail nor disagree with themselves.
+"""The fuzzed functions: each takes bytes and must neither fail nor contradict itself.
 
 A target raises where the code under test broke a promise; everything that the promise allows is
 swallowed. The tests run the same targets over a fixed set of inputs, so this module imports
@@ -97,7 +97,7 @@ def check_protocol(new: Callable[[], Protocol], data: bytes) -> None:
 
 
 def _story(protocol: Protocol, pieces: list[bytes]) -> list[object]:
-    """What came of a stream, with bodies joined, for they may be split like the stream."""
+    """Return the events of a stream with joined bodies, because a split stream splits bodies."""
     story: list[object] = []
     try:
         for piece in pieces:
