@@ -177,7 +177,7 @@ def test_an_incomplete_environment_is_made_anew(clone, state):
     clone.calls("")
     done = clone.run("scripts/run")
     assert (done.returncode, done.stdout) == (0, "-m app -m tiny.en\n")
-    assert "anew" in done.stderr
+    assert "again" in done.stderr
     assert clone.calls("-m venv --clear")
 
 
