@@ -109,7 +109,10 @@ class Journal:
             reason = f"another node uses the journal {directory}; give each node its own"
             raise JournalError(reason) from None
         except OSError as error:
-            reason = f"the journal {directory} cannot be used: {error.strerror}"
+            reason = (
+                f"the journal {directory} cannot be used ({error.strerror}): "
+                "check --journal and the permissions"
+            )
             raise JournalError(reason) from None
 
     def keep(self, request: Request, origin: Origin, body: Body) -> str:
