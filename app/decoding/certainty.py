@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from app.decoding.hypothesis import Hypothesis
 
-MIN_LOGPROB = -0.7
+MIN_LOGPROB = -0.9
 """Mean natural log of the tokens' probabilities. Whispered clips have -0.07 to -0.67; of noise the
 likeliest words had -1.27."""
 
