@@ -44,9 +44,10 @@ from app.messages import (
 from app.protocols.base import MAX_HELD_BYTES, ProtocolError
 from app.protocols.http.fields import Served
 from app.protocols.http.form import MAX_FIELD_BYTES, MAX_PARTS
-from app.protocols.http.protocol import MAX_CHUNKS, HttpProtocol
+from app.protocols.http.input import MAX_CHUNKS
+from app.protocols.http.protocol import HttpProtocol
 from app.protocols.http.replies import STATUS
-from app.protocols.http.routes import Site
+from app.protocols.http.site import Site
 
 MAX_BODY = 100_000
 AUDIO = b"RIFF\r\n--XyZ\r\n\r\n--XyZ0\xff\x00\r\r\n--"

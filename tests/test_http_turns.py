@@ -9,11 +9,12 @@ import pytest
 
 from app.messages import Begin, BodyData, End, Event, Failure, Query, Report, Send
 from app.protocols.http.fields import Served
-from app.protocols.http.protocol import _CHUNKS_AT_ONCE, HttpProtocol
-from app.protocols.http.routes import Site
+from app.protocols.http.input import CHUNKS_AT_ONCE
+from app.protocols.http.protocol import HttpProtocol
+from app.protocols.http.site import Site
 
 SITE = Site(Served("tiny.en-q8_0", frozenset({"tiny.en"}), True), 1_700_000_000, 100_000)
-CHUNKS = 10 * _CHUNKS_AT_ONCE
+CHUNKS = 10 * CHUNKS_AT_ONCE
 AUDIO = b"1\r\nx\r\n" * CHUNKS
 START = b'--xyz\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
 END = b"\r\n--xyz--\r\n"

@@ -41,6 +41,7 @@ SANS_IO |= {"time", "datetime", "random", "logging", "structlog", "numpy", "os",
 # Of protocols' modules: the parsers that others wrote, which are sans-IO like ours.
 PARSERS = {
     "app.protocols.http.protocol": {"h11"},
+    "app.protocols.http.input": {"h11"},
     "app.protocols.http.writer": {"h11"},
     "app.protocols.http.form": {"python_multipart"},
 }

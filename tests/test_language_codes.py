@@ -25,9 +25,12 @@ from app.decoding.hypothesis import Hypothesis
 from app.decoding.language_probe import LanguageWatch, confined
 from app.decoding.transcriber import DecodeOptions
 from app.messages import RawFormat, Request, Segment
-from app.protocols.http.fields import Served, Wish, read
+from app.protocols.http.dialect import ReplyOptions, read
+from app.protocols.http.fields import Served
 from app.protocols.http.form import Fields, FormError
-from app.protocols.http.replies import delta, rendered
+from app.protocols.http.openai import OPENAI, delta
+from app.protocols.http.replies import rendered
+from app.protocols.http.whisper_cpp import WHISPER_CPP
 from app.protocols.languages import LanguageError, contradiction, language_code, language_codes
 from app.protocols.native.fields import reply_fields
 from app.protocols.native.header import parse_header
@@ -113,7 +116,7 @@ def test_languages_that_a_native_header_must_not_hold(fields: dict[str, Any]) ->
 
 def upload(fields: Fields) -> Request:
     served = Served("fake", frozenset({"fake"}), False)
-    return read(fields, "openai", Request("r", 3), served)[0]
+    return read(fields, OPENAI, Request("r", 3), served)[0]
 
 
 @pytest.mark.parametrize(
@@ -322,8 +325,8 @@ def test_a_segment_says_its_language(segment: Segment) -> None:
         reply_fields("r", transcript)["segments"][0],
         json.loads(delta(segment, True).removeprefix(b"data: ")),
     ]
-    for dialect in ("openai", "whisper.cpp"):
-        wish = Wish(dialect, "transcribe", "verbose_json")  # type: ignore[arg-type]
-        shown.append(json.loads(rendered(transcript, wish)[1])["segments"][0])
+    for dialect in (OPENAI, WHISPER_CPP):
+        options = ReplyOptions(dialect, "transcribe", "verbose_json")
+        shown.append(json.loads(rendered(transcript, options)[1])["segments"][0])
     for fields in shown:
         assert fields.get("language") == segment.language

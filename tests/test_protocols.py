@@ -15,7 +15,7 @@ from app.messages import Begin, BodyData, End, Send
 from app.protocols.base import Protocol, ProtocolError
 from app.protocols.http.fields import Served
 from app.protocols.http.protocol import HttpProtocol
-from app.protocols.http.routes import Site
+from app.protocols.http.site import Site
 from app.protocols.native.protocol import NativeProtocol
 from app.protocols.wyoming.events import Program
 from app.protocols.wyoming.protocol import WyomingProtocol

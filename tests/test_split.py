@@ -28,9 +28,12 @@ from app.audio.stream import AudioError
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions
 from app.messages import RawFormat, Request, Segment, Transcript
-from app.protocols.http.fields import Served, Wish, read
+from app.protocols.http.dialect import ReplyOptions, read
+from app.protocols.http.fields import Served
 from app.protocols.http.form import FormError
-from app.protocols.http.replies import delta, rendered
+from app.protocols.http.openai import OPENAI, delta
+from app.protocols.http.replies import rendered
+from app.protocols.http.whisper_cpp import WHISPER_CPP
 from app.protocols.native.fields import reply_fields
 from app.protocols.subtitles import srt, vtt
 from app.requests.failures import unservable
@@ -238,9 +241,7 @@ def test_channels_in_a_form() -> None:
     served = Served("fake", frozenset({"fake"}), True)
 
     def asked(*values: str) -> str:
-        return read({"channel_mode": list(values)}, "openai", Request("r", 3), served)[
-            0
-        ].channel_mode
+        return read({"channel_mode": list(values)}, OPENAI, Request("r", 3), served)[0].channel_mode
 
     assert (asked("split"), asked("auto"), asked("")) == ("split", "auto", "auto")
     with pytest.raises(FormError, match="channel_mode"):
@@ -271,9 +272,9 @@ def test_every_json_names_the_channel() -> None:
         reply_fields("r", transcript)["segments"][1],
         json.loads(delta(TWO[1], True).removeprefix(b"data: ")),
     ]
-    for dialect in ("openai", "whisper.cpp"):
-        wish = Wish(dialect, "transcribe", "verbose_json")  # type: ignore[arg-type]
-        shown.append(json.loads(rendered(transcript, wish)[1])["segments"][1])
+    for dialect in (OPENAI, WHISPER_CPP):
+        options = ReplyOptions(dialect, "transcribe", "verbose_json")
+        shown.append(json.loads(rendered(transcript, options)[1])["segments"][1])
     assert [fields["channel"] for fields in shown] == [2] * 5
 
 

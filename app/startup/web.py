@@ -17,7 +17,7 @@ from app.monitoring.status import Status
 from app.page import files as pages
 from app.protocols.http.fields import Served
 from app.protocols.http.protocol import HttpProtocol
-from app.protocols.http.routes import Site
+from app.protocols.http.site import Site
 from app.requests.load import Load
 from app.requests.outcomes import Observer
 

@@ -1,18 +1,16 @@
-"""What the fields of an upload's form may hold, in OpenAI's API and in whisper.cpp's server.
+"""The form fields that both HTTP dialects share: one rule per field, each in a function of its own.
 
-One rule per field, each in a function of its own; `read` puts them together. Pure: a form's fields
-in, a `Request` and the `Wish` for its reply out, `FormError` where a field is wrong. What a field
-means to the node is as in `app/protocols/native/header.py`; fields that neither API needs are
-ignored.
+Pure: a form's fields in, a value out, `FormError` if a field is wrong. The meaning of a field is
+that of `app/protocols/native/header.py`; fields that neither API needs are ignored.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args
+from dataclasses import dataclass
+from typing import cast, get_args
 
 from app.limits import prompt_fault
-from app.messages import BAD_FIELD, MODEL_NOT_FOUND, ChannelMode, Request, Task
+from app.messages import BAD_FIELD, MODEL_NOT_FOUND, ChannelMode
 from app.protocols.http.form import Fields, FormError
 from app.protocols.languages import (
     CODES,
@@ -23,135 +21,36 @@ from app.protocols.languages import (
     language_codes,
 )
 
-Dialect = Literal["openai", "whisper.cpp"]
-Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
-
 _TRUE = frozenset({"true", "1", "yes", "y"})
 _FALSE = frozenset({"false", "0", "no", "n", ""})
-
-_STREAMED: tuple[Format, ...] = ("json", "text")
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """How a request wants its reply: what `app/protocols/http/replies.py` goes by."""
-
-    dialect: Dialect
-    task: Task
-    format: Format = "json"
-    segments: bool = True
-    words: bool = False
-    """What of the two `verbose_json` is to hold."""
-    timestamps: bool = True
-    """Whether `verbose_json` of whisper.cpp's dialect says when its segments were."""
-    stream: bool = False
-    temperature: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The model that answers. `names` are what a request may call it."""
+    """The model that answers. `names` are the names that a request may use for it."""
 
     name: str
     names: frozenset[str]
     english_only: bool
 
 
-def read(
-    fields: Fields, dialect: Dialect, request: Request, served: Served
-) -> tuple[Request, Wish]:
-    """`request` with what the form says, and what its reply is to look like. Raises `FormError`."""
-    _check_model(fields, served)
-    openai = dialect == "openai"
-    wish = _openai_wish(fields, request.task) if openai else _inference_wish(fields)
-    request = replace(
-        request,
-        channel_mode=_channel_mode(fields),
-        language=(language := _language(fields, dialect, served)),
-        languages=_languages(fields, language),
-        task=wish.task,
-        prompt=_prompt(fields),
-        word_timestamps=wish.words,
-        reply="segments" if wish.stream else "transcript",
-        temperature=wish.temperature,
-    )
-    return request, wish
-
-
-def _openai_wish(fields: Fields, task: Task) -> Wish:
-    form = _format(fields)
-    granularities = _granularities(fields)
-    if "word" in granularities and form != "verbose_json":
-        message = "timestamp_granularities[] word needs response_format verbose_json"
-        raise FormError(BAD_FIELD, message)
-    stream = _flag(fields, "stream")
-    if stream and form not in _STREAMED:
-        raise FormError(BAD_FIELD, f"stream goes with response_format {' or '.join(_STREAMED)}")
-    return Wish(
-        dialect="openai",
-        task=task,
-        format=form,
-        segments="segment" in granularities,
-        words="word" in granularities,
-        stream=stream,
-        temperature=_temperature(fields),
-    )
-
-
-def _inference_wish(fields: Fields) -> Wish:
-    form = _format(fields)
-    timestamps = not _flag(fields, "no_timestamps")
-    # Its server gives words with verbose_json unless they are switched off.
-    words = timestamps and form == "verbose_json" and _flag(fields, "token_timestamps", True)
-    return Wish(
-        dialect="whisper.cpp",
-        task="translate" if _flag(fields, "translate") else "transcribe",
-        format=form,
-        words=words,
-        timestamps=timestamps,
-        temperature=_temperature(fields),
-    )
-
-
-def _last(fields: Fields, name: str) -> str | None:
-    """A field's value; of several the last one counts, as with most form readers."""
+def last(fields: Fields, name: str) -> str | None:
+    """Return a field's value; of several the last one, as most form readers do."""
     values = fields.get(name)
     return values[-1].strip() if values else None
 
 
-def _check_model(fields: Fields, served: Served) -> None:
-    model = _last(fields, "model")
+def check_model(fields: Fields, served: Served) -> None:
+    """Check that the model, if one is named, is the one that answers."""
+    model = last(fields, "model")
     if model and model not in served.names:
         names = ", ".join(sorted(served.names))
-        message = f"model {model[:80]!r} is not served here; there is {names}"
+        message = f"model {model[:80]!r} is not served here; use {names}"
         raise FormError(MODEL_NOT_FOUND, message)
 
 
-def _format(fields: Fields) -> Format:
-    value = _last(fields, "response_format") or "json"
-    if value not in get_args(Format):
-        wanted = ", ".join(get_args(Format))
-        raise FormError(BAD_FIELD, f"response_format must be one of {wanted}")
-    return cast(Format, value)
-
-
-def _granularities(fields: Fields) -> frozenset[str]:
-    name = "timestamp_granularities"
-    values = [value.strip() for key in (f"{name}[]", name) for value in fields.get(key, ())]
-    if unknown := set(values) - {"segment", "word"}:
-        shown = min(unknown)[:40]
-        raise FormError(BAD_FIELD, f"{name}[] must be segment or word, not {shown!r}")
-    return frozenset(values or ["segment"])
-
-
-def _language(fields: Fields, dialect: Dialect, served: Served) -> str | None:
-    value = _last(fields, "language")
-    if dialect == "whisper.cpp":
-        if _flag(fields, "detect_language"):
-            value = "auto"
-        # Many of its clients always say auto; a model of one language has nothing to detect.
-        if value == "auto" and served.english_only:
-            return None
+def language(value: str | None) -> str | None:
+    """Return the code that a language field names; None if it is empty."""
     if not value:
         return None
     code = CODES.get(value.lower()) or language_code(value)
@@ -160,14 +59,16 @@ def _language(fields: Fields, dialect: Dialect, served: Served) -> str | None:
     return code
 
 
-def _channel_mode(fields: Fields) -> ChannelMode:
-    value = _last(fields, "channel_mode") or "auto"
+def channel_mode(fields: Fields) -> ChannelMode:
+    """Return the value of `channel_mode`."""
+    value = last(fields, "channel_mode") or "auto"
     if value not in get_args(ChannelMode):
         raise FormError(BAD_FIELD, "channel_mode must be auto or split")
     return cast(ChannelMode, value)
 
 
-def _languages(fields: Fields, language: str | None) -> tuple[str, ...]:
+def languages(fields: Fields, language_field: str | None) -> tuple[str, ...]:
+    """Return the languages that may be detected; empty for all."""
     values = [value for name in ("languages[]", "languages") for value in fields.get(name, ())]
     if not values:
         return ()
@@ -175,20 +76,22 @@ def _languages(fields: Fields, language: str | None) -> tuple[str, ...]:
         codes = language_codes(values)
     except LanguageError as error:
         raise FormError(BAD_FIELD, f"languages {error}") from None
-    if reason := contradiction(language, codes):
+    if reason := contradiction(language_field, codes):
         raise FormError(BAD_FIELD, f"languages {reason}")
     return codes
 
 
-def _prompt(fields: Fields) -> str:
-    prompt = fields.get("prompt", [""])[-1]
-    if fault := prompt_fault(prompt):
+def prompt(fields: Fields) -> str:
+    """Return the prompt, as it was sent."""
+    value = fields.get("prompt", [""])[-1]
+    if fault := prompt_fault(value):
         raise FormError(BAD_FIELD, f"prompt {fault}")
-    return prompt
+    return value
 
 
-def _temperature(fields: Fields) -> float:
-    text = _last(fields, "temperature") or "0"
+def temperature(fields: Fields) -> float:
+    """Return the temperature, 0 to 1."""
+    text = last(fields, "temperature") or "0"
     try:
         value = float(text)
     except ValueError:
@@ -199,8 +102,9 @@ def _temperature(fields: Fields) -> float:
     return value
 
 
-def _flag(fields: Fields, name: str, default: bool = False) -> bool:
-    value = _last(fields, name)
+def flag(fields: Fields, name: str, default: bool = False) -> bool:
+    """Return the truth value of the field `name`."""
+    value = last(fields, name)
     if value is None:
         return default
     if value.lower() in _TRUE:

@@ -1,92 +1,71 @@
-"""Where an HTTP request goes, and whether the page it comes from may ask.
-
-`Site` is what one HTTP port serves. `route` makes of a method and a target what is to be done, and
-the guards below keep other people's web pages out: a form with a file needs no permission of the
-browser to be posted anywhere, so a page from elsewhere could send audio to a node on its reader's
-machine unseen. Pure.
-"""
+"""Routing: the meaning of an HTTP request's method and target. Pure."""
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from app.messages import QueryKind, Task
-from app.protocols.http.fields import Dialect, Served
+from app.protocols.http.dialect import Dialect
+from app.protocols.http.openai import OPENAI
+from app.protocols.http.site import Site
+from app.protocols.http.whisper_cpp import WHISPER_CPP
 
 READ = ("GET", "HEAD")
 WRITE = ("POST",)
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """What one port serves.
-
-    `created` is when the model file was made, in seconds since the epoch; `pages` are content type
-    and body by path; `max_body` is in bytes. `origins` are the web origins besides the node's own
-    that may ask (`*` is any). `local` is True where the port listens on loopback only.
-    """
-
-    served: Served
-    created: int
-    max_body: int
-    pages: Mapping[str, tuple[str, bytes]] = field(default_factory=dict, repr=False)
-    origins: frozenset[str] = frozenset()
-    local: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class Upload:
-    """Audio is to come."""
+    """A form with audio."""
 
     dialect: Dialect
     task: Task
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """The server knows the answer."""
+class NodeReport:
+    """A question that the server answers."""
 
     kind: QueryKind
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
-    """The protocol answers by itself: `healthy`, one of the `models`, a page of the `site`."""
+class Fixed:
+    """A resource that the protocol has itself: health, the list of models or one of them, a page
+    of the `site`."""
 
-    what: Literal["healthy", "models", "model", "page"]
+    kind: Literal["health", "models", "model", "page"]
     name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class NoSuch:
-    """There is nothing there; or there is, but not for this method, and `allowed` says which."""
+class NotFound:
+    """No resource; or one, but not for this method, and `allowed` are its methods."""
 
     allowed: tuple[str, ...] = ()
 
 
-Route = Upload | Ask | Tell | NoSuch
+Route = Upload | NodeReport | Fixed | NotFound
 
-_FIXED: dict[str, Upload | Ask | Tell] = {
-    "/v1/audio/transcriptions": Upload("openai", "transcribe"),
-    "/v1/audio/translations": Upload("openai", "translate"),
-    "/inference": Upload("whisper.cpp", "transcribe"),
-    "/v1/models": Tell("models"),
-    "/healthz": Tell("healthy"),
-    # whisper.cpp's server calls it so.
-    "/health": Tell("healthy"),
-    "/readyz": Ask("ready"),
-    "/metrics": Ask("metrics"),
-    "/status": Ask("status"),
+_FIXED: dict[str, Upload | NodeReport | Fixed] = {
+    "/v1/audio/transcriptions": Upload(OPENAI, "transcribe"),
+    "/v1/audio/translations": Upload(OPENAI, "translate"),
+    "/inference": Upload(WHISPER_CPP, "transcribe"),
+    "/v1/models": Fixed("models"),
+    "/healthz": Fixed("health"),
+    # The name in whisper.cpp's server.
+    "/health": Fixed("health"),
+    "/readyz": NodeReport("ready"),
+    "/metrics": NodeReport("metrics"),
+    "/status": NodeReport("status"),
 }
 _MODEL = "/v1/models/"
 
 
 def path_of(target: str) -> str:
-    """The path of a request's target, which may be a whole address; the query is left out."""
+    """Return the path of a request's target, which may be a whole URL, without the query."""
     if target.startswith("/"):
         return target.partition("?")[0]
     try:
@@ -96,66 +75,24 @@ def path_of(target: str) -> str:
 
 
 def route(method: str, path: str, site: Site) -> Route:
-    """What a request for `path` means."""
+    """Return the meaning of a request for `path`."""
     found = _FIXED.get(path) or _varying(path, site)
     if found is None:
-        return NoSuch()
+        return NotFound()
     allowed = allowed_methods(found)
-    return found if method in allowed else NoSuch(allowed)
+    return found if method in allowed else NotFound(allowed)
 
 
 def allowed_methods(found: Route) -> tuple[str, ...]:
-    """The methods that what was found at a path takes."""
-    if isinstance(found, NoSuch):
+    """Return the methods of a resource."""
+    if isinstance(found, NotFound):
         return found.allowed
     return WRITE if isinstance(found, Upload) else READ
 
 
-def _varying(path: str, site: Site) -> Tell | None:
+def _varying(path: str, site: Site) -> Fixed | None:
     if path in site.pages:
-        return Tell("page", path)
+        return Fixed("page", path)
     if path.startswith(_MODEL):
-        return Tell("model", unquote(path[len(_MODEL) :]))
+        return Fixed("model", unquote(path[len(_MODEL) :]))
     return None
-
-
-def right_host(host: str | None, site: Site) -> bool:
-    """Whether a request may be for us, by its `Host`.
-
-    A name that somebody points at 127.0.0.1 makes his page one of our own in the browser's eyes. So
-    a port that only this machine reaches goes by addresses, by `localhost`, and by the names of
-    the origins that were let in; one that others reach has names we cannot know.
-    """
-    if host is None or not site.local:
-        return True
-    name = _name(host)
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return any(name == _name(_authority(origin)) for origin in site.origins)
-    return True
-
-
-def right_origin(origin: str | None, host: str | None, site: Site) -> bool:
-    """Whether the page that sends a request, if it is one, is our own or was let in."""
-    if origin is None or welcome(origin, site):
-        return True
-    return host is not None and origin != "null" and _authority(origin).lower() == host.lower()
-
-
-def welcome(origin: str, site: Site) -> bool:
-    """Whether pages of that origin were let in by name, and so may read what we answer."""
-    return origin in site.origins or "*" in site.origins
-
-
-def _authority(origin: str) -> str:
-    return origin.partition("://")[2]
-
-
-def _name(authority: str) -> str:
-    """The host in `host:port`, in lower case; an IPv6 address without its brackets."""
-    if authority.startswith("["):
-        return authority[1:].partition("]")[0]
-    return authority.partition(":")[0].lower()

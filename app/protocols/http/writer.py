@@ -1,7 +1,7 @@
 """The sending side of one HTTP connection: answers and streams as h11 puts them on the wire.
 
-`Writer` adds the headers that do not depend on the answer: whom it may be shown to, whose request
-it is for, and that the connection ends where the request was not read to its end. Loop thread.
+`Writer` adds the headers that do not depend on the answer: the allowed origin, the request's id,
+and `Connection: close` if the request was not read to its end. Loop thread.
 """
 
 from __future__ import annotations
@@ -12,35 +12,36 @@ from http import HTTPStatus
 import h11
 
 from app.messages import Failure, Request, Segment, Transcript
-from app.protocols.http import replies
-from app.protocols.http.fields import Wish
-from app.protocols.http.replies import Answer, Headers
+from app.protocols.http import openai
+from app.protocols.http.answer import UNCACHED, Answer, Headers
+from app.protocols.http.dialect import ReplyOptions
+from app.protocols.http.replies import error_event
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 _STREAM: Headers = (
-    ("Content-Type", replies.EVENTS),
-    *replies.UNCACHED,
-    # nginx would gather the events before it passes them on.
+    ("Content-Type", "text/event-stream"),
+    *UNCACHED,
+    # Otherwise nginx buffers the events.
     ("X-Accel-Buffering", "no"),
 )
 
 
 @dataclass(slots=True)
 class Exchange:
-    """The request that is being served, as far as its answer has to know it: whether it wants the
-    `head` only, from which `origin` that was let in it comes, and what was asked for."""
+    """The request that is being served, as far as its answer depends on it: whether it wants the
+    `head` only, its `origin` if that is allowed, and the `options` of its reply."""
 
     head: bool = False
     origin: str | None = None
-    wish: Wish | None = None
+    options: ReplyOptions | None = None
     request: Request | None = None
     streaming: bool = False
-    """True once the first event of a stream was sent."""
+    """True after the first event of a stream."""
 
 
 class Writer:
-    """Makes bytes of answers. `varies` if what is answered depends on the origin."""
+    """Encodes answers. `varies` if they depend on the origin."""
 
     def __init__(self, http: h11.Connection, varies: bool) -> None:
         self._http = http
@@ -49,17 +50,17 @@ class Writer:
 
     @property
     def able(self) -> bool:
-        """False if there is no place for an answer: the last one said that no more comes."""
+        """False if no answer can be sent: the last one closed the connection."""
         return self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE, h11.SEND_BODY)
 
     def go_on(self) -> bytes:
-        """Tell a client that waits for it to send its body."""
+        """Return `100 Continue` if the client waits for it."""
         if not self._http.they_are_waiting_for_100_continue:
             return b""
         return self._send(h11.InformationalResponse(status_code=100, headers=[], reason="Continue"))
 
     def answer(self, answer: Answer) -> bytes:
-        """A whole response."""
+        """Return a whole response."""
         headers = answer.headers
         if answer.status != 204:
             headers += (("Content-Length", str(len(answer.body))),)
@@ -69,18 +70,15 @@ class Writer:
         return data + self._send(h11.EndOfMessage())
 
     def segment(self, segment: Segment) -> bytes:
-        """An event of a stream, which begins with the first."""
+        """Return an event of a stream, which begins with the first."""
         first = not self.exchange.streaming
         start = self._begin_stream() if first else b""
-        return start + self._send(h11.Data(data=replies.delta(segment, first)))
+        return start + self._send(h11.Data(data=openai.delta(segment, first)))
 
     def end_stream(self, outcome: Transcript | Failure) -> bytes:
-        """The last event, and the end."""
+        """Return the last event and the end of the stream."""
         start = b"" if self.exchange.streaming else self._begin_stream()
-        if isinstance(outcome, Transcript):
-            event = replies.done(outcome)
-        else:
-            event = replies.broken_off(outcome)
+        event = openai.done(outcome) if isinstance(outcome, Transcript) else error_event(outcome)
         return start + self._send(h11.Data(data=event)) + self._send(h11.EndOfMessage())
 
     def _begin_stream(self) -> bytes:
@@ -100,7 +98,7 @@ class Writer:
             )
         if self._http.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR):
             headers += (("Connection", "close"),)
-        # What is given back to the sender may be any bytes; they were read as Latin-1.
+        # Values from the request can be any bytes; they were read as Latin-1.
         lines = [(name.encode(), value.encode("latin-1")) for name, value in headers]
         reason = _PHRASES.get(status, "")
         return self._send(h11.Response(status_code=status, headers=lines, reason=reason))

@@ -1,0 +1,85 @@
+"""The interface of a dialect: the form fields and the replies of one HTTP transcription API.
+
+`openai.py` and `whisper_cpp.py` are the dialects. A new one is a module like them and a line in
+`routes.py`. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+from typing import Protocol as Interface
+
+from app.messages import Request, Segment, Task, Transcript
+from app.protocols.http import fields as form_fields
+from app.protocols.http.fields import Served
+from app.protocols.http.form import Fields
+
+Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyOptions:
+    """How a request wants its reply. `segments`, `words` and `timestamps` are about
+    `verbose_json`."""
+
+    dialect: Dialect
+    task: Task
+    format: Format = "json"
+    segments: bool = True
+    words: bool = False
+    timestamps: bool = True
+    stream: bool = False
+    temperature: float = 0.0
+
+
+class Dialect(Interface):
+    """One API."""
+
+    def read_options(self, fields: Fields, task: Task) -> ReplyOptions:
+        """Read the fields that are about the reply; `task` is the address's. Raises `FormError`."""
+
+    def read_language(self, fields: Fields, served: Served) -> str | None:
+        """Read the fields that name the language. Raises `FormError`."""
+
+    def error(self, status: int, code: str, message: str) -> Any:
+        """Return the value of the field `error`."""
+
+    def text(self, transcript: Transcript, options: ReplyOptions) -> str:
+        """Return the text, as `text` and within JSON."""
+
+    def extra(self, transcript: Transcript) -> dict[str, Any]:
+        """Return the fields of a JSON reply that come last."""
+
+    def language(self, transcript: Transcript, options: ReplyOptions) -> str:
+        """Return the code of the language in `verbose_json`; empty if it is not known."""
+
+    def details(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
+        """Return the fields of `verbose_json` with segments and words."""
+
+
+def read(
+    fields: Fields, dialect: Dialect, request: Request, served: Served
+) -> tuple[Request, ReplyOptions]:
+    """Return `request` with the form's values, and the options of its reply. Raises `FormError`."""
+    form_fields.check_model(fields, served)
+    options = dialect.read_options(fields, request.task)
+    language = dialect.read_language(fields, served)
+    request = replace(
+        request,
+        channel_mode=form_fields.channel_mode(fields),
+        language=language,
+        languages=form_fields.languages(fields, language),
+        task=options.task,
+        prompt=form_fields.prompt(fields),
+        word_timestamps=options.words,
+        reply="segments" if options.stream else "transcript",
+        temperature=options.temperature,
+    )
+    return request, options
+
+
+def segment_extra(segment: Segment) -> dict[str, Any]:
+    """Return a segment's fields beyond either API, which the request asked for."""
+    extra = {"language": segment.language, "channel": segment.channel}
+    return {name: value for name, value in extra.items() if value is not None}

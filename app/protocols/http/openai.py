@@ -1,0 +1,180 @@
+"""The dialect of OpenAI's audio API: form fields, JSON replies, errors, events of a stream.
+
+Pure functions of the node's messages, in the shapes of OpenAI's API reference (audio).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast, get_args
+
+from app.decoding.hypothesis import compression
+from app.messages import BAD_FIELD, Segment, Task, Transcript
+from app.protocols.http import fields as form_fields
+from app.protocols.http.answer import encoded
+from app.protocols.http.dialect import Format, ReplyOptions, segment_extra
+from app.protocols.http.fields import Served
+from app.protocols.http.form import Fields, FormError
+
+_STREAMED: tuple[Format, ...] = ("json", "text")
+
+_PARAMETERS = frozenset(
+    {
+        "channel_mode",
+        "file",
+        "language",
+        "languages",
+        "model",
+        "prompt",
+        "response_format",
+        "stream",
+        "task",
+        "temperature",
+        "timestamp_granularities[]",
+    }
+)
+
+
+class OpenAi:
+    """OpenAI's audio API as a `Dialect`."""
+
+    def read_options(self, fields: Fields, task: Task) -> ReplyOptions:
+        form = response_format(fields)
+        granularities = _granularities(fields)
+        if "word" in granularities and form != "verbose_json":
+            message = "timestamp_granularities[] word needs response_format verbose_json"
+            raise FormError(BAD_FIELD, message)
+        stream = form_fields.flag(fields, "stream")
+        if stream and form not in _STREAMED:
+            message = f"stream needs response_format {' or '.join(_STREAMED)}"
+            raise FormError(BAD_FIELD, message)
+        return ReplyOptions(
+            dialect=self,
+            task=task,
+            format=form,
+            segments="segment" in granularities,
+            words="word" in granularities,
+            stream=stream,
+            temperature=form_fields.temperature(fields),
+        )
+
+    def read_language(self, fields: Fields, served: Served) -> str | None:
+        return form_fields.language(form_fields.last(fields, "language"))
+
+    def error(self, status: int, code: str, message: str) -> dict[str, Any]:
+        # The messages of bad and missing fields begin with the field's name.
+        name = message.split(" ", 1)[0].rstrip(":").replace("-", "_")
+        return {
+            "message": message,
+            "type": "invalid_request_error" if status < 500 else "server_error",
+            "param": name if name in _PARAMETERS else None,
+            "code": code,
+        }
+
+    def text(self, transcript: Transcript, options: ReplyOptions) -> str:
+        return f"{transcript.text}\n" if options.format == "text" else transcript.text
+
+    def extra(self, transcript: Transcript) -> dict[str, Any]:
+        seconds = round(transcript.audio_seconds, 3)
+        return {"usage": {"type": "duration", "seconds": seconds}}
+
+    def language(self, transcript: Transcript, options: ReplyOptions) -> str:
+        # Of the text, not of the speech.
+        return "en" if options.task == "translate" else transcript.language or ""
+
+    def details(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        if options.segments:
+            fields["segments"] = [
+                _segment(number, segment, options)
+                for number, segment in enumerate(transcript.segments)
+            ]
+        if options.words:
+            fields["words"] = [
+                {
+                    "word": word.text,
+                    "start": round(word.start, 3),
+                    "end": round(word.end, 3),
+                    **segment_extra(segment),
+                }
+                for segment in transcript.segments
+                for word in segment.words or ()
+            ]
+        return fields
+
+
+OPENAI = OpenAi()
+
+
+def response_format(fields: Fields) -> Format:
+    """Return the value of `response_format`. Raises `FormError`."""
+    value = form_fields.last(fields, "response_format") or "json"
+    if value not in get_args(Format):
+        wanted = ", ".join(get_args(Format))
+        raise FormError(BAD_FIELD, f"response_format must be one of {wanted}")
+    return cast(Format, value)
+
+
+def mean_logprob(segment: Segment) -> float:
+    """Return the mean log probability of a segment's tokens."""
+    # A segment's confidence is the geometric mean of its tokens' probabilities.
+    return round(math.log(max(segment.confidence, 1e-9)), 4)
+
+
+def delta(segment: Segment, first: bool) -> bytes:
+    """Return the event of a final segment. The deltas joined are the whole text."""
+    return event(
+        {
+            "type": "transcript.text.delta",
+            "delta": segment.text if first else f" {segment.text}",
+            "start": round(segment.start, 3),
+            "end": round(segment.end, 3),
+            **segment_extra(segment),
+        }
+    )
+
+
+def done(transcript: Transcript) -> bytes:
+    """Return the last event of a stream."""
+    return event(
+        {
+            "type": "transcript.text.done",
+            "text": transcript.text,
+            "language": transcript.language,
+            "duration": round(transcript.audio_seconds, 3),
+            "queue_seconds": round(transcript.queue_seconds, 4),
+            "processing_seconds": round(transcript.processing_seconds, 4),
+            "model": transcript.model,
+        }
+    )
+
+
+def event(value: Any) -> bytes:
+    """Return one server-sent event."""
+    return b"data: " + encoded(value) + b"\n\n"
+
+
+def _granularities(fields: Fields) -> frozenset[str]:
+    name = "timestamp_granularities"
+    values = [value.strip() for key in (f"{name}[]", name) for value in fields.get(key, ())]
+    if unknown := set(values) - {"segment", "word"}:
+        shown = min(unknown)[:40]
+        raise FormError(BAD_FIELD, f"{name}[] must be segment or word, not {shown!r}")
+    return frozenset(values or ["segment"])
+
+
+def _segment(number: int, segment: Segment, options: ReplyOptions) -> dict[str, Any]:
+    return {
+        "id": number,
+        "seek": round(segment.start * 100),
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
+        "text": segment.text,
+        # Clients with fixed types require these two, which the node cannot know.
+        "tokens": [],
+        "no_speech_prob": 0.0,
+        "temperature": options.temperature,
+        "avg_logprob": mean_logprob(segment),
+        "compression_ratio": round(compression(segment.text), 3),
+        **segment_extra(segment),
+    }

@@ -1,0 +1,72 @@
+"""The site that one HTTP port serves, and its guards against other sites' web pages.
+
+A form with a file can be posted anywhere without the browser's permission. A page from elsewhere
+could thus send audio, unseen, to a node on its reader's machine. Pure.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from app.protocols.http.fields import Served
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The content of one port.
+
+    `created` is the time of the model file, in seconds since the epoch; `pages` are content type
+    and body by path; `max_body` is in bytes. `origins` are the web origins allowed beside the
+    node's own (`*` for all). `local` is True if the port listens on loopback only.
+    """
+
+    served: Served
+    created: int
+    max_body: int
+    pages: Mapping[str, tuple[str, bytes]] = field(default_factory=dict, repr=False)
+    origins: frozenset[str] = frozenset()
+    local: bool = True
+
+
+def right_host(host: str | None, site: Site) -> bool:
+    """Return whether the `Host` of a request can be this port's.
+
+    To a browser, a page whose name resolves to 127.0.0.1 has the same origin as a node there (DNS
+    rebinding). So a port on loopback accepts addresses, `localhost`, and the names of the allowed
+    origins. A port that other machines reach can have any name.
+    """
+    if host is None or not site.local:
+        return True
+    name = _name(host)
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return any(name == _name(_authority(origin)) for origin in site.origins)
+    return True
+
+
+def right_origin(origin: str | None, host: str | None, site: Site) -> bool:
+    """Return whether a request comes from no page, the node's own, or one of an allowed origin."""
+    if origin is None or allowed_origin(origin, site):
+        return True
+    return host is not None and origin != "null" and _authority(origin).lower() == host.lower()
+
+
+def allowed_origin(origin: str, site: Site) -> bool:
+    """Return whether an origin is allowed by name, so that its pages may read answers."""
+    return origin in site.origins or "*" in site.origins
+
+
+def _authority(origin: str) -> str:
+    return origin.partition("://")[2]
+
+
+def _name(authority: str) -> str:
+    """Return the host in `host:port`, in lower case; an IPv6 address without its brackets."""
+    if authority.startswith("["):
+        return authority[1:].partition("]")[0]
+    return authority.partition(":")[0].lower()

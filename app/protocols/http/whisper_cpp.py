@@ -1,0 +1,77 @@
+"""The dialect of whisper.cpp's server (`/inference`): form fields, JSON replies, errors. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.messages import Segment, Task, Transcript
+from app.protocols.http import fields as form_fields
+from app.protocols.http.dialect import ReplyOptions, segment_extra
+from app.protocols.http.fields import Served
+from app.protocols.http.form import Fields
+from app.protocols.http.openai import mean_logprob, response_format
+
+
+class WhisperCpp:
+    """The API of whisper.cpp's server as a `Dialect`."""
+
+    def read_options(self, fields: Fields, task: Task) -> ReplyOptions:
+        form = response_format(fields)
+        timestamps = not form_fields.flag(fields, "no_timestamps")
+        # That server gives words with verbose_json unless they are switched off.
+        words = timestamps and form == "verbose_json"
+        words = words and form_fields.flag(fields, "token_timestamps", True)
+        return ReplyOptions(
+            dialect=self,
+            task="translate" if form_fields.flag(fields, "translate") else "transcribe",
+            format=form,
+            words=words,
+            timestamps=timestamps,
+            temperature=form_fields.temperature(fields),
+        )
+
+    def read_language(self, fields: Fields, served: Served) -> str | None:
+        detect = form_fields.flag(fields, "detect_language")
+        value = "auto" if detect else form_fields.last(fields, "language")
+        # Many clients always send auto; an English-only model has nothing to detect.
+        if value == "auto" and served.english_only:
+            return None
+        return form_fields.language(value)
+
+    def error(self, status: int, code: str, message: str) -> str:
+        return message
+
+    def text(self, transcript: Transcript, options: ReplyOptions) -> str:
+        return "".join(f"{segment.text}\n" for segment in transcript.segments)
+
+    def extra(self, transcript: Transcript) -> dict[str, Any]:
+        return {}
+
+    def language(self, transcript: Transcript, options: ReplyOptions) -> str:
+        return transcript.language or ""
+
+    def details(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
+        segments = enumerate(transcript.segments)
+        return {"segments": [_segment(number, segment, options) for number, segment in segments]}
+
+
+WHISPER_CPP = WhisperCpp()
+
+
+def _segment(number: int, segment: Segment, options: ReplyOptions) -> dict[str, Any]:
+    fields: dict[str, Any] = {"id": number, "text": segment.text}
+    if options.timestamps:
+        fields |= {"start": round(segment.start, 3), "end": round(segment.end, 3)}
+    fields |= {"temperature": options.temperature, "avg_logprob": mean_logprob(segment)}
+    fields |= segment_extra(segment)
+    if segment.words is not None:
+        fields["words"] = [
+            {
+                "word": word.text,
+                "start": round(word.start, 3),
+                "end": round(word.end, 3),
+                "probability": round(word.confidence, 3),
+            }
+            for word in segment.words
+        ]
+    return fields
