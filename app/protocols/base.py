@@ -1,20 +1,18 @@
-"""What a protocol is to the rest of the node.
+"""The contract between a protocol and the rest of the node.
 
-A protocol object belongs to one connection and lives on the loop thread. It is fed what the socket
-gave, and asked for events until it has none; it never sees a socket, a clock, a thread or a log.
+A protocol object belongs to one connection and lives on the loop thread. The connection feeds it
+bytes and asks for events until there are none; it never sees a socket, clock, thread or log.
 
-The order of events in one message is `Begin`, any number of `BodyData`, `End`. After a `Begin` no
-further event comes until the server has said `accept()` or `reject()`: so a body that nobody has
-made room for is not even looked at, and the server can let the sender wait simply by not answering
-yet and not reading on. `Broken` takes the place of `End` where the body showed a fault in the
-message. `Rejected` stands for a message whose header already rules it out; it needs no answer, its
-body is discarded by the protocol. `Send` and `Query` are messages without audio. Bodies pass
+The events of one message are `Begin`, any number of `BodyData`, and `End`. After a `Begin` the
+protocol yields no event until the server calls `accept()` or `reject()`. The server can therefore
+let a sender wait by neither answering nor reading. `Broken` replaces `End` if the body shows a
+fault of the message. `Rejected` reports a message with an unacceptable header; it needs no answer,
+and the protocol discards its body. `Send` and `Query` are messages without audio. Bodies pass
 through and are never collected here.
 
-A protocol that takes one message at a time (HTTP) has no further event until `encode` has made the
-last reply to the one before; the connection asks again after every final reply. What arrives
-meanwhile is fed all the same, so that an end of the stream is noticed, until the protocol is
-`full`.
+A protocol with one message at a time (HTTP) yields no further event until `encode` has made the
+last reply to the previous message; the connection asks again after every final reply. Until the
+protocol is `full` it is still fed, so that the connection notices an end of the stream.
 """
 
 from __future__ import annotations
@@ -24,15 +22,15 @@ from typing import Protocol as Interface
 from app.messages import Event, Failure, Reply
 
 MAX_HELD_BYTES = 65_536
-"""What a protocol that takes one message at a time holds of further ones while a reply is due."""
+"""Bytes of further messages that a protocol with one message at a time holds before a reply."""
 
 
 class ProtocolError(Exception):
-    """The peer's bytes make no sense from here on, so nothing after them can be read.
+    """The position in the stream is lost, so nothing behind it can be read.
 
-    The one exception a protocol raises. `failure` is what to tell the peer before closing, unless
-    it asked to be told nothing (`silent`); `request_id` is None where no id was parsed. `headed` if
-    a header was read, in which a `token` would have stood: without it even this is not told.
+    This is the only exception that a protocol raises. `failure` is the reply before closing, unless
+    the client asked for none (`silent`); `request_id` is None if no id was parsed. `headed` is true
+    if a header was read, which may hold a `token`: without a valid one the reply is `unauthorized`.
     """
 
     def __init__(
@@ -53,47 +51,46 @@ class ProtocolError(Exception):
 
 
 class Protocol(Interface):
-    """One connection's parser and encoder."""
+    """The parser and encoder of one connection."""
 
     end_means_gone: bool
-    """True if a peer that sends no more does not wait for replies either, so that its requests are
-    cancelled; False if it may shut its sending side and read on."""
+    """True if a client that ends its stream no longer waits for replies, so that its requests are
+    cancelled; False if it may shut down its sending side and continue to read."""
 
     def feed(self, data: bytes) -> None:
-        """Take bytes as they came from the socket; any split of the stream is the same stream."""
+        """Take bytes from the socket; any split of the stream gives the same events."""
 
     def next_event(self) -> Event | None:
-        """The next event, or None until there are more bytes or an answer to `Begin`.
+        """Return the next event, or None until more bytes or an answer to `Begin` arrive.
 
-        Raises `ProtocolError` where the position in the stream is lost; after that the object
-        yields nothing more.
+        Raises `ProtocolError` if the position in the stream is lost; after that there are no
+        events.
         """
 
     def accept(self) -> bytes:
-        """The answer to `Begin`: pass the body on. Returns what the peer is to be told at once (a
-        `100 Continue`), mostly nothing."""
+        """Answer `Begin` by passing the body on. Return bytes to send at once (`100 Continue`)."""
 
     def reject(self) -> None:
-        """The answer to `Begin`: discard the body. Telling the peer why is the server's part."""
+        """Answer `Begin` by discarding the body. The server sends the reason."""
 
     def abandon(self) -> None:
-        """Read no further: the server has given up on the peer."""
+        """Stop reading: the server has given up on the client."""
 
     @property
     def idle(self) -> bool:
-        """True between two messages, where an end of the stream loses nothing; also while the last
-        one's reply is awaited."""
+        """True between two messages, when an end of the stream loses nothing, and while the last
+        message waits for its reply."""
 
     @property
     def reading_body(self) -> bool:
-        """True within a body (accepted or being discarded): which deadline applies."""
+        """True within a body, accepted or discarded; this selects the deadline."""
 
     @property
     def full(self) -> bool:
-        """True while it holds as much unread input as it will: it is fed no more until `encode`
-        made a final reply. Always False where input is held only while a `Begin` is undecided, in
-        which nothing is fed anyway."""
+        """True while it holds its maximum of unread input: the connection does not feed it until
+        `encode` has made a final reply. Always False for a protocol that holds input only while a
+        `Begin` is undecided, because nothing is fed then."""
 
     def encode(self, request_id: str | None, reply: Reply) -> bytes:
-        """One reply as it goes on the wire. May be asked for before any message was read: `busy`
-        where there are too many connections, or the failure of a `ProtocolError`."""
+        """Encode one reply. Also used before any message was read: for `busy` at too many
+        connections, and for the failure of a `ProtocolError`."""

@@ -1,7 +1,7 @@
-"""What the fields of Wyoming's events mean here, and the events that the node sends.
+"""The fields of Wyoming's events, and the events that the node sends.
 
-Checked against the `wyoming` package 1.10.2 and the servers and clients that use it. Pure: fields
-in, values out, or the `Failure` to send; values in, bytes out. Loop thread.
+Checked against the `wyoming` package 1.10.2 and its servers and clients. Pure: reading turns fields
+into values or a `Failure`, writing turns values into bytes. Loop thread.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from app.messages import (
 )
 from app.protocols.languages import WANTED, language_code
 
-# 8-bit samples are unsigned, as in WAV files: the reference takes 128 off them before widening.
+# 8-bit samples are unsigned, as in WAV files: the reference subtracts 128 before widening.
 _ENCODINGS: dict[int, SampleEncoding] = {1: "u8", 2: "s16", 4: "s32"}
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What the node says of itself: its version, the loaded model's full name, the `names` that a
-    request may call it by, its languages, and whether transcripts come piece by piece."""
+    """The description of the node: its version, the model's full name, the `names` that requests
+    may use, its languages, and whether transcripts are streamed."""
 
     version: str
     model: str
@@ -41,7 +41,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a `transcribe` asked for, as `Request` has it."""
+    """The options of a `transcribe` event, as `Request` has them."""
 
     language: str | None = None
     prompt: str = ""
@@ -51,8 +51,8 @@ class Wish:
 
 
 def read_format(data: dict[str, Any], known: RawFormat | None = None) -> RawFormat | Failure:
-    """The samples' format from `audio-start` or `audio-chunk`; a chunk that leaves it out means
-    the `known` one."""
+    """Return the format from `audio-start` or `audio-chunk`; a chunk without one has the `known`
+    format."""
     if known is not None and not data.keys() & {"rate", "width", "channels"}:
         return known
     width = data.get("width")
@@ -68,8 +68,8 @@ def read_format(data: dict[str, Any], known: RawFormat | None = None) -> RawForm
 
 
 def read_wish(data: dict[str, Any], program: Program) -> Wish | Failure:
-    """What a `transcribe` asks for, or why it cannot be had. Its hints cannot be wrong: what is no
-    text is left out, and what is too much is cut."""
+    """Return the options of a `transcribe`, or why they cannot be met. Hints never fail: values
+    that are not text are skipped, and excess is cut."""
     name = data.get("name")
     if name is not None and not isinstance(name, str):
         return Failure(BAD_FIELD, "name must be a string")
@@ -81,7 +81,7 @@ def read_wish(data: dict[str, Any], program: Program) -> Wish | Failure:
     if language and code is None:
         return Failure(BAD_FIELD, f"language must be {WANTED}")
     if code == "auto" and len(program.languages) == 1:
-        # Clients that always say so mean well; there is nothing to detect.
+        # Some clients always send auto; with one language there is nothing to detect.
         code = None
     prompt = _prompt(_texts(data, "transcript_names"), _texts(data, "transcript_terms"))
     return Wish(code, prompt)
@@ -112,21 +112,22 @@ def _prompt(names: list[str], terms: list[str]) -> str:
 
 
 def write_event(kind: str, data: dict[str, Any] | None = None) -> bytes:
-    """An event with its data behind its line, as the reference writes it: a line has a limit."""
+    """Encode an event with its data behind its line, like the reference, because a line is
+    limited."""
     if not data:
         return json.dumps({"type": kind}).encode() + b"\n"
-    # What came as half a surrogate pair cannot go as UTF-8.
+    # Half a surrogate pair cannot be encoded as UTF-8.
     text = json.dumps(data, ensure_ascii=False).encode("utf-8", "replace")
     return json.dumps({"type": kind, "data_length": len(text)}).encode() + b"\n" + text
 
 
 def write_start(language: str | None) -> bytes:
-    """A `transcript-start`, with the language where it is known already."""
+    """Encode a `transcript-start`, with the language if it is known already."""
     return write_event("transcript-start", _known(language))
 
 
 def write_transcript(text: str, language: str | None) -> bytes:
-    """A `transcript`, with its language where there is one."""
+    """Encode a `transcript`, with its language if there is one."""
     return write_event("transcript", {"text": text, **_known(language)})
 
 
@@ -135,7 +136,7 @@ def _known(language: str | None) -> dict[str, Any]:
 
 
 def write_failure(failure: Failure) -> bytes:
-    """An `error`."""
+    """Encode an `error`."""
     data: dict[str, Any] = {"text": failure.message, "code": failure.code}
     if failure.retry_after_seconds is not None:
         data["retry_after_seconds"] = round(failure.retry_after_seconds, 1)
@@ -143,13 +144,13 @@ def write_failure(failure: Failure) -> bytes:
 
 
 def write_pong(data: dict[str, Any]) -> bytes:
-    """The answer to a `ping`, with its text."""
+    """Encode the answer to a `ping`, with its text."""
     text = data.get("text")
     return write_event("pong", {"text": text if isinstance(text, str) else None})
 
 
 def write_info(program: Program) -> bytes:
-    """The answer to `describe`: one speech-to-text program with one model."""
+    """Encode the answer to `describe`: one speech-to-text program with one model."""
     model = {
         "name": program.model,
         "description": f"Whisper {program.model}",
@@ -169,7 +170,7 @@ def write_info(program: Program) -> bytes:
         "version": program.version,
         "models": [model],
         "supports_transcript_streaming": program.streaming,
-        # The node does not say when a command is over: the client stops the audio.
+        # The node does not detect the end of a command: the client stops the audio.
         "requires_external_vad": True,
     }
     others: dict[str, Any] = {

@@ -1,18 +1,18 @@
 """Wyoming, the protocol of Home Assistant's voice pipeline: events in, a transcript out.
 
-    transcribe    optional: language, model, words to expect, for the audio that follows
-    audio-start   optional as well: every chunk says what its samples are
-    audio-chunk   any number; the first with samples in it is the `Begin`
+    transcribe    optional: language, model, words to expect, for the next audio
+    audio-start   optional: every chunk carries the format of its samples
+    audio-chunk   any number; the first one with samples is the `Begin`
     audio-stop    the `End`; `transcript` answers it
 
-`WyomingProtocol` is the state machine; what an event looks like is the business of
-`app/protocols/wyoming/events.py`, and docs/wyoming.md has both for readers. One transcription at a
-time: what comes behind an `audio-stop` waits until the reply is made. `describe` and `ping` are
-answered wherever they come, events of other types are skipped.
+`WyomingProtocol` is the state machine; `app/protocols/wyoming/events.py` has the events, and
+docs/wyoming.md describes both. It handles one transcription at a time: events behind an
+`audio-stop` wait for the reply. `describe` and `ping` are answered in any state, and other types
+are skipped.
 
-After an `error` the conversation ends, behind the audio it is about. Home Assistant reads past an
-error and goes on waiting for the transcript; the end of the connection is what it understands. The
-reference server ends it after every transcript, so every client can connect anew. Loop thread only.
+After an `error` the connection ends, once the audio in question has been read. Home Assistant
+ignores an error and waits for the transcript; it reacts to the end of the connection. The reference
+server ends the connection after every transcript, so every client can reconnect. Loop thread only.
 """
 
 from __future__ import annotations
@@ -56,24 +56,24 @@ from app.protocols.wyoming.stream import EventStream, Head
 
 
 class _State(Enum):
-    """Where in a transcription it is."""
+    """The position within a transcription."""
 
     BETWEEN = auto()
     DECISION = auto()
     AUDIO = auto()
     DISCARD = auto()
-    """Audio that is not served, up to its `audio-stop`."""
+    """Rejected audio, up to its `audio-stop`."""
     REPLY = auto()
     ENDING = auto()
-    """Everything is said; the connection is to end."""
+    """The last reply is made; the connection is about to end."""
     DONE = auto()
 
 
 class WyomingProtocol:
     """Wyoming as a `Protocol`: see `app/protocols/base.py` for the contract.
 
-    `program` is what the node says of itself; `max_body` the most audio taken at a time, in bytes;
-    `new_id` makes a request's id, for Wyoming has none.
+    `program` describes the node; `max_body` is the most audio of one request, in bytes; `new_id`
+    makes a request's id, because Wyoming has none.
     """
 
     end_means_gone = True
@@ -85,11 +85,11 @@ class WyomingProtocol:
         self._state = _State.BETWEEN
         self._stream = EventStream()
         self._passing = False
-        """The payload at hand is audio; any other is read past."""
+        """True if the current payload is audio; any other payload is skipped."""
         self._forget()
 
     def _forget(self) -> None:
-        """The next transcription knows nothing of this one."""
+        """Reset the state of one transcription."""
         self._wish: Wish | Failure = Wish()
         self._format: RawFormat | None = None
         self._request: Request | None = None
@@ -165,7 +165,7 @@ class WyomingProtocol:
             self._state = _State.ENDING
         return write_failure(reply)
 
-    # What the events mean.
+    # Reactions to events.
 
     def _react(self, head: Head) -> Event | None:
         kind, data = head.kind, head.data
@@ -189,7 +189,7 @@ class WyomingProtocol:
         self._wish = read_wish(data, self._program)
         if self._state is not _State.AUDIO:
             return None
-        # In the middle of the audio, where the reference takes it as well.
+        # Within the audio; the reference accepts it there, too.
         return self._break(self._wish) if isinstance(self._wish, Failure) else None
 
     def _on_start(self, data: dict[str, Any]) -> Event | None:
@@ -197,7 +197,7 @@ class WyomingProtocol:
         if isinstance(found, Failure):
             return self._refuse(found)
         self._format = found
-        # Said now and not after the audio, which is for nothing.
+        # Report the fault now, before the client sends audio in vain.
         return self._refuse(self._wish) if isinstance(self._wish, Failure) else None
 
     def _on_chunk(self, data: dict[str, Any], length: int) -> Event | None:
@@ -217,11 +217,14 @@ class WyomingProtocol:
 
     def _checked(self, data: dict[str, Any], length: int, begun: bool) -> RawFormat | Failure:
         found = read_format(data, self._format)
-        # What audio-start said does not bind: the reference goes by the chunks alone.
+        # The format of audio-start does not bind: the reference uses only that of the chunks.
         if isinstance(found, RawFormat) and begun and found != self._format:
-            return Failure(BAD_FIELD, "the samples' format changed in mid-stream")
+            return Failure(
+                BAD_FIELD,
+                "the format of the samples changed within the stream",
+            )
         if self._audio_bytes + length > self._max_body:
-            message = f"the audio is over this node's limit of {self._max_body} bytes"
+            message = f"the audio exceeds the limit of {self._max_body} bytes"
             return Failure(TOO_LARGE, message)
         return found
 
@@ -239,8 +242,8 @@ class WyomingProtocol:
         if isinstance(wish, Failure):
             self._state = _State.ENDING
             return self._refusal(wish)
-        # No audio, no words. Home Assistant does this when nobody spoke, and so answers the
-        # reference: there is nothing to transcribe, and nothing failed.
+        # Home Assistant sends no audio if nobody spoke. The reference answers with an empty
+        # transcript, too.
         told = self._transcript("", wish.language)
         self._forget()
         return Send(told)
@@ -261,8 +264,8 @@ class WyomingProtocol:
         return self._refusal(failure)
 
     def _refusal(self, failure: Failure) -> Rejected:
-        # Kept until the audio is over: what a peer writes behind our end is answered by a reset,
-        # which can destroy the error on its way.
+        # The connection stays open until the audio ends: bytes that a client writes after our close
+        # cause a reset, which can destroy the error in transit.
         return Rejected(self._new_id(), failure, "transcript", keep_alive=True)
 
     def _break(self, failure: Failure) -> Broken:
@@ -274,14 +277,14 @@ class WyomingProtocol:
             raise RuntimeError("accept() and reject() answer a Begin")
         self._state = state
 
-    # What is said.
+    # Replies.
 
     def _start(self) -> bytes:
         self._started = True
         return write_start(None if self._request is None else self._request.language)
 
     def _transcript(self, text: str, language: str | None) -> bytes:
-        """The whole; with streaming, in the frame that belongs to it."""
+        """Encode the whole transcript, with streaming between its start and stop events."""
         told = write_transcript(text, language)
         if not self._program.streaming:
             return told

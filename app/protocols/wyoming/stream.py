@@ -1,11 +1,10 @@
-"""Wyoming's framing: where an event begins and ends.
+"""Wyoming's framing: the boundaries of events.
 
 An event is one line of JSON (`type`, and optionally `data`, `data_length`, `payload_length`), then
-`data_length` bytes of JSON that are laid over `data`, then `payload_length` bytes that are not
-JSON. `EventStream` cuts a stream into heads, which are collected, and payloads, which are not: they
-pass through as they come. What an event means is not its business. Sans-IO, loop thread; raises
-`ProtocolError` where an event's end cannot be known, or where it is longer than is taken: the
-reference library reads any length.
+`data_length` bytes of JSON that are merged over `data`, then `payload_length` bytes that are not
+JSON. `EventStream` cuts a stream into heads, which it collects, and payloads, which pass through.
+Sans-IO, loop thread. It raises `ProtocolError` if the end of an event is unknown or a length
+exceeds its limit; the reference library has no limits.
 """
 
 from __future__ import annotations
@@ -19,20 +18,19 @@ from app.messages import BAD_HEADER, MISSING_FIELD, TOO_LARGE, Failure
 from app.protocols.base import ProtocolError
 
 MAX_LINE_BYTES = 65_536
-"""The reference library reads no longer line either: it is asyncio's limit."""
+"""The limit of the reference library, too: asyncio's default for a line."""
 
 MAX_DATA_BYTES = 262_144
-"""For a `transcribe` that names everything in a large home: 5,000 names of some 50 bytes. Collected
-and parsed whole, so it is what a peer can make the node hold, and parse in a millisecond or two."""
+"""Enough for 5,000 names of 50 bytes, the entities of a large home. The data are collected and
+parsed whole, in a millisecond or two."""
 
 MAX_PAYLOAD_BYTES = 1_048_576
-"""Clients send 20 to 100 ms of audio at a time; this is over five seconds at 48 kHz, 16-bit,
-stereo."""
+"""More than five seconds at 48 kHz, 16-bit, stereo; clients send 20 to 100 ms at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """An event but for its payload, of which `payload_length` is the length in bytes."""
+    """An event without its payload of `payload_length` bytes."""
 
     kind: str
     data: dict[str, Any]
@@ -40,7 +38,7 @@ class Head:
 
 
 class _Part(Enum):
-    """Where in an event the stream is."""
+    """The part of an event that is being read."""
 
     LINE = auto()
     DATA = auto()
@@ -48,27 +46,27 @@ class _Part(Enum):
 
 
 class EventStream:
-    """One direction of one connection. After a `ProtocolError` it is good for nothing more."""
+    """One direction of one connection. It cannot be used after a `ProtocolError`."""
 
     def __init__(self) -> None:
         self._input = b""
         self._at = 0
-        """Where in the input the unread begins."""
+        """Position of the first unread byte of the input."""
         self._part = _Part.LINE
-        # Line and data gather here, so that what is sent byte by byte costs its size once.
+        # Line and data gather here, so that bytes sent one by one are copied once.
         self._gathered = bytearray()
         self._head = Head("", {}, 0)
         self._data_length = 0
         self._payload_left = 0
 
     def feed(self, data: bytes) -> None:
-        """Take bytes as they came. What was not read is copied: the caller lets little remain."""
+        """Take bytes from the socket. Unread bytes are copied; the caller leaves few."""
         self._input = self._input[self._at :] + data if self.held else data
         self._at = 0
 
     @property
     def held(self) -> int:
-        """Bytes that were fed and not read."""
+        """Number of fed and unread bytes."""
         return len(self._input) - self._at
 
     @property
@@ -77,13 +75,13 @@ class EventStream:
         return self._part is _Part.LINE and not self._gathered
 
     def clear(self) -> None:
-        """Forget what was fed."""
+        """Discard all input."""
         self._input = b""
         self._at = 0
 
     def head(self) -> Head | None:
-        """The next event, once it is there up to its payload; None before, and until the payload
-        of the one before was read."""
+        """Return the next event once it is complete up to its payload; None before that, and until
+        the previous payload has been read."""
         if self._part is _Part.LINE and self._gather_line():
             self._read_line()
         if self._part is not _Part.DATA:
@@ -100,7 +98,7 @@ class EventStream:
         return self._head
 
     def payload(self) -> memoryview | None:
-        """The next bytes of the last event's payload; None if there are no more for now."""
+        """Return the next bytes of the last event's payload; None if there are none at present."""
         if self._part is not _Part.PAYLOAD or not self.held:
             return None
         piece = self._take(self._payload_left)
@@ -113,15 +111,15 @@ class EventStream:
         room = MAX_LINE_BYTES - len(self._gathered)
         end = self._input.find(b"\n", self._at, self._at + room)
         self._gathered += self._take(room if end < 0 else end - self._at)
-        # TLS or HTTP, spoken here by mistake, never send a line of JSON: they are told at once.
+        # TLS or HTTP on this port never send a line of JSON: reject them at once.
         if self._gathered and self._gathered[:1] != b"{":
-            message = "an event's line is not a JSON object: it does not begin as one"
+            message = "an event's line must be a JSON object, beginning with {"
             raise ProtocolError(Failure(BAD_HEADER, message))
         if end >= 0:
             self._at += 1
             return True
         if len(self._gathered) == MAX_LINE_BYTES:
-            message = f"an event's line is over this node's limit of {MAX_LINE_BYTES} bytes"
+            message = f"an event's line exceeds the limit of {MAX_LINE_BYTES} bytes"
             raise ProtocolError(Failure(TOO_LARGE, message))
         return False
 
@@ -130,7 +128,7 @@ class EventStream:
         self._gathered.clear()
         kind, data = fields.get("type"), fields.get("data")
         if not isinstance(kind, str):
-            raise ProtocolError(Failure(MISSING_FIELD, "an event needs a type, which is a string"))
+            raise ProtocolError(Failure(MISSING_FIELD, "an event needs a type, a string"))
         if not isinstance(data, dict | None):
             raise ProtocolError(Failure(BAD_HEADER, "an event's data must be an object"))
         self._data_length = _length(fields, "data_length", MAX_DATA_BYTES)
@@ -163,6 +161,6 @@ def _length(fields: dict[str, Any], name: str, most: int) -> int:
         message = f"{name} must be a whole number of bytes, 0 or more"
         raise ProtocolError(Failure(BAD_HEADER, message))
     if length > most:
-        message = f"{name} is over this node's limit of {most} bytes"
+        message = f"{name} exceeds the limit of {most} bytes"
         raise ProtocolError(Failure(TOO_LARGE, message))
     return length
