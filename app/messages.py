@@ -1,8 +1,8 @@
-"""What the rooms of the node say to one another.
+"""The messages that layers and threads exchange.
 
-Frozen dataclasses without behaviour. They cross threads (loop to worker and back), so nothing in
-them may be changed after it was made, and none of them holds a socket, a lock or a file. Times are
-seconds, sizes are bytes, rates are Hz.
+Frozen dataclasses without behaviour. They cross threads (loop to worker and back), so their values
+never change, and none of them holds a socket, a lock or a file. Times are in seconds, sizes in
+bytes, rates in Hz.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ Task = Literal["transcribe", "translate"]
 ChannelMode = Literal["auto", "split"]
 SampleEncoding = Literal["s16", "s24", "s32", "f32", "u8"]
 
-# The codes of `Failure`. They are part of the protocol (docs/protocol.md lists when each is sent):
-# add, never rename.
+# The codes of `Failure` are part of the protocol (docs/protocol.md lists them): add, never rename.
 BAD_HEADER = "bad_header"
 MISSING_FIELD = "missing_field"
 BAD_FIELD = "bad_field"
@@ -39,7 +38,8 @@ MODEL_NOT_FOUND = "model_not_found"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a request has no transcript: a stable code, a sentence, and when to try again."""
+    """The reason why a request has no transcript: a stable code, a sentence, and the time to
+    retry."""
 
     code: str
     message: str
@@ -47,19 +47,19 @@ class Failure:
 
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 384_000
-"""Hz, of raw samples and of files. Below, no speech is left; above, no microphone records."""
+"""Hz, for raw samples and files. Speech needs more, and no microphone exceeds the maximum."""
 
 MAX_CHANNELS = 64
 
 MAX_SPLIT_CHANNELS = 8
-"""With `split` every channel is decoded by itself."""
+"""`split` transcribes each channel by itself."""
 
 SAMPLE_BYTES: dict[SampleEncoding, int] = {"s16": 2, "s24": 3, "s32": 4, "f32": 4, "u8": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class RawFormat:
-    """How to read a body of raw samples (`audio/pcm`, `audio/l16`), which cannot say so itself."""
+    """The format of raw samples (`audio/pcm`, `audio/l16`), which have no header."""
 
     encoding: SampleEncoding
     sample_rate: int
@@ -69,15 +69,14 @@ class RawFormat:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One message's header, validated.
+    """A validated header.
 
-    `content_length` is in bytes: the body's, or the most it can have; None where the peer cannot
-    say it before the end. `language` is a lower-case code without region (`en`), `auto`, `multi`
-    (detect it in each window), or None for the node's default; `languages` are the codes that
-    detection chooses from, the node's where it is empty. With the `channel_mode` `split` each
-    channel is transcribed by itself. `raw` is None where the bytes themselves
-    say what they are. `temperature` is where decoding starts, 0 to 1; `token` what the peer showed
-    to be let in.
+    `content_length` is the length of the body in bytes, or its upper bound; None if the client
+    cannot declare it. `raw` is None for files. `language` is a lower-case code without region
+    (`en`), `auto`, `multi` (detect it in each window), or None for the node's default. `languages`
+    are the codes that detection chooses from; empty means the node's. `temperature` is the initial
+    temperature, 0 to 1. `token` is the client's token. With the `channel_mode` `split` each channel
+    is transcribed by itself.
     """
 
     id: str
@@ -115,21 +114,21 @@ class Segment:
     confidence: float
     words: tuple[Word, ...] | None = None
     language: str | None = None
-    """A code where the recording may hold several (`multi`)."""
+    """A code if the recording may hold several languages (`multi`), else None."""
     channel: int | None = None
-    """Counted from 1, where each channel was transcribed by itself (`split`)."""
+    """The channel, counted from 1, if each was transcribed by itself (`split`), else None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """A request's outcome when all went well. `model` is the full name (`tiny.en-q8_0`)."""
+    """The outcome of a successful request. `model` is the full name (`tiny.en-q8_0`)."""
 
     text: str
     language: str | None
-    """A code, with `multi` that of most of the speech; None where no speech was heard and none was
-    given."""
+    """A code, with `multi` that of most of the speech; None if none was given and no speech was
+    recognised."""
     language_probability: float | None
-    """0 to 1 where the language was detected."""
+    """0 to 1 if the language was detected, else None."""
     segments: tuple[Segment, ...]
     audio_seconds: float
     queue_seconds: float
@@ -137,23 +136,23 @@ class Transcript:
     model: str
     truncated: bool
     encoder_context: int
-    """The most encoder positions (20 ms each) that a window took; 0 where there was no speech."""
+    """The largest encoder context of a window, in positions of 20 ms; 0 without speech."""
     passes: int
-    """Decodes of all windows together; more than there were windows where one was repeated."""
+    """Number of decodes; larger than the number of windows if one was repeated."""
     second_passes: int = 0
-    """Those of them that repeated a window."""
+    """Number of decodes that repeated a window."""
     channels: int = 1
-    """How many were transcribed by themselves; each has `audio_seconds`."""
+    """Number of channels that were transcribed by themselves; each has `audio_seconds`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The whole body is in and queued; sent where `reply: accepted` asked for it."""
+    """The whole body is received and queued; the reply to a request with `reply: accepted`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a `Query` is answered with. `ok` is False where the honest answer is "not now"."""
+    """The answer to a `Query`. `ok` is False if the node is not ready."""
 
     ok: bool
     content_type: str
@@ -164,19 +163,19 @@ Outcome = Transcript | Failure
 Reply = Transcript | Failure | Accepted | Segment | Report
 
 
-# What a protocol makes of a peer's bytes. `app/protocols/base.py` says in which order they come.
+# Events that a protocol makes of a client's bytes. `app/protocols/base.py` has their order.
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """A header was read; the protocol waits for `accept()` or `reject()` before it goes on."""
+    """A header was read; the protocol waits for `accept()` or `reject()`."""
 
     request: Request
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A header was read whose body's length is known but which cannot be served."""
+    """A header was read that cannot be served; the length of its body is known."""
 
     id: str | None
     failure: Failure
@@ -194,23 +193,23 @@ class BodyData:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The accepted body is complete. `request` takes the place of the one in `Begin` where what
-    stood behind the body (a form's later fields) changed it."""
+    """The accepted body is complete. `request` replaces the one in `Begin` if data behind the body
+    (a form's later fields) changed it."""
 
     request: Request | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The accepted message cannot be served after all; the protocol discards the rest of it."""
+    """The accepted message turned out to be invalid; the protocol discards the rest of it."""
 
     failure: Failure
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """The protocol answers this message itself (a ping, a page), and at once: it comes between two
-    messages that are answered, or within one whose reply cannot have begun."""
+    """The protocol answers this message itself (a ping, a page) and at once: between two messages
+    with replies, or within one whose reply cannot have begun."""
 
     data: bytes = field(repr=False)
     keep_alive: bool = True
@@ -221,7 +220,7 @@ QueryKind = Literal["ready", "metrics", "status"]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The peer asks about the node itself; the server answers with a `Report`."""
+    """A question about the node itself; the server answers with a `Report`."""
 
     kind: QueryKind
     keep_alive: bool = True
@@ -233,22 +232,22 @@ Event = Begin | Rejected | BodyData | End | Broken | Send | Query
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where and when a request arrived: for stdout and for fairness, never for the log's text."""
+    """The source and time of a request, for stdout and for fairness."""
 
     peer: str
     received_at: float
     """Seconds since the epoch (UTC), when the header was complete."""
     protocol: str = "native"
     recovered: bool = False
-    """True where it came out of the journal after the process that had received it died."""
+    """True if the request was resumed from the journal of a process that had died."""
 
 
-# Between loop and worker.
+# Messages between loop and worker.
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A window of job `job` is final and gave this segment."""
+    """A window of job `job` is final and contains this segment."""
 
     job: int
     segment: Segment
@@ -256,7 +255,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Job `job` has its outcome; nothing more will be said of it."""
+    """Job `job` has its outcome; no further message concerns it."""
 
     job: int
     outcome: Outcome
