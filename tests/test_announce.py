@@ -103,7 +103,7 @@ def test_what_goes_wrong_is_a_line_in_the_log_and_no_more(monkeypatch: pytest.Mo
         announcement.start()
         end(announcement)
     assert [(entry["event"], entry["log_level"]) for entry in entries] == [
-        ("not announced", "warning")
+        ("mDNS announcement failed", "warning")
     ]
 
 

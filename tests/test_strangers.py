@@ -427,10 +427,10 @@ def test_listening_to_strangers_is_warned_about(
     ("arguments", "environment", "expected"),
     [
         (["--tls-cert", "no-such.pem", "--tls-key", "k"], {}, "no-such.pem cannot be read"),
-        (["--tls-cert", "no-such.pem"], {}, "--tls-cert needs its private key"),
+        (["--tls-cert", "no-such.pem"], {}, "--tls-cert requires its private key"),
         (["--token-file", "no-such"], {}, "no-such cannot be read"),
         ([], {"NODE_WHISPER_TOKEN": "short"}, "8 to 256 characters; this one has 5"),
-        ([], {"NODE_WHISPER_TLS_CLIENT_CA": "ca.pem"}, "--tls-client-ca is of no use without"),
+        ([], {"NODE_WHISPER_TLS_CLIENT_CA": "ca.pem"}, "--tls-client-ca requires"),
     ],
 )
 def test_wrong_settings_end_the_node_at_once(

@@ -1,9 +1,8 @@
-"""What the node counts, as Prometheus reads it: requests, seconds, sizes, how busy it is.
+"""Prometheus metrics: counters and histograms of outcomes, and the load at the time of a scrape.
 
-`Metrics` hears of every outcome on the loop thread and counts it; how busy the node is at the
-moment it is asked. The names follow Prometheus' conventions (base units, `_total` for counters) and
-are part of what the node promises: docs/http.md lists them. Labels are few and fixed, so that no
-client can make series grow. Imported only where there is HTTP: prometheus_client takes 4 MiB.
+The names follow Prometheus' conventions (base units, `_total` for counters) and are stable;
+docs/http.md lists them. Labels are few and fixed, so that no client can add series. Imported only
+if the HTTP port is on: prometheus_client takes 4 MiB. Loop thread only.
 """
 
 from __future__ import annotations
@@ -25,22 +24,23 @@ from app.messages import Origin, Outcome, Report, Request, Transcript
 from app.requests.load import Load
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-"""Of the format that `generate_latest` writes and every Prometheus reads."""
+"""The format of `generate_latest`, which every Prometheus reads."""
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 _AUDIO_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400)
 _REAL_TIME_FACTOR = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 5)
 """Above 1 the node is slower than speech."""
 
-# A series beside each counter that says when it began: nobody asks for them.
+# Otherwise each counter has a second series with the time when it began.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 OK = "ok"
-"""The outcome of what was transcribed; of everything else it is the failure's code."""
+"""The label of a transcript; a failure has its code."""
 
 
 class Metrics:
-    """Counts. `load` is asked at every scrape; `model` and `version` label `node_whisper_info`."""
+    """Counts outcomes. `load` is called at every scrape; `model` and `version` label
+    `node_whisper_info`."""
 
     def __init__(self, load: Callable[[], Load], model: str, version: str) -> None:
         self._registry = registry = CollectorRegistry()
@@ -85,7 +85,7 @@ class Metrics:
             registry=registry,
         )
         registry.register(_Now(load, model, version))
-        # Resident memory, processor time, open descriptors, when the process began.
+        # Resident memory, processor time, open descriptors, start time.
         ProcessCollector(registry=registry)
 
     def finished(self, origin: Origin, request: Request | None, outcome: Outcome) -> None:
@@ -103,12 +103,12 @@ class Metrics:
         self._second_passes.inc(outcome.second_passes)
 
     def report(self) -> Report:
-        """Everything, as it is now."""
+        """Return all metrics."""
         return Report(True, CONTENT_TYPE, generate_latest(self._registry))
 
 
 class _Now(Collector):
-    """What is not counted but looked at."""
+    """The gauges, which are read when they are collected."""
 
     def __init__(self, load: Callable[[], Load], model: str, version: str) -> None:
         self._load = load
@@ -117,21 +117,27 @@ class _Now(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         info = GaugeMetricFamily(
-            "node_whisper_info", "Always 1; what runs", labels=("model", "version")
+            "node_whisper_info",
+            "Always 1; the running model and version",
+            labels=("model", "version"),
         )
         info.add_metric((self._model, self._version), 1)
         yield info
         load = self._load()
         for name, text, value in (
-            ("ready", "1 if a further request would be taken at once", load.ready),
+            ("ready", "1 if a further request would be admitted at once", load.ready),
             ("draining", "1 while the node is shutting down", load.draining),
             ("connections", "Open connections of all ports", load.connections),
             ("queue_size", "Requests that may be admitted and unfinished", load.places),
             ("queue_depth", "Requests admitted and unfinished", load.admitted),
-            ("waiting_requests", "Requests whose senders wait for a place", load.waiting),
-            ("queued_audio_seconds", "Audio received and unfinished, guessed", load.queued_seconds),
-            ("buffered_bytes", "Bytes of bodies held or promised", load.buffered_bytes),
+            ("waiting_requests", "Requests that wait for a place", load.waiting),
+            (
+                "queued_audio_seconds",
+                "Audio received and unfinished, estimated",
+                load.queued_seconds,
+            ),
+            ("buffered_bytes", "Bytes of bodies held or reserved", load.buffered_bytes),
             ("journal_entries", "Requests in the journal", load.journal_entries),
-            ("quarantined_entries", "Requests that the journal put aside", load.quarantined),
+            ("quarantined_entries", "Requests in the journal's quarantine", load.quarantined),
         ):
             yield GaugeMetricFamily(f"node_whisper_{name}", text, value=float(value))

@@ -1,7 +1,6 @@
-"""How the node does, for load balancers and for people: readiness, and the last few requests.
+"""Readiness for load balancers, and the status that the page shows.
 
-`Status` hears of every outcome on the loop thread and keeps the times of the latest; never a text,
-an id or an address. JSON, because the page reads it.
+`Status` keeps the times of the latest outcomes; never a text, an id or an address. Loop thread.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from app.messages import Failure, Origin, Outcome, Report, Request
 from app.requests.load import Load
 
 RECENT = 30
-"""Requests that are remembered."""
+"""Requests that the status lists."""
 
 _JSON = "application/json"
 
 
 class Status:
-    """Remembers, and reports. `load` is asked for every report."""
+    """Keeps the latest outcomes and makes reports. `load` is called for each report."""
 
     def __init__(self, load: Callable[[], Load], model: ModelInfo, version: str) -> None:
         self._load = load
@@ -33,7 +32,7 @@ class Status:
         self._recent: deque[tuple[float, dict[str, Any]]] = deque(maxlen=RECENT)
 
     def finished(self, origin: Origin, request: Request | None, outcome: Outcome) -> None:
-        """Remember one outcome, unless there was nothing that deserves the name of a request."""
+        """Keep an outcome, unless its header could not be read."""
         if request is None:
             return
         fields: dict[str, Any] = {"protocol": origin.protocol}
@@ -47,7 +46,7 @@ class Status:
         self._recent.append((time.monotonic(), fields))
 
     def report(self) -> Report:
-        """Model, queue and the latest requests, the oldest first."""
+        """Return model, queue and the latest requests, oldest first."""
         now = time.monotonic()
         load = self._load()
         fields = {
@@ -70,7 +69,7 @@ class Status:
         return Report(True, _JSON, json.dumps(fields).encode())
 
     def ready(self) -> Report:
-        """Whether a further request would be taken at once, and if not, why."""
+        """Return whether a further request would be admitted at once, and why not."""
         load = self._load()
         reasons = [
             reason
@@ -82,6 +81,6 @@ class Status:
             if applies
         ]
         if not load.ready and not reasons:
-            reasons.append("what is held already must be done first")
+            reasons.append("stored audio must be transcribed first")
         fields = {"status": "ready" if load.ready else "not ready", "reasons": reasons}
         return Report(load.ready, _JSON, json.dumps(fields).encode())

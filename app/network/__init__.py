@@ -1,1 +1,1 @@
-"""Sockets: the event loop, listeners, connections, TLS, tokens, deadlines. Loop thread."""
+"""Sockets: the event loop, listeners, connections, TLS, tokens, timeouts. Loop thread."""

@@ -1,8 +1,8 @@
-"""The selector, timers, the wake-up and signals. Knows nothing of speech.
+"""The event loop: a selector, timers, wake-ups from other threads, and signals.
 
-One thread runs `Loop.run`; callbacks are called on it, one at a time, and must not block. Two calls
-may come from elsewhere: `wake` from any thread, which writes one byte to a socket pair so that the
-selector returns, and signals, whose handler only writes down the number and wakes the loop.
+One thread runs `Loop.run`, which calls callbacks one at a time; they must not block. Only `wake`
+may be called from other threads: it writes one byte to a socket pair, so that the selector returns.
+A signal handler only stores the number and wakes the loop.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import structlog
 
 Callback = Callable[[], None]
 Ready = Callable[[int], None]
-"""Called with the mask of what a socket is ready for."""
+"""Called with the mask of READ and WRITE that a socket is ready for."""
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -30,13 +30,13 @@ _log = structlog.get_logger("loop")
 
 
 class Watched(Interface):
-    """A socket, or what stands before one."""
+    """A socket or a transport."""
 
     def fileno(self) -> int: ...
 
 
 class Timer:
-    """A callback that is still to come; `cancel` forgets it."""
+    """A scheduled callback; `cancel` drops it."""
 
     __slots__ = ("callback", "deadline")
 
@@ -49,7 +49,7 @@ class Timer:
 
 
 class Loop:
-    """Runs callbacks when sockets are ready, timers are due or somebody woke it."""
+    """Runs callbacks when sockets are ready, timers are due or another thread woke it."""
 
     def __init__(self) -> None:
         self.on_wake: Callback = lambda: None
@@ -68,7 +68,7 @@ class Loop:
         self._selector.register(self._sleeper, READ, self._woken)
 
     def watch(self, sock: Watched, interest: int, ready: Ready) -> None:
-        """Be called back for `interest` (READ, WRITE, both, or 0 for nothing at all)."""
+        """Call `ready` when `sock` is ready for `interest`: READ, WRITE, both, or 0 for nothing."""
         known = self._selector.get_map().get(sock)
         if not interest:
             if known is not None:
@@ -79,23 +79,23 @@ class Loop:
             self._selector.modify(sock, interest, ready)
 
     def call_at(self, deadline: float, callback: Callback) -> Timer:
-        """Call back once `time.monotonic()` has reached `deadline`."""
+        """Call `callback` once `time.monotonic()` has reached `deadline`."""
         timer = Timer(deadline, callback)
         heapq.heappush(self._timers, (deadline, next(self._order), timer))
         return timer
 
     def defer(self, callback: Callback) -> None:
-        """Call back at the end of this turn."""
+        """Call `callback` at the end of this turn."""
         self._deferred.append(callback)
 
     def wake(self) -> None:
         """Make the loop call `on_wake` soon. From any thread."""
-        # A full buffer means that it is being woken already; a closed one that it is over.
+        # A full buffer means that the loop is being woken already; a closed one that it has ended.
         with contextlib.suppress(OSError):
             self._waker.send(b"\0")
 
     def handle_signals(self, *numbers: int) -> None:
-        """From now on these signals come as calls of `on_signal`, on the loop. Main thread only."""
+        """Deliver these signals as calls of `on_signal` on the loop. Main thread only."""
 
         def note(number: int, _frame: object) -> None:
             self._signals.append(number)
@@ -105,7 +105,7 @@ class Loop:
             signal.signal(number, note)
 
     def run(self) -> None:
-        """Turn until `stop` is called."""
+        """Run until `stop` is called."""
         self._running = True
         while self._running:
             for key, mask in self._selector.select(self._timeout()):
@@ -136,7 +136,7 @@ class Loop:
     def _run_timers(self) -> None:
         now = time.monotonic()
         due = []
-        # All of them first: one that sets itself anew for the past has its next turn with the rest.
+        # Collected first: a timer that sets itself again for the past waits for the next turn.
         while self._timers and self._timers[0][0] <= now:
             due.append(heapq.heappop(self._timers)[2])
         for timer in due:
@@ -152,7 +152,7 @@ class Loop:
         self.on_wake()
 
     def _guard(self, callback: Callback) -> None:
-        """One connection's bug is not the end of the others."""
+        """Log an exception and continue: a bug in one callback does not stop the others."""
         try:
             callback()
         except Exception:

@@ -1,6 +1,6 @@
-"""What a listening port is: an address, a protocol, and who may come in.
+"""Listening ports as data: an address, a protocol, and the clients that may connect.
 
-Data only. `__main__` makes one for each protocol that is on; `Server.listen` opens it.
+`app/startup` makes one for each protocol that is on; `Server.listen` opens it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One port and what is spoken there.
+    """One port and its protocol.
 
     `name` is `native`, `wyoming` or `http`; `number` 0 picks a free port. `new_protocol` makes the
     protocol object of one connection. With `tls` every connection is encrypted. With
@@ -35,15 +35,15 @@ class Port:
     allowed: tuple[Network, ...] | None = None
 
     def admits(self, address: Address) -> bool:
-        """Whether a peer at `address` may connect."""
-        # An IPv4 network does not contain an IPv6 address; it does not raise either.
+        """Return whether a client at `address` may connect."""
+        # An IPv4 network contains no IPv6 address, and testing it raises no error.
         return self.allowed is None or any(address in network for network in self.allowed)
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The other end of a connection: `address` without port, by which clients are told apart, and
-    `name` with it, for people."""
+    """The other end of a connection: `address` without the port, which identifies the client, and
+    `name` with the port, for people."""
 
     address: str
     name: str
@@ -51,9 +51,9 @@ class Peer:
 
 
 def peer_of(address: tuple[str, int], port: Port) -> tuple[Peer, Address]:
-    """Who has connected to `port` from `address` (as `accept` gives it, but for its first two
-    items), and its parsed address. An IPv4 peer of an IPv6 socket is an IPv4 peer."""
-    # A link-local address comes with its interface ("fe80::1%eth0").
+    """Return the peer that has connected to `port`, and its parsed address. `address` is as
+    `accept` returns it. An IPv4 peer of an IPv6 socket counts as IPv4."""
+    # A link-local address has its interface appended ("fe80::1%eth0").
     parsed: Address = ipaddress.ip_address(address[0].partition("%")[0])
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
         parsed = parsed.ipv4_mapped

@@ -1,19 +1,19 @@
 """A connection's socket, plain or with TLS, behind one interface. Loop thread only; never blocks.
 
-TLS here is an `ssl.SSLObject` between two memory BIOs, not a non-blocking `ssl.SSLSocket`: that one
-shows a reset as an ordinary end (OpenSSL loses the error number), and whether a client reset its
-connection decides whether its work is cancelled. So the socket's calls and their errors are ours,
-and OpenSSL only turns bytes into bytes. What that asks for is bounded here: 16 KiB are read at a
-time, and at most one record waits for the kernel to take it. Two things do not fit a selector:
+TLS is an `ssl.SSLObject` between two memory BIOs, not a non-blocking `ssl.SSLSocket`. The latter
+reports a reset as an ordinary end, since OpenSSL loses the error number; the node must tell them
+apart, because a reset cancels a client's requests. So the socket is read and written here, and
+OpenSSL only converts bytes. Memory is bounded: 16 KiB are read at a time, and at most one record
+waits for the kernel. Two things do not fit a selector:
 
-- A read may have to wait until the socket can be written (an answer of TLS's own goes first):
-  `read_when` says for what to watch if one wants to read.
-- What has left the socket is invisible to the selector: `receive` therefore takes whole records,
-  and what it still holds (an end, a fault, bytes that came with the handshake) is `pending`.
+- A read may have to wait until the socket can be written, because an answer of TLS's own goes
+  first: `read_when` is the event to watch for before a read.
+- The selector does not see bytes that were read from the socket: `receive` therefore takes whole
+  records, and is `pending` while it holds an end, an error, or bytes that came with the handshake.
 
 The handshake is a state before all others (`handshaking`): while it lasts, watch for `read_when`
-and call `handshake`. If it fails, nothing can be sent any more, and what is received is only fit to
-drop: who wants the peer to see TLS's own alert lingers as after a last reply.
+and call `handshake`. After it has failed nothing can be sent, and input should be discarded; a
+connection that lingers then lets the client see the TLS alert.
 """
 
 from __future__ import annotations
@@ -30,44 +30,44 @@ _RECORD_BYTES = 16_384
 
 
 class Transport(Interface):
-    """Bytes to and from one peer. Every method answers at once."""
+    """Bytes to and from one client. No method blocks."""
 
     handshaking: bool
     """True until `handshake` has returned True: nothing may be received or sent yet."""
 
     @property
     def read_when(self) -> int:
-        """The selector mask (READ or WRITE) at which `receive`, or `handshake`, gets on."""
+        """The selector mask (READ or WRITE) at which `receive` or `handshake` can continue."""
 
     @property
     def pending(self) -> bool:
-        """True if `receive` has something to say that no selector sees: ask again this turn."""
+        """True if `receive` has something that no selector sees: call it again in this turn."""
 
     def fileno(self) -> int:
-        """What to register at a selector."""
+        """Return the descriptor for a selector."""
 
     def handshake(self) -> bool:
-        """Get on with it; True once it is done. Raises `OSError` where it failed."""
+        """Continue the handshake; return whether it is done. Raises `OSError` if it failed."""
 
     def receive(self, count: int) -> bytes | None:
-        """At most about `count` bytes (up to a record more), None if there are none now, b"" at the
-        end.
+        """Return at most about `count` bytes (up to a record more), None if there are none now, b""
+        at the end.
 
-        An end of the stream without TLS's own goodbye is an end all the same: what is missing then
-        is noticed by the length that was announced. Raises `OSError` on a reset or broken records.
+        An end without TLS's close_notify counts as an end: the declared length shows what is
+        missing. Raises `OSError` on a reset or broken records.
         """
 
     def send(self, data: memoryview) -> int:
-        """How many bytes of `data`, which is not empty, were taken; 0 if it must wait.
+        """Return how many bytes of `data`, which is not empty, were taken; 0 if it must wait.
 
-        After a 0 the same bytes have to come again, in a view as long or longer. Raises `OSError`.
+        After a 0 pass the same bytes again, in a view as long or longer. Raises `OSError`.
         """
 
     def shutdown_sending(self) -> None:
-        """Tell the peer that no more comes. What is received from now on is only fit to drop."""
+        """End the output. Input from now on should be discarded."""
 
     def close(self) -> None:
-        """Close the socket, without a word to the peer. May be said twice."""
+        """Close the socket without ending the output. Can be called twice."""
 
 
 class PlainTransport:
@@ -119,14 +119,14 @@ class TlsTransport:
         self._unsent = b""
         """Made by TLS and not yet taken by the kernel."""
         self._promised = 0
-        """So many of the bytes of the last `send` are in it or before it."""
+        """The number of bytes of the last `send` that are in `_unsent` or sent before it."""
         self._unread = False
         """Bytes came behind the handshake in the same packet."""
         self._ended = False
         self._fault: OSError | None = None
-        """What broke the stream, behind bytes that had to be given out first."""
+        """The error of the stream, behind bytes that are returned first."""
         self._raw = False
-        """TLS is over: what comes is dropped."""
+        """TLS has ended; input is discarded."""
 
     @property
     def read_when(self) -> int:
@@ -145,7 +145,7 @@ class TlsTransport:
         try:
             while self._flush():
                 if self._shake_hands():
-                    # The last bytes of it may be ours.
+                    # The last bytes of the handshake may be the node's.
                     self.handshaking = not self._flush()
                     self._unread = self._incoming.pending > 0
                     return not self.handshaking
@@ -155,7 +155,7 @@ class TlsTransport:
                 if data is None:
                     return False
                 if not data:
-                    raise ConnectionAbortedError("the peer left during the handshake")
+                    raise ConnectionAbortedError("the client left during the handshake")
                 self._incoming.write(data)
         except OSError:
             self._give_up_tls()
@@ -169,13 +169,13 @@ class TlsTransport:
         if self._unread:
             self._unread = False
             self._decrypt(pieces)
-        # Counted as it comes in: a record may hold a byte, or nothing but TLS's own business, and a
-        # peer that sends such ones without end would never let us go.
+        # Counted before decryption: a record may hold one byte or none, and a client that sends
+        # such records without end would otherwise block the loop.
         taken = 0
         while taken < count and not self._ended and self._fault is None:
             try:
-                # What TLS has to answer goes first: a peer that makes it answer and never reads
-                # must not fill our memory.
+                # Answers of TLS's own go first: a client that makes TLS answer and never reads must
+                # not fill the memory.
                 data = self._receive_raw(_RECORD_BYTES) if self._flush() else None
             except OSError as error:
                 self._fault = error
@@ -194,13 +194,13 @@ class TlsTransport:
 
     def send(self, data: memoryview) -> int:
         if self._raw:
-            raise BrokenPipeError("nothing is sent behind the end of TLS")
+            raise BrokenPipeError("nothing can be sent after the end of TLS")
         if not self._flush():
             return 0
         if not self._promised:
             self._promised = self._tls.write(data[:_RECORD_BYTES])
             if not self._flush():
-                # Taken only when the kernel has it all: else nobody would watch for the rest.
+                # Taken only when the kernel has it all: otherwise nothing watches for the rest.
                 return 0
         sent, self._promised = self._promised, 0
         return sent
@@ -208,8 +208,8 @@ class TlsTransport:
     def shutdown_sending(self) -> None:
         with contextlib.suppress(OSError):
             if not self._raw and not self.handshaking:
-                # Makes the goodbye, and then wants the peer's, which lingering waits for. Where the
-                # kernel has no room even for ours, the end of the stream has to do.
+                # Makes the close_notify and then wants the client's, which lingering waits for. If
+                # the kernel has no space for it, the end of the stream has to suffice.
                 with contextlib.suppress(ssl.SSLError):
                     self._tls.unwrap()
                 self._flush()
@@ -221,20 +221,20 @@ class TlsTransport:
         self._socket.close()
 
     def _shake_hands(self) -> bool:
-        """One step on what is here; False if more is needed. Raises `OSError`."""
+        """Process the input; return False if more is needed. Raises `OSError`."""
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             return False
         except ssl.SSLError:
-            # The alert that says why.
+            # The alert with the reason.
             with contextlib.suppress(OSError):
                 self._flush()
             raise
         return True
 
     def _decrypt(self, pieces: list[bytes]) -> None:
-        """Add all that the bytes in `_incoming` give; part of a record stays there."""
+        """Add the plain bytes of all whole records in `_incoming`."""
         while True:
             try:
                 data = self._tls.read(_RECORD_BYTES)
@@ -251,7 +251,7 @@ class TlsTransport:
             pieces.append(data)
 
     def _flush(self) -> bool:
-        """Send what TLS has made; True if nothing is left. Raises `OSError`."""
+        """Send the output of TLS; return whether nothing is left. Raises `OSError`."""
         while self._unsent or self._outgoing.pending:
             self._unsent = self._unsent or self._outgoing.read()
             try:
@@ -274,5 +274,5 @@ class TlsTransport:
 
 
 def open_transport(sock: socket.socket, tls: ssl.SSLContext | None) -> Transport:
-    """The transport for an accepted socket."""
+    """Return the transport of an accepted socket."""
     return PlainTransport(sock) if tls is None else TlsTransport(sock, tls)

@@ -1,4 +1,4 @@
-"""How busy the node is at this moment: for health, readiness and metrics. Data only."""
+"""The node's load at one moment, for health, readiness and metrics. Data only."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`admitted` requests hold one of `places`, `waiting` ones are not read, `queued_seconds` of
-    audio are complete and unfinished, by a guess from their bytes; `buffered_bytes` of bodies are
-    held or promised. `ready` is False where a further request would wait or be refused. The journal
-    has `journal_entries` whose outcome is not out yet, and put `quarantined` aside; 0 without one.
+    """`admitted` requests hold one of `places`; `waiting` ones are not read. `queued_seconds` of
+    audio are complete and unfinished, estimated from their bytes; `buffered_bytes` of bodies are
+    held or reserved. `ready` is False if a further request would wait or be rejected. The journal
+    has `journal_entries` without a written outcome and `quarantined` ones; 0 without a journal.
     """
 
     ready: bool

@@ -1,12 +1,11 @@
-"""Who gets a place: how many requests may be unfinished, how many bytes of audio may be held.
+"""The quota of places and bytes: how many requests may be unfinished, how much audio may be held.
 
-Pure: no sockets, no clock. A request asks once, at its header, and holds its place and its bytes
-until its outcome is known. Where there is no room it waits in line. The line moves in the order of
-arrival, but for one thing: a client (an address) that holds fewer places goes before one that holds
-more, so that hundreds of waiting connections of one client do not keep the single request of
-another out. Whoever is first and does not fit is waited for, or large bodies would never get in
-beside small ones. And one client alone never gets all there is: a part is left for the others, so
-that uploads that do not get on lock nobody else out. Loop thread only.
+A request asks once, at its header, and holds its place and its bytes until its outcome is known.
+Without a free place it waits in line. The line moves in the order of arrival, except that a client
+(an address) with fewer places goes before one with more, so that hundreds of connections of one
+client do not block the single request of another. If the first one does not fit, the others wait
+with it; otherwise large bodies would never be admitted beside small ones. No client gets all places
+or bytes, so that stalled uploads of one client do not block the others. Pure; loop thread only.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ STEP_BYTES = 1_048_576
 """A body of unknown length is reserved in steps of this size."""
 
 _KEPT_FOR_OTHERS = 4
-"""One part in so many of the places, and of the bytes, is not given to one client alone."""
+"""One part in this many of the places and bytes is not available to a single client."""
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +28,8 @@ class _Claim:
 
 
 class Quota:
-    """Hands out `places` and `capacity` bytes. Numbers are the requests', and never come twice."""
+    """`places` for requests and `capacity` bytes for bodies. Requests are named by their
+    numbers."""
 
     def __init__(self, places: int, capacity: int) -> None:
         self._places = places
@@ -41,38 +41,38 @@ class Quota:
         """Places by client."""
         self._held_bytes: Counter[str] = Counter()
         self.reserved = 0
-        """Bytes that are held or promised."""
+        """Bytes that are held or reserved."""
 
     @property
     def admitted(self) -> int:
-        """How many hold a place."""
+        """The number of requests with a place."""
         return len(self._admitted)
 
     @property
     def waiting(self) -> int:
-        """How many are in line."""
+        """The number of requests in line."""
         return len(self._line)
 
     @property
     def full(self) -> bool:
-        """True if the next request would have to wait, whoever sent it and however small it is."""
-        return bool(self._line) or not self._has_room(0)
+        """True if any further request would have to wait, even the smallest of a new client."""
+        return bool(self._line) or not self._has_space(0)
 
     def line_up(self, number: int, client: str, size: int | None) -> None:
-        """Get in line for a place and `size` bytes, None for a first step; see `next`."""
+        """Put a request in line for a place and `size` bytes; None reserves one step."""
         self._line[number] = _Claim(number, client, STEP_BYTES if size is None else size)
 
     def admit(self, number: int, client: str) -> bool:
-        """Give a place outside of the line, for what takes no bytes, while `client` has less than
-        half of them."""
-        if not self._has_room(0) or self._held[client] >= max(1, self._places // 2):
+        """Give a place without bytes, outside of the line, while `client` has less than half of the
+        places; return whether it did."""
+        if not self._has_space(0) or self._held[client] >= max(1, self._places // 2):
             return False
         self._admitted[number] = _Claim(number, client, 0)
         self._held[client] += 1
         return True
 
     def next(self) -> int | None:
-        """Admit the next one in line, if it fits; who that is."""
+        """Admit the next request in line, if it fits, and return its number."""
         # First those with the fewest places, and among them in order of arrival.
         firsts: dict[str, _Claim] = {}
         for claim in self._line.values():
@@ -80,7 +80,7 @@ class Quota:
         for claim in sorted(firsts.values(), key=lambda claim: self._held[claim.client]):
             if not self._within_share(claim):
                 continue
-            if not self._has_room(claim.size):
+            if not self._has_space(claim.size):
                 return None
             del self._line[claim.number]
             self._admitted[claim.number] = claim
@@ -90,7 +90,8 @@ class Quota:
         return None
 
     def grow(self, number: int, size: int) -> bool:
-        """Raise a request's bytes to `size` or the step above; False if they are not to be had."""
+        """Raise a request's bytes to `size` or the step above; return False if they are not
+        free."""
         claim = self._admitted[number]
         if size <= claim.size:
             return True
@@ -102,14 +103,14 @@ class Quota:
         return True
 
     def shrink(self, number: int, size: int) -> None:
-        """Give back what is beyond `size`: the body is complete and turned out smaller."""
+        """Release the bytes above `size`: the body is complete and smaller than reserved."""
         claim = self._admitted[number]
         if size < claim.size:
             self._take(claim, size - claim.size)
             claim.size = size
 
     def leave(self, number: int) -> None:
-        """Give up a place, or one in line; none is no harm."""
+        """Remove a request, admitted or in line. Does nothing if it is neither."""
         self._line.pop(number, None)
         if claim := self._admitted.pop(number, None):
             self._take(claim, -claim.size)
@@ -121,7 +122,7 @@ class Quota:
         self.reserved += size
         self._held_bytes[claim.client] += size
 
-    def _has_room(self, size: int) -> bool:
+    def _has_space(self, size: int) -> bool:
         return len(self._admitted) < self._places and self.reserved + size <= self._capacity
 
     def _within_share(self, claim: _Claim) -> bool:
