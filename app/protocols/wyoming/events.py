@@ -40,7 +40,7 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class TranscribeOptions:
     """The options of a `transcribe` event, as `Request` has them."""
 
     language: str | None = None
@@ -67,7 +67,7 @@ def read_format(data: dict[str, Any], known: RawFormat | None = None) -> RawForm
     return RawFormat(_ENCODINGS[width], rate, channels, "little")
 
 
-def read_wish(data: dict[str, Any], program: Program) -> Wish | Failure:
+def read_options(data: dict[str, Any], program: Program) -> TranscribeOptions | Failure:
     """Return the options of a `transcribe`, or why they cannot be met. Hints never fail: values
     that are not text are skipped, and excess is cut."""
     name = data.get("name")
@@ -84,7 +84,7 @@ def read_wish(data: dict[str, Any], program: Program) -> Wish | Failure:
         # Some clients always send auto; with one language there is nothing to detect.
         code = None
     prompt = _prompt(_texts(data, "transcript_names"), _texts(data, "transcript_terms"))
-    return Wish(code, prompt)
+    return TranscribeOptions(code, prompt)
 
 
 def _texts(data: dict[str, Any], name: str) -> list[str]:

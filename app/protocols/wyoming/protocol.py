@@ -42,9 +42,9 @@ from app.messages import (
 from app.protocols.base import MAX_HELD_BYTES, ProtocolError
 from app.protocols.wyoming.events import (
     Program,
-    Wish,
+    TranscribeOptions,
     read_format,
-    read_wish,
+    read_options,
     write_event,
     write_failure,
     write_info,
@@ -90,7 +90,7 @@ class WyomingProtocol:
 
     def _forget(self) -> None:
         """Reset the state of one transcription."""
-        self._wish: Wish | Failure = Wish()
+        self._options: TranscribeOptions | Failure = TranscribeOptions()
         self._format: RawFormat | None = None
         self._request: Request | None = None
         self._audio_bytes = 0
@@ -186,11 +186,11 @@ class WyomingProtocol:
         return None
 
     def _on_transcribe(self, data: dict[str, Any]) -> Event | None:
-        self._wish = read_wish(data, self._program)
+        self._options = read_options(data, self._program)
         if self._state is not _State.AUDIO:
             return None
         # Within the audio; the reference accepts it there, too.
-        return self._break(self._wish) if isinstance(self._wish, Failure) else None
+        return self._break(self._options) if isinstance(self._options, Failure) else None
 
     def _on_start(self, data: dict[str, Any]) -> Event | None:
         found = read_format(data)
@@ -198,7 +198,7 @@ class WyomingProtocol:
             return self._refuse(found)
         self._format = found
         # Report the fault now, before the client sends audio in vain.
-        return self._refuse(self._wish) if isinstance(self._wish, Failure) else None
+        return self._refuse(self._options) if isinstance(self._options, Failure) else None
 
     def _on_chunk(self, data: dict[str, Any], length: int) -> Event | None:
         begun = self._state is _State.AUDIO
@@ -208,10 +208,10 @@ class WyomingProtocol:
         self._audio_bytes += length
         if begun:
             return None
-        if isinstance(self._wish, Failure):
-            return self._refuse(self._wish)
+        if isinstance(self._options, Failure):
+            return self._refuse(self._options)
         self._format = found
-        self._request = self._new_request(found, self._wish)
+        self._request = self._new_request(found, self._options)
         self._state = _State.DECISION
         return Begin(self._request)
 
@@ -232,29 +232,29 @@ class WyomingProtocol:
         if self._state is _State.DISCARD:
             self._state = _State.ENDING
             return None
-        wish = self._wish
+        options = self._options
         if self._state is _State.AUDIO:
             assert self._request is not None
-            assert not isinstance(wish, Failure)
-            wished = replace(self._request, language=wish.language, prompt=wish.prompt)
+            assert not isinstance(options, Failure)
+            request = replace(self._request, language=options.language, prompt=options.prompt)
             self._state = _State.ENDING if self._failed else _State.REPLY
-            return End(None if wished == self._request else wished)
-        if isinstance(wish, Failure):
+            return End(None if request == self._request else request)
+        if isinstance(options, Failure):
             self._state = _State.ENDING
-            return self._refusal(wish)
+            return self._refusal(options)
         # Home Assistant sends no audio if nobody spoke. The reference answers with an empty
         # transcript, too.
-        told = self._transcript("", wish.language)
+        told = self._transcript("", options.language)
         self._forget()
         return Send(told)
 
-    def _new_request(self, raw: RawFormat, wish: Wish) -> Request:
+    def _new_request(self, raw: RawFormat, options: TranscribeOptions) -> Request:
         return Request(
             id=self._new_id(),
             content_length=None,
             raw=raw,
-            language=wish.language,
-            prompt=wish.prompt,
+            language=options.language,
+            prompt=options.prompt,
             reply="segments" if self._program.streaming else "transcript",
             keep_alive=True,
         )
