@@ -16,11 +16,20 @@ STEPS = 1501
 
 
 class FakeDecoder:
-    """Knows when each token was spoken; of those in `sure` it would write a timestamp itself."""
+    """Knows when each token was spoken. Behind those in `sure` it would write a timestamp itself,
+    behind those in `never` it would not think of one. `begins` says when speech goes on."""
 
-    def __init__(self, spoken: dict[int, float], sure: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        spoken: dict[int, float],
+        sure: frozenset[int] = frozenset(),
+        never: frozenset[int] = frozenset(),
+        begins: dict[float, float] | None = None,
+    ) -> None:
         self._spoken = spoken
         self._sure = sure
+        self._never = never
+        self._begins = begins or {}
         self.fed: list[int] = []
         self.feeds = 0
 
@@ -37,9 +46,14 @@ class FakeDecoder:
         self.fed += tokens
         self.feeds += 1
         last = self.fed[-1]
-        at = (last - FIRST) * TIMESTAMP_SECONDS if last >= FIRST else self._spoken.get(last, 0.0)
+        at = self._spoken.get(last, 0.0)
+        if last >= FIRST:
+            at = round((last - FIRST) * TIMESTAMP_SECONDS, 2)
+            at = self._begins.get(at, at)
         logits = np.full(FIRST + STEPS, -20.0, np.float32)
-        logits[FIRST + round(at / TIMESTAMP_SECONDS)] = 5.0 if last in self._sure else -5.0
+        logits[FIRST + round(at / TIMESTAMP_SECONDS)] = (
+            5.0 if last in self._sure else -8.0 if last in self._never else -3.0
+        )
         logits[1] = 0.0
         return logits
 
@@ -78,18 +92,42 @@ def test_timestamps_that_are_there_are_kept() -> None:
 
 
 def test_a_short_clause_does_not_end_a_segment_and_a_long_one_does() -> None:
-    text = f"one, {'x' * 40}, two."
-    short = place(tokens_of(text), 9.0, "en", VOCABULARY, FakeDecoder({2: 3.0, 3: 5.0}))
-    long = place(tokens_of(text), 9.0, "en", VOCABULARY, FakeDecoder({2: 4.5, 3: 5.0}))
+    text = f"one, {'x' * 40}, {'y' * 20}."
+    short = place(tokens_of(text), 9.0, "en", VOCABULARY, FakeDecoder({2: 3.0, 3: 6.0}))
+    long = place(tokens_of(text), 9.0, "en", VOCABULARY, FakeDecoder({2: 4.5, 3: 6.0}))
     assert shown(short).count("<") == 2
-    assert "<4.5><4.5> two.<5.0>" in shown(long)
+    assert f"<4.5><4.5> {'y' * 20}.<6.0>" in shown(long)
 
 
 def test_a_short_clause_ends_a_segment_where_the_model_would_write_a_timestamp() -> None:
-    text = f"one, {'x' * 40}, two."
-    decoder = FakeDecoder({2: 3.0, 3: 5.0}, sure=frozenset({2}))
+    text = f"one, {'x' * 40}, {'y' * 20}."
+    decoder = FakeDecoder({2: 3.0, 3: 6.0}, sure=frozenset({2}))
     placed = place(tokens_of(text), 9.0, "en", VOCABULARY, decoder)
-    assert "<3.0><3.0> two.<5.0>" in shown(placed)
+    assert f"<3.0><3.0> {'y' * 20}.<6.0>" in shown(placed)
+
+
+def test_an_abbreviation_is_not_the_end_of_a_sentence() -> None:
+    tokens = tokens_of("and Mr. Dashwood had then leisure to consider it.")
+    decoder = FakeDecoder({2: 3.0, 9: 5.0}, never=frozenset({2}))
+    assert shown(place(tokens, 6.0, "en", VOCABULARY, decoder)).count("<") == 2
+
+
+def test_a_short_sentence_ends_a_segment_only_before_a_gap() -> None:
+    tokens = tokens_of("no. six spoons of fresh snow.")
+    spoken = {1: 0.6, 6: 7.0}
+    near = FakeDecoder(spoken, frozenset({1}))
+    far = FakeDecoder(spoken, frozenset({1}), begins={0.6: 5.0})
+    assert shown(place(tokens, 8.0, "en", VOCABULARY, near)).count("<") == 2
+    assert near.fed.count(FIRST + 30) == 0
+    placed = place(tokens, 8.0, "en", VOCABULARY, far)
+    assert shown(placed) == "<0.0> no.<0.6><5.0> six spoons of fresh snow.<7.0>"
+
+
+def test_a_timestamp_leaves_time_for_the_text_on_both_sides() -> None:
+    text = "one two. " + "three four five six seven eight. " * 4
+    decoder = FakeDecoder({2: 9.9, 26: 9.9})
+    placed = place(tokens_of(text.strip()), 10.0, "en", VOCABULARY, decoder)
+    assert [token.at for token in placed if token.at is not None] == [0.0, 9.9]
 
 
 def test_text_without_punctuation_is_divided_between_words() -> None:

@@ -25,9 +25,9 @@ LONGEST_SECONDS = 8.0
 _FRAME = SAMPLE_RATE // 100
 """10 ms, in samples."""
 
-_LOUD_SHARE = 0.1
-"""Of the level that the loudest twentieth of a segment's surroundings has (-20 dB): above the noise
-of a room, below the softest consonants but s, f and th."""
+_SOFTEST_SHARE, _LOUD_SHARE = 10 ** (-30 / 20), 10 ** (-20 / 20)
+"""Of the level that the loudest twentieth of a segment's surroundings has: speech begins and ends
+between the two, at twice the level of the background."""
 
 _AROUND_FRAMES = 200
 """What a segment's edges are compared with: itself and 2 s on both sides, since speakers differ."""
@@ -83,7 +83,9 @@ def _levels(samples: Samples) -> npt.NDArray[np.float64]:
 def _loud(levels: npt.NDArray[np.float64], first: int, last: int) -> _Mask:
     """Which of all frames are loud for the speaker of frames `first` to `last`."""
     around = levels[max(0, first - _AROUND_FRAMES) : last + _AROUND_FRAMES]
-    mask: _Mask = levels > np.percentile(around if len(around) else levels, 95) * _LOUD_SHARE
+    background, loudest = np.percentile(around if len(around) else levels, (10, 95))
+    level = np.clip(2 * background, _SOFTEST_SHARE * loudest, _LOUD_SHARE * loudest)
+    mask: _Mask = levels > level
     return mask
 
 

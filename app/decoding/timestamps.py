@@ -28,15 +28,28 @@ _FIRST_SECONDS = 1.0
 _SENTENCE_SECONDS, _CLAUSE_SECONDS, _WORDS_SECONDS = 1.0, 4.0, 6.0
 """A segment ends at a sentence's end if it lasts this long, or at a clause's, or at a word's."""
 
-_PROBE_BYTES = 40
-"""Of text before the end of a clause or, since the last look, a word is tried: 3 to 4 s of
-speech."""
+_GAP_SECONDS = 1.0
+"""A shorter sentence ends a segment if nothing follows for so long."""
 
-_SLOW_SECONDS, _SLOW_BYTES_PER_SECOND = 5.0, 4
-"""A segment this long with this little text did not begin where it seems to."""
+_LEAST_ODDS = -5.0
+"""How likely, against text, a timestamp must be: nats. After sentences it was 0 to 9, after clauses
+-1 to -5 and after "Mr." -8, where the most probable time means nothing."""
 
-_BYTES_PER_SECOND = 10
-"""Of text in unhurried English speech: 2 words, 5 letters each."""
+_LEAST_WORD_ODDS = -7.0
+"""The same between words, where 4.5 to 7 still gave the right time."""
+
+_PROBE_CHARACTERS, _REST_CHARACTERS = 40, 20
+"""Text before the end of a clause or, since the last look, a word is tried: 3 to 4 s of speech. And
+text that a segment which begins there must have."""
+
+_FASTEST = 30.0
+"""Characters a second that nobody exceeds: a timestamp leaves time for the text on both sides."""
+
+_SLOW_SECONDS, _SLOWEST = 5.0, 4.0
+"""A segment this long with fewer characters a second did not begin where it seems to."""
+
+_UNHURRIED = 10.0
+"""Characters a second of unhurried English speech: 2 words of 5 letters each."""
 
 _SENTENCE_ENDS = tuple(mark.encode() for mark in ".?!\u3002\uff1f\uff01\u0964\u061f")
 _CLAUSE_ENDS = tuple(mark.encode() for mark in ",;:\u2026\u2014\u3001\uff0c\uff1b\uff1a\u060c")
@@ -76,6 +89,19 @@ def place(
     return _Placing(seconds, language, vocabulary, decoder).run(tokens)
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How long a segment must last to end there, and how likely a timestamp must be."""
+
+    least_seconds: float
+    least_odds: float
+
+
+_SENTENCE = _End(_SENTENCE_SECONDS, _LEAST_ODDS)
+_CLAUSE = _End(_CLAUSE_SECONDS, _LEAST_ODDS)
+_WORD = _End(_WORDS_SECONDS, _LEAST_WORD_ODDS)
+
+
 class _Placing:
     """One window's second reading."""
 
@@ -98,6 +124,7 @@ class _Placing:
     def run(self, tokens: Sequence[Token]) -> tuple[Token, ...]:
         self._decoder.rewind(0)
         self._pending = list(self._vocabulary.start)
+        left = sum(_characters(token) for token in tokens)
         if tokens and tokens[0].at is None:
             self._stamp(self._time(0.0, _FIRST_SECONDS)[0])
         read = probed = 0
@@ -108,58 +135,84 @@ class _Placing:
                 self._begin(token.at)
                 read = probed = 0
                 continue
-            read += len(token.text)
-            probed += len(token.text)
+            size = _characters(token)
+            left, read, probed = left - size, read + size, probed + size
             after = tokens[index + 1] if index + 1 < len(tokens) else None
-            least = self._least_seconds(token, after, read, probed)
-            if least is None:
+            end = self._kind(token, after, read, left, probed)
+            if end is None:
                 continue
-            at, likely = self._time(self._start)
             probed = 0
+            latest = self._last_step * TIMESTAMP_SECONDS - left / _FASTEST
+            at, odds = self._time(self._start + read / _FASTEST, latest)
             if after is None:
                 self._correct_start(at)
                 self._stamp(at)
-            elif at - self._start >= least or (likely and at - self._start >= _SENTENCE_SECONDS):
-                self._correct_start(at)
-                self._stamp(at)
-                self._stamp(self._time(at)[0])
+            elif odds >= end.least_odds and self._end(at, odds, end.least_seconds):
                 read = 0
         return tuple(self._placed)
 
-    def _least_seconds(
-        self, token: Token, after: Token | None, read: int, probed: int
-    ) -> float | None:
-        """How long the segment must be to end behind `token`; None if it cannot end there. `read`
-        is the text of the segment so far, `probed` that since the last look, in bytes."""
+    def _kind(
+        self, token: Token, after: Token | None, read: int, left: int, probed: int
+    ) -> _End | None:
+        """The kind of end that text has behind `token`; None if no segment can end there.
+
+        `read` is the text of the segment so far, `left` that of the window behind it, `probed` that
+        since the last look, in characters.
+        """
         if after is None:
-            return 0.0
+            return _SENTENCE
         if after.at is not None or (self._spaced and not after.text.startswith(b" ")):
             return None
         if token.text.endswith(_SENTENCE_ENDS):
-            return _SENTENCE_SECONDS
-        if token.text.endswith(_CLAUSE_ENDS) and read >= _PROBE_BYTES:
-            return _CLAUSE_SECONDS
-        return _WORDS_SECONDS if probed >= _PROBE_BYTES else None
+            return _SENTENCE
+        if left < _REST_CHARACTERS:
+            return None
+        if token.text.endswith(_CLAUSE_ENDS):
+            return _CLAUSE if read >= _PROBE_CHARACTERS else None
+        return _WORD if probed >= _PROBE_CHARACTERS else None
 
-    def _time(self, earliest: float, latest: float | None = None) -> tuple[float, bool]:
-        """The most probable timestamp for what comes next, and whether one is more probable than
-        text: openai/whisper's rule, the sum of all timestamps against the best token of text."""
+    def _end(self, at: float, odds: float, least: float) -> bool:
+        """End the segment at `at` and begin the next, if it lasts long enough for that."""
+        lasts = at - self._start
+        if lasts >= least or (odds > 0 and lasts >= _SENTENCE_SECONDS):
+            self._correct_start(at)
+            self._stamp(at)
+            self._stamp(self._time(at)[0])
+            return True
+        if odds <= 0:
+            return False
+        past = self._decoder.past
+        begun = self._start, self._first, self._before
+        self._stamp(at)
+        after = self._time(at)[0]
+        if after - at >= _GAP_SECONDS:
+            self._stamp(after)
+            return True
+        self._decoder.rewind(past)
+        self._placed.pop()
+        self._start, self._first, self._before = begun
+        return False
+
+    def _time(self, earliest: float, latest: float | None = None) -> tuple[float, float]:
+        """The most probable timestamp for what comes next, between two times, and how likely a
+        timestamp is there: the log of the sum of those over the best token of text."""
         logits = self._decoder.feed(self._pending)
         self._pending = []
         low = min(round(earliest / TIMESTAMP_SECONDS), self._last_step)
         high = self._last_step if latest is None else round(latest / TIMESTAMP_SECONDS)
+        high = max(low, high)
         stamps = logits[self._vocabulary.first_timestamp :][: self._last_step + 1].astype(float)
-        step = low + int(stamps[low : max(low, high) + 1].argmax())
-        mass = float(np.logaddexp.reduce(stamps[low:]))
-        likely = mass > float(logits[: self._vocabulary.first_timestamp].max())
-        return step * TIMESTAMP_SECONDS, likely
+        step = low + int(stamps[low : high + 1].argmax())
+        mass = float(np.logaddexp.reduce(stamps[low : high + 1]))
+        odds = mass - float(logits[: self._vocabulary.first_timestamp].max())
+        return step * TIMESTAMP_SECONDS, odds
 
     def _correct_start(self, end: float) -> None:
         """Move a start that is far too early for so little text to the end of the first word."""
         text = self._placed[self._first :]
-        size = sum(len(token.text) for token in text)
+        size = sum(_characters(token) for token in text)
         lasts = end - self._start
-        if not text or lasts <= _SLOW_SECONDS or size >= _SLOW_BYTES_PER_SECOND * lasts:
+        if not text or lasts <= _SLOW_SECONDS or size >= _SLOWEST * lasts:
             return
         count = next(
             (index for index, token in enumerate(text) if index and token.text[:1] == b" "),
@@ -169,7 +222,7 @@ class _Placing:
         self._pending = [token.id for token in text[:count]]
         at = min(self._time(self._start)[0], end)
         self._pending = [token.id for token in text[count:]]
-        spoken = sum(len(token.text) for token in text[:count]) / _BYTES_PER_SECOND
+        spoken = sum(_characters(token) for token in text[:count]) / _UNHURRIED
         start = max(self._start, at - spoken)
         if self._placed[self._first - 1].at is not None:
             self._placed[self._first - 1] = self._token(start)
@@ -188,3 +241,8 @@ class _Placing:
         self._start = at
         self._first = len(self._placed)
         self._before = self._decoder.past + len(self._pending)
+
+
+def _characters(token: Token) -> int:
+    # A token may be part of a character: count the first bytes of characters in UTF-8.
+    return sum(byte & 0xC0 != 0x80 for byte in token.text)
