@@ -84,7 +84,7 @@ def _let_sigterm_end_it() -> None:
 
 
 def _protection(settings: Settings) -> tuple[AccessToken, ssl.SSLContext | None]:
-    """Who may come in, and how what they say is encrypted."""
+    """Return the access token and the TLS context."""
     try:
         access_token = AccessToken(read_token(settings.token_file, os.environ))
         tls = server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)

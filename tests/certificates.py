@@ -1,7 +1,7 @@
 """Certificates for the tests, made by the very commands docs/security.md gives.
 
 With the `openssl` command and not a package: it is what the document tells users to type, so it is
-tried here, and nothing has to be installed for it. Where there is none, the tests skip.
+tried here, and nothing has to be installed for it. Without it, the tests skip.
 """
 
 from __future__ import annotations

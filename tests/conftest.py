@@ -1,4 +1,4 @@
-"""Fixtures of more than one file. What they are made of stands in tests/fakes.py."""
+"""Fixtures of more than one file. They are made of the parts in tests/fakes.py."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Stand-ins for the slow parts, and a client of the framing, for the fast tests.
 
-`FakeEngine` says how many samples it was given, so that a test can tell whose audio an answer is
-about; `FakeDetector` takes loud for speech; `Node` is the real loop, server and worker around them
-on a loopback port; `Client` speaks the framing with code of its own, nothing of `app`.
+`FakeEngine` returns the number of samples it was given, so that a test can tell whose audio an
+answer is about; `FakeDetector` takes loud for speech; `Node` is the real loop, server and worker
+around them on a loopback port; `Client` speaks the native protocol with code of its own.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def eventually(true: Callable[[], Any], what: str = "it") -> None:
 
 
 class Clock:
-    """What `app` takes for the module `time`, which tests may set ahead: the fixture `clock`.
+    """A stand-in for the module `time` that tests set ahead: the fixture `clock`.
 
-    Timeouts of minutes then pass at once, and none of them because the machine was busy.
+    Timeouts of minutes then pass at once, and none expires because the machine is busy.
     """
 
     def __init__(self) -> None:
@@ -260,7 +260,7 @@ class Client:
 
     @property
     def peer(self) -> str:
-        """What the node calls this end."""
+        """The node's name for this end."""
         return "{}:{}".format(*self.socket.getsockname())
 
     def send(self, data: bytes) -> None:
@@ -438,6 +438,9 @@ class Node:
         )
         self.disk, self.sink, self.journal = built.disk, built.sink, built.journal
         self.worker, self.server = built.worker, built.server
+        self.cancelled: list[int] = []
+        """The jobs that the worker was told to cancel."""
+        self._note_cancelled()
         framed = lambda: NativeProtocol(max_body, lambda: f"made-{os.urandom(4).hex()}")  # noqa: E731
         native = Port("native", "127.0.0.1", 0, new_protocol or framed)
         self.port = self.server.listen(replace(native, **(port or {})))
@@ -446,6 +449,15 @@ class Node:
         self._thread = threading.Thread(target=self.server.run, name="loop", daemon=True)
         self._clients: list[Client] = []
         self._stopped = False
+
+    def _note_cancelled(self) -> None:
+        cancel = self.worker.cancel
+
+        def noted(number: int) -> None:
+            self.cancelled.append(number)
+            cancel(number)
+
+        self.worker.cancel = noted  # type: ignore[method-assign]
 
     def start(self) -> None:
         self.worker.start()
@@ -517,5 +529,5 @@ class Node:
 
 
 def failed_callbacks(entries: Iterable[structlog.typing.EventDict]) -> list[Any]:
-    """What the loop's guard caught: there must never be any."""
+    """Return the exceptions that the loop logged; there must be none."""
     return [entry for entry in entries if entry["event"] in ("a callback failed", "job failed")]

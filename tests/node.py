@@ -115,7 +115,7 @@ class Node:
     # Its output.
 
     def outcomes(self) -> list[Fields]:
-        """What stdout has said so far."""
+        """Return the outcomes on stdout so far."""
         assert self.out is not None
         return [json.loads(line) for line in self.out.all()]
 

@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 Seen = list[tuple[Any, ...]]
-"""What a protocol said, event by event."""
+"""The events of a protocol, in order."""
 
 
 def split(data: bytes, cuts: list[int]) -> list[bytes]:

@@ -24,7 +24,7 @@ HANG = 60.0
 
 
 class Browser(ServiceListener):
-    """What is to be found on the network of `address`: ports and addresses by name."""
+    """Ports and addresses, by name, that are announced on the network of `address`."""
 
     def __init__(self, address: str) -> None:
         self.network = Zeroconf(interfaces=[address])

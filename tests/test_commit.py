@@ -1,5 +1,5 @@
-"""Requests between their last byte and the worker: kept in the journal, written behind the loop,
-taken up by the next process. The real loop, disk thread and directory around a fake engine."""
+"""Requests between their last byte and the worker: written to the journal and to large files, and
+recovered by the next process. The real loop, disk thread and directory around a fake engine."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_accepted_is_said_once_the_request_is_on_disk_and_the_loop_turns_meanwhi
     with node.connect() as client:
         client.request(pcm(2000), id="a", reply="accepted", connection="keep-alive")
         assert keeping.reached.wait(PATIENCE)
-        # Who needs no disk is served.
+        # Requests that need no disk are served.
         assert [text_or_code(reply) for reply in node.ask(b"", task="sing")] == ["bad_field"]
         client.socket.settimeout(0.2)
         with pytest.raises(TimeoutError):
@@ -137,7 +137,7 @@ def test_failures_leave_it_as_well(make_node: MakeNode, journal: Path) -> None:
     node = make_node(journal=journal)
     assert [text_or_code(reply) for reply in node.ask(b"", id="a")] == ["bad_audio"]
     eventually(lambda: entries(journal) == [])
-    # What was refused, or not complete, never was in it.
+    # Rejected and incomplete requests were never in it.
     assert [text_or_code(reply) for reply in node.ask(pcm(10), id="b", task="sing")] == [
         "bad_field"
     ]
@@ -316,7 +316,7 @@ def test_without_a_journal_it_is_told_and_written_that_it_was_not_done(
     closing = gate(BodyFile, "append")
     node = make_node(drain_seconds=0.1)
     with node.connect() as client:
-        # What is beyond memory is on its way to the disk, and complete.
+        # The body is complete; the part beyond memory is on its way to the disk.
         client.request(pcm(LARGE)[: MEMORY_BYTES + 2], id="a", connection="keep-alive")
         assert closing.reached.wait(PATIENCE)
         node.drain()
@@ -361,7 +361,7 @@ def test_after_a_death_everything_is_done_with_its_id_and_time(
     node.engine.hold()
     for number in range(5):
         node.ask(pcm(1000 + number), id=f"r{number}", reply="accepted")
-    # What the next process would find if this one died now.
+    # The journal as a crash at this moment would leave it.
     shutil.copytree(journal, tmp_path / "found")
     again = make_node(journal=tmp_path / "found")
     for number in range(5):

@@ -1,6 +1,6 @@
-"""One connection with an owner that writes down what it is told: order of replies, interest, ends.
+"""One connection with an owner that records its calls: order of replies, interest, ends.
 
-What the server makes of it, over a whole node, is in tests/test_server.py.
+The behaviour of a whole node is tested in tests/test_server.py.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ def small(count: int) -> bytes:
 def test_many_messages_at_once_do_not_hold_up_the_loop(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a peer has sent beyond what goes into one turn waits for the next."""
+    """Input beyond one turn waits for the next."""
     monkeypatch.setattr("app.network.event_pump.TURN_SECONDS", 0.0)
 
     def turn() -> None:
@@ -352,7 +352,7 @@ def test_a_reset_is_told_and_closes(bench: Bench) -> None:
     ids=["length", "header", "body"],
 )
 def test_a_reset_that_a_reply_runs_into(bench: Bench, part: bytes) -> None:
-    """What the owner then answers on the same connection must not run into it again."""
+    """The owner's next reply on the connection must not run into the reset again."""
     first = bench.connection.expect("a", silent=False)
     bench.peer.sendall(part)
     bench.turn_until(lambda: not bench.connection.protocol.idle)
@@ -371,7 +371,7 @@ def test_a_reset_that_a_reply_runs_into(bench: Bench, part: bytes) -> None:
 
 
 def test_what_the_owner_says_at_a_reset_is_not_tried_on_the_broken_socket(bench: Bench) -> None:
-    """Where every attempt to send fails anew, the end is told once all the same."""
+    """Every attempt to send fails; the end is reported once."""
 
     def fail(_data: memoryview) -> int:
         raise ConnectionResetError

@@ -86,7 +86,7 @@ class Cluster:
         return node
 
     def healthy(self, index: int) -> bool:
-        """What the image's HEALTHCHECK says to a node."""
+        """Run the image's HEALTHCHECK on a node."""
         native, page = map(str, self._ports[index])
         settings = {"NODE_WHISPER_PORT": native, "NODE_WHISPER_HTTP_PORT": page}
         check = [sys.executable, "-I", "-S", str(ROOT / "deploy" / "healthcheck.py")]

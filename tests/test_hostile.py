@@ -21,8 +21,8 @@ from reliability.hostile import KINDS, prepare
 CONNECTIONS = 1000
 HONEST, EACH = 10, 3
 ALLOWED_GROWTH = 48 * 2**20
-"""Bytes. What an allocator keeps of a thousand connections that were there at once; 24 files are
-decoded meanwhile. A connection whose body stayed would add as much by itself."""
+"""In bytes: the memory that an allocator keeps of a thousand connections at once, while 24 files
+are decoded. A single leaked body would add as much."""
 
 pytestmark = pytest.mark.slow
 

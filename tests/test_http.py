@@ -668,7 +668,7 @@ def test_the_fields_of_whisper_cpp() -> None:
     assert peer.seen[-1][1].language == "auto"
 
 
-# What has no body.
+# Requests without a body.
 
 
 def test_the_queries() -> None:
@@ -928,7 +928,7 @@ def streams(draw: st.DrawFn) -> bytes:
 
 def play(pieces: Iterable[bytes], accepts: bool) -> tuple[Seen, bytes, bool]:
     peer = Peer(accepts=accepts).feed(*pieces)
-    # How much of a file came before the fault that spoils it is nobody's business.
+    # The amount of audio before a fault in the form does not matter.
     seen = [
         entry
         for entry, after in itertools.zip_longest(peer.seen, peer.seen[1:])

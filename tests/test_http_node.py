@@ -241,9 +241,9 @@ def test_a_client_that_ends_before_its_answer_frees_its_place(serve: MakeNode) -
         with node.connect() as second:
             second.send(post(TRANSCRIPTIONS, ("file", WAV)))
             eventually(lambda: len(node.jobs) == 2, "a second job")
-        # It has ended, without a reset; that is said to the worker, and health is told meanwhile.
+        # Its stream has ended, without a reset. The worker notices it later; /healthz answers.
         assert get(node, "/healthz").status == 200
-        eventually(lambda: node.worker._mail.cancelled, "its end")
+        eventually(lambda: node.cancelled, "its end")
         engine.release()
         assert receive(first).status == 200
     eventually(lambda: node.server.load.admitted == 0, "a free place")
@@ -350,7 +350,7 @@ def test_openais_client_translates_in_every_format(serve: MakeNode) -> None:
 
 
 def samples(answer: Answer) -> dict[tuple[str, tuple[str, ...]], float]:
-    """What Prometheus' own parser reads: by name and the values of labels in their order."""
+    """Return the samples that Prometheus' own parser reads, by name and label values."""
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     return {
         (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value

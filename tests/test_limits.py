@@ -268,7 +268,7 @@ def test_a_slow_upload_lives_while_nobody_waits(make_node: MakeNode, clock: Cloc
 
 
 def received(node: Node) -> int | None:
-    """How much has come of the one body that is being received."""
+    """Return the bytes received of the only upload."""
     [upload] = node.uploads or [None]
     return upload.body.size if upload is not None and upload.body is not None else None
 

@@ -1,4 +1,4 @@
-"""What the README and docs/protocol.md promise, of the real process with the real model."""
+"""The promises of README and docs/protocol.md, with the real process and the real model."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def code(reply: Fields) -> str:
     return str(reply["error"]["code"])
 
 
-# What a newcomer does.
+# The first steps of a new user.
 
 
 def test_the_clip_gives_its_words(node: Node, jfk: bytes) -> None:

@@ -30,7 +30,7 @@ MIB = 1024 * 1024
 RATE = 16000
 
 RESULT = ("text", "segments", "language", "audio_seconds", "truncated")
-"""What of a reply must be the same whenever, and beside whatever, it is asked for."""
+"""Fields of a reply that must not depend on the load."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""How the node ends: by signal, by its drain's deadline, by a stdout that nobody reads."""
+"""The end of the node: by a signal, by the drain's timeout, by a broken stdout."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_a_reader_that_goes_away_ends_it(jfk: bytes) -> None:
             assert os.read(read, 10)
             os.close(read)
             replies = [client.receive(), client.receive()]
-        # What was accepted is answered nevertheless.
+        # Accepted requests receive their replies.
         assert [reply and reply["status"] for reply in replies] == ["ok", "ok"]
         assert node.wait() == 0
 

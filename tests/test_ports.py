@@ -1,7 +1,7 @@
-"""What further protocols and ports lean on: every event a protocol can make, tokens, who may
-connect, and that one listens at every address of a name.
+"""Ports and the contract of protocols: every event, tokens, allowed addresses, listening at every
+address of a name.
 
-The protocol here is a toy, lines of text, one message at a time as HTTP has it.
+The protocol is a toy with lines of text, one message at a time as in HTTP.
 """
 
 from __future__ import annotations
@@ -69,24 +69,24 @@ class Toy:
     end_means_gone = True
 
     def __init__(self) -> None:
-        self._input = bytearray()
+        self.unread = bytearray()
         self._request: Request | None = None
         self._accepted: bool | None = None
         self._replying = False
         self._over = False
 
     def feed(self, data: bytes) -> None:
-        self._input += data
+        self.unread += data
 
     def next_event(self) -> Event | None:
         if self._over or (self._replying and self._request is None):
             return None
         if self._request is not None and self._accepted is None:
             return None
-        line, end, rest = self._input.partition(b"\n")
+        line, end, rest = self.unread.partition(b"\n")
         if not end:
             return None
-        self._input = rest
+        self.unread = rest
         word, *more = line.decode().split()
         return self._event(word, more)
 
@@ -132,7 +132,7 @@ class Toy:
 
     @property
     def idle(self) -> bool:
-        return not self._input and self._request is None
+        return not self.unread and self._request is None
 
     @property
     def reading_body(self) -> bool:
@@ -140,7 +140,7 @@ class Toy:
 
     @property
     def full(self) -> bool:
-        return self._replying and self._request is None and len(self._input) >= FULL_BYTES
+        return self._replying and self._request is None and len(self.unread) >= FULL_BYTES
 
     def encode(self, request_id: str | None, reply: Reply) -> bytes:
         if isinstance(reply, (Transcript, Failure, Report, Accepted)):
@@ -263,8 +263,8 @@ def test_what_waits_for_its_turn_is_cancelled_by_such_an_end(toy: MakeNode) -> N
         gone.say("begin b - -", data(300), "end")
         eventually(lambda: len(node.jobs) == 2)
         gone.client.half_close()
-        # Said to the worker, which hears of it after what it is at.
-        eventually(lambda: node.worker._mail.cancelled)
+        # The worker notices it after the window in progress.
+        eventually(lambda: node.cancelled)
         node.engine.release()
         assert node.lines.wait_for("b")["error"]["code"] == "cancelled"
     assert len(node.engine.calls) == 1
@@ -287,7 +287,7 @@ def test_a_protocol_that_is_full_is_fed_no_more(toy: MakeNode) -> None:
             while sent < len(lines):
                 sent += talk.client.socket.send(lines[sent : sent + 65536])
         assert sent < len(lines), "it was read from all the time"
-        assert len(connection.protocol._input) < 100_000  # type: ignore[attr-defined]
+        assert len(connection.protocol.unread) < 100_000  # type: ignore[attr-defined]
         node.engine.release()
 
 
@@ -484,7 +484,7 @@ def test_neither_text_nor_token_goes_to_the_log() -> None:
     assert "sesame" not in logged
 
 
-# Who may connect, and where.
+# Allowed addresses, and listening.
 
 
 def test_who_is_not_allowed_is_closed_at_once(make_node: MakeNode) -> None:
@@ -587,20 +587,16 @@ def test_without_descriptors_a_listener_pauses_and_goes_on(
         loop.stop()
 
     [listener] = listen(loop, "127.0.0.1", 0, greet)
-    accept, tries = listener._socket.accept, 0
+    accept, tries = socket.socket.accept, 0
 
-    class Exhausted:
-        def accept(self) -> Any:
-            nonlocal tries
-            tries += 1
-            if tries <= 2:
-                raise OSError(24, "Too many open files")
-            return accept()
+    def exhausted(sock: socket.socket) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries <= 2:
+            raise OSError(24, "Too many open files")
+        return accept(sock)
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(listening, name)
-
-    listening, listener._socket = listener._socket, Exhausted()  # type: ignore[assignment]
+    monkeypatch.setattr(socket.socket, "accept", exhausted)
     with (
         capture_logs() as entries,
         socket.create_connection(("127.0.0.1", listener.port), timeout=PATIENCE),

@@ -67,7 +67,7 @@ def test_request_of_any_client_gets_replies_and_its_outcome_is_confirmed(node: N
     assert lease.written.wait(PATIENCE)
     replies = [(type(reply), final) for reply, final in lease.replies]
     assert replies == [(Segment, False), (Transcript, True)]
-    assert [line["text"] for line in node.lines.written] == ["2000"]
+    eventually(lambda: [line["text"] for line in node.lines.written] == ["2000"])
     eventually(lambda: node.server.load.admitted == 0)
 
 

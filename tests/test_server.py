@@ -1,6 +1,5 @@
-"""The node over real sockets, with a fake engine: replies and their order, admission, cancelling,
-deadlines, limits and the end. Every test also asserts (in its fixture) that nothing came out of the
-loop but what it was written to do."""
+"""The node over real sockets, with a fake engine: replies and their order, places, cancelling,
+timeouts, limits and the end. The fixture asserts for each test that no callback failed."""
 
 from __future__ import annotations
 
@@ -612,7 +611,7 @@ def test_a_client_that_vanishes_at_any_moment(node: Node) -> None:
         if chance.random() < 0.3:
             client.half_close()
         chance.choice([Client.close, Client.reset])(client)
-    # Whoever connects after them is heard after them.
+    # A later client is served.
     assert [text_or_code(reply) for reply in node.ask(pcm(777))] == ["777"]
     eventually(lambda: not node.connections)
     eventually(lambda: not node.jobs)
@@ -749,7 +748,7 @@ def test_a_body_that_trickles_is_waited_for(make_node: MakeNode, clock: Clock) -
 
 
 def size_of(node: Node) -> int:
-    """How much has come of the one body that is being received."""
+    """Return the bytes received of the only upload."""
     [pending] = node.uploads
     return 0 if pending.body is None else pending.body.size
 

@@ -1,4 +1,4 @@
-"""Who is not let in, and who is: tokens and TLS through the node's own loop, server and worker."""
+"""Access control: tokens and TLS through the node's own loop, server and worker."""
 
 from __future__ import annotations
 
@@ -397,7 +397,7 @@ def test_the_token_over_tls(make_node: MakeNode, certificates: Certificates) -> 
             assert [text_or_code(reply) for reply in client.replies()] == [expected]
 
 
-# What is said at the start.
+# Warnings at the start.
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,8 @@ class Form:
     def feed(self, data: bytes) -> list[memoryview]:
         """Take the next bytes of the body; what of them belongs to the file, in order. Raises
         `FormError`."""
-        # What looks like the end of a part and is not costs the parser microseconds each, so a body
-        # full of it seconds a MiB. Boundaries are made so that no file holds them.
+        # A delimiter that does not end a part costs the parser microseconds, so a body full of them
+        # seconds per MiB. Clients choose boundaries that do not occur in their files.
         self._delimiters += data.count(self._delimiter)
         if self._delimiters > MAX_PARTS + 1:
             raise _too_many()
