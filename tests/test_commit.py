@@ -77,7 +77,7 @@ def no_space(*_: Any) -> None:
 # Kept before it is accepted.
 
 
-def test_accepted_is_said_once_the_request_is_on_disk_and_the_loop_turns_meanwhile(
+def test_accepted_reply_waits_for_the_disk_and_the_loop_does_not(
     make_node: MakeNode, journal: Path, gate: Callable[[type, str], Gate]
 ) -> None:
     keeping = gate(Journal, "keep")
@@ -97,7 +97,7 @@ def test_accepted_is_said_once_the_request_is_on_disk_and_the_loop_turns_meanwhi
     assert node.lines.wait_for("a")["text"] == "2000"
 
 
-def test_nor_is_the_connection_closed_before_that(
+def test_silent_connection_ends_only_once_the_request_is_on_disk(
     make_node: MakeNode, journal: Path, gate: Callable[[type, str], Gate]
 ) -> None:
     keeping = gate(Journal, "keep")
@@ -115,7 +115,7 @@ def test_nor_is_the_connection_closed_before_that(
 
 
 @pytest.mark.parametrize("samples", [2000, LARGE])
-def test_it_stays_until_its_line_is_written(
+def test_entry_stays_until_its_line_is_written(
     make_node: MakeNode, journal: Path, samples: int
 ) -> None:
     node = make_node(journal=journal)
@@ -133,7 +133,7 @@ def test_it_stays_until_its_line_is_written(
     eventually(lambda: entries(journal, "tmp") == [])
 
 
-def test_failures_leave_it_as_well(make_node: MakeNode, journal: Path) -> None:
+def test_entry_of_a_failed_request_is_removed(make_node: MakeNode, journal: Path) -> None:
     node = make_node(journal=journal)
     assert [text_or_code(reply) for reply in node.ask(b"", id="a")] == ["bad_audio"]
     eventually(lambda: entries(journal) == [])
@@ -149,7 +149,7 @@ def test_failures_leave_it_as_well(make_node: MakeNode, journal: Path) -> None:
     assert entries(journal) == []
 
 
-def test_the_token_does_not_reach_the_disk(make_node: MakeNode, journal: Path) -> None:
+def test_token_does_not_reach_the_disk(make_node: MakeNode, journal: Path) -> None:
     node = make_node(journal=journal)
     node.engine.hold()
     node.ask(pcm(2000), id="a", reply="accepted", token="secret-token")
@@ -157,7 +157,7 @@ def test_the_token_does_not_reach_the_disk(make_node: MakeNode, journal: Path) -
     assert b"secret" not in (journal / "new" / entry / "request.json").read_bytes()
 
 
-def test_a_full_disk_refuses_and_the_node_goes_on(
+def test_full_disk_fails_the_request_and_the_node_continues(
     make_node: MakeNode, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = make_node(journal=journal)
@@ -175,7 +175,7 @@ def test_a_full_disk_refuses_and_the_node_goes_on(
     assert node.lines.wait_for("a")["error"]["code"] == "no_space"
 
 
-def test_who_resets_while_it_is_written_is_not_worked_for(
+def test_reset_during_the_write_cancels_the_request(
     make_node: MakeNode, journal: Path, gate: Callable[[type, str], Gate]
 ) -> None:
     keeping = gate(Journal, "keep")
@@ -198,7 +198,7 @@ def test_who_resets_while_it_is_written_is_not_worked_for(
 
 
 @pytest.mark.parametrize("journalled", [True, False])
-def test_large_and_small_on_one_connection_stay_in_their_order(
+def test_large_and_small_bodies_of_a_connection_stay_in_order(
     make_node: MakeNode, journal: Path, journalled: bool, gate: Callable[[type, str], Gate]
 ) -> None:
     appending = gate(BodyFile, "append")
@@ -223,7 +223,7 @@ def test_large_and_small_on_one_connection_stay_in_their_order(
 
 
 @pytest.mark.parametrize("journalled", [True, False])
-def test_a_sender_faster_than_the_disk_is_not_read_from_and_its_deadline_rests(
+def test_client_faster_than_the_disk_is_not_read_and_has_no_timeout(
     make_node: MakeNode, journal: Path, journalled: bool, gate: Callable[[type, str], Gate]
 ) -> None:
     appending = gate(BodyFile, "append")
@@ -246,7 +246,7 @@ def test_a_sender_faster_than_the_disk_is_not_read_from_and_its_deadline_rests(
     node.engine.abort()
 
 
-def test_a_disk_that_fails_within_a_body_is_told_and_the_rest_is_read_past(
+def test_disk_failure_within_a_body_is_reported_and_the_rest_discarded(
     make_node: MakeNode, tmp_path: Path
 ) -> None:
     def make_spool(disk: Disk) -> Spool:
@@ -265,7 +265,7 @@ def test_a_disk_that_fails_within_a_body_is_told_and_the_rest_is_read_past(
 # The end.
 
 
-def test_what_a_drain_does_not_finish_is_kept_and_done_after_the_next_start(
+def test_requests_unfinished_by_the_drain_are_done_after_the_next_start(
     make_node: MakeNode, journal: Path
 ) -> None:
     node = make_node(journal=journal, drain_seconds=0.2)
@@ -288,7 +288,7 @@ def test_what_a_drain_does_not_finish_is_kept_and_done_after_the_next_start(
     eventually(lambda: entries(journal) == [])
 
 
-def test_what_a_drain_finds_being_written_is_kept_as_well(
+def test_requests_being_written_at_the_end_are_kept(
     make_node: MakeNode,
     journal: Path,
     gate: Callable[[type, str], Gate],
@@ -310,7 +310,7 @@ def test_what_a_drain_finds_being_written_is_kept_as_well(
     assert node.lines.written == []
 
 
-def test_without_a_journal_it_is_told_and_written_that_it_was_not_done(
+def test_requests_being_written_at_the_end_fail_without_a_journal(
     make_node: MakeNode, gate: Callable[[type, str], Gate]
 ) -> None:
     closing = gate(BodyFile, "append")
@@ -326,9 +326,7 @@ def test_without_a_journal_it_is_told_and_written_that_it_was_not_done(
     assert node.lines.wait_for("a")["error"]["code"] == "shutting_down"
 
 
-def test_a_reader_of_stdout_who_left_leaves_the_journal_as_it_was(
-    make_node: MakeNode, journal: Path
-) -> None:
+def test_broken_stdout_leaves_the_journal_as_it_was(make_node: MakeNode, journal: Path) -> None:
     node = make_node(journal=journal)
     node.lines.broken = True
     assert [text_or_code(reply) for reply in node.ask(pcm(500), id="a")] == ["500"]
@@ -354,7 +352,7 @@ def fill(journal: Path, count: int, samples: int = 1000) -> None:
     assert disk.close(PATIENCE)
 
 
-def test_after_a_death_everything_is_done_with_its_id_and_time(
+def test_entries_are_done_after_a_crash_with_id_and_time(
     make_node: MakeNode, journal: Path, tmp_path: Path
 ) -> None:
     node = make_node(journal=journal)
@@ -374,7 +372,7 @@ def test_after_a_death_everything_is_done_with_its_id_and_time(
         assert (first["received_at"], first["peer"]) == (second["received_at"], second["peer"])
 
 
-def test_they_are_taken_in_oldest_first_and_never_fill_the_node(
+def test_entries_are_taken_oldest_first_and_never_fill_the_node(
     make_node: MakeNode, journal: Path
 ) -> None:
     fill(journal, 40)
@@ -397,7 +395,7 @@ def test_they_are_taken_in_oldest_first_and_never_fill_the_node(
     eventually(lambda: entries(journal) == [])
 
 
-def test_a_command_waits_for_a_window_of_what_was_recovered_and_not_for_all_of_it(
+def test_short_request_waits_for_one_window_of_a_recovered_one(
     make_node: MakeNode, journal: Path
 ) -> None:
     """Also on the first connection: what was recovered is the first request, and no part of it."""
@@ -417,7 +415,9 @@ def test_a_command_waits_for_a_window_of_what_was_recovered_and_not_for_all_of_i
     assert node.lines.wait_for("r0")["status"] == "ok"
 
 
-def test_a_place_less_than_two_is_one(make_node: MakeNode, journal: Path) -> None:
+def test_single_place_is_given_to_recovered_requests_too(
+    make_node: MakeNode, journal: Path
+) -> None:
     fill(journal, 3)
     node = make_node(journal=journal, queue_size=1)
     for number in range(3):
@@ -425,9 +425,7 @@ def test_a_place_less_than_two_is_one(make_node: MakeNode, journal: Path) -> Non
     assert [text_or_code(reply) for reply in node.ask(pcm(900))] == ["900"]
 
 
-def test_what_is_unusable_has_its_line_and_is_out_of_the_way(
-    make_node: MakeNode, journal: Path
-) -> None:
+def test_unusable_entry_gets_a_line_and_is_quarantined(make_node: MakeNode, journal: Path) -> None:
     fill(journal, 4)
     first, second, third, _ = entries(journal)
     os.truncate(journal / "new" / first / "body", 10)
@@ -446,7 +444,7 @@ def test_what_is_unusable_has_its_line_and_is_out_of_the_way(
     eventually(lambda: node.server.load.admitted == 0)
 
 
-def test_a_drain_leaves_what_it_has_not_begun(make_node: MakeNode, journal: Path) -> None:
+def test_drain_leaves_entries_that_were_not_taken(make_node: MakeNode, journal: Path) -> None:
     fill(journal, 10)
     node = make_node(journal=journal, queue_size=2)
     node.engine.hold()
@@ -461,7 +459,7 @@ def test_a_drain_leaves_what_it_has_not_begun(make_node: MakeNode, journal: Path
     assert len(entries(journal)) == 10 - done
 
 
-def test_recovered_alone_it_also_ends(make_node: MakeNode, journal: Path) -> None:
+def test_drain_ends_without_any_connection(make_node: MakeNode, journal: Path) -> None:
     # Nobody is connected whose leaving could end the drain.
     fill(journal, 1)
     os.truncate(next((journal / "new").iterdir()) / "body", 1)
@@ -470,7 +468,7 @@ def test_recovered_alone_it_also_ends(make_node: MakeNode, journal: Path) -> Non
     node.wait_until_stopped()
 
 
-def test_the_worker_marks_whose_turn_it_is(make_node: MakeNode, journal: Path) -> None:
+def test_worker_marks_the_entry_in_the_engine(make_node: MakeNode, journal: Path) -> None:
     node = make_node(journal=journal)
     node.engine.hold()
     node.ask(pcm(2000), id="a", reply="accepted")
@@ -482,7 +480,9 @@ def test_the_worker_marks_whose_turn_it_is(make_node: MakeNode, journal: Path) -
     eventually(lambda: not (journal / "engine").read_bytes().rstrip(b"\0"))
 
 
-def test_the_client_is_a_client(make_node: MakeNode, journal: Path) -> None:
+def test_many_clients_with_a_journal_get_their_own_answers(
+    make_node: MakeNode, journal: Path
+) -> None:
     """Many at once, each answered with its own."""
     node = make_node(journal=journal)
     clients: list[Client] = [node.connect() for _ in range(20)]

@@ -167,13 +167,13 @@ def bench(make_bench: Callable[..., Bench]) -> Bench:
     return make_bench()
 
 
-def test_events_go_to_the_owner(bench: Bench) -> None:
+def test_connection_delivers_events_to_its_owner(bench: Bench) -> None:
     bench.peer.sendall(message(b"abc", id="1", connection="keep-alive") + message(b"", id="2"))
     bench.turn_until(lambda: bench.owner.told.count("end") == 2)
     assert bench.owner.told == [("begin", "1"), "body", "end", ("begin", "2"), "end"]
 
 
-def test_replies_leave_in_the_order_of_their_requests(bench: Bench) -> None:
+def test_replies_are_sent_in_the_order_of_their_requests(bench: Bench) -> None:
     first, silent, third = (
         bench.connection.expect(name, silent=name == "b") for name in ("a", "b", "c")
     )
@@ -187,14 +187,14 @@ def test_replies_leave_in_the_order_of_their_requests(bench: Bench) -> None:
     assert [reply["error"]["message"] for reply in replies[:2]] == ["1", "2"]
 
 
-def test_what_is_not_final_leaves_at_once_if_it_is_its_turn(bench: Bench) -> None:
+def test_partial_reply_is_sent_at_once_in_its_turn(bench: Bench) -> None:
     slot = bench.connection.expect("a", silent=False)
     bench.connection.answer(slot, Accepted(), final=False)
     assert b'"accepted"' in bench.peer.recv(1000)
     assert not bench.connection.state.idle
 
 
-def test_nothing_is_read_while_a_body_waits_for_a_place(bench: Bench) -> None:
+def test_connection_is_not_read_while_a_body_waits_for_a_place(bench: Bench) -> None:
     bench.owner.decides = False
     bench.peer.sendall(message(b"abc", id="1"))
     bench.turn_until_told(("begin", "1"))
@@ -205,7 +205,7 @@ def test_nothing_is_read_while_a_body_waits_for_a_place(bench: Bench) -> None:
     assert bench.owner.told[-2:] == ["body", "end"]
 
 
-def test_a_body_that_is_turned_down_is_skipped(bench: Bench) -> None:
+def test_rejected_body_is_skipped(bench: Bench) -> None:
     bench.owner.decides = False
     bench.peer.sendall(message(b"abc", id="1", connection="keep-alive") + message(b"", id="2"))
     bench.turn_until_told(("begin", "1"))
@@ -214,7 +214,7 @@ def test_a_body_that_is_turned_down_is_skipped(bench: Bench) -> None:
     assert bench.owner.told == [("begin", "1"), ("begin", "2")]
 
 
-def test_a_peer_that_does_not_read_is_not_read_from(bench: Bench) -> None:
+def test_connection_is_not_read_while_the_client_does_not_read(bench: Bench) -> None:
     assert bench.connection.state.wants_read()
     assert not bench.connection.state.wants_write()
     slot = bench.connection.expect("a", silent=False)
@@ -233,7 +233,7 @@ def small(count: int) -> bytes:
     return frame({"content-length": 0, "connection": "keep-alive"}) * count
 
 
-def test_many_messages_at_once_do_not_hold_up_the_loop(
+def test_many_messages_in_one_read_do_not_block_the_loop(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Input beyond one turn waits for the next."""
@@ -250,7 +250,7 @@ def test_many_messages_at_once_do_not_hold_up_the_loop(
     assert all(told == "turn" for told in bench.owner.told[first + 1 :: 2])
 
 
-def test_what_was_not_gone_through_is_not_idle(
+def test_connection_with_undelivered_input_is_not_idle(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node that is told to end would close it, and its messages have no answer."""
@@ -271,7 +271,7 @@ def test_what_was_not_gone_through_is_not_idle(
     assert bench.connection.state.wants_read()
 
 
-def test_long_answers_to_many_short_messages_are_bounded(bench: Bench) -> None:
+def test_unsent_replies_to_many_short_messages_are_bounded(bench: Bench) -> None:
     """Those of one read as well: 300 of them would be 20 times what may be unsent."""
     length = MAX_UNSENT_BYTES // 16
 
@@ -296,7 +296,7 @@ def test_long_answers_to_many_short_messages_are_bounded(bench: Bench) -> None:
 # Ends.
 
 
-def test_after_the_last_reply_it_lingers_until_the_peer_has_ended(bench: Bench) -> None:
+def test_connection_lingers_after_the_last_reply_until_the_clients_end(bench: Bench) -> None:
     bench.connection.answer(bench.connection.expect("a", silent=False), Accepted(), final=True)
     bench.connection.finish()
     bench.peer.sendall(b"nobody reads this")
@@ -307,14 +307,14 @@ def test_after_the_last_reply_it_lingers_until_the_peer_has_ended(bench: Bench) 
     assert bench.owner.told == ["closed"]
 
 
-def test_lingering_ends_after_a_while(bench: Bench, clock: Clock) -> None:
+def test_lingering_ends_after_its_timeout(bench: Bench, clock: Clock) -> None:
     bench.connection.finish()
     assert bench.receive_all() == []
     clock.pass_by(LINGER_SECONDS)
     bench.turn_until_told("closed")
 
 
-def test_lingering_ends_where_too_much_comes(bench: Bench) -> None:
+def test_lingering_ends_after_too_much_input(bench: Bench) -> None:
     bench.connection.finish()
     bench.peer.setblocking(False)
     sent = 0
@@ -329,7 +329,7 @@ def test_lingering_ends_where_too_much_comes(bench: Bench) -> None:
     assert sent > LINGER_BYTES
 
 
-def test_the_end_of_the_stream_is_told_and_replies_still_leave(bench: Bench) -> None:
+def test_end_of_stream_is_reported_and_replies_are_still_sent(bench: Bench) -> None:
     slot = bench.connection.expect("a", silent=False)
     bench.peer.shutdown(socket.SHUT_WR)
     bench.turn_until_told("end of stream")
@@ -339,7 +339,7 @@ def test_the_end_of_the_stream_is_told_and_replies_still_leave(bench: Bench) -> 
     bench.turn_until_told("closed")
 
 
-def test_a_reset_is_told_and_closes(bench: Bench) -> None:
+def test_reset_is_reported_and_closes(bench: Bench) -> None:
     bench.connection.expect("a", silent=False)
     bench.reset()
     bench.turn_until_told("closed")
@@ -351,7 +351,7 @@ def test_a_reset_is_told_and_closes(bench: Bench) -> None:
     [b"\0", b"\0\x40{", frame({**RAW, "content-length": 9, "id": "x"}, b"12")],
     ids=["length", "header", "body"],
 )
-def test_a_reset_that_a_reply_runs_into(bench: Bench, part: bytes) -> None:
+def test_reset_noticed_by_a_reply_is_reported_once(bench: Bench, part: bytes) -> None:
     """The owner's next reply on the connection must not run into the reset again."""
     first = bench.connection.expect("a", silent=False)
     bench.peer.sendall(part)
@@ -370,7 +370,7 @@ def test_a_reset_that_a_reply_runs_into(bench: Bench, part: bytes) -> None:
     assert bench.owner.told.count("reset") == 1
 
 
-def test_what_the_owner_says_at_a_reset_is_not_tried_on_the_broken_socket(bench: Bench) -> None:
+def test_replies_after_a_reset_are_not_sent(bench: Bench) -> None:
     """Every attempt to send fails; the end is reported once."""
 
     def fail(_data: memoryview) -> int:
@@ -388,7 +388,7 @@ def test_what_the_owner_says_at_a_reset_is_not_tried_on_the_broken_socket(bench:
     assert bench.owner.told == ["reset", "closed"]
 
 
-def test_deadlines_rest_while_too_much_is_due_to_the_peer(
+def test_timeouts_rest_while_too_many_replies_are_due(
     make_bench: Callable[..., Bench],
 ) -> None:
     """A header that is not read, because too many replies are still to come, is not late."""
@@ -403,7 +403,7 @@ def test_deadlines_rest_while_too_much_is_due_to_the_peer(
     assert bench.receive_all()[-1]["error"]["code"] == "timeout"
 
 
-def test_a_pause_stops_reading_and_deadlines_until_it_ends(
+def test_pause_stops_reading_and_timeouts_until_resume(
     make_bench: Callable[..., Bench], clock: Clock
 ) -> None:
     bench = make_bench(UNHURRIED)
@@ -431,7 +431,7 @@ def test_a_pause_stops_reading_and_deadlines_until_it_ends(
     assert "lost" not in bench.owner.told
 
 
-def test_what_waits_for_a_place_holds_little(bench: Bench) -> None:
+def test_waiting_connection_holds_little(bench: Bench) -> None:
     """Of the bytes behind a header, no more is read than outside of a body at one time."""
     bench.owner.decides = False
     bench.peer.setblocking(False)
@@ -442,7 +442,7 @@ def test_what_waits_for_a_place_holds_little(bench: Bench) -> None:
     assert sum(bench.reads) < 2 * HEADER_BYTES
 
 
-def test_answers_after_the_end_are_nothing(bench: Bench) -> None:
+def test_replies_after_the_end_are_dropped(bench: Bench) -> None:
     slot = bench.connection.expect("a", silent=False)
     bench.reset()
     bench.turn_until_told("closed")
@@ -451,20 +451,20 @@ def test_answers_after_the_end_are_nothing(bench: Bench) -> None:
     assert bench.owner.told.count("closed") == 1
 
 
-def test_a_lost_position_is_told_and_ends_it(bench: Bench) -> None:
+def test_lost_position_gets_an_error_and_ends_the_connection(bench: Bench) -> None:
     bench.peer.sendall(b"\0\0more of it")
     [reply] = bench.receive_all()
     assert (reply["id"], reply["error"]["code"]) == (None, "bad_header")
     assert bench.owner.told == ["lost"]
 
 
-def test_a_header_that_does_not_come_is_lost(make_bench: Callable[..., Bench]) -> None:
+def test_missing_header_times_out(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(Timeouts(header=0.05))
     [reply] = bench.receive_all()
     assert reply["error"]["code"] == "timeout"
 
 
-def test_while_it_is_our_turn_nobody_is_late(make_bench: Callable[..., Bench]) -> None:
+def test_no_timeout_runs_while_the_node_works(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(Timeouts(0.05, 0.05, 0.05, 0.05))
     slot = bench.connection.expect("a", silent=False)
     bench.peer.sendall(message(b"abc", id="1", connection="keep-alive"))
@@ -479,7 +479,7 @@ def test_while_it_is_our_turn_nobody_is_late(make_bench: Callable[..., Bench]) -
     assert "lost" not in bench.owner.told
 
 
-def test_an_idle_connection_is_one_that_owes_nothing(bench: Bench) -> None:
+def test_idle_connection_owes_no_reply(bench: Bench) -> None:
     assert bench.connection.state.idle
     slot = bench.connection.expect("a", silent=True)
     assert not bench.connection.state.idle

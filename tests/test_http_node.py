@@ -118,7 +118,7 @@ def held(engine: FakeEngine) -> Iterator[None]:
         engine.release()
 
 
-def test_uploads_one_after_the_other_by_a_plain_client(serve: MakeNode) -> None:
+def test_uploads_follow_one_another_on_a_connection(serve: MakeNode) -> None:
     node = serve()
     connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=PATIENCE)
     kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
@@ -148,7 +148,7 @@ def test_requests_sent_ahead_are_answered_in_order(serve: MakeNode) -> None:
     assert bodies == [b"1600\n", b'{"status": "ok"}', b"1600\n"]
 
 
-def test_the_continue_goes_out_before_the_body_comes(serve: MakeNode) -> None:
+def test_continue_is_sent_before_the_body(serve: MakeNode) -> None:
     node = serve()
     head, _, body = post(TRANSCRIPTIONS, ("file", WAV), Expect="100-continue").partition(
         b"\r\n\r\n"
@@ -161,7 +161,7 @@ def test_the_continue_goes_out_before_the_body_comes(serve: MakeNode) -> None:
         assert receive(client).json["text"] == TEXT
 
 
-def test_a_stream_comes_as_it_is_ready(serve: MakeNode) -> None:
+def test_stream_events_are_sent_as_they_are_ready(serve: MakeNode) -> None:
     engine = FakeEngine()
     node = serve(engine)
     # Two windows of at most 30 s each.
@@ -184,7 +184,7 @@ def test_a_stream_comes_as_it_is_ready(serve: MakeNode) -> None:
     assert len(deltas) >= 2
 
 
-def test_a_token_is_asked_for(serve: MakeNode) -> None:
+def test_upload_requires_the_token(serve: MakeNode) -> None:
     node = serve(authorize=lambda token: token == "secret", port={"needs_token": True})
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret"}):
         with node.connect() as client:
@@ -202,7 +202,7 @@ def test_a_token_is_asked_for(serve: MakeNode) -> None:
     assert get(node, "/status", **bearer).status == 200
 
 
-def test_metrics_ask_for_the_token_too_if_wanted(serve: MakeNode) -> None:
+def test_metrics_require_the_token_if_set(serve: MakeNode) -> None:
     node = serve(
         metrics_auth=True, authorize=lambda token: token == "t", port={"needs_token": True}
     )
@@ -214,7 +214,7 @@ def test_metrics_ask_for_the_token_too_if_wanted(serve: MakeNode) -> None:
     assert get(node, "/metrics", Authorization="Bearer t").status == 200
 
 
-def test_busy_says_when_to_come_back_and_health_answers_meanwhile(serve: MakeNode) -> None:
+def test_busy_has_retry_after_and_health_still_answers(serve: MakeNode) -> None:
     engine = FakeEngine()
     node = serve(engine, queue_size=1, reject_when_full=True)
     with node.connect() as first, held(engine):
@@ -232,7 +232,7 @@ def test_busy_says_when_to_come_back_and_health_answers_meanwhile(serve: MakeNod
     assert get(node, "/readyz").json == {"status": "ready", "reasons": []}
 
 
-def test_a_client_that_ends_before_its_answer_frees_its_place(serve: MakeNode) -> None:
+def test_client_that_ends_before_its_answer_frees_its_place(serve: MakeNode) -> None:
     engine = FakeEngine()
     node = serve(engine, queue_size=2)
     with node.connect() as first, held(engine):
@@ -251,7 +251,7 @@ def test_a_client_that_ends_before_its_answer_frees_its_place(serve: MakeNode) -
     assert codes_on_stdout(node, 1) == ["cancelled"]
 
 
-def test_an_upload_that_breaks_off_is_incomplete(serve: MakeNode) -> None:
+def test_broken_upload_is_incomplete(serve: MakeNode) -> None:
     node = serve()
     with node.connect() as client:
         client.send(post(TRANSCRIPTIONS, ("file", WAV))[:-10])
@@ -260,7 +260,7 @@ def test_an_upload_that_breaks_off_is_incomplete(serve: MakeNode) -> None:
     assert codes_on_stdout(node, 1) == ["incomplete"]
 
 
-def test_slow_senders_are_timed_out(serve: MakeNode) -> None:
+def test_slow_uploads_time_out(serve: MakeNode) -> None:
     node = serve(timeouts=Timeouts(header=0.2, body=0.2))
     whole_upload = post(TRANSCRIPTIONS, ("file", WAV))
     for data in (b"", b"POST / HT", whole_upload[:-5]):
@@ -270,7 +270,7 @@ def test_slow_senders_are_timed_out(serve: MakeNode) -> None:
         assert (answer.status, answer.error["code"]) == (408, "timeout")
 
 
-def test_too_many_connections_are_told_so(serve: MakeNode) -> None:
+def test_connection_over_the_limit_gets_503(serve: MakeNode) -> None:
     node = serve(max_connections=1)
     with node.connect() as first:
         first.send(request("GET", "/healthz"))
@@ -281,7 +281,7 @@ def test_too_many_connections_are_told_so(serve: MakeNode) -> None:
     assert answer.headers["retry-after"] == "1"
 
 
-def test_a_fault_in_the_form_is_told_and_the_rest_is_read_past(serve: MakeNode) -> None:
+def test_form_error_is_sent_and_the_rest_discarded(serve: MakeNode) -> None:
     node = serve()
     with node.connect() as client:
         client.send(post(TRANSCRIPTIONS, ("prompt", "x" * 20_000), ("file", b"x" * 8_000_000)))
@@ -290,12 +290,12 @@ def test_a_fault_in_the_form_is_told_and_the_rest_is_read_past(serve: MakeNode) 
     assert codes_on_stdout(node, 1) == ["too_large"]
 
 
-def test_a_recording_that_is_too_long_is_told_so(serve: MakeNode) -> None:
+def test_recording_over_the_limit_gets_413(serve: MakeNode) -> None:
     answer = ask(serve(max_seconds=0.05), post(TRANSCRIPTIONS, ("file", WAV)))
     assert (answer.status, answer.error["code"]) == (413, "audio_too_long")
 
 
-def test_other_peoples_pages_and_names_are_sent_away(serve: MakeNode) -> None:
+def test_foreign_origins_and_hosts_are_rejected(serve: MakeNode) -> None:
     node = serve()
     for headers, code in (
         ({"Origin": "https://elsewhere.example"}, "wrong_origin"),
@@ -306,7 +306,7 @@ def test_other_peoples_pages_and_names_are_sent_away(serve: MakeNode) -> None:
     assert node.engine.calls == []
 
 
-def test_the_form_may_ask_what_the_model_cannot_do(serve: MakeNode) -> None:
+def test_form_with_an_unsupported_language_is_rejected(serve: MakeNode) -> None:
     node = serve()
     answer = ask(node, post(TRANSCRIPTIONS, ("file", WAV), ("language", "de")))
     assert (answer.status, answer.error["param"]) == (400, "language")
@@ -359,7 +359,7 @@ def samples(answer: Answer) -> dict[tuple[str, tuple[str, ...]], float]:
     }
 
 
-def test_the_metrics_count(serve: MakeNode) -> None:
+def test_metrics_count_outcomes(serve: MakeNode) -> None:
     node = serve()
     before = samples(get(node, "/metrics"))
     assert before["node_whisper_info", (ENGLISH.name, "1.2.3")] == 1
@@ -386,7 +386,7 @@ def test_the_metrics_count(serve: MakeNode) -> None:
     assert after["process_resident_memory_bytes", ()] > 1e6
 
 
-def test_the_metrics_count_what_the_journal_holds(serve: MakeNode, tmp_path: Path) -> None:
+def test_metrics_count_journal_entries(serve: MakeNode, tmp_path: Path) -> None:
     def counted(node: Node) -> tuple[float, float]:
         found = samples(get(node, "/metrics"))
         names = ("journal_entries", "quarantined_entries")
@@ -412,7 +412,7 @@ def test_every_metric_is_in_the_docs(serve: MakeNode) -> None:
     assert missing == []
 
 
-def test_the_status_remembers_times_and_codes_and_nothing_else(serve: MakeNode) -> None:
+def test_status_keeps_only_times_and_codes(serve: MakeNode) -> None:
     node = serve()
     ask(node, post(TRANSCRIPTIONS, ("file", WAV), ("prompt", "Zoë")))
     ask(node, post(TRANSCRIPTIONS, ("file", b"not audio")))
@@ -434,7 +434,7 @@ def test_the_status_remembers_times_and_codes_and_nothing_else(serve: MakeNode) 
     assert bad["outcome"] == "unsupported_media_type"
 
 
-def test_only_the_latest_are_remembered() -> None:
+def test_status_keeps_only_the_latest() -> None:
     load = Load(False, True, False, 0, 1, 0, 0, 0.0, 0)
     status = Status(lambda: load, ENGLISH, "0")
     asked = Request("r", 1)
@@ -449,7 +449,7 @@ def test_only_the_latest_are_remembered() -> None:
     assert reasons == ["the worker is not running", "the node is shutting down"]
 
 
-def test_two_nodes_in_one_process_count_apart() -> None:
+def test_two_nodes_in_one_process_count_separately() -> None:
     load = Load(True, False, True, 0, 1, 0, 0, 0.0, 0)
     one, two = (Metrics(lambda: load, name, "0") for name in ("a", "b"))
     one.finished(Origin("p", 0.0, "http"), None, Failure("busy", "m"))

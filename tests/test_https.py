@@ -30,7 +30,7 @@ def connect(node: Node, context: ssl.SSLContext) -> http.client.HTTPSConnection:
     return http.client.HTTPSConnection("localhost", number, timeout=HANG, context=context)
 
 
-def test_the_page_and_a_transcription_on_one_connection(
+def test_https_serves_page_and_transcription_on_one_connection(
     node: Node, certificates: Certificates
 ) -> None:
     assert node.listening["http"].startswith("https://")
@@ -54,7 +54,7 @@ def test_the_page_and_a_transcription_on_one_connection(
     connection.close()
 
 
-def test_who_trusts_another_authority_sends_nothing(node: Node, strangers: Certificates) -> None:
+def test_client_of_another_authority_sends_nothing(node: Node, strangers: Certificates) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         connect(node, strangers.trusting()).request("GET", "/")
 

@@ -42,7 +42,7 @@ def begin(client: Client, length: int, **fields: Any) -> None:
 # Bytes.
 
 
-def test_bodies_beyond_the_budget_wait_unread_and_are_served_later(make_node: MakeNode) -> None:
+def test_bodies_beyond_the_byte_limit_wait_unread(make_node: MakeNode) -> None:
     node = make_node(max_body=3 * MIB, max_buffered_bytes=4 * MIB)
     body = pcm(MIB)  # 2 MiB
     node.engine.hold()
@@ -64,7 +64,7 @@ def test_bodies_beyond_the_budget_wait_unread_and_are_served_later(make_node: Ma
     eventually(lambda: node.server.load.buffered_bytes == 0)
 
 
-def test_half_received_bodies_do_not_lock_each_other_out(make_node: MakeNode) -> None:
+def test_half_received_bodies_do_not_block_each_other(make_node: MakeNode) -> None:
     """Each has half of a body that would take all there is: one of them gets on, then the next."""
     node = make_node(max_body=2 * MIB, max_buffered_bytes=2 * MIB)
     body = pcm(MIB)
@@ -93,7 +93,7 @@ def test_half_received_bodies_do_not_lock_each_other_out(make_node: MakeNode) ->
             assert [reply["status"] for reply in client.replies()] == ["ok"]
 
 
-def test_an_upload_that_leaves_gives_back_its_bytes(make_node: MakeNode) -> None:
+def test_abandoned_upload_frees_its_bytes(make_node: MakeNode) -> None:
     node = make_node(max_body=2 * MIB, max_buffered_bytes=2 * MIB)
     with node.connect() as leaving, node.connect() as other:
         begin(leaving, 2 * MIB)
@@ -104,7 +104,7 @@ def test_an_upload_that_leaves_gives_back_its_bytes(make_node: MakeNode) -> None
         assert text_or_code(other.reply()) == "300"
 
 
-def test_a_body_that_outgrows_what_is_left_is_told_busy(make_node: MakeNode) -> None:
+def test_body_that_outgrows_the_free_bytes_receives_busy(make_node: MakeNode) -> None:
     from test_ports import Talk, Toy, data
 
     node = make_node(new_protocol=Toy, max_buffered_bytes=4 * MIB)
@@ -121,7 +121,7 @@ def test_a_body_that_outgrows_what_is_left_is_told_busy(make_node: MakeNode) -> 
 # When all is full.
 
 
-def test_reject_tells_busy_and_when_to_come_back(make_node: MakeNode) -> None:
+def test_reject_sends_busy_with_a_retry_time(make_node: MakeNode) -> None:
     node = make_node(queue_size=2, reject_when_full=True)
     node.engine.hold()
     with contextlib.ExitStack() as stack:
@@ -145,7 +145,7 @@ def test_reject_tells_busy_and_when_to_come_back(make_node: MakeNode) -> None:
         assert [text_or_code(reply) for reply in three.replies()] == ["400"]
 
 
-def test_reject_where_the_bytes_are_used_up(make_node: MakeNode) -> None:
+def test_reject_applies_to_bytes_too(make_node: MakeNode) -> None:
     node = make_node(max_body=2 * MIB, max_buffered_bytes=2 * MIB, reject_when_full=True)
     with node.connect() as holding:
         begin(holding, 2 * MIB)
@@ -153,7 +153,7 @@ def test_reject_where_the_bytes_are_used_up(make_node: MakeNode) -> None:
         assert [text_or_code(reply) for reply in node.ask(pcm(300))] == ["busy"]
 
 
-def test_silent_requests_are_rejected_in_silence(make_node: MakeNode) -> None:
+def test_silent_requests_are_rejected_without_a_reply(make_node: MakeNode) -> None:
     node = make_node(queue_size=1, reject_when_full=True)
     node.engine.hold()
     with node.connect() as one:
@@ -163,7 +163,7 @@ def test_silent_requests_are_rejected_in_silence(make_node: MakeNode) -> None:
         assert node.lines.wait_for("quiet")["error"]["code"] == "busy"
 
 
-def test_refusals_without_end_do_not_pile_up_behind_an_unread_stdout(
+def test_rejections_do_not_pile_up_behind_an_unread_stdout(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.requests.outcomes.MAX_STDOUT_BACKLOG", 5)
@@ -200,7 +200,7 @@ def connect_as(node: Node, address: str) -> Client:
     return client
 
 
-def test_hundreds_of_files_of_one_client_do_not_starve_anothers_one(make_node: MakeNode) -> None:
+def test_hundreds_of_files_of_one_client_do_not_starve_another(make_node: MakeNode) -> None:
     """500 files over 500 connections, most of them waiting; then one from elsewhere."""
     node = make_node(queue_size=8)
     node.engine.hold()
@@ -222,7 +222,7 @@ def test_hundreds_of_files_of_one_client_do_not_starve_anothers_one(make_node: M
     assert sizes.index(1500) < 20
 
 
-def test_uploads_that_do_not_get_on_leave_places_for_other_clients(make_node: MakeNode) -> None:
+def test_stalled_uploads_leave_places_for_other_clients(make_node: MakeNode) -> None:
     node = make_node(queue_size=8)
     with contextlib.ExitStack() as stack:
         for _ in range(20):
@@ -236,7 +236,7 @@ def test_uploads_that_do_not_get_on_leave_places_for_other_clients(make_node: Ma
 # Uploads that hardly get on.
 
 
-def test_uploads_that_hardly_get_on_give_way_when_others_wait(
+def test_slow_uploads_give_way_when_others_wait(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of one address, so that no share protects the honest one."""
@@ -255,7 +255,7 @@ def test_uploads_that_hardly_get_on_give_way_when_others_wait(
     assert "slower than speech" in node.lines.wait_for("slow-0")["error"]["message"]
 
 
-def test_a_slow_upload_lives_while_nobody_waits(make_node: MakeNode, clock: Clock) -> None:
+def test_slow_upload_is_kept_while_nobody_waits(make_node: MakeNode, clock: Clock) -> None:
     node = make_node(queue_size=2)
     data = message(pcm(300), id="slow")
     with node.connect() as client:
@@ -273,7 +273,7 @@ def received(node: Node) -> int | None:
     return upload.body.size if upload is not None and upload.body is not None else None
 
 
-def test_an_upload_that_gets_on_lives_while_others_wait(make_node: MakeNode, clock: Clock) -> None:
+def test_steady_upload_is_kept_while_others_wait(make_node: MakeNode, clock: Clock) -> None:
     node = make_node(queue_size=1)
     slow_uploads = node.server.pipeline.uploads.slow
     data = message(pcm(60_000), id="steady")

@@ -56,7 +56,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def test_timers_come_in_order_of_their_time_and_then_of_their_making(seen: Seen) -> None:
+def test_timers_fire_in_order_of_deadline_and_creation(seen: Seen) -> None:
     order: list[str] = []
     now = time.monotonic()
     seen.loop.call_at(now + 0.02, lambda: order.append("late"))
@@ -67,7 +67,7 @@ def test_timers_come_in_order_of_their_time_and_then_of_their_making(seen: Seen)
     assert order == ["first", "second", "third", "late"]
 
 
-def test_a_timer_is_never_early(seen: Seen) -> None:
+def test_timer_is_never_early(seen: Seen) -> None:
     deadline = time.monotonic() + 0.05
     at: list[float] = []
     seen.loop.call_at(deadline, lambda: (at.append(time.monotonic()), seen.loop.stop()))  # type: ignore[func-returns-value]
@@ -75,7 +75,7 @@ def test_a_timer_is_never_early(seen: Seen) -> None:
     assert at[0] >= deadline
 
 
-def test_a_cancelled_timer_does_not_come(seen: Seen) -> None:
+def test_cancelled_timer_does_not_fire(seen: Seen) -> None:
     called: list[int] = []
     now = time.monotonic()
     timer = seen.loop.call_at(now, lambda: called.append(1))
@@ -87,7 +87,7 @@ def test_a_cancelled_timer_does_not_come(seen: Seen) -> None:
     assert called == []
 
 
-def test_a_timer_may_set_another(seen: Seen) -> None:
+def test_timer_can_set_another(seen: Seen) -> None:
     count = 0
 
     def again() -> None:
@@ -103,7 +103,7 @@ def test_a_timer_may_set_another(seen: Seen) -> None:
     assert count == 5
 
 
-def test_a_timer_that_is_always_due_does_not_keep_the_others_waiting(seen: Seen) -> None:
+def test_timer_that_is_always_due_does_not_block_others(seen: Seen) -> None:
     past = time.monotonic() - 1
     turns: list[str] = []
 
@@ -118,7 +118,7 @@ def test_a_timer_that_is_always_due_does_not_keep_the_others_waiting(seen: Seen)
     assert len(turns) < 5
 
 
-def test_waking_from_another_thread(seen: Seen) -> None:
+def test_wake_works_from_another_thread(seen: Seen) -> None:
     seen.on_wake = seen.loop.stop
     thread = threading.Thread(target=seen.loop.wake, daemon=True)
     thread.start()
@@ -139,13 +139,13 @@ def test_many_wakes_are_few_calls_and_none_is_lost(seen: Seen) -> None:
     assert seen.wakes == 2
 
 
-def test_waking_a_loop_that_is_over() -> None:
+def test_wake_after_the_end_does_nothing() -> None:
     seen = Seen()
     seen.loop.close()
     seen.loop.wake()
 
 
-def test_signals_come_as_calls_on_the_loop(seen: Seen) -> None:
+def test_signals_are_delivered_on_the_loop(seen: Seen) -> None:
     old = signal.getsignal(signal.SIGUSR2)
     try:
         seen.loop.handle_signals(signal.SIGUSR2)
@@ -159,7 +159,7 @@ def test_signals_come_as_calls_on_the_loop(seen: Seen) -> None:
     assert seen.signals == [signal.SIGUSR2] * 2
 
 
-def test_deferred_calls_come_at_the_end_of_the_turn(
+def test_deferred_calls_run_at_the_end_of_the_turn(
     seen: Seen, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     order: list[str] = []
@@ -199,7 +199,7 @@ def test_interest_can_change_and_end(seen: Seen, pair: tuple[socket.socket, sock
     assert masks == [READ, WRITE, READ | WRITE]
 
 
-def test_an_exception_is_logged_and_the_others_go_on(
+def test_exception_is_logged_and_other_callbacks_run(
     seen: Seen, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     ours, theirs = pair

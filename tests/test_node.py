@@ -86,7 +86,7 @@ def code(reply: Fields) -> str:
 # The first steps of a new user.
 
 
-def test_the_clip_gives_its_words(node: Node, jfk: bytes) -> None:
+def test_clip_gives_its_words(node: Node, jfk: bytes) -> None:
     reply = node.ask(jfk)
     assert words(reply["text"]) == JFK_WORDS
     assert set(reply) >= {
@@ -123,7 +123,7 @@ def test_segments_lie_in_order_within_the_audio(node: Node, jfk: bytes) -> None:
     assert " ".join(segment["text"] for segment in reply["segments"]) == reply["text"]
 
 
-def test_the_original_client_works_unchanged(node: Node, jfk: bytes) -> None:
+def test_original_client_works_unchanged(node: Node, jfk: bytes) -> None:
     # Its four fields, everything in one go, its side never shut, then reading until the end.
     with socket.create_connection(("127.0.0.1", node.port), HANG) as client:
         client.sendall(message(jfk))
@@ -138,7 +138,7 @@ def test_the_original_client_works_unchanged(node: Node, jfk: bytes) -> None:
     assert words(json.loads(body)["text"]) == JFK_WORDS
 
 
-def test_stdout_says_what_the_reply_said(node: Node, short: bytes) -> None:
+def test_stdout_line_equals_the_reply(node: Node, short: bytes) -> None:
     before = datetime.now(timezone.utc).timestamp()
     with node.connect() as client:
         client.send(short, id="stdout-1")
@@ -154,7 +154,7 @@ def test_stdout_says_what_the_reply_said(node: Node, short: bytes) -> None:
     assert before - 0.001 <= moment <= datetime.now(timezone.utc).timestamp()
 
 
-def test_a_failure_is_on_stdout_too(node: Node) -> None:
+def test_failure_is_on_stdout_too(node: Node) -> None:
     reply = node.ask(b"this is no audio", id="failed-1")
     line = node.outcome("failed-1")
     assert line["status"] == "error"
@@ -190,7 +190,7 @@ def test_reply_none(node: Node, short: bytes) -> None:
     assert node.outcome("n1")["status"] == "ok"
 
 
-def test_reply_none_is_not_even_told_of_an_error(node: Node) -> None:
+def test_reply_none_gets_no_error(node: Node) -> None:
     for number, fields in enumerate(({}, {"language": "de"}, {"task": "sing"})):
         with node.connect() as client:
             client.send(b"no audio", id=f"silent-{number}", reply="none", **fields)
@@ -238,7 +238,7 @@ def test_keep_alive_pipelined(node: Node, short: bytes) -> None:
     assert final["k1"]["text"] == final["k5"]["text"] != ""
 
 
-def test_the_connection_stays_usable_between_messages(node: Node, short: bytes) -> None:
+def test_kept_connection_stays_usable_between_messages(node: Node, short: bytes) -> None:
     with node.connect() as client:
         texts = []
         for _ in range(2):
@@ -251,7 +251,7 @@ def test_the_connection_stays_usable_between_messages(node: Node, short: bytes) 
     assert texts[0] == texts[1] != ""
 
 
-def test_half_closed_after_the_last_byte_is_answered(node: Node, short: bytes) -> None:
+def test_half_closed_connection_is_answered(node: Node, short: bytes) -> None:
     with node.connect() as client:
         client.send(short)
         client.socket.shutdown(socket.SHUT_WR)
@@ -260,7 +260,7 @@ def test_half_closed_after_the_last_byte_is_answered(node: Node, short: bytes) -
     assert reply["status"] == "ok"
 
 
-def test_closed_after_the_last_byte_is_transcribed(node: Node, short: bytes) -> None:
+def test_closed_connection_is_transcribed(node: Node, short: bytes) -> None:
     with node.connect() as client:
         client.send(short, id="gone-1")
     assert node.outcome("gone-1")["text"] != ""
@@ -287,7 +287,7 @@ def test_header_faults(node: Node) -> None:
     ("fields", "field"),
     [({"language": "de"}, "language"), ({"task": "translate"}, "task"), ({"reply": 3}, "reply")],
 )
-def test_what_the_model_cannot_do_is_told_at_the_header(
+def test_unsupported_request_is_rejected_at_the_header(
     node: Node, fields: Fields, field: str
 ) -> None:
     # The body never comes: the reply must not wait for it.
@@ -299,7 +299,7 @@ def test_what_the_model_cannot_do_is_told_at_the_header(
     assert field in reply["error"]["message"]
 
 
-def test_a_regional_language_counts_as_its_language(node: Node, short: bytes) -> None:
+def test_regional_language_counts_as_its_language(node: Node, short: bytes) -> None:
     assert node.ask(short, language="en-GB")["language"] == "en"
 
 
@@ -314,7 +314,7 @@ def test_empty_header_only_and_cut_off_files(node: Node, jfk: bytes) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 0xFFFFFFFF])
-def test_a_streamed_wav_runs_to_the_end_of_the_body(node: Node, length: int) -> None:
+def test_streamed_wav_runs_to_the_end_of_the_body(node: Node, length: int) -> None:
     wav = bytearray(as_file(jfk_samples(), format="WAV"))
     assert wav[36:40] == b"data"
     struct.pack_into("<I", wav, 4, length)
@@ -324,7 +324,7 @@ def test_a_streamed_wav_runs_to_the_end_of_the_body(node: Node, length: int) -> 
     assert reply["truncated"] is False
 
 
-def test_a_truncated_file_is_transcribed_as_far_as_it_goes(node: Node, jfk: bytes) -> None:
+def test_truncated_file_is_transcribed_as_far_as_it_goes(node: Node, jfk: bytes) -> None:
     reply = node.ask(jfk[: len(jfk) // 2])
     assert reply["truncated"] is True
     assert words(reply["text"]).startswith("and so my fellow americans")
@@ -354,7 +354,7 @@ def test_raw_samples_need_their_rate(node: Node) -> None:
     assert "sample-rate" in reply["error"]["message"]
 
 
-def test_samples_that_are_no_numbers(node: Node) -> None:
+def test_samples_that_are_not_finite_are_rejected(node: Node) -> None:
     samples = jfk_samples()
     samples[::50] = math.nan
     samples[1::999] = math.inf
@@ -382,7 +382,7 @@ def test_no_speech_gives_no_text(node: Node, clip: Fields) -> None:
 
 @needs_shared_audio
 @pytest.mark.parametrize("clip", shared_clips("format"), ids=lambda clip: clip["id"])
-def test_every_container_gives_the_words_or_says_what_it_is(node: Node, clip: Fields) -> None:
+def test_every_container_gives_the_words_or_is_named(node: Node, clip: Fields) -> None:
     reply = node.ask_file(SHARED / clip["file"])
     kind = Path(clip["file"]).suffix[1:]
     if kind in ("webm", "mp4"):
@@ -397,7 +397,7 @@ def test_every_container_gives_the_words_or_says_what_it_is(node: Node, clip: Fi
 # Streams and options.
 
 
-def test_text_output_is_for_people(short: bytes) -> None:
+def test_text_output_is_readable(short: bytes) -> None:
     with Node(output="text") as node:
         with node.connect() as client:
             client.send(short)
@@ -415,7 +415,7 @@ def test_text_output_is_for_people(short: bytes) -> None:
     assert "unsupported_media_type" in bad
 
 
-def test_a_verbose_log_has_the_engine_in_it_and_no_transcript(jfk: bytes) -> None:
+def test_verbose_log_has_the_engine_and_no_transcript(jfk: bytes) -> None:
     with Node("-lv") as node:
         text = node.ask(jfk, prompt="Wordsworth")["text"]
         assert node.stop() == 0
@@ -427,14 +427,14 @@ def test_a_verbose_log_has_the_engine_in_it_and_no_transcript(jfk: bytes) -> Non
         assert segment.lower() not in log.lower()
 
 
-def test_stdout_has_nothing_but_outcomes(short: bytes) -> None:
+def test_stdout_has_only_outcomes(short: bytes) -> None:
     with Node("-lv") as node:
         node.ask(short, id="only")
         assert node.stop() == 0
         assert [outcome["id"] for outcome in node.outcomes()] == ["only"]
 
 
-def test_no_locale_keeps_a_transcript_from_being_written(short: bytes) -> None:
+def test_transcript_is_written_in_every_locale(short: bytes) -> None:
     with Node(environment={"PYTHONIOENCODING": "ascii"}) as node:
         node.ask("\N{SNOWMAN}".encode(), id="x", content_type="ä")
         node.ask(short, id="y")
@@ -465,7 +465,7 @@ def test_help_and_version() -> None:
         (["--no-such-option"], {}, "--no-such-option"),
     ],
 )
-def test_a_wrong_value_is_one_clear_line(
+def test_wrong_value_is_one_clear_line(
     arguments: list[str], environment: dict[str, str], named: str
 ) -> None:
     status, out, err = run("--port", "0", "--offline", *arguments, environment=environment)
@@ -474,14 +474,14 @@ def test_a_wrong_value_is_one_clear_line(
     assert named in err.splitlines()[-1]
 
 
-def test_a_port_in_use(node: Node) -> None:
+def test_port_in_use_is_reported(node: Node) -> None:
     status, out, err = run("--port", str(node.port), "--offline")
     assert (status, out) == (1, "")
     assert len(err.splitlines()) == 1
     assert str(node.port) in err
 
 
-def test_no_model_of_that_name(tmp_path: Path) -> None:
+def test_unknown_model_is_reported(tmp_path: Path) -> None:
     for model in ("no-such-model", str(tmp_path / "missing.bin")):
         status, out, err = run("--port", "0", "--offline", "-m", model)
         assert (status, out) == (1, "")
@@ -490,7 +490,7 @@ def test_no_model_of_that_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "header", "tensor", "empty", "text"])
-def test_a_damaged_model_is_refused(tmp_path: Path, damage: str) -> None:
+def test_damaged_model_is_rejected(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "mine.bin"
     shutil.copyfile(MODEL, path)
     with open(path, "r+b") as file:
@@ -513,7 +513,7 @@ def test_a_damaged_model_is_refused(tmp_path: Path, damage: str) -> None:
     assert "mine.bin" in err
 
 
-def test_a_file_of_the_users_own(tmp_path: Path, short: bytes) -> None:
+def test_model_file_of_the_user_is_used(tmp_path: Path, short: bytes) -> None:
     path = tmp_path / "mine.bin"
     path.symlink_to(MODEL)
     with Node("-m", str(path)) as node:
@@ -523,7 +523,7 @@ def test_a_file_of_the_users_own(tmp_path: Path, short: bytes) -> None:
     assert reply["model"]
 
 
-def test_ctrl_c_while_it_starts_is_no_crash() -> None:
+def test_ctrl_c_during_the_start_is_no_crash() -> None:
     # Once Python itself has started; later moments are met by the machine being slow.
     process = subprocess.Popen(
         command("-lv"), cwd=ROOT, env=clean_environment(), stderr=subprocess.PIPE

@@ -90,7 +90,7 @@ def test_fifty_clients_at_once_get_their_own_answers(node: Node) -> None:
         assert result(reply) == alone[paths[number % len(paths)]]
 
 
-def test_a_short_clip_does_not_wait_for_a_long_file(node: Node, speech: Any, short: bytes) -> None:
+def test_short_clip_does_not_wait_for_a_long_file(node: Node, speech: Any, short: bytes) -> None:
     # Two minutes and more; its first segment says that it is being worked on.
     long = flac(np.tile(speech, 12))
     with node.connect() as client:
@@ -110,7 +110,7 @@ def test_a_short_clip_does_not_wait_for_a_long_file(node: Node, speech: Any, sho
     assert order == ["short", "long"]
 
 
-def test_a_result_does_not_depend_on_what_ran_before(speech: Any, short: bytes) -> None:
+def test_result_does_not_depend_on_earlier_requests(speech: Any, short: bytes) -> None:
     clip = flac(speech)
     generator = np.random.default_rng(7)
     noise = generator.normal(0, 3000, 5 * RATE).astype(np.int16)
@@ -132,7 +132,7 @@ def test_a_result_does_not_depend_on_what_ran_before(speech: Any, short: bytes) 
         assert node.stop() == 0
 
 
-def test_a_full_queue_lets_the_sender_wait(speech: Any, short: bytes) -> None:
+def test_full_queue_lets_clients_wait(speech: Any, short: bytes) -> None:
     with Node("--queue-size", "1") as node:
         alone = result(node.ask(short))
         with ThreadPoolExecutor(8) as pool:
@@ -141,7 +141,7 @@ def test_a_full_queue_lets_the_sender_wait(speech: Any, short: bytes) -> None:
     assert [result(reply) for reply in replies] == [alone] * 8
 
 
-def test_what_a_closed_client_sent_is_transcribed_even_if_it_had_to_wait(speech: Any) -> None:
+def test_waiting_request_of_a_closed_client_is_transcribed(speech: Any) -> None:
     # The replies to the first ones provoke a reset before the node has read the rest.
     body = flac(speech[:RATE])
     with Node("--queue-size", "1") as node:
@@ -152,7 +152,7 @@ def test_what_a_closed_client_sent_is_transcribed_even_if_it_had_to_wait(speech:
         assert node.stop() == 0
 
 
-def test_a_reset_cancels_what_it_may(speech: Any, short: bytes) -> None:
+def test_reset_cancels_only_cancellable_requests(speech: Any, short: bytes) -> None:
     clip = flac(speech)
     with Node() as node:
         # The second one is opened late: a connection that says nothing is closed after a while.

@@ -50,12 +50,12 @@ def takes_connections(node: Node) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_idle_it_ends_at_once_with_0(node: Node, number: int) -> None:
+def test_idle_node_ends_at_once_with_0(node: Node, number: int) -> None:
     node.signal(number)
     assert node.wait() == 0
 
 
-def test_as_process_1_it_ends_before_it_serves(tmp_path: Path) -> None:
+def test_process_1_ends_before_it_serves(tmp_path: Path) -> None:
     """In a container without an init, while it waits for the first byte of a model."""
     namespace = ["unshare", "--pid", "--fork", "--kill-child"]
     if shutil.which("unshare") is None:
@@ -84,7 +84,7 @@ def test_as_process_1_it_ends_before_it_serves(tmp_path: Path) -> None:
             node.wait()
 
 
-def test_an_idle_connection_does_not_hold_it_up(node: Node) -> None:
+def test_idle_connection_does_not_delay_the_end(node: Node) -> None:
     with node.connect() as client:
         # The node knows of the connection once it has answered on it.
         client.send(b"junk", connection="keep-alive")
@@ -95,7 +95,7 @@ def test_an_idle_connection_does_not_hold_it_up(node: Node) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_was_accepted_is_finished_and_answered(node: Node, jfk: bytes, number: int) -> None:
+def test_accepted_requests_are_finished_and_answered(node: Node, jfk: bytes, number: int) -> None:
     with begin(node, jfk, 3) as client:
         # The uploads of the others are in: they go out one behind the other.
         node.signal(number)
@@ -108,7 +108,7 @@ def test_what_was_accepted_is_finished_and_answered(node: Node, jfk: bytes, numb
     assert [outcome["status"] for outcome in node.outcomes()] == ["ok"] * 3
 
 
-def test_a_new_request_while_it_drains_is_told_so(node: Node, jfk: bytes) -> None:
+def test_new_request_during_the_drain_receives_shutting_down(node: Node, jfk: bytes) -> None:
     # Enough work before it that the node is certainly still there when the late one comes.
     with begin(node, jfk, 5) as client:
         node.signal(signal.SIGTERM)
@@ -123,7 +123,7 @@ def test_a_new_request_while_it_drains_is_told_so(node: Node, jfk: bytes) -> Non
     assert node.wait() == 0
 
 
-def test_a_second_signal_ends_it_at_once(node: Node, jfk: bytes) -> None:
+def test_second_signal_ends_the_node_at_once(node: Node, jfk: bytes) -> None:
     with begin(node, jfk, 12):
         node.signal(signal.SIGTERM)
         node.wait_for_log("draining")
@@ -134,7 +134,7 @@ def test_a_second_signal_ends_it_at_once(node: Node, jfk: bytes) -> None:
     assert len(node.outcomes()) < 12
 
 
-def test_what_is_not_done_at_the_deadline_is_told_so(jfk: bytes) -> None:
+def test_unfinished_request_receives_shutting_down(jfk: bytes) -> None:
     with Node("--drain-seconds", "0") as node:
         with begin(node, jfk, 12) as client:
             node.signal(signal.SIGTERM)
@@ -151,7 +151,7 @@ def test_what_is_not_done_at_the_deadline_is_told_so(jfk: bytes) -> None:
     assert len(outcomes) == 12
 
 
-def test_an_upload_that_is_not_done_at_the_deadline_is_told_so(jfk: bytes) -> None:
+def test_unfinished_upload_receives_shutting_down(jfk: bytes) -> None:
     with Node("--drain-seconds", "0.2") as node:
         with node.connect() as client:
             client.send(b"junk", connection="keep-alive")
@@ -164,7 +164,7 @@ def test_an_upload_that_is_not_done_at_the_deadline_is_told_so(jfk: bytes) -> No
     assert reply is None or reply["error"]["code"] in ("shutting_down", "incomplete")
 
 
-def test_a_reader_that_goes_away_ends_it(jfk: bytes) -> None:
+def test_broken_stdout_ends_the_node(jfk: bytes) -> None:
     # As in `node | head -1`.
     read, write = os.pipe()
     with Node("--drain-seconds", "150", stdout=write) as node:
@@ -178,7 +178,7 @@ def test_a_reader_that_goes_away_ends_it(jfk: bytes) -> None:
         assert node.wait() == 0
 
 
-def test_ctrl_c_that_ends_the_reader_as_well_is_one_signal(jfk: bytes) -> None:
+def test_ctrl_c_that_ends_the_reader_too_is_one_signal(jfk: bytes) -> None:
     # As in `node | tee log`, where both get it: the broken pipe must not count as a second one.
     read, write = os.pipe()
     with Node("--drain-seconds", "150", stdout=write) as node:
@@ -192,7 +192,7 @@ def test_ctrl_c_that_ends_the_reader_as_well_is_one_signal(jfk: bytes) -> None:
 
 
 @pytest.mark.parametrize("drain", ["0", "0.3", "150"])
-def test_it_never_crashes_on_its_way_out(jfk: bytes, drain: str) -> None:
+def test_node_never_crashes_at_its_end(jfk: bytes, drain: str) -> None:
     # In the middle of the engine's work, with its log flowing.
     with Node("-lv", "--drain-seconds", drain) as node:
         with begin(node, jfk, 3):

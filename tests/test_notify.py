@@ -66,7 +66,9 @@ def make(systemd: Systemd) -> Iterator[Callable[..., Notifier]]:
         notifier.close()
 
 
-def test_what_is_said(systemd: Systemd, make: Callable[..., Notifier]) -> None:
+def test_notifier_sends_ready_stopping_and_watchdog(
+    systemd: Systemd, make: Callable[..., Notifier]
+) -> None:
     notifier = make()
     notifier.ready("port 7, tiny.en")
     notifier.alive()
@@ -79,7 +81,7 @@ def test_what_is_said(systemd: Systemd, make: Callable[..., Notifier]) -> None:
 
 
 @pytest.mark.parametrize("name", [None, "", "vsock:2:1234", "relative"])
-def test_without_systemd_nothing_is_sent(name: str | None) -> None:
+def test_notifier_sends_nothing_without_systemd(name: str | None) -> None:
     environment = {} if name is None else {"NOTIFY_SOCKET": name}
     notifier = Notifier(environment | {"WATCHDOG_USEC": "1000000"})
     assert notifier.watchdog_seconds is None
@@ -100,13 +102,13 @@ def test_without_systemd_nothing_is_sent(name: str | None) -> None:
         ({"WATCHDOG_USEC": "often"}, None),
     ],
 )
-def test_how_often_systemd_wants_to_hear(
+def test_watchdog_interval_is_read_from_the_environment(
     make: Callable[..., Notifier], environment: dict[str, str], seconds: float | None
 ) -> None:
     assert make(**environment).watchdog_seconds == seconds
 
 
-def test_nobody_listens(tmp_path: Path) -> None:
+def test_notifier_ignores_a_missing_socket(tmp_path: Path) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "nothing")})
     with capture_logs() as log:
         notifier.ready("")
@@ -114,7 +116,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
     notifier.close()
 
 
-def test_a_systemd_that_does_not_read_stops_nothing(
+def test_notifier_does_not_block_on_a_full_socket(
     systemd: Systemd, make: Callable[..., Notifier]
 ) -> None:
     notifier = make()
@@ -161,22 +163,22 @@ def faults(watchdog: Watchdog, *changes: Callable[[], Any]) -> list[bool]:
     return found
 
 
-def test_an_idle_worker_is_well(watchdog: Watchdog) -> None:
+def test_idle_worker_is_no_fault(watchdog: Watchdog) -> None:
     assert faults(watchdog, *[lambda: None] * 3) == [False] * 3
 
 
-def test_a_dead_worker_is_not(watchdog: Watchdog, pulse: Pulse) -> None:
+def test_ended_worker_is_a_fault(watchdog: Watchdog, pulse: Pulse) -> None:
     pulse.alive = False
     assert watchdog.fault() == "the worker thread has ended"
 
 
-def test_a_long_window_is_no_fault_while_it_computes(watchdog: Watchdog, pulse: Pulse) -> None:
+def test_long_window_is_no_fault_while_it_computes(watchdog: Watchdog, pulse: Pulse) -> None:
     pulse.turn = 7, time.monotonic() - 600
     busy = lambda: setattr(pulse, "cpu", pulse.cpu + 0.01)  # noqa: E731
     assert faults(watchdog, *[busy] * 20) == [False] * 20
 
 
-def test_a_window_in_which_nothing_is_computed_is_one(watchdog: Watchdog, pulse: Pulse) -> None:
+def test_window_without_computation_is_a_fault(watchdog: Watchdog, pulse: Pulse) -> None:
     pulse.turn = 7, time.monotonic()
     nothing = lambda: None  # noqa: E731
     # The first look only remembers.
@@ -190,7 +192,7 @@ def test_a_window_in_which_nothing_is_computed_is_one(watchdog: Watchdog, pulse:
     assert faults(watchdog, nothing, nothing) == [False, False]
 
 
-def test_a_window_that_takes_longer_than_any_can_is_one(watchdog: Watchdog, pulse: Pulse) -> None:
+def test_window_over_the_longest_turn_is_a_fault(watchdog: Watchdog, pulse: Pulse) -> None:
     pulse.turn = 7, time.monotonic() - notify.LONGEST_TURN_SECONDS - 1
     pulse.cpu = 5000.0
     assert watchdog.fault() == "one window exceeds the time limit"
@@ -217,7 +219,7 @@ def job(number: int) -> Job:
     return Job(number, number, request, body_of(pcm(RATE)), time.monotonic())
 
 
-def test_what_a_worker_says_of_itself(worker: Worker, engine: FakeEngine) -> None:
+def test_worker_reports_turn_and_processor_time(worker: Worker, engine: FakeEngine) -> None:
     assert (worker.alive, worker.turn, worker.cpu_seconds()) == (False, None, 0.0)
     worker.start()
     assert worker.alive
@@ -243,7 +245,7 @@ def test_what_a_worker_says_of_itself(worker: Worker, engine: FakeEngine) -> Non
     assert worker.cpu_seconds() >= 0
 
 
-def test_a_hanging_engine_is_found(worker: Worker, engine: FakeEngine) -> None:
+def test_hanging_engine_is_detected(worker: Worker, engine: FakeEngine) -> None:
     hangs = threading.Event()
     engine.answer = lambda *_: hangs.wait(60)  # type: ignore[assignment,return-value]
     loop = Loop()
@@ -259,7 +261,7 @@ def test_a_hanging_engine_is_found(worker: Worker, engine: FakeEngine) -> None:
     loop.close()
 
 
-def test_the_loop_feeds_it_as_long_as_the_worker_is_well(
+def test_loop_feeds_the_watchdog_while_the_worker_is_well(
     systemd: Systemd, make: Callable[..., Notifier], pulse: Pulse
 ) -> None:
     loop = Loop()

@@ -185,7 +185,7 @@ def data(count: int) -> str:
     return f"data {pcm(count).hex()}"
 
 
-def test_a_message_of_unknown_length_and_one_behind_it(toy: MakeNode) -> None:
+def test_message_of_unknown_length_is_followed_by_another(toy: MakeNode) -> None:
     node = toy()
     with Talk(node) as talk:
         talk.say("begin a - -", data(700), data(300), "end", "begin b 1000 -", data(500), "end")
@@ -194,7 +194,7 @@ def test_a_message_of_unknown_length_and_one_behind_it(toy: MakeNode) -> None:
     assert line["text"] == "1000"
 
 
-def test_what_the_protocol_answers_itself_keeps_its_place(toy: MakeNode) -> None:
+def test_protocols_own_answer_keeps_its_order(toy: MakeNode) -> None:
     node = toy()
     with Talk(node) as talk:
         talk.say("tell one", "begin a - -", data(400), "end", "tell two", "tell bye")
@@ -202,7 +202,7 @@ def test_what_the_protocol_answers_itself_keeps_its_place(toy: MakeNode) -> None
     assert len(node.lines.written) <= 1
 
 
-def test_what_the_protocol_answers_itself_does_not_wait_for_the_message_it_stands_in(
+def test_protocols_own_answer_within_a_message_is_sent_at_once(
     toy: MakeNode,
 ) -> None:
     with Talk(toy()) as talk:
@@ -216,7 +216,7 @@ def test_what_the_protocol_answers_itself_does_not_wait_for_the_message_it_stand
         assert [talk.hear() for _ in range(3)] == ["a 400", "bye", ""]
 
 
-def test_fields_behind_the_body_count(toy: MakeNode) -> None:
+def test_fields_behind_the_body_are_applied(toy: MakeNode) -> None:
     node = toy()
     with Talk(node) as talk:
         talk.say("begin a - -", data(400), "end fr", "begin b - -", data(400), "end en")
@@ -225,7 +225,7 @@ def test_fields_behind_the_body_count(toy: MakeNode) -> None:
     eventually(lambda: node.server.load.buffered_bytes == 0)
 
 
-def test_a_message_that_breaks_gives_back_what_it_held(toy: MakeNode) -> None:
+def test_broken_message_frees_its_bytes(toy: MakeNode) -> None:
     node = toy(queue_size=1)
     with Talk(node) as talk:
         talk.say("begin a 800 -", data(100), "break", "begin b - -", data(400), "end")
@@ -234,13 +234,13 @@ def test_a_message_that_breaks_gives_back_what_it_held(toy: MakeNode) -> None:
     eventually(lambda: node.server.load.buffered_bytes == 0)
 
 
-def test_a_protocol_error_between_messages(toy: MakeNode) -> None:
+def test_protocol_error_between_messages_is_reported(toy: MakeNode) -> None:
     with Talk(toy()) as talk:
         talk.say("end")
         assert [talk.hear(), talk.hear()] == ["None bad_header", ""]
 
 
-def test_where_an_end_means_gone_it_cancels(toy: MakeNode) -> None:
+def test_end_of_stream_cancels_if_it_means_gone(toy: MakeNode) -> None:
     node = toy(queue_size=1)
     node.engine.hold()
     with Talk(node) as talk, Talk(node) as other:
@@ -254,7 +254,7 @@ def test_where_an_end_means_gone_it_cancels(toy: MakeNode) -> None:
     assert node.lines.wait_for("b")["status"] == "ok"
 
 
-def test_what_waits_for_its_turn_is_cancelled_by_such_an_end(toy: MakeNode) -> None:
+def test_end_of_stream_cancels_requests_that_wait_for_the_worker(toy: MakeNode) -> None:
     node = toy()
     node.engine.hold()
     with Talk(node) as busy, Talk(node) as gone:
@@ -270,7 +270,7 @@ def test_what_waits_for_its_turn_is_cancelled_by_such_an_end(toy: MakeNode) -> N
     assert len(node.engine.calls) == 1
 
 
-def test_a_protocol_that_is_full_is_fed_no_more(toy: MakeNode) -> None:
+def test_full_protocol_is_not_fed(toy: MakeNode) -> None:
     node = toy()
     node.engine.hold()
     count = 20_000
@@ -291,7 +291,7 @@ def test_a_protocol_that_is_full_is_fed_no_more(toy: MakeNode) -> None:
         node.engine.release()
 
 
-def test_too_many_connections_are_told_in_their_own_protocol(toy: MakeNode) -> None:
+def test_busy_is_sent_in_the_ports_protocol(toy: MakeNode) -> None:
     node = toy(max_connections=1)
     with Talk(node) as first:
         first.say("tell hello")
@@ -303,7 +303,7 @@ def test_too_many_connections_are_told_in_their_own_protocol(toy: MakeNode) -> N
 # Questions about the node.
 
 
-def test_questions_are_answered_beside_the_work(toy: MakeNode) -> None:
+def test_reports_are_answered_during_the_work(toy: MakeNode) -> None:
     asked: list[str] = []
 
     def report(kind: str) -> Callable[[], Report]:
@@ -331,7 +331,7 @@ def test_questions_are_answered_beside_the_work(toy: MakeNode) -> None:
     assert asked == ["ready", "metrics", "status"]
 
 
-def test_metrics_can_be_guarded_as_well(toy: MakeNode) -> None:
+def test_metrics_can_require_the_token(toy: MakeNode) -> None:
     node = toy(
         reports=Reports(
             {"metrics": lambda: Report(True, "text/plain", b"m")}, frozenset({"metrics"})
@@ -344,7 +344,7 @@ def test_metrics_can_be_guarded_as_well(toy: MakeNode) -> None:
         assert [talk.hear(), talk.hear()] == ["None unauthorized", "m"]
 
 
-def test_the_load_says_what_is_going_on(toy: MakeNode) -> None:
+def test_load_counts_requests_and_bytes(toy: MakeNode) -> None:
     node = toy(queue_size=2)
     assert node.server.load.ready
     node.engine.hold()
@@ -363,7 +363,7 @@ def test_the_load_says_what_is_going_on(toy: MakeNode) -> None:
         node.engine.release()
 
 
-def test_observers_hear_of_every_outcome(make_node: MakeNode) -> None:
+def test_observers_are_called_for_every_outcome(make_node: MakeNode) -> None:
     class Counter:
         def __init__(self) -> None:
             self.seen: list[tuple[str, str | None, str]] = []
@@ -395,7 +395,7 @@ def guarded(make_node: MakeNode) -> Node:
 
 @pytest.mark.parametrize("fields", [{}, {"token": "Sesame"}, {"token": "x" * 256}])
 @pytest.mark.parametrize("kept", ["keep-alive", "close"])
-def test_a_stranger_is_told_so_and_nothing_of_the_body_is_kept(
+def test_unauthenticated_client_gets_an_error_and_its_body_is_not_kept(
     make_node: MakeNode, fields: dict[str, str], kept: str
 ) -> None:
     class NoPlace(Spool):
@@ -419,14 +419,14 @@ def test_a_stranger_is_told_so_and_nothing_of_the_body_is_kept(
     assert not guarded.lines.of("y")
 
 
-def test_who_shows_the_token_is_served(guarded: Node) -> None:
+def test_request_with_the_token_is_served(guarded: Node) -> None:
     with guarded.connect() as client:
         client.request(pcm(300), token="sesame", connection="keep-alive")
         client.request(pcm(400), token="sesame")
         assert [text_or_code(reply) for reply in client.replies()] == ["300", "400"]
 
 
-def test_a_stranger_learns_nothing_from_a_bad_header(guarded: Node) -> None:
+def test_unauthenticated_client_does_not_see_header_errors(guarded: Node) -> None:
     for fields, code in (({}, "unauthorized"), ({"token": "sesame"}, "bad_field")):
         with guarded.connect() as client:
             client.request(pcm(300), id="x", task="sing", connection="keep-alive", **fields)
@@ -437,7 +437,7 @@ def test_a_stranger_learns_nothing_from_a_bad_header(guarded: Node) -> None:
 @pytest.mark.parametrize(
     ("length", "code"), [(1 << 40, "too_large"), (-1, "bad_header"), (None, "missing_field")]
 )
-def test_nor_from_a_length_that_cannot_be_followed(
+def test_unauthenticated_client_does_not_see_length_errors(
     guarded: Node, length: int | None, code: str
 ) -> None:
     """Its limits are the node's own business."""
@@ -453,7 +453,7 @@ def test_nor_from_a_length_that_cannot_be_followed(
             assert [text_or_code(reply) for reply in client.replies()] == [expected]
 
 
-def test_where_no_token_is_needed_none_is_looked_at(make_node: MakeNode) -> None:
+def test_token_is_ignored_if_the_port_needs_none(make_node: MakeNode) -> None:
     node = make_node(authorize=lambda _token: False)
     assert [text_or_code(reply) for reply in node.ask(pcm(300), token="any")] == ["300"]
 
@@ -487,7 +487,7 @@ def test_neither_text_nor_token_goes_to_the_log() -> None:
 # Allowed addresses, and listening.
 
 
-def test_who_is_not_allowed_is_closed_at_once(make_node: MakeNode) -> None:
+def test_client_of_another_network_is_closed_at_once(make_node: MakeNode) -> None:
     node = make_node(port={"allowed": (ipaddress.ip_network("10.0.0.0/8"),)})
     with node.connect() as client:
         client.socket.settimeout(PATIENCE)
@@ -496,7 +496,7 @@ def test_who_is_not_allowed_is_closed_at_once(make_node: MakeNode) -> None:
     assert not node.connections
 
 
-def test_who_is_allowed_is_served(make_node: MakeNode) -> None:
+def test_client_of_an_allowed_network_is_served(make_node: MakeNode) -> None:
     networks = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("127.0.0.0/8"))
     node = make_node(port={"allowed": networks})
     assert [text_or_code(reply) for reply in node.ask(pcm(300))] == ["300"]
@@ -512,7 +512,7 @@ def test_who_is_allowed_is_served(make_node: MakeNode) -> None:
         ("fe80::1%eth0", "fe80::1", "[fe80::1]:99", False),
     ],
 )
-def test_peers(address: str, text: str, name: str, allowed: bool) -> None:
+def test_peer_of_names_address_and_port(address: str, text: str, name: str, allowed: bool) -> None:
     port = Port("native", "", 0, Toy, allowed=(ipaddress.ip_network("192.0.2.0/24"),))
     peer, parsed = peer_of((address, 99), port)
     assert (peer.address, peer.name) == (text, name)
@@ -551,9 +551,7 @@ def close(listeners: list[Listener]) -> None:
         listener.close()
 
 
-def test_every_address_of_a_name_is_listened_at(
-    monkeypatch: pytest.MonkeyPatch, loop: Loop
-) -> None:
+def test_listen_opens_every_address_of_a_name(monkeypatch: pytest.MonkeyPatch, loop: Loop) -> None:
     # The last is kept for documentation: no machine has it.
     resolve_to(monkeypatch, "127.0.0.1", "127.0.0.2", "127.0.0.1", "192.0.2.1")
     greeted: list[Any] = []
@@ -568,7 +566,7 @@ def test_every_address_of_a_name_is_listened_at(
     close(listeners)
 
 
-def test_a_name_without_an_address_of_this_machine(
+def test_listen_fails_for_an_address_of_another_machine(
     monkeypatch: pytest.MonkeyPatch, loop: Loop
 ) -> None:
     resolve_to(monkeypatch, "192.0.2.1")
@@ -576,7 +574,7 @@ def test_a_name_without_an_address_of_this_machine(
         listen(loop, "name", 0, lambda *_: None)
 
 
-def test_without_descriptors_a_listener_pauses_and_goes_on(
+def test_listener_pauses_without_descriptors_and_continues(
     monkeypatch: pytest.MonkeyPatch, loop: Loop
 ) -> None:
     monkeypatch.setattr("app.network.listener._PAUSE_SECONDS", 0.05)
@@ -610,7 +608,7 @@ def test_without_descriptors_a_listener_pauses_and_goes_on(
     close([listener])
 
 
-def test_a_handshake_that_does_not_come_is_not_waited_for(make_node: MakeNode) -> None:
+def test_missing_handshake_times_out(make_node: MakeNode) -> None:
     """With TLS the header's deadline covers the handshake; the rest is in tests/test_tls.py."""
     ssl = pytest.importorskip("ssl")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

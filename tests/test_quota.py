@@ -13,7 +13,7 @@ def let_in(quota: Quota) -> list[int]:
     return list(iter(quota.next, None))
 
 
-def test_order_of_arrival_within_a_client() -> None:
+def test_quota_admits_a_client_in_order_of_arrival() -> None:
     quota = Quota(places=2, capacity=1000)
     for number in (5, 3, 9):
         quota.line_up(number, "a", 10)
@@ -23,7 +23,7 @@ def test_order_of_arrival_within_a_client() -> None:
     assert let_in(quota) == [9]
 
 
-def test_a_client_with_fewer_places_goes_before_one_with_more() -> None:
+def test_client_with_fewer_places_goes_before_one_with_more() -> None:
     quota = Quota(places=3, capacity=1000)
     for number in range(10):
         quota.line_up(number, "busy", 10)
@@ -38,7 +38,7 @@ def test_a_client_with_fewer_places_goes_before_one_with_more() -> None:
     assert let_in(quota) == [3]
 
 
-def test_one_client_alone_does_not_get_the_last_places() -> None:
+def test_single_client_does_not_get_the_last_places() -> None:
     quota = Quota(places=8, capacity=1000)
     for number in range(20):
         quota.line_up(number, "trickling", 10)
@@ -47,7 +47,7 @@ def test_one_client_alone_does_not_get_the_last_places() -> None:
     assert let_in(quota) == [100]
 
 
-def test_one_client_alone_does_not_get_the_last_bytes() -> None:
+def test_single_client_does_not_get_the_last_bytes() -> None:
     quota = Quota(places=64, capacity=1000)
     for number in range(3):
         quota.line_up(number, "hoarding", 300)
@@ -56,13 +56,13 @@ def test_one_client_alone_does_not_get_the_last_bytes() -> None:
     assert let_in(quota) == [100]
 
 
-def test_a_single_body_may_take_all_the_bytes() -> None:
+def test_single_body_may_take_all_bytes() -> None:
     quota = Quota(places=64, capacity=1000)
     quota.line_up(1, "a", 1000)
     assert let_in(quota) == [1]
 
 
-def test_who_is_first_and_does_not_fit_is_waited_for() -> None:
+def test_first_request_that_does_not_fit_is_waited_for() -> None:
     quota = Quota(places=64, capacity=1000)
     quota.line_up(1, "a", 600)
     quota.line_up(2, "b", 500)
@@ -74,7 +74,7 @@ def test_who_is_first_and_does_not_fit_is_waited_for() -> None:
     assert not quota.full
 
 
-def test_who_gives_up_waiting_does_not_hold_up_the_others() -> None:
+def test_request_that_leaves_the_line_does_not_block_others() -> None:
     quota = Quota(places=64, capacity=1000)
     quota.line_up(1, "a", 600)
     quota.line_up(2, "b", 500)
@@ -85,7 +85,7 @@ def test_who_gives_up_waiting_does_not_hold_up_the_others() -> None:
     assert let_in(quota) == [3]
 
 
-def test_unknown_lengths_grow_in_steps_until_there_is_no_more() -> None:
+def test_unknown_lengths_grow_in_steps_up_to_the_limit() -> None:
     quota = Quota(places=64, capacity=3 * STEP_BYTES)
     quota.line_up(1, "a", None)
     quota.line_up(2, "b", None)
@@ -116,7 +116,7 @@ ASKS = st.lists(
 
 
 @given(ASKS, st.integers(1, 8), st.integers(4, 12))
-def test_bounds_hold_and_everybody_gets_in(
+def test_quota_keeps_its_bounds_and_admits_everybody(
     asks: list[tuple[str, int | None, int, bool]], places: int, steps: int
 ) -> None:
     quota = Quota(places, steps * STEP_BYTES)

@@ -60,7 +60,7 @@ def rejected(body: bytes, **fields: Any) -> bytes:
 # The original client.
 
 
-def test_the_original_client_gets_its_reply_and_then_the_end(node: Node) -> None:
+def test_original_client_gets_its_reply_and_the_end_of_stream(node: Node) -> None:
     flac = encoded(tone(RATE), format="FLAC")
     header = json.dumps(
         {
@@ -112,7 +112,7 @@ def three_windows() -> bytes:
     return bytes((samples * 32767).astype("<i2").tobytes())
 
 
-def test_segments_come_while_the_job_goes_on_and_the_final_reply_repeats_them(node: Node) -> None:
+def test_segments_are_sent_during_the_job_and_repeated_in_the_final_reply(node: Node) -> None:
     node.engine.hold()
     with node.connect() as client:
         client.request(three_windows(), id="s", reply="segments")
@@ -131,7 +131,7 @@ def test_segments_come_while_the_job_goes_on_and_the_final_reply_repeats_them(no
     assert set(rest[0]["segment"]) == {"start", "end", "text", "confidence"}
 
 
-def test_accepted_is_said_before_the_work_is_done_and_then_the_connection_ends(node: Node) -> None:
+def test_accepted_reply_is_sent_before_the_work_is_done(node: Node) -> None:
     node.engine.hold()
     assert node.ask(pcm(2000), id="a", reply="accepted") == [{"id": "a", "status": "accepted"}]
     assert not node.lines.of("a")
@@ -139,7 +139,7 @@ def test_accepted_is_said_before_the_work_is_done_and_then_the_connection_ends(n
     assert node.lines.wait_for("a")["text"] == "2000"
 
 
-def test_accepted_on_a_kept_connection(node: Node) -> None:
+def test_accepted_reply_on_a_kept_connection(node: Node) -> None:
     with node.connect() as client:
         client.request(pcm(2000), id="a", reply="accepted", connection="keep-alive")
         assert client.reply() == {"id": "a", "status": "accepted"}
@@ -147,7 +147,7 @@ def test_accepted_on_a_kept_connection(node: Node) -> None:
         assert text_or_code(client.reply()) == "3000"
 
 
-def test_none_gets_nothing_not_even_an_error(node: Node) -> None:
+def test_reply_none_gets_no_reply_and_no_error(node: Node) -> None:
     assert node.ask(pcm(2000), id="n", reply="none") == []
     assert node.lines.wait_for("n")["text"] == "2000"
     assert node.ask(b"", id="empty", reply="none") == []
@@ -158,7 +158,7 @@ def test_none_gets_nothing_not_even_an_error(node: Node) -> None:
     assert node.lines.wait_for("de")["error"]["code"] == "bad_field"
 
 
-def test_words_are_passed_on(make_node: MakeNode) -> None:
+def test_words_reach_the_client(make_node: MakeNode) -> None:
     def answer(samples: Any, options: DecodeOptions) -> Hypothesis:
         assert options.words
         return Hypothesis((Segment(0, 0.1, "x", 0.5, ()),), "en", -0.1, 0.1)
@@ -179,7 +179,7 @@ def test_pipelined_requests_are_answered_in_order(node: Node) -> None:
         assert [text_or_code(reply) for reply in client.replies()] == [str(n) for n in sizes]
 
 
-def test_an_error_at_the_header_waits_for_its_turn_and_exactly_its_body_is_discarded(
+def test_header_error_is_sent_in_order_and_discards_exactly_its_body(
     node: Node,
 ) -> None:
     node.engine.hold()
@@ -206,7 +206,7 @@ def test_an_error_at_the_header_waits_for_its_turn_and_exactly_its_body_is_disca
     assert "language" in replies[2]["error"]["message"]
 
 
-def test_errors_in_the_audio_leave_a_kept_connection_open(node: Node) -> None:
+def test_audio_errors_leave_a_kept_connection_open(node: Node) -> None:
     with node.connect() as client:
         for body in (b"", b"\x1aE\xdf\xa3webm", b"fLaC and then nonsense"):
             client.send(
@@ -225,7 +225,7 @@ def test_errors_in_the_audio_leave_a_kept_connection_open(node: Node) -> None:
     assert codes == ["bad_audio", "unsupported_media_type", "bad_audio", "800"]
 
 
-def test_a_lost_position_ends_even_a_kept_connection_after_the_replies_before_it(
+def test_lost_position_ends_a_kept_connection_after_earlier_replies(
     node: Node,
 ) -> None:
     with node.connect() as client:
@@ -257,7 +257,7 @@ def test_segments_of_pipelined_requests_do_not_interleave(node: Node) -> None:
     assert ids == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
 
 
-def test_a_request_byte_by_byte(node: Node) -> None:
+def test_request_sent_byte_by_byte_is_served(node: Node) -> None:
     with node.connect() as client:
         client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in message(pcm(300), id="slow"):
@@ -266,7 +266,7 @@ def test_a_request_byte_by_byte(node: Node) -> None:
         assert client.reply() is None
 
 
-def test_a_header_of_the_greatest_length(node: Node) -> None:
+def test_header_of_the_greatest_length_is_served(node: Node) -> None:
     header = {**RAW, "content-length": 2000, "x": ""}
     header["x"] = "y" * (65_535 - len(json.dumps(header)))
     with node.connect() as client:
@@ -282,13 +282,15 @@ def test_a_header_of_the_greatest_length(node: Node) -> None:
         ({"task": "translate"}, "task"),
     ],
 )
-def test_what_an_english_model_cannot_do(node: Node, fields: dict[str, str], named: str) -> None:
+def test_english_model_rejects_what_it_cannot_do(
+    node: Node, fields: dict[str, str], named: str
+) -> None:
     [reply] = node.ask(pcm(500), id="x", **fields)
     assert (reply["id"], reply["error"]["code"]) == ("x", "bad_field")
     assert reply["error"]["message"].startswith(named)
 
 
-def test_what_a_multilingual_model_can_do(make_node: MakeNode) -> None:
+def test_multilingual_model_serves_languages_and_translation(make_node: MakeNode) -> None:
     node = make_node(model=MULTILINGUAL)
     for fields in ({"language": "de"}, {"language": "auto"}, {"task": "translate"}):
         assert [text_or_code(reply) for reply in node.ask(pcm(500), **fields)] == ["500"]
@@ -298,7 +300,7 @@ def test_what_a_multilingual_model_can_do(make_node: MakeNode) -> None:
     assert [call.translate for call in options] == [False, False, True]
 
 
-def test_short_goes_before_long_between_connections(node: Node) -> None:
+def test_short_request_goes_before_a_long_one_of_another_connection(node: Node) -> None:
     node.engine.hold()
     with node.connect() as first, node.connect() as long, node.connect() as short:
         first.request(pcm(1000))
@@ -319,7 +321,7 @@ def test_short_goes_before_long_between_connections(node: Node) -> None:
 # The queue.
 
 
-def test_a_full_queue_stops_reading_and_nothing_is_lost(make_node: MakeNode) -> None:
+def test_full_queue_stops_reading_and_loses_nothing(make_node: MakeNode) -> None:
     node = make_node(queue_size=2)
     node.engine.hold()
     # Megabytes, so that they cannot all hide in the sockets' buffers.
@@ -346,7 +348,7 @@ def test_a_full_queue_stops_reading_and_nothing_is_lost(make_node: MakeNode) -> 
         assert text_or_code(second.reply()) == "1000"
 
 
-def test_waiting_senders_are_admitted_in_the_order_they_came(make_node: MakeNode) -> None:
+def test_waiting_clients_are_admitted_in_order_of_arrival(make_node: MakeNode) -> None:
     node = make_node(queue_size=1)
     node.engine.hold()
     with contextlib.ExitStack() as stack:
@@ -367,7 +369,7 @@ def test_waiting_senders_are_admitted_in_the_order_they_came(make_node: MakeNode
     ]
 
 
-def test_a_sender_that_stops_waiting_does_not_block_those_behind_it(make_node: MakeNode) -> None:
+def test_client_that_leaves_the_line_does_not_block_others(make_node: MakeNode) -> None:
     node = make_node(queue_size=1)
     node.engine.hold()
     with node.connect() as first, node.connect() as patient:
@@ -391,7 +393,7 @@ def waiting_peers(node: Node) -> list[str]:
     return [upload.in_flight.origin.peer for upload in node.waiting]
 
 
-def test_an_upload_that_breaks_off_makes_room(make_node: MakeNode) -> None:
+def test_broken_upload_frees_its_place(make_node: MakeNode) -> None:
     node = make_node(queue_size=1)
     with node.connect() as broken, node.connect() as next_one:
         broken.send(frame({**RAW, "content-length": 4000, "id": "broken"}, b"x" * 100))
@@ -403,7 +405,7 @@ def test_an_upload_that_breaks_off_makes_room(make_node: MakeNode) -> None:
         assert text_or_code(next_one.reply()) == "700"
 
 
-def test_nothing_is_admitted_while_nobody_reads_stdout_and_again_once_it_is_read(
+def test_nothing_is_admitted_while_stdout_is_not_read(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.requests.outcomes.MAX_STDOUT_BACKLOG", 5)
@@ -420,7 +422,7 @@ def test_nothing_is_admitted_while_nobody_reads_stdout_and_again_once_it_is_read
         assert text_or_code(client.reply()) == "900"
 
 
-def test_who_comes_when_there_is_room_again_does_not_overtake_those_who_wait(
+def test_new_client_does_not_overtake_waiting_ones(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.requests.outcomes.MAX_STDOUT_BACKLOG", 5)
@@ -447,7 +449,7 @@ def test_who_comes_when_there_is_room_again_does_not_overtake_those_who_wait(
 
 @pytest.mark.parametrize("leave", [Client.close, Client.half_close])
 @pytest.mark.parametrize("reply", ["transcript", "segments", "accepted", "none"])
-def test_who_leaves_after_the_last_byte_is_transcribed_to_stdout(
+def test_client_that_leaves_after_the_last_byte_is_transcribed_to_stdout(
     node: Node, leave: Callable[[Client], None], reply: str
 ) -> None:
     node.engine.hold()
@@ -463,7 +465,7 @@ def test_who_leaves_after_the_last_byte_is_transcribed_to_stdout(
     client.close()
 
 
-def test_who_half_closes_still_gets_the_reply(node: Node) -> None:
+def test_client_that_half_closes_still_gets_the_reply(node: Node) -> None:
     with node.connect() as client:
         client.request(pcm(1234), connection="keep-alive")
         client.half_close()
@@ -471,7 +473,7 @@ def test_who_half_closes_still_gets_the_reply(node: Node) -> None:
 
 
 @pytest.mark.parametrize("reply", ["transcript", "segments"])
-def test_a_reset_cancels_what_has_not_begun_and_the_windows_to_come(node: Node, reply: str) -> None:
+def test_reset_cancels_waiting_requests_and_further_windows(node: Node, reply: str) -> None:
     node.engine.hold()
     client = node.connect()
     client.request(three_windows(), id="begun", reply=reply, connection="keep-alive")
@@ -488,7 +490,7 @@ def test_a_reset_cancels_what_has_not_begun_and_the_windows_to_come(node: Node, 
 
 
 @pytest.mark.parametrize("reply", ["accepted", "none"])
-def test_a_reset_does_not_cancel_what_nobody_waits_for(node: Node, reply: str) -> None:
+def test_reset_does_not_cancel_requests_without_a_late_reply(node: Node, reply: str) -> None:
     node.engine.hold()
     client = node.connect()
     client.request(three_windows(), id="begun", reply=reply, connection="keep-alive")
@@ -501,7 +503,7 @@ def test_a_reset_does_not_cancel_what_nobody_waits_for(node: Node, reply: str) -
     assert node.lines.wait_for("queued")["text"] == "1000"
 
 
-def test_a_reset_after_the_end_of_the_stream_cancels_nothing(node: Node) -> None:
+def test_reset_after_the_end_of_the_stream_cancels_nothing(node: Node) -> None:
     node.engine.hold()
     client = node.connect()
     client.request(three_windows(), id="seg", reply="segments", connection="keep-alive")
@@ -517,7 +519,7 @@ def test_a_reset_after_the_end_of_the_stream_cancels_nothing(node: Node) -> None
     assert node.lines.wait_for("next")["text"] == "1000"
 
 
-def test_a_reset_within_the_next_header(node: Node) -> None:
+def test_reset_within_the_next_header_is_incomplete(node: Node) -> None:
     node.engine.hold()
     client = node.connect()
     client.request(pcm(1000), id="first", reply="accepted", connection="keep-alive")
@@ -543,7 +545,7 @@ def test_a_reset_within_the_next_header(node: Node) -> None:
         (frame({**RAW, "content-length": 9, "id": "part"}, b"12345678"), "part"),
     ],
 )
-def test_a_stream_that_ends_too_early(
+def test_stream_that_ends_too_early_is_incomplete(
     node: Node, leave: Callable[[Client], None], part: bytes, request_id: str | None
 ) -> None:
     with node.connect() as client:
@@ -567,9 +569,7 @@ def began_to_read(node: Node, client: Client, request_id: str | None) -> bool:
 
 
 @pytest.mark.parametrize("leave", [Client.half_close, Client.close, Client.reset])
-def test_who_says_nothing_and_leaves_is_not_worth_a_line(
-    node: Node, leave: Callable[[Client], None]
-) -> None:
+def test_silent_connection_causes_no_line(node: Node, leave: Callable[[Client], None]) -> None:
     client = node.connect()
     eventually(lambda: node.connections)
     leave(client)
@@ -582,7 +582,7 @@ def test_who_says_nothing_and_leaves_is_not_worth_a_line(
     eventually(lambda: len(node.lines.written) == 1)
 
 
-def test_who_leaves_within_a_body_that_is_being_discarded(node: Node) -> None:
+def test_client_that_leaves_within_a_discarded_body(node: Node) -> None:
     with node.connect() as client:
         client.send(rejected(b"12345678", id="r", connection="keep-alive")[:-4])
         assert text_or_code(client.reply()) == "bad_field"
@@ -592,7 +592,7 @@ def test_who_leaves_within_a_body_that_is_being_discarded(node: Node) -> None:
     eventually(lambda: len(node.lines.written) == 1)
 
 
-def test_a_client_that_vanishes_at_any_moment(node: Node) -> None:
+def test_client_that_vanishes_at_any_moment_does_no_harm(node: Node) -> None:
     """Cut a stream of all kinds of messages anywhere, leave in any way; the node stays well."""
     chance = random.Random(20)
     stream = (
@@ -632,7 +632,7 @@ def test_a_client_that_vanishes_at_any_moment(node: Node) -> None:
         (frame({**RAW, "content-length": "9"}), "bad_header"),
     ],
 )
-def test_a_lost_position_is_told_at_once(node: Node, start: bytes, code: str) -> None:
+def test_lost_position_gets_its_error_at_once(node: Node, start: bytes, code: str) -> None:
     with node.connect() as client:
         # More follows than lingers: the reply must survive it, and the rest need not be taken.
         client.send(start)
@@ -641,7 +641,7 @@ def test_a_lost_position_is_told_at_once(node: Node, start: bytes, code: str) ->
         assert node.lines.wait_for(None)["error"]["code"] == code
 
 
-def test_a_lost_position_is_told_to_whom_it_concerns(node: Node) -> None:
+def test_lost_position_error_names_the_request(node: Node) -> None:
     with node.connect() as client:
         client.send(frame({**RAW, "id": "mine"}))
         assert [(r["id"], text_or_code(r)) for r in client.replies()] == [("mine", "missing_field")]
@@ -651,14 +651,14 @@ def test_a_lost_position_is_told_to_whom_it_concerns(node: Node) -> None:
     assert node.lines.wait_for("quiet")["error"]["code"] == "missing_field"
 
 
-def test_a_reply_to_a_rejected_header_survives_a_body_that_keeps_coming(node: Node) -> None:
+def test_reply_to_a_rejected_header_survives_further_input(node: Node) -> None:
     with node.connect() as client:
         body = b"x" * (LINGER_BYTES // 2)
         client.send(rejected(body, id="r"))
         assert [text_or_code(reply) for reply in client.replies()] == ["bad_field"]
 
 
-def test_who_goes_on_sending_after_the_last_reply_is_cut_off(node: Node) -> None:
+def test_client_that_sends_after_the_last_reply_is_cut_off(node: Node) -> None:
     with node.connect() as client:
         client.send(rejected(b"", id="r", content_length=8 * LINGER_BYTES))
         far_too_much = bytes(64 * LINGER_BYTES)
@@ -670,7 +670,7 @@ def test_who_goes_on_sending_after_the_last_reply_is_cut_off(node: Node) -> None
 # Timeouts.
 
 
-def test_a_header_that_does_not_come(make_node: MakeNode) -> None:
+def test_missing_header_times_out(make_node: MakeNode) -> None:
     node = make_node(timeouts=Timeouts(header=0.1))
     with node.connect() as silent, node.connect() as halting:
         halting.send(b"\x00\x40{")
@@ -680,7 +680,7 @@ def test_a_header_that_does_not_come(make_node: MakeNode) -> None:
             assert "header" in reply["error"]["message"]
 
 
-def test_a_header_byte_by_byte_does_not_extend_its_deadline(make_node: MakeNode) -> None:
+def test_header_byte_by_byte_does_not_extend_its_timeout(make_node: MakeNode) -> None:
     node = make_node(timeouts=Timeouts(header=0.3))
     with node.connect() as client:
         client.send(struct.pack("!H", 65_535))
@@ -696,7 +696,7 @@ def test_a_header_byte_by_byte_does_not_extend_its_deadline(make_node: MakeNode)
         assert b'"timeout"' in received
 
 
-def test_a_body_that_does_not_come(make_node: MakeNode) -> None:
+def test_missing_body_times_out(make_node: MakeNode) -> None:
     node = make_node(timeouts=Timeouts(body=0.1))
     with node.connect() as client:
         client.send(frame({**RAW, "content-length": 100, "id": "slow"}, b"12345678"))
@@ -708,7 +708,7 @@ def test_a_body_that_does_not_come(make_node: MakeNode) -> None:
     assert not node.uploads
 
 
-def test_a_body_that_does_not_come_behind_a_request_that_is_worked_on(make_node: MakeNode) -> None:
+def test_missing_body_behind_a_request_in_progress_times_out(make_node: MakeNode) -> None:
     node = make_node(timeouts=Timeouts(body=0.1))
     node.engine.hold()
     with node.connect() as client:
@@ -723,7 +723,7 @@ def test_a_body_that_does_not_come_behind_a_request_that_is_worked_on(make_node:
     ]
 
 
-def test_a_discarded_body_that_does_not_come(make_node: MakeNode) -> None:
+def test_missing_discarded_body_times_out(make_node: MakeNode) -> None:
     """Its refusal was told already; a second reply would be taken for another request's."""
     node = make_node(timeouts=Timeouts(body=0.1))
     with node.connect() as client:
@@ -733,7 +733,7 @@ def test_a_discarded_body_that_does_not_come(make_node: MakeNode) -> None:
     eventually(lambda: len(node.lines.written) == 1)
 
 
-def test_a_body_that_trickles_is_waited_for(make_node: MakeNode, clock: Clock) -> None:
+def test_slow_body_is_waited_for(make_node: MakeNode, clock: Clock) -> None:
     node = make_node(timeouts=UNHURRIED)
     data = message(pcm(300))
     with node.connect() as client:
@@ -753,7 +753,7 @@ def size_of(node: Node) -> int:
     return 0 if pending.body is None else pending.body.size
 
 
-def test_waiting_in_the_queue_is_nobodys_deadline(make_node: MakeNode, clock: Clock) -> None:
+def test_no_timeout_runs_in_the_queue(make_node: MakeNode, clock: Clock) -> None:
     node = make_node(queue_size=1, timeouts=UNHURRIED)
     node.engine.hold()
     with node.connect() as working, node.connect() as waiting:
@@ -769,7 +769,7 @@ def test_waiting_in_the_queue_is_nobodys_deadline(make_node: MakeNode, clock: Cl
         assert text_or_code(waiting.reply()) == "1100"
 
 
-def test_a_kept_connection_without_a_message_ends_in_silence(make_node: MakeNode) -> None:
+def test_idle_kept_connection_ends_without_a_reply(make_node: MakeNode) -> None:
     node = make_node(timeouts=Timeouts(idle=0.1))
     with node.connect() as client:
         client.request(pcm(600), connection="keep-alive")
@@ -778,7 +778,7 @@ def test_a_kept_connection_without_a_message_ends_in_silence(make_node: MakeNode
     eventually(lambda: len(node.lines.written) == 1)
 
 
-def test_who_does_not_take_the_replies_is_dropped(make_node: MakeNode) -> None:
+def test_client_that_does_not_take_its_replies_is_closed(make_node: MakeNode) -> None:
     long = "word " * 400_000
 
     def answer(samples: Any, options: DecodeOptions) -> Hypothesis:
@@ -794,7 +794,7 @@ def test_who_does_not_take_the_replies_is_dropped(make_node: MakeNode) -> None:
         assert not node.uploads
 
 
-def test_a_slow_reader_gets_everything_and_is_not_read_from_meanwhile(make_node: MakeNode) -> None:
+def test_slow_reader_gets_everything_and_is_not_read_meanwhile(make_node: MakeNode) -> None:
     long = "word " * 100_000
 
     def answer(samples: Any, options: DecodeOptions) -> Hypothesis:
@@ -819,7 +819,7 @@ def test_a_slow_reader_gets_everything_and_is_not_read_from_meanwhile(make_node:
 # Many.
 
 
-def test_a_connection_over_the_limit_is_told_busy(make_node: MakeNode) -> None:
+def test_connection_over_the_limit_receives_busy(make_node: MakeNode) -> None:
     node = make_node(max_connections=2)
     with node.connect() as one, node.connect() as two:
         eventually(lambda: len(node.connections) == 2)
@@ -837,7 +837,7 @@ def test_a_connection_over_the_limit_is_told_busy(make_node: MakeNode) -> None:
     assert [text_or_code(reply) for reply in node.ask(pcm(700))] == ["700"]
 
 
-def test_far_over_the_limit_connections_are_just_closed(make_node: MakeNode) -> None:
+def test_connections_far_over_the_limit_are_closed_without_a_reply(make_node: MakeNode) -> None:
     node = make_node(max_connections=1)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(node.connect()) for _ in range(90)]
@@ -849,7 +849,7 @@ def test_far_over_the_limit_connections_are_just_closed(make_node: MakeNode) -> 
         assert text_or_code(clients[0].reply()) == "500"
 
 
-def test_two_hundred_clients_at_once_each_get_their_own_answer(node: Node) -> None:
+def test_two_hundred_clients_at_once_get_their_own_answers(node: Node) -> None:
     answers: dict[int, list[str | None]] = {}
 
     def ask(number: int) -> None:
@@ -866,7 +866,7 @@ def test_two_hundred_clients_at_once_each_get_their_own_answer(node: Node) -> No
 # The engine and the disk fail.
 
 
-def test_a_failure_of_the_engine_is_internal_and_the_next_request_is_fine(
+def test_engine_failure_is_internal_and_affects_one_request(
     make_node: MakeNode,
 ) -> None:
     fake = FakeEngine()
@@ -906,7 +906,7 @@ class FullDisk(Spool):
 
 
 @pytest.mark.parametrize("room", [-1, 0, 1000])
-def test_a_full_disk(make_node: MakeNode, room: int) -> None:
+def test_full_disk_receives_no_space(make_node: MakeNode, room: int) -> None:
     spools: list[FullDisk] = []
 
     def make_spool(disk: Disk) -> Spool:
@@ -930,7 +930,7 @@ def test_a_full_disk(make_node: MakeNode, room: int) -> None:
     eventually(lambda: len(node.lines.written) == 3)
 
 
-def test_stdout_without_a_reader_ends_the_node(make_node: MakeNode) -> None:
+def test_broken_stdout_ends_the_node(make_node: MakeNode) -> None:
     node = make_node()
     node.lines.broken = True
     # It answers what it has, and then goes.
@@ -942,7 +942,7 @@ def test_stdout_without_a_reader_ends_the_node(make_node: MakeNode) -> None:
 # The end.
 
 
-def test_a_drain_finishes_what_was_admitted_and_refuses_the_rest(make_node: MakeNode) -> None:
+def test_drain_finishes_admitted_requests_and_rejects_others(make_node: MakeNode) -> None:
     node = make_node(queue_size=3)
     node.engine.hold()
     with contextlib.ExitStack() as stack:
@@ -979,7 +979,7 @@ def test_a_drain_finishes_what_was_admitted_and_refuses_the_rest(make_node: Make
     assert node.server.shutdown.killed_by is None
 
 
-def test_a_drain_past_its_deadline(make_node: MakeNode) -> None:
+def test_drain_past_its_timeout_fails_the_rest(make_node: MakeNode) -> None:
     node = make_node(drain_seconds=0.2)
     node.engine.hold()
     with node.connect() as working, node.connect() as queued, node.connect() as uploading:
@@ -998,14 +998,14 @@ def test_a_drain_past_its_deadline(make_node: MakeNode) -> None:
         assert node.lines.wait_for(name)["error"]["code"] == "shutting_down"
 
 
-def test_a_drain_of_an_idle_node(make_node: MakeNode) -> None:
+def test_drain_of_an_idle_node_ends_it(make_node: MakeNode) -> None:
     node = make_node()
     node.drain()
     node.wait_until_stopped()
     assert node.server.shutdown.killed_by is None
 
 
-def test_a_second_signal_ends_at_once(make_node: MakeNode) -> None:
+def test_second_signal_ends_the_node_at_once(make_node: MakeNode) -> None:
     node = make_node()
     node.engine.hold()
     with node.connect() as client:
@@ -1019,7 +1019,7 @@ def test_a_second_signal_ends_at_once(make_node: MakeNode) -> None:
     assert node.server.shutdown.killed_by == Node._SIGNAL
 
 
-def test_a_signal_during_a_drain_that_was_asked_for_is_the_first(make_node: MakeNode) -> None:
+def test_signal_during_a_requested_drain_is_the_first(make_node: MakeNode) -> None:
     """Ctrl-C in `node | tee log` ends the reader too, and the broken pipe may be heard first."""
     node = make_node()
     node.engine.hold()
@@ -1036,7 +1036,7 @@ def test_a_signal_during_a_drain_that_was_asked_for_is_the_first(make_node: Make
     assert node.server.shutdown.killed_by is None
 
 
-def test_the_end_leaves_no_socket_open(make_node: MakeNode) -> None:
+def test_end_leaves_no_socket_open(make_node: MakeNode) -> None:
     node = make_node()
     node.engine.hold()
     with node.connect() as client, node.connect() as uploading:
@@ -1052,6 +1052,6 @@ def test_the_end_leaves_no_socket_open(make_node: MakeNode) -> None:
         assert [sock.fileno() for sock in sockets] == [-1, -1]
 
 
-def test_a_port_in_use_is_an_oserror(node: Node) -> None:
+def test_port_in_use_raises_oserror(node: Node) -> None:
     with pytest.raises(OSError, match="in use"):
         node.server.listen(Port("native", "127.0.0.1", node.port, lambda: NativeProtocol(1, str)))

@@ -76,7 +76,7 @@ def serves(node: Node, context: ssl.SSLContext) -> bool:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_request_over_tls(
+def test_tls_request_is_served(
     tls_node: MakeNode, certificates: Certificates, version: ssl.TLSVersion
 ) -> None:
     node = tls_node()
@@ -88,7 +88,9 @@ def test_a_request_over_tls(
         assert node.lines.wait_for("over-tls")["peer"] == client.peer
 
 
-def test_twenty_megabytes(tls_node: MakeNode, certificates: Certificates) -> None:
+def test_tls_body_of_twenty_megabytes_is_served(
+    tls_node: MakeNode, certificates: Certificates
+) -> None:
     node = tls_node(max_body=32 * MIB)
     body = bytes(20 * MIB)
     with TlsClient(node.port, certificates.trusting()) as client:
@@ -98,7 +100,7 @@ def test_twenty_megabytes(tls_node: MakeNode, certificates: Certificates) -> Non
     assert reply["audio_seconds"] == pytest.approx(len(body) / 2 / RATE, abs=0.01)
 
 
-def test_a_kept_connection_and_pipelined_messages_in_tiny_records(
+def test_tls_pipelined_messages_in_tiny_records_are_served(
     tls_node: MakeNode, certificates: Certificates
 ) -> None:
     node = tls_node()
@@ -115,7 +117,7 @@ def test_a_kept_connection_and_pipelined_messages_in_tiny_records(
             assert text_or_code(client.reply()) == str(count)
 
 
-def test_a_message_in_the_last_packet_of_the_handshake(
+def test_tls_message_in_the_last_packet_of_the_handshake_is_served(
     tls_node: MakeNode, certificates: Certificates
 ) -> None:
     node = tls_node()
@@ -137,7 +139,7 @@ def test_a_message_in_the_last_packet_of_the_handshake(
         assert b'"text": "100"' in peer.read(65_536)
 
 
-def test_who_half_closes_still_gets_the_reply(
+def test_tls_client_that_half_closes_still_gets_the_reply(
     tls_node: MakeNode, certificates: Certificates
 ) -> None:
     node = tls_node()
@@ -147,7 +149,9 @@ def test_who_half_closes_still_gets_the_reply(
         assert [text_or_code(reply) for reply in client.replies()] == [str(RATE)]
 
 
-def test_a_body_that_breaks_off(tls_node: MakeNode, certificates: Certificates) -> None:
+def test_tls_body_that_breaks_off_is_incomplete(
+    tls_node: MakeNode, certificates: Certificates
+) -> None:
     """Without TLS's goodbye, as an attacker on the way would cut it: the length tells."""
     node = tls_node()
     with TlsClient(node.port, certificates.trusting()) as client:
@@ -156,7 +160,7 @@ def test_a_body_that_breaks_off(tls_node: MakeNode, certificates: Certificates) 
         assert text_or_code(client.reply()) == "incomplete"
 
 
-def test_a_reset_cancels(tls_node: MakeNode, certificates: Certificates) -> None:
+def test_tls_reset_cancels(tls_node: MakeNode, certificates: Certificates) -> None:
     node = tls_node()
     node.engine.hold()
     with TlsClient(node.port, certificates.trusting()) as client:
@@ -174,7 +178,7 @@ def test_a_reset_cancels(tls_node: MakeNode, certificates: Certificates) -> None
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["nothing", "half"])
-def test_who_does_not_finish_the_handshake_is_closed(
+def test_unfinished_handshake_times_out(
     tls_node: MakeNode, certificates: Certificates, sent: bytes
 ) -> None:
     node = tls_node(timeouts=Timeouts(header=0.2))
@@ -184,7 +188,7 @@ def test_who_does_not_finish_the_handshake_is_closed(
     assert node.lines.written == []
 
 
-def test_a_handshake_byte_by_byte_does_not_extend_its_deadline(tls_node: MakeNode) -> None:
+def test_handshake_byte_by_byte_does_not_extend_its_timeout(tls_node: MakeNode) -> None:
     node = tls_node(timeouts=Timeouts(header=0.3))
     hello = b"\x16\x03\x01\x3f\xff" + bytes(16_000)
     with node.connect() as client:
@@ -207,7 +211,7 @@ def test_a_handshake_byte_by_byte_does_not_extend_its_deadline(tls_node: MakeNod
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
-def test_older_versions_are_refused(tls_node: MakeNode, certificates: Certificates) -> None:
+def test_older_tls_versions_are_rejected(tls_node: MakeNode, certificates: Certificates) -> None:
     node = tls_node()
     old = certificates.trusting()
     old.minimum_version = ssl.TLSVersion.TLSv1
@@ -219,7 +223,7 @@ def test_older_versions_are_refused(tls_node: MakeNode, certificates: Certificat
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_client_certificates(
+def test_client_certificates_are_checked(
     tls_node: MakeNode,
     certificates: Certificates,
     strangers: Certificates,
@@ -244,7 +248,9 @@ def refused_by(node: Node, context: ssl.SSLContext) -> None:
         client.reply()
 
 
-def test_plain_bytes_on_the_tls_port(tls_node: MakeNode, certificates: Certificates) -> None:
+def test_plain_bytes_on_the_tls_port_are_closed(
+    tls_node: MakeNode, certificates: Certificates
+) -> None:
     node = tls_node()
     for data in (message(pcm(RATE)), b"GET / HTTP/1.1\r\nHost: node\r\n\r\n", os.urandom(100_000)):
         with node.connect() as client:
@@ -254,7 +260,7 @@ def test_plain_bytes_on_the_tls_port(tls_node: MakeNode, certificates: Certifica
     eventually(lambda: len(node.lines.written) == 1)
 
 
-def test_tls_on_the_plain_port(node: Node, certificates: Certificates) -> None:
+def test_tls_on_the_plain_port_gets_an_error(node: Node, certificates: Certificates) -> None:
     outgoing = ssl.MemoryBIO()
     peer = certificates.trusting().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
     with pytest.raises(ssl.SSLWantReadError):
@@ -265,7 +271,7 @@ def test_tls_on_the_plain_port(node: Node, certificates: Certificates) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01\x00"], ids=["before", "within"])
-def test_a_reset_in_the_handshake(
+def test_reset_in_the_handshake_does_no_harm(
     tls_node: MakeNode, certificates: Certificates, sent: bytes
 ) -> None:
     node = tls_node()
@@ -277,7 +283,9 @@ def test_a_reset_in_the_handshake(
     eventually(lambda: node.server.load.connections == 0)
 
 
-def test_one_too_many_is_told_so_over_tls(tls_node: MakeNode, certificates: Certificates) -> None:
+def test_connection_over_the_limit_receives_busy_over_tls(
+    tls_node: MakeNode, certificates: Certificates
+) -> None:
     node = tls_node(max_connections=1)
     with TlsClient(node.port, certificates.trusting()) as first:
         second = TlsClient(node.port, certificates.trusting())
@@ -287,7 +295,7 @@ def test_one_too_many_is_told_so_over_tls(tls_node: MakeNode, certificates: Cert
         assert text_or_code(first.reply()) == str(RATE)
 
 
-def test_a_drain_does_not_wait_for_handshakes(tls_node: MakeNode) -> None:
+def test_drain_does_not_wait_for_handshakes(tls_node: MakeNode) -> None:
     node = tls_node()
     with node.connect() as client:
         eventually(lambda: node.server.load.connections == 1)
@@ -334,7 +342,7 @@ WRONG = [None, "", "x", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), 17, ["a"], {"tok
 
 
 @pytest.mark.parametrize("token", WRONG, ids=repr)
-def test_without_the_token_nothing_is_read(
+def test_body_without_the_token_is_not_read(
     guarded: Node, spools: list[CountingSpool], token: object
 ) -> None:
     fields = {} if token is None else {"token": token}
@@ -346,7 +354,9 @@ def test_without_the_token_nothing_is_read(
     assert guarded.engine.calls == []
 
 
-def test_nor_is_what_comes_behind_the_header(guarded: Node, spools: list[CountingSpool]) -> None:
+def test_input_behind_an_unauthorized_header_is_not_read(
+    guarded: Node, spools: list[CountingSpool]
+) -> None:
     with guarded.connect() as client:
         client.request(pcm(8 * RATE), connection="keep-alive", token="guess-number-one")
         # A second guess on the same connection is not even looked at.
@@ -355,7 +365,7 @@ def test_nor_is_what_comes_behind_the_header(guarded: Node, spools: list[Countin
     assert spools[0].created == 0
 
 
-def test_strangers_learn_nothing_else(guarded: Node) -> None:
+def test_unauthenticated_clients_get_one_kind_of_error(guarded: Node) -> None:
     """Neither what is wrong with their header nor what the model can do."""
     for fields in ({"language": "de"}, {"content-type": "text/html"}, {"sample-rate": 1}):
         with guarded.connect() as client:
@@ -363,12 +373,12 @@ def test_strangers_learn_nothing_else(guarded: Node) -> None:
             assert [text_or_code(reply) for reply in client.replies()] == ["unauthorized"]
 
 
-def test_a_stranger_who_wants_no_reply_gets_none(guarded: Node) -> None:
+def test_unauthenticated_silent_request_gets_no_reply(guarded: Node) -> None:
     assert guarded.ask(pcm(RATE), reply="none") == []
     assert guarded.engine.calls == []
 
 
-def test_with_the_token(guarded: Node) -> None:
+def test_request_with_the_token_is_served(guarded: Node) -> None:
     (reply,) = guarded.ask(pcm(RATE), token=TOKEN, id="guest")
     assert text_or_code(reply) == str(RATE)
     assert TOKEN not in str(guarded.lines.wait_for("guest"))
@@ -382,12 +392,12 @@ def test_with_the_token(guarded: Node) -> None:
         assert client.reply() is None
 
 
-def test_where_none_is_asked_for_one_may_be_shown(node: Node) -> None:
+def test_token_is_ignored_if_none_is_required(node: Node) -> None:
     assert [text_or_code(reply) for reply in node.ask(pcm(RATE))] == [str(RATE)]
     assert [text_or_code(reply) for reply in node.ask(pcm(RATE), token=TOKEN)] == [str(RATE)]
 
 
-def test_the_token_over_tls(make_node: MakeNode, certificates: Certificates) -> None:
+def test_token_over_tls_is_checked(make_node: MakeNode, certificates: Certificates) -> None:
     context = server_context(*certificates.node, None)
     port = {"tls": context, "needs_token": True}
     node = make_node(port=port, authorize=AccessToken(TOKEN).admits)
@@ -413,7 +423,7 @@ def test_the_token_over_tls(make_node: MakeNode, certificates: Certificates) -> 
         (["--host", "::", "--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a"], True, []),
     ],
 )
-def test_listening_to_strangers_is_warned_about(
+def test_open_ports_are_warned_about(
     arguments: list[str], no_token: bool, warnings: list[str]
 ) -> None:
     with capture_logs() as log:

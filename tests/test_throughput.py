@@ -8,11 +8,11 @@ from fakes import transcript_of
 from app.requests.throughput import Throughput
 
 
-def test_real_time_is_assumed_before_anything_was_measured() -> None:
+def test_throughput_is_real_time_before_a_measurement() -> None:
     assert Throughput().seconds_for(40.0) == 40.0
 
 
-def test_what_was_measured_counts() -> None:
+def test_throughput_follows_measurements() -> None:
     rate = Throughput()
     rate.note(transcript_of(audio_seconds=100.0, processing_seconds=10.0))
     assert rate.seconds_for(40.0) == pytest.approx(4.0)
@@ -21,7 +21,7 @@ def test_what_was_measured_counts() -> None:
     assert rate.seconds_for(40.0) == pytest.approx(80.0, rel=0.01)
 
 
-def test_one_odd_recording_does_not_decide() -> None:
+def test_throughput_is_not_decided_by_one_odd_recording() -> None:
     rate = Throughput()
     for _ in range(10):
         rate.note(transcript_of(audio_seconds=10.0, processing_seconds=1.0))
@@ -29,7 +29,7 @@ def test_one_odd_recording_does_not_decide() -> None:
     assert 4.0 < rate.seconds_for(40.0) < 12.0
 
 
-def test_never_sooner_than_in_a_second() -> None:
+def test_throughput_gives_at_least_a_second() -> None:
     rate = Throughput()
     rate.note(transcript_of(audio_seconds=0.0, processing_seconds=0.1))
     assert rate.seconds_for(0.0) == 1.0

@@ -14,11 +14,11 @@ from structlog.testing import capture_logs
 from app.network.tls import TlsError, server_context
 
 
-def test_none_given_is_no_tls() -> None:
+def test_no_files_mean_no_tls() -> None:
     assert server_context(None, None, None) is None
 
 
-def test_a_context(certificates: Certificates) -> None:
+def test_context_accepts_tls_1_2_and_later(certificates: Certificates) -> None:
     with capture_logs() as log:
         context = server_context(*certificates.node, None)
     assert log == []
@@ -30,14 +30,14 @@ def test_a_context(certificates: Certificates) -> None:
     assert context.num_tickets == 0
 
 
-def test_with_a_client_authority_a_certificate_is_required(certificates: Certificates) -> None:
+def test_client_authority_requires_a_certificate(certificates: Certificates) -> None:
     context = server_context(*certificates.node, certificates.ca)
     assert context is not None
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert len(context.get_ca_certs()) == 1
 
 
-def test_what_is_not_given(certificates: Certificates) -> None:
+def test_missing_options_are_reported(certificates: Certificates) -> None:
     cert, key = certificates.node
     for arguments, expected in (
         ((cert, None, None), "--tls-cert requires its private key: set --tls-key"),
@@ -50,24 +50,26 @@ def test_what_is_not_given(certificates: Certificates) -> None:
 
 
 @pytest.mark.parametrize("missing", [0, 1, 2])
-def test_files_that_are_missing(certificates: Certificates, tmp_path: Path, missing: int) -> None:
+def test_missing_files_are_reported(
+    certificates: Certificates, tmp_path: Path, missing: int
+) -> None:
     files = [*certificates.node, certificates.ca]
     files[missing] = tmp_path / "missing.pem"
     with pytest.raises(TlsError, match=r"missing\.pem cannot be read: No such file"):
         server_context(*files)
 
 
-def test_a_directory_is_no_file(certificates: Certificates, tmp_path: Path) -> None:
+def test_directory_is_reported(certificates: Certificates, tmp_path: Path) -> None:
     with pytest.raises(TlsError, match="cannot be read: Is a directory"):
         server_context(tmp_path, certificates.node[1], None)
 
 
-def test_a_key_of_another_certificate(certificates: Certificates) -> None:
+def test_key_of_another_certificate_is_reported(certificates: Certificates) -> None:
     with pytest.raises(TlsError, match="does not belong to the certificate"):
         server_context(certificates.node[0], certificates.client[1], None)
 
 
-def test_files_that_are_no_pem(certificates: Certificates, tmp_path: Path) -> None:
+def test_files_that_are_not_pem_are_reported(certificates: Certificates, tmp_path: Path) -> None:
     cert, key = certificates.node
     noise = tmp_path / "noise.pem"
     for content in (b"", b"hello", bytes(range(256))):
@@ -81,7 +83,9 @@ def test_files_that_are_no_pem(certificates: Certificates, tmp_path: Path) -> No
             server_context(cert, key, noise)
 
 
-def test_an_encrypted_key_is_not_asked_about(certificates: Certificates, tmp_path: Path) -> None:
+def test_encrypted_key_is_reported_without_a_question(
+    certificates: Certificates, tmp_path: Path
+) -> None:
     cert, key = certificates.node
     locked = tmp_path / "locked.key"
     subprocess.run(
@@ -94,7 +98,7 @@ def test_an_encrypted_key_is_not_asked_about(certificates: Certificates, tmp_pat
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, 0), (0o640, 0), (0o644, 1)])
-def test_a_key_that_others_can_read_is_warned_about(
+def test_key_that_others_can_read_is_warned_about(
     certificates: Certificates, tmp_path: Path, mode: int, warned: int
 ) -> None:
     cert, key = certificates.node

@@ -152,7 +152,7 @@ def reset(sock: socket.socket) -> None:
 # Both kinds.
 
 
-def test_nothing_now_something_the_end(pair: Pair) -> None:
+def test_receive_returns_none_data_and_end(pair: Pair) -> None:
     transport, peer = pair
     assert not transport.handshaking
     assert transport.receive(100) is None
@@ -165,7 +165,7 @@ def test_nothing_now_something_the_end(pair: Pair) -> None:
     assert receive(transport) == b""
 
 
-def test_both_directions_at_once(pair: Pair) -> None:
+def test_both_directions_work_at_once(pair: Pair) -> None:
     transport, peer = pair
     there, back = os.urandom(3 * MIB + 1), os.urandom(5 * MIB + 1)
     got: list[bytes] = []
@@ -193,7 +193,7 @@ def test_both_directions_at_once(pair: Pair) -> None:
     assert got == [back]
 
 
-def test_a_peer_that_reads_nothing_makes_it_wait(pair: Pair) -> None:
+def test_send_waits_for_a_client_that_does_not_read(pair: Pair) -> None:
     transport, peer = pair
     data = memoryview(os.urandom(16 * MIB))
     total = 0
@@ -213,14 +213,14 @@ def test_a_peer_that_reads_nothing_makes_it_wait(pair: Pair) -> None:
     assert got == data[: total + more]
 
 
-def test_a_reset_is_an_error(pair: Pair) -> None:
+def test_reset_raises(pair: Pair) -> None:
     transport, peer = pair
     reset(peer)
     with pytest.raises(ConnectionResetError):
         receive(transport)
 
 
-def test_after_shutdown_the_peer_sees_a_clean_end_and_what_it_sends_is_drained(pair: Pair) -> None:
+def test_shutdown_sends_a_clean_end_and_input_is_drained(pair: Pair) -> None:
     transport, peer = pair
     assert transport.send(memoryview(b"last words")) == 10
     transport.shutdown_sending()
@@ -236,7 +236,7 @@ def test_after_shutdown_the_peer_sees_a_clean_end_and_what_it_sends_is_drained(p
     transport.close()
 
 
-def test_shutdown_and_close_do_not_mind_a_peer_that_is_gone(pair: Pair) -> None:
+def test_shutdown_and_close_ignore_a_client_that_is_gone(pair: Pair) -> None:
     transport, peer = pair
     reset(peer)
     select.select([transport], [], [], PATIENCE)
@@ -247,7 +247,7 @@ def test_shutdown_and_close_do_not_mind_a_peer_that_is_gone(pair: Pair) -> None:
 # Plain.
 
 
-def test_without_a_context_it_is_plain(connected: Any) -> None:
+def test_transport_without_a_context_is_plain(connected: Any) -> None:
     ours, _ = connected()
     transport = open_transport(ours, None)
     assert isinstance(transport, PlainTransport)
@@ -260,7 +260,7 @@ def test_without_a_context_it_is_plain(connected: Any) -> None:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_the_versions_taken(
+def test_tls_versions_accepted(
     connected: Any, context: ssl.SSLContext, certificates: Certificates, version: ssl.TLSVersion
 ) -> None:
     ours, theirs = connected()
@@ -278,7 +278,7 @@ def test_the_versions_taken(
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
-def test_older_versions_are_refused(
+def test_older_tls_versions_are_rejected(
     connected: Any, context: ssl.SSLContext, certificates: Certificates
 ) -> None:
     ours, theirs = connected()
@@ -293,7 +293,7 @@ def test_older_versions_are_refused(
     transport.close()
 
 
-def test_the_handshake_in_single_bytes(
+def test_handshake_in_single_bytes_succeeds(
     connected: Any, context: ssl.SSLContext, certificates: Certificates
 ) -> None:
     ours, theirs = connected()
@@ -321,7 +321,7 @@ def test_the_handshake_in_single_bytes(
     transport.close()
 
 
-def test_the_last_bytes_and_the_goodbye_come_together(tls: Pair) -> None:
+def test_last_bytes_and_close_notify_in_one_packet(tls: Pair) -> None:
     transport, peer = tls
     assert isinstance(peer, ssl.SSLSocket)
     peer.sendall(b"a")
@@ -340,7 +340,7 @@ def test_the_last_bytes_and_the_goodbye_come_together(tls: Pair) -> None:
     assert receive(transport) == b""
 
 
-def test_what_no_selector_sees_is_pending(tls: Pair) -> None:
+def test_decrypted_input_is_pending(tls: Pair) -> None:
     transport, peer = tls
     assert isinstance(peer, ssl.SSLSocket)
     got = b""
@@ -361,7 +361,7 @@ def test_what_no_selector_sees_is_pending(tls: Pair) -> None:
     assert receive(transport) == b""
 
 
-def test_thousands_of_tiny_records(tls: Pair) -> None:
+def test_thousands_of_tiny_records_arrive(tls: Pair) -> None:
     transport, peer = tls
     for number in range(3000):
         peer.sendall(struct.pack("!H", number))
@@ -373,7 +373,7 @@ def test_thousands_of_tiny_records(tls: Pair) -> None:
     assert data == b"".join(struct.pack("!H", number) for number in range(3000))
 
 
-def test_tiny_records_do_not_keep_it_for_long(tls: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiny_records_do_not_block_the_loop(tls: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit counts bytes on the wire: 22 and more for each plain byte."""
     transport, peer = tls
     assert isinstance(transport, TlsTransport)
@@ -397,7 +397,7 @@ def test_tiny_records_do_not_keep_it_for_long(tls: Pair, monkeypatch: pytest.Mon
     assert data == b"x" * 4000
 
 
-def test_broken_records_are_an_error_behind_what_came_before(tls: Pair) -> None:
+def test_broken_records_raise_after_the_data_before_them(tls: Pair) -> None:
     transport, peer = tls
     peer.sendall(b"good")
     socket.socket.sendall(peer, b"\x17\x03\x03\x00\x20" + bytes(32))
@@ -408,7 +408,7 @@ def test_broken_records_are_an_error_behind_what_came_before(tls: Pair) -> None:
             receive(transport)
 
 
-def test_who_never_reads_loses_nothing_by_closing(
+def test_client_that_never_reads_loses_nothing_by_closing(
     connected: Any, context: ssl.SSLContext, certificates: Certificates
 ) -> None:
     """With unread session tickets in its socket its close would be a reset."""
@@ -454,7 +454,7 @@ def test_plain_bytes_fail_the_handshake(
 
 
 @pytest.mark.parametrize("bytes_before", [0, 3])
-def test_a_reset_during_the_handshake(
+def test_reset_during_the_handshake_raises(
     connected: Any, context: ssl.SSLContext, bytes_before: int
 ) -> None:
     ours, theirs = connected()
@@ -468,7 +468,7 @@ def test_a_reset_during_the_handshake(
     transport.close()
 
 
-def test_a_peer_gone_before_we_look(connected: Any, context: ssl.SSLContext) -> None:
+def test_client_gone_before_the_handshake_raises(connected: Any, context: ssl.SSLContext) -> None:
     ours, theirs = connected()
     reset(theirs)
     select.select([ours], [], [], PATIENCE)
@@ -478,7 +478,7 @@ def test_a_peer_gone_before_we_look(connected: Any, context: ssl.SSLContext) -> 
     transport.close()
 
 
-def test_bytes_in_the_same_packet_as_the_handshake(
+def test_bytes_in_the_packet_of_the_handshake_arrive(
     connected: Any, context: ssl.SSLContext, certificates: Certificates
 ) -> None:
     ours, theirs = connected()
@@ -510,7 +510,7 @@ def test_bytes_in_the_same_packet_as_the_handshake(
     transport.close()
 
 
-def test_a_broken_pipe_is_told_from_a_reset(pair: Pair) -> None:
+def test_broken_pipe_differs_from_a_reset(pair: Pair) -> None:
     """The peer closed in order; the first thing sent provokes a reset, the second fails on it."""
     transport, peer = pair
     peer.shutdown(socket.SHUT_RDWR)
