@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,13 @@ from fakes import (
 )
 
 from app.decoding.hypothesis import Hypothesis
-from app.decoding.language_probe import LanguageWatch, confined
+from app.decoding.language_probe import (
+    LanguageProbe,
+    LanguageWatch,
+    ProbeError,
+    _context_of,
+    confined,
+)
 from app.decoding.transcriber import DecodeOptions
 from app.messages import RawFormat, Request, Segment
 from app.protocols.http.dialect import ReplyOptions, read
@@ -216,6 +224,18 @@ def test_a_watch_listens_once() -> None:
     for _ in range(3):
         assert not once.listen()
     assert asked == [1]
+
+
+def test_an_engine_without_the_functions_is_an_error() -> None:
+    library = Path(ctypes.util.find_library("c") or "libc.so.6")
+    with pytest.raises(ProbeError, match="whisper_get_logits"):
+        LanguageProbe(library, object(), 0, 1, ["en"])
+
+
+@pytest.mark.parametrize("handle", [1.5, 0.0, 7])
+def test_a_context_that_is_laid_out_in_another_way_is_an_error(handle: object) -> None:
+    with pytest.raises(ProbeError, match="not where it is looked for"):
+        _context_of(handle)
 
 
 # A job of several windows.

@@ -18,10 +18,14 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+import structlog
 from cache import CACHE
 from forms import BOUNDARY, TRANSLATIONS, form
 from node import HANG, JFK, ROOT, SHARED, Fields, Node, needs_shared_audio, run, stopped_cleanly
 
+from app.decoding import engine as engine_module
+from app.decoding.language_probe import ProbeError
+from app.decoding.transcriber import DecodeOptions
 from app.model_files import catalog, package_source
 from app.model_files.entry import CatalogError, SourceError
 
@@ -159,21 +163,74 @@ def test_an_english_word_is_english_where_that_may_be_heard(node: Node) -> None:
 
 
 @needs_shared_audio
+def test_without_the_probabilities_the_first_of_the_list_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ProbeError("not exported")
+
+    monkeypatch.setattr(engine_module, "LanguageProbe", refuse)
+    engine = engine_module.Engine(base_directory() / "ggml-base-q8_0.bin", "base", 2, "auto")
+    clip = samples_of(SHARED / CLIPS["de"]).astype(np.float32)
+    try:
+        with structlog.testing.capture_logs() as logs:
+            for among, language in (
+                (("fr", "en"), "fr"),
+                (("fr", "de"), "de"),
+                ((), "de"),
+            ):
+                options = DecodeOptions("auto", languages=among, expected_language="en")
+                heard = engine.transcribe(clip, options)
+                assert heard.language == language
+                assert (heard.language_probability is None) == (language == "fr")
+    finally:
+        engine.close()
+    warnings = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert [entry["reason"] for entry in warnings] == ["not exported"]
+
+
+@needs_shared_audio
+def test_a_window_in_the_expected_language_takes_no_detection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = engine_module.Engine(base_directory() / "ggml-base-q8_0.bin", "base", 2, "auto")
+    detections: list[object] = []
+    monkeypatch.setattr(engine, "_detect", lambda *given: detections.append(given))
+    clip = samples_of(SHARED / CLIPS["de"]).astype(np.float32)
+    try:
+        fixed = engine.transcribe(clip, DecodeOptions("de", prompt="Raum"))
+        same, other = (
+            engine.transcribe(
+                clip,
+                DecodeOptions("auto", prompt=prompt, fresh_prompt="Raum", expected_language=code),
+            )
+            for code, prompt in (("de", "Raum"), ("en", "A room."))
+        )
+    finally:
+        engine.close()
+    assert detections == []
+    assert same.language == other.language == "de"
+    assert same.segments == other.segments == fixed.segments
+    assert same.language_probability == pytest.approx(1.0, abs=0.01)
+
+
+@needs_shared_audio
 def test_each_window_has_the_language_that_is_spoken_in_it(node: Node) -> None:
-    spoken = samples_of(JFK), samples_of(SHARED / CLIPS["de"])
-    pause = np.zeros(round(1.5 * RATE), dtype=np.float32)
-    english = np.concatenate([spoken[0], pause, spoken[0], pause])
-    german = np.concatenate([spoken[1], pause] * 4)
-    reply = ask(node, as_file(np.concatenate([english, german, english])), language="multi")
-    languages = [segment["language"] for segment in reply["segments"]]
-    assert set(languages) == {"en", "de"}
-    change = len(english) / RATE
+    parts, spans, at = [], [], 0.0
+    for language in ("en", "de", "en", "fr", "fr", "en"):
+        speech = samples_of(SHARED / CLIPS[language] if language in CLIPS else JFK)
+        spans.append((at, at + len(speech) / RATE, language))
+        parts += [speech, np.zeros(RATE // 2, dtype=np.float32)]
+        at += len(speech) / RATE + 0.5
+    reply = ask(node, as_file(np.concatenate(parts)), language="multi")
     for segment in reply["segments"]:
         middle = (segment["start"] + segment["end"]) / 2
-        german_now = change < middle < change + len(german) / RATE
-        assert segment["language"] == ("de" if german_now else "en"), segment
+        (spoken,) = [code for begin, end, code in spans if begin <= middle <= end + 0.5]
+        assert segment["language"] == spoken, segment
+    assert reply["language"] == "en"
+    assert plain(reply["text"]).count("ask what you can do for your country") == 3
     assert "wurde als" in reply["text"]
-    assert plain(reply["text"]).count("ask what you can do for your country") == 4
+    assert plain(reply["text"]).count("sous le consulat") == 2
 
 
 # A language of one's own.

@@ -465,3 +465,38 @@ def test_the_real_detector_hears_the_clip_and_not_the_noise() -> None:
         windows = list(iter(windower.next, None))
         assert len(windows) == count
     assert SileroDetector().probability(np.zeros(3, dtype=np.float32)) < 0.5
+
+
+def cut_at_pauses(samples: Samples, block: int = RATE) -> list[tuple[float, float]]:
+    """From where to where the windows of `samples` go, in seconds, with cuts at pauses."""
+    windower = Windower(FakeDetector(), 0.5, at_pauses=True)
+    found = []
+    for at in range(0, len(samples) + block, block):
+        if at >= len(samples):
+            windower.end()
+        windower.push(samples[at : at + block])
+        while (window := windower.next()) is not None:
+            if not window.doubtful:
+                found.append((window.start, window.start + len(window.samples) / RATE))
+    assert windower.exhausted
+    return found
+
+
+@pytest.mark.parametrize("block", [RATE, 1000, 100 * RATE])
+def test_a_window_ends_at_a_pause_where_asked(block: int) -> None:
+    speech = signal((5.0, LOUD), (0.6, MURMUR), (4.0, LOUD), (1.0, SILENT), (6.0, LOUD))
+    first, second, third = cut_at_pauses(speech, block)
+    assert first == pytest.approx((0.0, 5.2), abs=0.15)
+    assert second == pytest.approx((5.2, 9.8), abs=0.3)
+    assert third == pytest.approx((10.1, 16.6), abs=0.15)
+
+
+def test_a_short_pause_or_one_that_comes_early_ends_no_window() -> None:
+    speech = signal((1.0, LOUD), (0.6, MURMUR), (5.0, LOUD), (0.3, MURMUR), (5.0, LOUD))
+    assert cut_at_pauses(speech) == [pytest.approx((0.0, 11.9), abs=0.05)]
+
+
+def test_speech_without_a_pause_is_cut_as_ever() -> None:
+    windows = cut_at_pauses(signal((70.0, LOUD)))
+    assert all(end - start <= MAX_SECONDS for start, end in windows)
+    assert windows[-1][1] == pytest.approx(70.0)

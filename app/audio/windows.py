@@ -53,6 +53,13 @@ shorter than a pause between phrases."""
 
 _CUT_TRIES = 3
 
+_PAUSE_CHUNKS = 13
+"""Without speech in a row (0.4 s): a pause between two who talk rather than between two words."""
+
+_LEAST_BETWEEN_PAUSES = 2 * SAMPLE_RATE
+"""Samples of a window that a pause ends. A language is heard in 2 s (docs/lab-book.md,
+"Languages")."""
+
 _ABOUT_AS_QUIET = 2.0
 """Times the quietest level, 6 dB: within that a pause is as good as another."""
 
@@ -69,10 +76,16 @@ class Window:
 
 
 class Windower:
-    """Cuts one stream. `threshold` is the probability that counts as speech; 0 takes everything."""
+    """Cuts one stream. `threshold` is the probability that counts as speech; 0 takes everything.
+    `at_pauses` ends windows at pauses, too, for speech that may go on in another language."""
 
-    def __init__(self, detector: Detector, threshold: float) -> None:
+    def __init__(self, detector: Detector, threshold: float, at_pauses: bool = False) -> None:
         self._detector = LevelledDetector(detector)
+        self._at_pauses = at_pauses
+        self._listened = 0
+        """Samples of the window that were listened to for a pause."""
+        self._quiet = 0
+        """Chunks in a row that held no speech then."""
         self._threshold = threshold
         self._candidate: Candidate | None = Candidate() if threshold > 0 else None
         """None once there was a window."""
@@ -103,6 +116,8 @@ class Windower:
         if not self._collecting and not self._search():
             return self._second_look() if self._ended else None
         full = int(MAX_SECONDS * SAMPLE_RATE)
+        if self._at_pauses and (cut := self._find_pause(full)) is not None:
+            return self._take(cut)
         if len(self._buffer) >= full:
             return self._take(self._find_cut(self._buffer[:full]))
         if self._ended and len(self._buffer):
@@ -151,6 +166,8 @@ class Windower:
     def _collect(self) -> None:
         self._collecting = True
         self._candidate = None
+        if self._at_pauses:
+            self._detector.reset()
 
     def _second_look(self) -> Window | None:
         """The most promising stretch of a recording without speech, once."""
@@ -184,8 +201,21 @@ class Windower:
         self._heard.clear()
         self._searched = 0
         self._run = 0
+        self._listened = 0
+        self._quiet = 0
         self._collecting = self._threshold <= 0
         self._detector.reset()
+
+    def _find_pause(self, most: int) -> int | None:
+        """The middle of the first pause in what is collected, up to `most` samples."""
+        while self._listened + CHUNK <= min(len(self._buffer), most):
+            chunk = self._buffer[self._listened : self._listened + CHUNK]
+            self._listened += CHUNK
+            is_speech = self._detector.probability(chunk) >= self._threshold
+            self._quiet = 0 if is_speech else self._quiet + 1
+            if self._quiet >= _PAUSE_CHUNKS and self._listened >= _LEAST_BETWEEN_PAUSES:
+                return self._listened - self._quiet * CHUNK // 2
+        return None
 
     def _find_cut(self, samples: Samples) -> int:
         """The middle of the last quiet stretch near the end that the detector takes for a pause."""

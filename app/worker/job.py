@@ -127,9 +127,9 @@ class Transcription:
             speaks,
             channel,
         )
-        self._windower = Windower(detector, limits.vad_threshold)
-        self._ended = False
         self._language = SpokenLanguage(request, limits.language, limits.languages)
+        self._windower = Windower(detector, limits.vad_threshold, self._language.is_multi)
+        self._ended = False
         self._carried = ""
         self._taken_until = 0.0
         """Where the last window ended that was taken back in part, in seconds."""

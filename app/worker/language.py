@@ -25,7 +25,8 @@ class SpokenLanguage:
             asked = "auto"
         detected = asked in ("auto", "multi")
         self._among = (request.languages or default_among) if detected else ()
-        self._is_multi = asked == "multi"
+        self.is_multi = asked == "multi"
+        """Whether each window may have another."""
         self._language = "auto" if detected else asked
         if len(self._among) == 1:
             self._language = self._among[0]
@@ -50,7 +51,7 @@ class SpokenLanguage:
         spoken = hypothesis.spoken
         if not spoken:
             return
-        if self._is_multi:
+        if self.is_multi:
             self._before = hypothesis.language
             seconds = sum(segment.end - segment.start for segment in spoken)
             windows = self._heard.setdefault(hypothesis.language, [])
@@ -61,12 +62,12 @@ class SpokenLanguage:
 
     def tagged(self, segment: Segment, hypothesis: Hypothesis) -> Segment:
         """`segment` of `hypothesis`, with `multi` with its language."""
-        return replace(segment, language=hypothesis.language) if self._is_multi else segment
+        return replace(segment, language=hypothesis.language) if self.is_multi else segment
 
     def summary(self) -> tuple[str | None, float | None]:
         """The language of most of the speech, and how probable it was: the mean over its windows,
         by their seconds of speech. The probability is None where nothing was detected."""
-        if not self._is_multi:
+        if not self.is_multi:
             return (None if self._language == "auto" else self._language), self._probability
         if not self._heard:
             return None, None
