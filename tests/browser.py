@@ -1,10 +1,9 @@
-"""Debian's Chromium, driven over its DevTools protocol: what tests/test_page.py sees the page with.
+"""Debian's Chromium, driven over its DevTools protocol, for tests/test_page.py.
 
-`--remote-debugging-pipe` makes the browser speak that protocol on two pipes, JSON objects ended by
-a NUL. So this is all there is to it: no port to find, no WebSocket, no driver of the browser's
-exact version beside it, no package that brings those; and a browser whose pipe is gone ends by
-itself. What the page reported as an error, of the script or of its content security policy, is
-kept in `complaints`.
+`--remote-debugging-pipe` makes the browser speak that protocol on two pipes, as JSON objects that
+end with a NUL. The tests need no port, no WebSocket and no driver for the exact version of the
+browser, and a browser whose pipe is closed exits. `complaints` keeps the errors that the page
+reported, from its script or its content security policy.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from types import TracebackType
 from typing import Any
 
 HANG = 180.0
-"""Seconds until a test gives up; far beyond anything that is slow."""
+"""Seconds until a test gives up; far longer than the slowest step takes."""
 
 Fields = dict[str, Any]
 
 
 def find() -> str | None:
-    """The browser's program, if there is one that starts."""
+    """The path of an installed browser that starts, or None."""
     for name in ("chromium", "chromium-browser"):
         program = shutil.which(name)
         if program is None:
@@ -43,8 +42,8 @@ def find() -> str | None:
 
 
 class Browser:
-    """A browser with one tab. Its microphone gives the sound of the WAV file `microphone`, from
-    the beginning and once each time it is opened."""
+    """A browser with one tab. Its microphone plays the WAV file `microphone` once, from the
+    beginning, each time it is opened."""
 
     def __init__(self, program: str, microphone: Path, *flags: str) -> None:
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
@@ -63,10 +62,10 @@ class Browser:
             *flags,
         ]
         if os.geteuid() == 0:
-            arguments += ["--no-sandbox"]  # it has none for root
+            arguments += ["--no-sandbox"]  # as root it cannot use its sandbox
         to_browser, self._to = _pipe()
         self._from, from_browser = _pipe()
-        # The browser wants the pipes as descriptors 3 and 4.
+        # The browser expects the pipes as descriptors 3 and 4.
         self._process = subprocess.Popen(
             [*("bash", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}'), "bash", *arguments],
             env=os.environ | {"HOME": self._folder.name},
@@ -111,11 +110,12 @@ class Browser:
         os.close(self._from)
         self._folder.cleanup()
 
-    # What a person does.
+    # Actions of a person.
 
     def open(self, address: str) -> None:
-        """Go there, or load it again; returns once the page has loaded and its script has run."""
-        self.call("Page.navigate", url="about:blank")  # so that what is shown is not the old page
+        """Load or reload a page; return once it has loaded and its script has run."""
+        # An empty page first, so that no test can read the old one.
+        self.call("Page.navigate", url="about:blank")
         self.wait('location.href === "about:blank"')
         self.complaints.clear()
         self.call("Page.navigate", url=address)
@@ -123,7 +123,7 @@ class Browser:
         self.wait('document.readyState === "complete"')
 
     def click(self, selector: str) -> None:
-        """A real click in the middle of the element, which must be on the page and enabled."""
+        """Click in the middle of the element, which must be on the page and enabled."""
         assert self.evaluate(f"!document.querySelector({json.dumps(selector)}).disabled"), selector
         x, y = self.evaluate(
             f"""(() => {{
@@ -137,7 +137,7 @@ class Browser:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def allow_microphone(self, yes: bool) -> None:
-        """What a person answers when a page asks for it."""
+        """Grant or deny the page's request for the microphone."""
         self.call(
             "Browser.setPermission",
             permission={"name": "microphone"},
@@ -145,7 +145,7 @@ class Browser:
         )
 
     def press(self, key: str, code: int, text: str = "") -> None:
-        """One key: its name, its Windows key code, what it types."""
+        """Press one key, given by its name, its Windows key code and the text that it types."""
         about = {"key": key, "code": key, "windowsVirtualKeyCode": code}
         self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **about)
         self.call("Input.dispatchKeyEvent", type="keyUp", **about)
@@ -154,21 +154,21 @@ class Browser:
         self.call("Input.insertText", text=text)
 
     def choose_file(self, selector: str, path: Path) -> None:
-        """As if chosen in the dialogue that the file input opens."""
+        """Choose a file, as in the dialogue of the file input."""
         root = self.call("DOM.getDocument")["root"]["nodeId"]
         found = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=found, files=[str(path)])
 
     def drop_file(self, path: Path) -> None:
-        """As if dragged over the page and let go in the middle of it."""
+        """Drag a file over the page and drop it in the middle."""
         data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             self.call("Input.dispatchDragEvent", type=kind, x=200, y=200, data=data)
 
-    # What a person sees.
+    # The page as a person sees it.
 
     def text(self, selector: str) -> str:
-        """The text as it is shown; "" where the element is hidden."""
+        """The visible text of an element; "" if it is hidden."""
         return str(
             self.evaluate(
                 f"""(() => {{
@@ -179,7 +179,7 @@ class Browser:
         )
 
     def evaluate(self, script: str) -> Any:
-        """The value of an expression, awaited if it is a promise; the script may fail the test."""
+        """The value of an expression, awaited if it is a promise. An exception fails the test."""
         done = self.call(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
         )
@@ -187,11 +187,11 @@ class Browser:
         return done["result"].get("value")
 
     def wait(self, condition: str) -> None:
-        """Until the expression is true."""
+        """Wait until the expression is true."""
         self.until(lambda: bool(self.evaluate(condition)), condition)
 
     def wait_for_text(self, selector: str, wanted: str) -> None:
-        """Until the element shows `wanted` somewhere in its text."""
+        """Wait until the element's text contains `wanted`."""
         self.until(lambda: wanted in self.text(selector), f"{selector}: {wanted}")
 
     def until(self, holds: Callable[[], bool], what: str) -> None:
@@ -203,7 +203,7 @@ class Browser:
             time.sleep(0.05)
 
     def screen(self, width: int, height: int, *, dark: bool = False) -> None:
-        """From now on as on such a screen."""
+        """Emulate a screen of this kind from now on."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call(
@@ -215,13 +215,13 @@ class Browser:
         )
 
     def picture(self) -> bytes:
-        """The screen as a PNG file."""
+        """Save the screen as a PNG file."""
         return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
 
     # The protocol.
 
     def call(self, method: str, **parameters: Any) -> Fields:
-        """A command and its result. What happens meanwhile is kept if it is a complaint."""
+        """Send a command and return its result. Complaints that arrive meanwhile are kept."""
         self._number += 1
         message: Fields = {"id": self._number, "method": method, "params": parameters}
         if self._session is not None:
@@ -247,8 +247,8 @@ class Browser:
         self.allow_microphone(True)
 
     def _keep(self, event: Fields) -> None:
-        """Errors that the script did not catch or wrote itself, and the browser's own (what a
-        content security policy forbade, what could not be loaded)."""
+        """Keep an event that is a complaint: an error that the script logged or did not catch, or
+        one by the browser itself (forbidden by the content security policy, not loadable)."""
         about = event.get("params", {})
         if event.get("method") == "Runtime.exceptionThrown":
             self.complaints.append(json.dumps(about["exceptionDetails"]))
@@ -267,7 +267,7 @@ class Browser:
 
 
 def _pipe() -> tuple[int, int]:
-    """Reading and writing end, above the descriptors that the browser wants its own at."""
+    """Reading and writing end, both above the descriptors that the browser expects."""
     ends = os.pipe()
     moved = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
     for end in ends:

@@ -1,4 +1,4 @@
-"""Where tests keep what is too large to fetch for every run."""
+"""The folder where tests keep downloads that are too large to repeat for every run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Certificates for the tests, made by the very commands docs/security.md gives.
+"""Certificates for the tests, made by the commands in docs/security.md.
 
-With the `openssl` command and not a package: it is what the document tells users to type, so it is
-tried here, and nothing has to be installed for it. Without it, the tests skip.
+The `openssl` command makes them instead of a package, so that the documented commands are tested
+and no package is needed. The tests skip without `openssl`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "security.md"
 
 @dataclass(frozen=True)
 class Certificates:
-    """The files of one authority."""
+    """The files of one certificate authority."""
 
     directory: Path
 
@@ -30,7 +30,7 @@ class Certificates:
 
     @property
     def node(self) -> tuple[Path, Path]:
-        """Certificate and key."""
+        """The node's certificate and key."""
         return self.directory / "node.pem", self.directory / "node.key"
 
     @property
@@ -38,9 +38,9 @@ class Certificates:
         return self.directory / "client.pem", self.directory / "client.key"
 
     def trusting(self, *, showing: tuple[Path, Path] | None = None) -> ssl.SSLContext:
-        """The client's side: it trusts this authority and shows a certificate."""
+        """A client's context that trusts this authority and can present a certificate."""
         context = ssl.create_default_context(cafile=str(self.ca))
-        # The default from Python 3.13 on.
+        # This is the default from Python 3.13 on.
         context.verify_flags |= ssl.VERIFY_X509_STRICT
         if showing is not None:
             context.load_cert_chain(*showing)

@@ -1,4 +1,4 @@
-"""Fixtures of more than one file. They are made of the parts in tests/fakes.py."""
+"""Fixtures for more than one test file, built from tests/fakes.py."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# The machine is shared: how long an example takes says nothing.
+# The machine is shared, so the duration of an example means nothing.
 settings.register_profile("node", deadline=None)
 settings.load_profile("node")
 
-# scripts/test runs the files side by side, a worker for each processor. Each stays on its own, with
-# all nodes that it starts: two engines at two threads each would wait for one another at every
-# barrier, ten times longer than they compute.
+# scripts/test runs the files in parallel, one worker for each processor. Each worker and the nodes
+# that it starts stay on one processor: two engines with two threads each would spend ten times
+# longer waiting for each other's threads than computing.
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     processors = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {processors[int(worker.removeprefix("gw")) % len(processors)]})
@@ -23,12 +23,12 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 
 @pytest.fixture
 def make_node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Starts nodes with a fake engine; afterwards nothing may have come out of their loops."""
-    # Imported here so that tests of the scripts alone do not need the node's requirements.
+    """Start nodes with a fake engine. At the end, no exception may have escaped from a loop."""
+    # Imported here so that tests of the scripts do not need the node's requirements.
     from fakes import PATIENCE, Node, failed_callbacks
     from structlog.testing import capture_logs
 
-    # A test that is held up for a moment must not lose the end of what it is told.
+    # A test that is delayed for a moment must not lose the last replies.
     monkeypatch.setattr("app.network.deadlines.LINGER_SECONDS", PATIENCE)
     nodes: list[Node] = []
 
@@ -40,7 +40,7 @@ def make_node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
 
     with capture_logs() as entries:
         yield make
-        # The last first: each gives back the signal as it found it.
+        # In reverse order, because each node restores the signal handlers that it found.
         for node in reversed(nodes):
             node.stop()
     assert failed_callbacks(entries) == []
@@ -54,7 +54,7 @@ def node(make_node: Callable[..., Any]) -> Any:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The loop's clock, and that of all who set it timers."""
+    """A clock for the loop and for everything that sets timers."""
     from fakes import Clock
 
     clock = Clock()
@@ -67,7 +67,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """An authority, a node's certificate of it and a client's."""
+    """A certificate authority with a certificate for a node and one for a client."""
     from certificates import make
 
     return make(tmp_path_factory.mktemp("certificates"))
@@ -75,7 +75,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="session")
 def strangers(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The same of another authority."""
+    """The same from another certificate authority."""
     from certificates import make
 
     return make(tmp_path_factory.mktemp("strangers"))

@@ -1,9 +1,9 @@
 """`python -m app` with an engine that answers at once, for tests of everything around the engine.
 
-Run as a program. Everything is real except `app.decoding.engine`. Its stand-in takes a moment for
-each window and answers with a checksum of its samples, so that audio which was altered on its way
-gives another text. A window with the checksum FAKE_NODE_DIES_OF kills the process, like a bug in
-the engine.
+Run it as a program. Everything is real except `app.decoding.engine`. The fake engine takes a moment
+for each window and returns a checksum of its samples as the text, so that altered audio gives
+another text. A window with the checksum FAKE_NODE_DIES_OF kills the process, like a bug in the
+engine.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""HTTP requests for the tests, byte by byte, with nothing of `app` and nothing of a client library.
+"""HTTP requests for the tests, byte by byte, without `app` and without a client library.
 
-`form` makes a multipart body, `post` a request around it; `answers` reads what comes back.
+`form` makes a multipart body, `post` makes a request with it, and `answers` reads the responses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Part = tuple[str, bytes | str]
 
 
 def form(*parts: Part, boundary: str = BOUNDARY, end: bool = True) -> bytes:
-    """A multipart body; a part whose value is bytes is a file."""
+    """A multipart body. A part whose value is bytes becomes a file."""
     pieces = []
     for name, value in parts:
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"'
@@ -36,7 +36,7 @@ def form(*parts: Part, boundary: str = BOUNDARY, end: bool = True) -> bytes:
 def request(
     method: str, target: str, body: bytes | None = None, version: str = "1.1", **headers: str
 ) -> bytes:
-    """A request; names of headers with underscores."""
+    """A request. Header names are written with underscores."""
     fields = {"Host": "127.0.0.1:8080"}
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
     if body is not None and "Transfer-Encoding" not in fields:
@@ -46,20 +46,20 @@ def request(
 
 
 def post(target: str, *parts: Part, **headers: str) -> bytes:
-    """An upload of a form with `parts`."""
+    """A POST request that uploads a form with `parts`."""
     headers.setdefault("Content_Type", f"multipart/form-data; boundary={BOUNDARY}")
     return request("POST", target, form(*parts), **headers)
 
 
 def chunked(data: bytes, size: int) -> bytes:
-    """`data` in chunks."""
+    """`data` in the chunked transfer encoding."""
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
     return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One response."""
+    """One HTTP response."""
 
     status: int
     headers: dict[str, str]
@@ -76,7 +76,7 @@ class Answer:
 
     @property
     def events(self) -> list[Any]:
-        """The events of a stream."""
+        """The events of a server-sent event stream."""
         assert self.headers["content-type"] == "text/event-stream"
         *events, end = self.body.decode().split("\n\n")
         assert end == ""
@@ -85,8 +85,8 @@ class Answer:
 
 
 def answers(data: bytes, *methods: str, closed: bool = False) -> list[Answer]:
-    """The responses in `data` to requests with these methods; there must be nothing else in it.
-    With `closed` the stream ended behind it."""
+    """The responses in `data` to requests with these methods. Any further byte is an error.
+    `closed` says that the connection ended after `data`."""
     reader = h11.Connection(h11.CLIENT)
     reader.receive_data(data)
     found = []

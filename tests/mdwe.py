@@ -1,9 +1,10 @@
-"""Runs a command as MemoryDenyWriteExecute=yes would have it: `mdwe.py prctl|seccomp COMMAND...`.
+"""Runs a command under MemoryDenyWriteExecute=yes: `mdwe.py prctl|seccomp COMMAND...`.
 
-systemd has two ways to that setting, and both are made here. From 254 on, on Linux 6.3 and newer,
-it sets a flag of the process (PR_SET_MDWE). Before, it installs a seccomp filter, which refuses
-more: every mprotect to executable, and mmap to writable and executable at once. Status 77 where the
-kernel has not got it. Standard library only; the command inherits what is set.
+systemd applies that setting in two ways, and this program has both. From version 254, on Linux 6.3
+and newer, systemd sets a flag of the process (PR_SET_MDWE). Older versions install a seccomp
+filter, which refuses more: every mprotect to executable memory, and every mmap of memory that is
+both writable and executable. The exit status is 77 if the kernel does not support the chosen way.
+Standard library only; the command inherits the setting.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_SET_MDWE = 38, 22, 65
 SECCOMP_MODE_FILTER, PR_MDWE_REFUSE_EXEC_GAIN = 2, 1
 PROT_WRITE, PROT_EXEC, EPERM = 2, 4, 1
 
-# AUDIT_ARCH and the numbers of mmap, mprotect and pkey_mprotect, of the kernel's headers.
+# AUDIT_ARCH and the numbers of mmap, mprotect and pkey_mprotect, from the kernel's headers.
 MACHINES = {
     "x86_64": (0xC000003E, 9, 10, 329),
     "aarch64": (0xC00000B7, 222, 226, 288),
@@ -54,7 +55,7 @@ def program() -> bytes:
 
 
 def deny(how: str) -> bool:
-    """Set it; whether the kernel has done so."""
+    """Apply the setting to this process; return whether the kernel accepted it."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     if how == "prctl":
         return bool(prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0)
@@ -70,7 +71,7 @@ _kept: list[object] = []
 
 
 def address_of(data: bytes) -> int:
-    """The address of a copy that stays."""
+    """The address of a copy that is never freed."""
     buffer = ctypes.create_string_buffer(data, len(data))
     _kept.append(buffer)
     return ctypes.addressof(buffer)

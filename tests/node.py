@@ -1,9 +1,9 @@
-"""The node as its users meet it: a process, a port, the framing, its two output streams.
+"""A real node for end-to-end tests: a process, a port, the framing, and two output streams.
 
-For the tests that promise something about the whole. `Node` starts `python -m app` on a free port
-and waits for the log line that says so; `Client` speaks docs/protocol.md with a few lines of its
-own and nothing of `app`, so that a mistake in the node's framing cannot hide here. Nothing waits
-for ever: HANG is only there for a node that does not answer at all, no test measures with it.
+`Node` starts `python -m app` on a free port and waits for the log line that reports the port.
+`Client` implements docs/protocol.md in a few lines without `app`, so that the tests notice a
+mistake in the node's framing. Nothing waits forever: HANG ends a test whose node does not answer,
+and no test measures time with it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ JFK = ROOT / "tests" / "audio" / "jfk.flac"
 SHARED = ROOT.parent / "shared" / "audio"
 
 HANG = 180.0
-"""Seconds until a test gives up on a node that says nothing; far beyond anything that is slow."""
+"""Seconds until a test gives up on a silent node; far longer than the slowest step takes."""
 
 needs_shared_audio = pytest.mark.skipif(
     not (SHARED / "refs.tsv").is_file(), reason=f"the development audio is not at {SHARED}"
@@ -42,8 +42,8 @@ Fields = dict[str, Any]
 
 
 class Node:
-    """A running node. `arguments` go to it; with `stdout` its output goes to that descriptor;
-    `program` starts another one than `command`."""
+    """A running node, started with `arguments`. Its output goes to the descriptor `stdout` if that
+    is given. `program` replaces the command that starts it."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Node:
         self.close()
 
     def close(self) -> None:
-        """End it whatever it does."""
+        """Kill the process if it still runs, and close its streams."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait(HANG)
@@ -92,15 +92,15 @@ class Node:
             if lines is not None:
                 lines.close()
 
-    # Talking to it.
+    # Requests.
 
     def connect(self) -> Client:
         return Client(socket.create_connection(("127.0.0.1", self.port), HANG))
 
     def ask(self, body: bytes, **fields: Any) -> Fields:
-        """One message on a connection of its own: its one reply, after which the node must close.
+        """Send one message on a new connection; return the one reply. The node must then close.
 
-        Fields are written with underscores here.
+        Field names are written with underscores.
         """
         with self.connect() as client:
             client.send(body, **fields)
@@ -112,20 +112,20 @@ class Node:
     def ask_file(self, path: Path, **fields: Any) -> Fields:
         return self.ask(path.read_bytes(), **fields)
 
-    # Its output.
+    # Output.
 
     def outcomes(self) -> list[Fields]:
-        """Return the outcomes on stdout so far."""
+        """All lines on stdout so far."""
         assert self.out is not None
         return [json.loads(line) for line in self.out.all()]
 
     def outcome(self, request_id: str | None) -> Fields:
-        """The line on stdout with this id, once it is there."""
+        """Wait for the line on stdout with this id and return it."""
         assert self.out is not None
         return json.loads(self.out.wait(lambda line: json.loads(line)["id"] == request_id))
 
     def wait_for_log(self, event: str, **fields: Any) -> Fields:
-        """The first line of the log with this event and these fields, once it is there."""
+        """Wait for a log line with this event and these fields; return the first one."""
 
         def fits(line: str) -> bool:
             entry = json.loads(line)
@@ -134,7 +134,7 @@ class Node:
 
         return json.loads(self.log.wait(fits))
 
-    # Its process.
+    # The process.
 
     @property
     def pid(self) -> int:
@@ -148,7 +148,7 @@ class Node:
         self._process.send_signal(number)
 
     def wait(self) -> int:
-        """Its exit status, once it has ended and all its output is in."""
+        """Wait until the process has ended and all output is read; return the exit status."""
         status = self._process.wait(HANG)
         for lines in (self.out, self.log):
             if lines is not None:
@@ -163,7 +163,7 @@ class Node:
         return int(psutil.Process(self.pid).memory_info().rss)
 
     def peak_bytes(self) -> int:
-        """The most memory it ever had resident (VmHWM)."""
+        """The peak of its resident memory (VmHWM)."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
@@ -171,7 +171,7 @@ class Node:
 
 
 class Client:
-    """One connection."""
+    """One connection to a node."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -185,7 +185,7 @@ class Client:
 
     @property
     def peer(self) -> str:
-        """This connection as the node's stdout calls it."""
+        """The name of this connection on the node's stdout."""
         host, port = self.socket.getsockname()[:2]
         return f"{host}:{port}"
 
@@ -193,7 +193,7 @@ class Client:
         self.socket.sendall(message(body, **fields))
 
     def receive(self) -> Fields | None:
-        """The next reply; None at the end of the stream. A broken frame is an error."""
+        """Return the next reply, or None at the end of the stream. A broken frame is an error."""
         start = self._read(2)
         if not start:
             return None
@@ -209,7 +209,7 @@ class Client:
         return reply
 
     def reset(self) -> None:
-        """Close so that the node's kernel sees a reset."""
+        """Close with a TCP reset."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
@@ -224,7 +224,7 @@ class Client:
 
 
 class _Lines:
-    """The lines of a stream, read on a thread of their own as they come."""
+    """The lines of a stream, read on a separate thread."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -245,7 +245,7 @@ class _Lines:
         return [line for line in self._seen if line]
 
     def wait(self, wanted: Callable[[str], bool]) -> str:
-        """The first line that is `wanted`, seen already or still to come."""
+        """Wait for a line that is `wanted`; return the first one, which may be there already."""
         for line in self.all():
             if wanted(line):
                 return line
@@ -278,7 +278,7 @@ class _Lines:
 
 
 def message(body: bytes, **fields: Any) -> bytes:
-    """A message of the native framing; fields with underscores, None leaves a default out."""
+    """A message in the native framing. Field names have underscores; None omits a default."""
     header: Fields = {
         "byteorder": sys.byteorder,
         "content-type": "binary/flac",
@@ -291,17 +291,17 @@ def message(body: bytes, **fields: Any) -> bytes:
 
 
 def command(*arguments: str) -> list[str]:
-    """The command that starts a node on a free port, without the network."""
+    """The command that starts a node on a free port in offline mode."""
     return [sys.executable, "-m", "app", "--port", "0", "--offline", *arguments]
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without settings of a node."""
+    """The environment of this process without the settings of a node."""
     return {name: value for name, value in os.environ.items() if "NODE_WHISPER" not in name}
 
 
 def run(*arguments: str, environment: dict[str, str] | None = None) -> tuple[int, str, str]:
-    """Run `python -m app` with exactly `arguments` to its end: status, stdout, stderr."""
+    """Run `python -m app` with exactly `arguments`; return its status, stdout and stderr."""
     done = subprocess.run(
         [sys.executable, "-m", "app", *arguments],
         cwd=ROOT,
@@ -316,14 +316,14 @@ def run(*arguments: str, environment: dict[str, str] | None = None) -> tuple[int
 
 @contextmanager
 def stopped_cleanly(node: Node) -> Iterator[Node]:
-    """`node` for the length of a module; at the end SIGTERM must end it with status 0."""
+    """Keep `node` for the tests of a module. At the end, SIGTERM must end it with status 0."""
     with node:
         yield node
         assert node.stop() == 0
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until `holds`."""
+    """Wait until `holds` returns True."""
     until = time.monotonic() + HANG
     while not holds():
         assert time.monotonic() < until, "it never came to hold"

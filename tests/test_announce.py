@@ -1,4 +1,4 @@
-"""mDNS: what a browser of the zeroconf package, Home Assistant's own, finds of the node."""
+"""The mDNS announcement of the node, seen by the zeroconf package, which Home Assistant uses."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from app.network import mdns as announce
 from app.network.mdns import SERVICE, AnnounceError, Announcement, reachable_addresses
 
 HANG = 60.0
-"""Seconds until a test gives up; nothing is measured by it."""
+"""Seconds until a test gives up; no test measures time with it."""
 
 
 class Browser(ServiceListener):
-    """Ports and addresses, by name, that are announced on the network of `address`."""
+    """The services found on the network of `address`: ports and addresses by name."""
 
     def __init__(self, address: str) -> None:
         self.network = Zeroconf(interfaces=[address])
@@ -48,7 +48,7 @@ class Browser(ServiceListener):
             self._changed.notify_all()
 
     def wait(self, name: str, port: int | None) -> bool:
-        """Whether `name` comes to be found with `port`; None: comes to be gone."""
+        """Wait until `name` is found with `port`, or, if that is None, has disappeared."""
 
         def holds() -> bool:
             return (self.found[name][0] if name in self.found else None) == port
@@ -69,13 +69,13 @@ def end(announcement: Announcement) -> None:
     assert announcement.join(HANG)
 
 
-def test_it_is_found_with_its_port_and_gone_after_its_end(browser: Browser) -> None:
+def test_announcement_is_found_until_it_ends(browser: Browser) -> None:
     first = Announcement("one", 10_300, ["127.0.0.1"])
     first.start()
     assert browser.wait(f"one.{SERVICE}", 10_300)
     assert browser.found[f"one.{SERVICE}"] == (10_300, ["127.0.0.1"])
 
-    # Another node of that name keeps out of its way.
+    # A second node with the same name gets a number.
     second = Announcement("one", 10_301, ["127.0.0.1"])
     second.start()
     assert browser.wait(f"one-2.{SERVICE}", 10_301)
@@ -87,13 +87,13 @@ def test_it_is_found_with_its_port_and_gone_after_its_end(browser: Browser) -> N
     assert browser.wait(f"one.{SERVICE}", None)
 
 
-def test_it_can_be_ended_before_it_has_begun() -> None:
+def test_announcement_can_end_before_it_has_begun() -> None:
     announcement = Announcement("early", 10_300, ["127.0.0.1"])
     announcement.start()
     end(announcement)
 
 
-def test_what_goes_wrong_is_a_line_in_the_log_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_announcement_logs_an_error_and_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**_: Any) -> None:
         raise OSError(errno.ENODEV, "No such device")
 
@@ -107,7 +107,7 @@ def test_what_goes_wrong_is_a_line_in_the_log_and_no_more(monkeypatch: pytest.Mo
     ]
 
 
-def test_the_name_fits_into_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instance_name_fits_into_a_dns_label(monkeypatch: pytest.MonkeyPatch) -> None:
     assert announce.instance_name().startswith("node-whisper-")
     monkeypatch.setattr(socket, "gethostname", lambda: "kitchen.example")
     assert announce.instance_name() == "node-whisper-kitchen"
@@ -129,7 +129,7 @@ class _Adapter:
         ("2001:db8::9", ["2001:db8::9"]),
     ],
 )
-def test_the_addresses_under_which_others_reach_it(
+def test_reachable_addresses_are_those_of_the_network(
     monkeypatch: pytest.MonkeyPatch, host: str, addresses: list[str]
 ) -> None:
     adapters = [
@@ -142,29 +142,29 @@ def test_the_addresses_under_which_others_reach_it(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "no such host"])
-def test_nothing_is_announced_that_nobody_can_reach(host: str) -> None:
+def test_reachable_addresses_rejects_an_unreachable_host(host: str) -> None:
     with pytest.raises(AnnounceError, match="--announce"):
         reachable_addresses(host)
 
 
-def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reachable_addresses_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(AnnounceError, match=r"requirements-announce\.txt"):
         reachable_addresses("0.0.0.0")
 
 
-# The whole node.
+# In a real node.
 
 
 def own_address() -> str | None:
-    """An address of this machine under which others could reach it."""
+    """An address of this machine that other machines could reach, or None."""
     try:
         return reachable_addresses("0.0.0.0")[0]
     except AnnounceError:
         return None
 
 
-def test_a_node_announces_its_port_until_it_ends() -> None:
+def test_node_announces_its_port_until_it_ends() -> None:
     address = own_address()
     if address is None or ":" in address:
         pytest.skip("this machine has no network")
@@ -181,7 +181,7 @@ def test_a_node_announces_its_port_until_it_ends() -> None:
 
 
 @pytest.mark.parametrize("more", [["--wyoming-port", "0"], ["--host", "0.0.0.0"]])
-def test_a_node_that_has_nothing_to_announce_does_not_start(more: list[str]) -> None:
+def test_node_with_nothing_to_announce_does_not_start(more: list[str]) -> None:
     status, out, error = run("--port", "0", "--announce", *more)
     assert (status, out) == (2, "")
     assert "--announce" in error

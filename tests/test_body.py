@@ -38,7 +38,7 @@ def run_completions(disk: Disk) -> None:
 
 
 def written(disk: Disk, body: Body) -> Body:
-    """Return `body` once nothing of it is unwritten."""
+    """Return `body` once all of it is written."""
 
     def nothing_left() -> bool:
         run_completions(disk)

@@ -217,7 +217,7 @@ def test_obtain_imports_no_network_code_for_a_verified_model(
         )
         return heavy & set(done.stdout.split())
 
-    assert loaded() == {"hashlib", "tempfile"}  # hashed, and the note written
+    assert loaded() == {"hashlib", "tempfile"}  # hashes the file and writes the note
     assert loaded() == set()
 
 
@@ -248,7 +248,7 @@ def test_obtain_rejects_a_damaged_official_file_and_keeps_it(
         "long": data + b"x",
         "empty": b"",
     }[how]
-    path.write_bytes(bad)  # the note of the first check must not cover this
+    path.write_bytes(bad)  # The note of the first check must not cover this change.
     with pytest.raises(CatalogError, match=r"not the official tiny\.en-q8_0.*delete it"):
         catalog.obtain("tiny.en", [directory], offline=True, catalog=listing)
     assert path.read_bytes() == bad

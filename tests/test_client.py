@@ -1,7 +1,7 @@
-"""scripts/client.py as a user meets it: a process, against a small node made for the test.
+"""scripts/client.py as a process, against a small fake node.
 
-The fake node speaks the framing of docs/protocol.md with a parser of its own and nothing of app,
-so a mistake that client and node shared would not hide here.
+The fake node implements the framing of docs/protocol.md without `app`, so that the tests notice a
+mistake that client and node have in common.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from certificates import Certificates
 CLIENT = Path(__file__).resolve().parent.parent / "scripts" / "client.py"
 MIB = 1024 * 1024
 HANG = 180.0
-"""Seconds until a test gives up; nothing is measured by it."""
+"""Seconds until a test gives up; no test measures time with it."""
 
 OK: dict[str, Any] = {
     "id": "r1",
@@ -101,13 +101,13 @@ def read_header(peer: socket.socket) -> dict[str, Any]:
 
 @dataclass
 class Node:
-    """What the test sees of its fake node; `errors` is empty unless the node itself failed."""
+    """A fake node's port and records. `errors` is empty unless the fake node itself failed."""
 
     port: int
     received: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
     refused: list[str | None] = field(default_factory=list)
-    """Why TLS did not come to be, connection by connection."""
+    """The TLS errors of failed handshakes, one for each connection."""
 
 
 def shake_hands(peer: ssl.SSLSocket, node: Node) -> bool:
@@ -115,7 +115,7 @@ def shake_hands(peer: ssl.SSLSocket, node: Node) -> bool:
         peer.do_handshake()
     except OSError as error:
         node.refused.append(getattr(error, "reason", None) or str(error))
-        # Closing with unread input would be a reset, which could overtake our alert.
+        # A close with unread input sends a reset, which could overtake our alert.
         with contextlib.suppress(OSError):
             peer.shutdown(socket.SHUT_WR)
             while socket.socket.recv(peer, MIB):
@@ -128,7 +128,7 @@ Answer = Callable[[socket.socket, Node], None]
 
 
 def answers(reply: dict[str, Any] | Callable[[bytes], dict[str, Any]]) -> Answer:
-    """A node that takes the whole message and answers."""
+    """A handler that reads the whole message and sends a reply."""
 
     def answer(peer: socket.socket, node: Node) -> None:
         header = read_header(peer)
@@ -141,8 +141,8 @@ def answers(reply: dict[str, Any] | Callable[[bytes], dict[str, Any]]) -> Answer
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Node]]:
-    """Starts fake nodes: `start(answer)` calls `answer` in a thread for each connection; with
-    `tls`, a server's context, once that has shaken hands."""
+    """Start fake nodes: `start(answer)` calls `answer` in a thread for each connection. With `tls`,
+    a server's context, the TLS handshake comes first."""
     listeners: list[socket.socket] = []
     threads: list[threading.Thread] = []
     nodes: list[Node] = []
@@ -192,7 +192,7 @@ def start() -> Iterator[Callable[..., Node]]:
 
 
 def command(*arguments: str | Path, port: int | None = None) -> list[str]:
-    # -W error: a socket or file left open is a failure here as in the tests themselves.
+    # -W error: a socket or file left open is a failure, as in the tests themselves.
     start = [sys.executable, "-I", "-W", "error", str(CLIENT)]
     where = [] if port is None else ["--port", str(port)]
     return start + where + [str(argument) for argument in arguments]
@@ -218,7 +218,7 @@ def clip(tmp_path: Path) -> Path:
     return path
 
 
-def test_prints_the_text_and_sends_the_file_as_it_is(start, clip):
+def test_client_prints_the_text_and_sends_the_file_unchanged(start, clip):
     node = start(answers(OK))
     done = client(clip, port=node.port)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -287,7 +287,7 @@ def test_every_output_names_the_channels(start, clip, flags, shown):
     assert done.stdout.decode() == shown
 
 
-def test_json_is_the_whole_reply_on_one_line(start, clip):
+def test_json_option_prints_the_whole_reply_on_one_line(start, clip):
     node = start(answers(OK))
     done = client("--json", clip, port=node.port)
     assert done.returncode == 0
@@ -295,7 +295,7 @@ def test_json_is_the_whole_reply_on_one_line(start, clip):
     assert json.loads(line) == {"file": str(clip), **OK}
 
 
-def test_srt(start, clip):
+def test_srt_option_prints_subrip(start, clip):
     node = start(answers(OK))
     done = client("--srt", clip, port=node.port)
     assert done.returncode == 0
@@ -305,7 +305,7 @@ def test_srt(start, clip):
     )
 
 
-def test_vtt(start, clip):
+def test_vtt_option_prints_webvtt(start, clip):
     node = start(answers(OK))
     done = client("--vtt", clip, port=node.port)
     assert done.returncode == 0
@@ -316,7 +316,7 @@ def test_vtt(start, clip):
     )
 
 
-def test_words(start, clip):
+def test_words_option_prints_a_line_for_each_word(start, clip):
     node = start(answers(OK))
     done = client("--words", clip, port=node.port)
     assert done.stdout.decode() == (
@@ -327,16 +327,16 @@ def test_words(start, clip):
 
 
 @pytest.mark.parametrize(("flag", "end"), [("--srt", "00:00:07,980"), ("--vtt", "00:00:07.980")])
-def test_a_word_without_length_is_seen_all_the_same(start, clip, flag, end):
+def test_cue_of_a_word_without_length_is_extended(start, clip, flag, end):
     word = {"start": 7.88, "end": 7.88, "text": "ask", "confidence": 0.8}
     segment = {"start": 7.6, "end": 10.6, "text": "ask", "confidence": 0.8, "words": [word]}
     node = start(answers({**OK, "segments": [segment]}))
     assert f"--> {end}\nask\n" in client("--words", flag, clip, port=node.port).stdout.decode()
-    # The times as they are, where they are what was asked for.
+    # --words alone prints the original times.
     assert client("--words", clip, port=node.port).stdout == b"7.88\t7.88\task\n"
 
 
-def test_output_is_utf8_whatever_the_locale(start, clip):
+def test_output_is_utf8_in_any_locale(start, clip):
     node = start(answers(OK))
     environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "latin-1"}
     arguments = [sys.executable, str(CLIENT), "--port", str(node.port), str(clip)]
@@ -354,7 +354,7 @@ def test_output_is_utf8_whatever_the_locale(start, clip):
         ("- <&-", 1, b"stdin: cannot be read: stdin is closed\n"),
     ],
 )
-def test_streams_that_are_closed_or_full(start, clip, redirection, code, told):
+def test_closed_or_full_stream_gives_one_line(start, clip, redirection, code, told):
     node = start(answers(OK))
     command = f'exec "$@" {redirection}'
     arguments = [sys.executable, str(CLIENT), "--port", str(node.port), str(clip)]
@@ -364,14 +364,14 @@ def test_streams_that_are_closed_or_full(start, clip, redirection, code, told):
     assert (done.returncode, done.stderr) == (code, told)
 
 
-def test_error_reply(start, clip):
+def test_error_reply_is_printed_on_stderr(start, clip):
     node = start(answers(failure("busy", "the queue is full", retry_after_seconds=2.5)))
     done = client(clip, port=node.port)
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.decode() == f"{clip}: busy: the queue is full (retry in 2.5 s)\n"
 
 
-def test_truncated_audio_is_said_on_stderr(start, clip):
+def test_truncated_audio_is_reported_on_stderr(start, clip):
     node = start(answers({**OK, "truncated": True}))
     done = client(clip, port=node.port)
     assert done.returncode == 0
@@ -380,8 +380,8 @@ def test_truncated_audio_is_said_on_stderr(start, clip):
 
 
 @pytest.mark.parametrize("then", ["drain", "close", "hold"])
-def test_early_error_during_a_large_upload(start, tmp_path, then):
-    """The node refuses at the header and then takes a little more, or resets, or does nothing."""
+def test_early_error_during_a_large_upload_is_printed(start, tmp_path, then):
+    """The node rejects the header and then reads a little more, or resets, or does nothing."""
     client_gone = threading.Event()
 
     def answer(peer: socket.socket, node: Node) -> None:
@@ -406,7 +406,7 @@ def test_early_error_during_a_large_upload(start, tmp_path, then):
     assert node.received[0][0]["content-length"] == 300 * MIB
 
 
-def test_a_large_file_is_never_whole_in_memory(start, tmp_path):
+def test_large_file_is_never_whole_in_memory(start, tmp_path):
     big = tmp_path / "big.wav"
     with big.open("wb") as file:
         file.truncate(300 * MIB)
@@ -420,14 +420,14 @@ def test_a_large_file_is_never_whole_in_memory(start, tmp_path):
         peer.sendall(framed(OK))
 
     node = start(answer)
-    # The limit is on address space, so a copy of the file could not even be set up.
+    # The limit is on address space, so a copy of the file would fail at its allocation.
     measured = ["bash", "-c", 'ulimit -v 262144; exec "$@"', "-", *command(big, port=node.port)]
     done = subprocess.run(measured, capture_output=True, timeout=HANG, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert counted == [0]
 
 
-def test_two_files_in_parallel_come_out_in_their_order(start, tmp_path):
+def test_parallel_files_are_printed_in_order(start, tmp_path):
     both_here = threading.Barrier(2, timeout=HANG)
     second_done = threading.Event()
 
@@ -451,8 +451,8 @@ def test_two_files_in_parallel_come_out_in_their_order(start, tmp_path):
     assert done.stdout == b"first\nsecond\n"
 
 
-def test_one_at_a_time_unless_asked_and_one_failure_spoils_the_exit_code_only(start, tmp_path):
-    # Counted between request and reply: a connection's end may come after the next one's beginning.
+def test_files_are_sent_one_by_one_and_a_failure_does_not_stop_them(start, tmp_path):
+    # Counted between request and reply, because a connection may end after the next one begins.
     asked, at_once = [], []
 
     def reply(body: bytes) -> dict[str, Any]:
@@ -472,7 +472,7 @@ def test_one_at_a_time_unless_asked_and_one_failure_spoils_the_exit_code_only(st
     assert at_once == [1, 1, 1]
 
 
-def test_stdin(start):
+def test_stdin_is_sent_as_a_file(start):
     node = start(answers(OK))
     sound = os.urandom(MIB)
     done = client("-", port=node.port, stdin=sound)
@@ -482,7 +482,7 @@ def test_stdin(start):
     assert header["content-length"] == MIB
 
 
-def test_stdin_redirected_from_a_file_goes_on_where_it_stands(start, clip):
+def test_stdin_is_read_from_its_current_position(start, clip):
     node = start(answers(OK))
     with clip.open("rb") as file:
         os.lseek(file.fileno(), 4, os.SEEK_SET)
@@ -493,7 +493,7 @@ def test_stdin_redirected_from_a_file_goes_on_where_it_stands(start, clip):
     assert node.received[0][1] == clip.read_bytes()[4:]
 
 
-def test_raw_samples_carry_their_format(start, tmp_path):
+def test_raw_samples_are_sent_with_their_format(start, tmp_path):
     node = start(answers(OK))
     raw = tmp_path / "voice.PCM"
     raw.write_bytes(bytes(320))
@@ -512,14 +512,14 @@ def test_raw_samples_carry_their_format(start, tmp_path):
     assert len(node.received) == 2
 
 
-def test_fire_and_forget_says_that_it_was_taken(start, clip):
+def test_fire_and_forget_prints_that_it_was_accepted(start, clip):
     node = start(answers({"id": "r7", "status": "accepted"}))
     done = client("--fire-and-forget", clip, port=node.port)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"accepted r7\n", b"")
     assert node.received[0][0]["reply"] == "accepted"
 
 
-def test_empty_file(start, tmp_path):
+def test_empty_file_is_sent(start, tmp_path):
     node = start(answers(failure("bad_audio", "the message holds no audio")))
     empty = tmp_path / "empty.wav"
     empty.touch()
@@ -530,7 +530,7 @@ def test_empty_file(start, tmp_path):
     assert (header["content-length"], body) == (0, b"")
 
 
-def test_reply_in_single_bytes(start, clip):
+def test_reply_may_arrive_byte_by_byte(start, clip):
     def answer(peer: socket.socket, node: Node) -> None:
         read_exactly(peer, read_header(peer)["content-length"])
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -542,9 +542,11 @@ def test_reply_in_single_bytes(start, clip):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_nothing_listens(clip):
+def test_closed_port_is_reported_with_advice(clip):
     with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))  # bound but not listening: refused, and nobody else's
+        bound.bind(
+            ("127.0.0.1", 0)
+        )  # bound but not listening: the port is refused and stays reserved
         done = client(clip, port=bound.getsockname()[1])
     assert (done.returncode, done.stdout) == (1, b"")
     (line,) = done.stderr.decode().splitlines()
@@ -552,7 +554,7 @@ def test_nothing_listens(clip):
     assert "scripts/run" in line
 
 
-def test_no_such_host(clip):
+def test_unknown_host_is_reported(clip):
     done = client("--host", "no-such-host.invalid", clip)
     assert (done.returncode, done.stdout) == (1, b"")
     (line,) = done.stderr.decode().splitlines()
@@ -571,7 +573,7 @@ def test_no_such_host(clip):
     ],
     ids=["nothing", "half", "http", "fields missing", "unknown status"],
 )
-def test_node_that_does_not_answer_as_one(start, clip, sent, expected):
+def test_invalid_reply_is_reported(start, clip, sent, expected):
     def answer(peer: socket.socket, node: Node) -> None:
         read_exactly(peer, read_header(peer)["content-length"])
         peer.sendall(sent)
@@ -583,7 +585,7 @@ def test_node_that_does_not_answer_as_one(start, clip, sent, expected):
     assert expected in line
 
 
-def test_files_that_cannot_be_read_do_not_stop_the_others(start, clip, tmp_path):
+def test_unreadable_file_does_not_stop_the_others(start, clip, tmp_path):
     node = start(answers(OK))
     done = client(tmp_path / "missing.wav", tmp_path, clip, port=node.port)
     assert done.returncode == 1
@@ -593,7 +595,7 @@ def test_files_that_cannot_be_read_do_not_stop_the_others(start, clip, tmp_path)
     assert f"{tmp_path}: cannot be opened: Is a directory" in second
 
 
-def test_a_file_that_shrinks_while_it_is_sent(start, tmp_path):
+def test_file_that_shrinks_during_the_upload_is_reported(start, tmp_path):
     shrinking = tmp_path / "shrinking.wav"
     with shrinking.open("wb") as file:
         file.truncate(64 * MIB)
@@ -630,13 +632,13 @@ def test_a_file_that_shrinks_while_it_is_sent(start, tmp_path):
         ((), "FILE"),
     ],
 )
-def test_mistakes_in_the_arguments(arguments, expected):
+def test_wrong_arguments_exit_with_status_2(arguments, expected):
     done = client(*arguments)
     assert (done.returncode, done.stdout) == (2, b"")
     assert expected in done.stderr.decode()
 
 
-def test_interrupting_resets_the_connection_so_that_the_node_stops(start, clip):
+def test_interrupt_resets_the_connection(start, clip):
     waiting = threading.Event()
     seen = []
 
@@ -653,7 +655,7 @@ def test_interrupting_resets_the_connection_so_that_the_node_stops(start, clip):
         command(clip, port=node.port),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # A shell that runs the tests in the background has it ignored, and children inherit that.
+        # A shell that runs the tests in the background ignores SIGINT, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert waiting.wait(HANG)
@@ -667,8 +669,8 @@ def test_interrupting_resets_the_connection_so_that_the_node_stops(start, clip):
     assert seen == ["reset"]
 
 
-def test_ctrl_c_is_the_same_at_every_moment(clip, monkeypatch, capsys):
-    """As a KeyboardInterrupt at each line that the main thread comes to, one run for each."""
+def test_interrupt_works_at_every_line(clip, monkeypatch, capsys):
+    """Raises KeyboardInterrupt at each line that the main thread reaches, in one run for each."""
     spec = importlib.util.spec_from_file_location("client_under_test", CLIENT)
     assert spec is not None
     assert spec.loader is not None
@@ -687,7 +689,7 @@ def test_ctrl_c_is_the_same_at_every_moment(clip, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [str(part) for part in sys.argv])
 
         def run(line: int) -> tuple[int, bool]:
-            """The exit code, and whether line number `line` was come to."""
+            """Return the exit code, and whether line number `line` was reached."""
             left, within = line, False
 
             def trace(frame: Any, event: str, _argument: object) -> Any:
@@ -695,7 +697,7 @@ def test_ctrl_c_is_the_same_at_every_moment(clip, monkeypatch, capsys):
                 name = frame.f_code.co_name
                 if frame.f_code.co_filename != str(CLIENT) or name == "interrupted":
                     return None
-                # From the first call within main()'s `try`: before, Python itself is no safer.
+                # Count from the first call within the `try` of main(); nothing before is protected.
                 within = within or name == "parse_arguments"
                 if event == "line" and within:
                     left -= 1
@@ -732,14 +734,14 @@ def test_ctrl_c_is_the_same_at_every_moment(clip, monkeypatch, capsys):
 
 @pytest.fixture
 def tls(certificates: Certificates) -> ssl.SSLContext:
-    """A node's side."""
+    """The TLS context of a node."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificates.node)
     return context
 
 
 def demanding(certificates: Certificates, version: ssl.TLSVersion) -> ssl.SSLContext:
-    """A node's side that wants to see a certificate."""
+    """The TLS context of a node that requires a client certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificates.node)
     context.load_verify_locations(certificates.ca)
@@ -748,7 +750,7 @@ def demanding(certificates: Certificates, version: ssl.TLSVersion) -> ssl.SSLCon
     return context
 
 
-def test_over_tls(start, clip, tls, certificates):
+def test_client_over_tls(start, clip, tls, certificates):
     long = {**OK, "text": "long " * 100_000}
     node = start(answers(long), tls)
     done = client("--tls", "--ca", certificates.ca, clip, port=node.port)
@@ -758,7 +760,7 @@ def test_over_tls(start, clip, tls, certificates):
     assert client("--ca", certificates.ca, clip, port=node.port).returncode == 0
 
 
-def test_a_large_file_over_tls(start, tmp_path, tls, certificates):
+def test_large_file_over_tls(start, tmp_path, tls, certificates):
     node = start(answers(lambda body: {**OK, "text": str(len(body))}), tls)
     big = tmp_path / "big.wav"
     with big.open("wb") as file:
@@ -767,7 +769,7 @@ def test_a_large_file_over_tls(start, tmp_path, tls, certificates):
     assert (done.returncode, done.stdout, done.stderr) == (0, b"20971520\n", b"")
 
 
-def test_a_reply_in_tiny_records(start, clip, tls, certificates):
+def test_reply_in_tiny_tls_records(start, clip, tls, certificates):
     def answer(peer: socket.socket, node: Node) -> None:
         read_exactly(peer, read_header(peer)["content-length"])
         for byte in framed({**OK, "segments": []}):
@@ -778,7 +780,7 @@ def test_a_reply_in_tiny_records(start, clip, tls, certificates):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_refusal_during_a_large_upload_over_tls(start, tmp_path, tls, certificates):
+def test_early_error_during_a_large_upload_over_tls_is_printed(start, tmp_path, tls, certificates):
     def answer(peer: socket.socket, node: Node) -> None:
         read_header(peer)
         peer.sendall(framed(failure("too_large", "at most 1 MiB")))
@@ -793,7 +795,7 @@ def test_a_refusal_during_a_large_upload_over_tls(start, tmp_path, tls, certific
     assert done.stderr.decode() == f"{big}: too_large: at most 1 MiB\n"
 
 
-def test_a_node_nobody_vouches_for(start, clip, tls, strangers):
+def test_node_with_an_unknown_authority_is_rejected(start, clip, tls, strangers):
     node = start(answers(OK), tls)
     for arguments in (("--tls",), ("--ca", strangers.ca)):
         done = client(*arguments, clip, port=node.port)
@@ -803,7 +805,7 @@ def test_a_node_nobody_vouches_for(start, clip, tls, strangers):
     assert node.received == []
 
 
-def test_a_certificate_of_another_name(start, clip, tls, certificates):
+def test_certificate_of_another_name_is_rejected(start, clip, tls, certificates):
     node = start(answers(OK), tls, "127.0.0.2")
     done = client("--host", "127.0.0.2", "--ca", certificates.ca, clip, port=node.port)
     assert (done.returncode, done.stdout) == (1, b"")
@@ -812,7 +814,7 @@ def test_a_certificate_of_another_name(start, clip, tls, certificates):
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_client_certificate(start, clip, certificates, strangers, version):
+def test_client_certificate_is_sent(start, clip, certificates, strangers, version):
     node = start(answers(OK), demanding(certificates, version))
     ours, theirs = certificates.client, strangers.client
     ca = ("--ca", certificates.ca)
@@ -828,7 +830,7 @@ def test_a_client_certificate(start, clip, certificates, strangers, version):
     assert len(node.refused) == 2
 
 
-def test_a_certificate_with_its_key_in_one_file(start, tmp_path, clip, certificates):
+def test_client_certificate_may_be_in_one_file_with_its_key(start, tmp_path, clip, certificates):
     node = start(answers(OK), demanding(certificates, ssl.TLSVersion.TLSv1_3))
     both = tmp_path / "both.pem"
     both.write_bytes(b"".join(path.read_bytes() for path in certificates.client))
@@ -836,7 +838,7 @@ def test_a_certificate_with_its_key_in_one_file(start, tmp_path, clip, certifica
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_tls_where_there_is_none(start, clip):
+def test_tls_option_on_a_plain_port_is_reported(start, clip):
     def answer(peer: socket.socket, node: Node) -> None:
         peer.recv(MIB)
         peer.sendall(framed(failure("bad_header", "that is no header")))
@@ -847,7 +849,7 @@ def test_tls_where_there_is_none(start, clip):
     assert "remove --tls" in done.stderr.decode()
 
 
-def test_no_tls_where_there_is_one(start, clip, tls):
+def test_missing_tls_option_is_reported(start, clip, tls):
     node = start(answers(OK), tls)
     done = client(clip, port=node.port)
     assert (done.returncode, done.stdout) == (1, b"")
@@ -855,7 +857,7 @@ def test_no_tls_where_there_is_one(start, clip, tls):
     assert len(node.refused) == 1
 
 
-def test_no_tls_where_an_alert_says_that_there_is_one(start, clip):
+def test_missing_tls_option_is_reported_from_an_alert(start, clip):
     def answer(peer: socket.socket, node: Node) -> None:
         peer.sendall(b"\x15\x03\x01\x00\x02\x02\x46")  # fatal, protocol version
         read_exactly(peer, MIB)
@@ -865,7 +867,7 @@ def test_no_tls_where_an_alert_says_that_there_is_one(start, clip):
     assert "the port uses TLS: add --tls" in done.stderr.decode()
 
 
-def test_the_token(start, tmp_path, clip):
+def test_token_comes_from_file_or_variable(start, tmp_path, clip):
     node = start(answers(OK))
     file = tmp_path / "token"
     file.write_text("from-the-file\nanother line\n")
@@ -877,7 +879,7 @@ def test_the_token(start, tmp_path, clip):
 
 
 @pytest.mark.parametrize(("size", "shown"), [(8 * MIB, True), (MIB, False)])
-def test_progress_is_for_big_uploads_on_a_terminal(start, tmp_path, size, shown):
+def test_progress_is_shown_for_large_uploads_on_a_terminal(start, tmp_path, size, shown):
     node = start(answers(OK))
     big = tmp_path / "big.wav"
     with big.open("wb") as file:
@@ -892,7 +894,7 @@ def test_progress_is_for_big_uploads_on_a_terminal(start, tmp_path, size, shown)
     try:
         while block := os.read(ours, 65536):
             said += block
-    except OSError:  # what Linux answers once the other side is closed
+    except OSError:  # Linux reports this once the other side is closed
         pass
     finally:
         os.close(ours)

@@ -1,4 +1,4 @@
-"""The error codes: what the source can answer and what the documents list are the same."""
+"""The error codes that the source can send are those that the documents list."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from app.protocols.http.replies import STATUS
 ROOT = Path(__file__).resolve().parent.parent
 
 MAKERS = {"Failure", "FormError", "AudioError", "error"}
-"""What is called with a code."""
+"""The functions and classes that take a code as an argument."""
 
 ON_STDOUT_ONLY = {"cancelled", "quarantined", "journal_damaged"}
 
 
 def constants() -> set[str]:
-    """The codes that app/messages.py names."""
+    """The codes that app/messages.py defines."""
     return {
         value
         for name, value in vars(messages).items()
@@ -27,7 +27,7 @@ def constants() -> set[str]:
 
 
 def written_out() -> set[str]:
-    """Codes that stand as they are where an error is made."""
+    """The codes that are literals in a call that makes an error."""
     found = set()
     for path in (ROOT / "app").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -52,19 +52,19 @@ def section(document: str, title: str) -> str:
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of the tables' rows, without what heads them."""
+    """The cells of the tables' rows, without the headings."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return [row for row in cells if re.match(r"`|\d", row[0])]
 
 
-def test_every_code_is_documented_and_every_documented_code_exists() -> None:
+def test_codes_and_documented_codes_are_the_same() -> None:
     source = constants() | written_out()
     assert {"busy", "model_not_found", "wrong_host"} <= source
     assert {row[0].strip("`") for row in rows(section("protocol.md", "Errors"))} == source
 
 
-def test_the_statuses_that_are_documented_are_those_that_are_sent() -> None:
+def test_statuses_and_documented_statuses_are_the_same() -> None:
     documented = {
         code: int(status)
         for status, text in rows(section("http.md", "Errors"))

@@ -238,7 +238,7 @@ def test_speed_is_told_against_the_first_node() -> None:
     assert "old 2.0 s (1.000), new 1.5 s (0.750)" in condition_report.speed(answers, ["old", "new"])
 
 
-# The whole.
+# With the real node.
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Every setting by flag and by variable, and every wrong value in one line and exit code 2."""
+"""Every setting is read from a flag and a variable; a wrong value gives one line and status 2."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def variable(field: str) -> str:
 def refused(
     capsys: pytest.CaptureFixture[str], arguments: list[str], environment: dict[str, str]
 ) -> str:
-    """The one line that a wrong value is told in."""
+    """The one line that a wrong value gives on stderr."""
     with pytest.raises(SystemExit) as caught:
         read(arguments, environment)
     assert caught.value.code == 2
@@ -80,7 +80,7 @@ def refused(
     return err
 
 
-def test_the_defaults_are_those_that_the_documentation_names() -> None:
+def test_defaults_are_those_in_the_documentation() -> None:
     settings = read([], {})
     assert settings == Settings(
         model="tiny.en",
@@ -122,13 +122,13 @@ def test_the_defaults_are_those_that_the_documentation_names() -> None:
     )
 
 
-def test_no_setting_is_left_out_here() -> None:
+def test_every_setting_has_a_row_in_this_file() -> None:
     covered = {field for _, field, *_ in CASES} | {field for _, field in SWITCHES}
     assert covered == set(Settings.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(("flag", "field", "text", "value", "_wrong"), CASES)
-def test_by_flag_and_by_variable(
+def test_setting_is_read_from_flag_and_variable(
     flag: str, field: str, text: str, value: Any, _wrong: str | None
 ) -> None:
     assert getattr(read([flag, text], {}), field) == value
@@ -137,7 +137,7 @@ def test_by_flag_and_by_variable(
 
 
 @pytest.mark.parametrize(("flag", "field"), SWITCHES)
-def test_switches(flag: str, field: str) -> None:
+def test_switch_is_set_by_flag_and_variable(flag: str, field: str) -> None:
     assert getattr(read([flag], {}), field) is True
     for text, value in (("1", True), ("true", True), ("YES", True), ("0", False), ("no", False)):
         assert getattr(read([], {variable(field): text}), field) is value
@@ -148,23 +148,23 @@ def test_switches(flag: str, field: str) -> None:
     ("flag", "field", "text", "wrong"),
     [(flag, field, text, wrong) for flag, field, text, _, wrong in CASES if wrong is not None],
 )
-def test_a_wrong_value_is_one_line_and_exit_code_2(
+def test_wrong_value_gives_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], flag: str, field: str, text: str, wrong: str
 ) -> None:
     assert flag in refused(capsys, [flag, wrong], {})
     if wrong:
         assert variable(field) in refused(capsys, [], {variable(field): wrong})
     else:
-        # Compose files write what is unset as empty.
+        # Compose files write an unset variable as empty.
         assert read([], {variable(field): ""}) == read([], {})
 
 
-def test_a_spool_that_takes_no_files(capsys: pytest.CaptureFixture[str]) -> None:
+def test_spool_dir_that_takes_no_files_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
     """/proc is a directory that not even root can put a file into."""
     assert "--spool-dir: cannot write to /proc" in refused(capsys, ["--spool-dir", "/proc"], {})
 
 
-def test_a_spool_that_is_full_only_now(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spool_dir_that_is_full_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -172,12 +172,12 @@ def test_a_spool_that_is_full_only_now(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(["--spool-dir", "/tmp"], {}).spool_dir == Path("/tmp")
 
 
-def test_a_switch_by_variable_that_is_neither(capsys: pytest.CaptureFixture[str]) -> None:
+def test_switch_rejects_an_unclear_variable(capsys: pytest.CaptureFixture[str]) -> None:
     assert "NODE_WHISPER_OFFLINE" in refused(capsys, [], {"NODE_WHISPER_OFFLINE": "perhaps"})
 
 
 @pytest.mark.parametrize(("flag", "text", "other"), [("--port", "1", "2"), ("--host", "a", "b")])
-def test_a_flag_beats_its_variable(flag: str, text: str, other: str) -> None:
+def test_flag_overrides_its_variable(flag: str, text: str, other: str) -> None:
     field = flag[2:]
     assert str(getattr(read([flag, text], {variable(field): other}), field)) == text
 
@@ -186,47 +186,49 @@ def test_a_flag_beats_its_variable(flag: str, text: str, other: str) -> None:
 @pytest.mark.parametrize(
     "flag", ["--port", "--threads", "--vad-threshold", "--queue-size", "--drain-seconds"]
 )
-def test_numbers_that_are_none(capsys: pytest.CaptureFixture[str], flag: str, text: str) -> None:
+def test_number_rejects_other_text(
+    capsys: pytest.CaptureFixture[str], flag: str, text: str
+) -> None:
     # "=": argparse would take -1 for a flag.
     assert flag in refused(capsys, [f"{flag}={text}"], {})
 
 
 @pytest.mark.parametrize("prompt", ["a\0b", "\udc80"])
-def test_a_prompt_that_the_engine_could_not_take(
+def test_prompt_rejects_text_that_the_engine_cannot_take(
     capsys: pytest.CaptureFixture[str], prompt: str
 ) -> None:
-    """What is not UTF-8 in the environment arrives as half a surrogate pair."""
+    """Bytes in the environment that are not UTF-8 arrive as lone surrogates."""
     assert "--prompt" in refused(capsys, ["--prompt", prompt], {})
 
 
-def test_networks_with_commas_and_again() -> None:
+def test_networks_are_separated_by_commas_or_repeated() -> None:
     one, two, three = (ip_network(text) for text in ("192.168.1.0/24", "fd00::/8", "10.0.0.7/32"))
     again = ["--wyoming-allow", "192.168.1.9/24, fd00::/8", "--wyoming-allow", "10.0.0.7"]
     assert read(again, {}).wyoming_allow == (one, two, three)
     listed = {variable("wyoming_allow"): "192.168.1.0/24,fd00::/8"}
     assert read([], listed).wyoming_allow == (one, two)
-    # A flag beats its variable; it does not add to it.
+    # A flag replaces its variable instead of adding to it.
     assert read(["--wyoming-allow", "10.0.0.7"], listed).wyoming_allow == (three,)
 
 
 @pytest.mark.parametrize("text", ["auto", "full", "64", "1500"])
-def test_encoder_context(text: str) -> None:
+def test_encoder_context_accepts_numbers_and_words(text: str) -> None:
     read_back = read(["--encoder-context", text], {}).encoder_context
     assert read_back == (int(text) if text.isdigit() else text)
 
 
-def test_encoder_context_out_of_range(capsys: pytest.CaptureFixture[str]) -> None:
+def test_encoder_context_rejects_values_out_of_range(capsys: pytest.CaptureFixture[str]) -> None:
     assert "1500" in refused(capsys, ["--encoder-context", "1501"], {})
 
 
 @pytest.mark.parametrize("arguments", [["--nonsense"], ["file.wav"], ["--port"], ["--que", "3"]])
-def test_arguments_that_do_not_exist(
+def test_unknown_arguments_are_rejected(
     capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     refused(capsys, arguments, {})
 
 
-def test_variables_of_others_are_nobodys_business() -> None:
+def test_unrelated_variables_are_ignored() -> None:
     assert read([], {"NODE_WHISPER_NONSENSE": "1", "PORT": "x"}) == read([], {})
 
 
@@ -249,7 +251,7 @@ def test_help_names_every_flag_and_fits_the_width(
     assert all(len(line) <= 80 for line in out.splitlines())
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_flag_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         read(["--version"], {})
     assert caught.value.code == 0

@@ -1,9 +1,9 @@
-"""The converter: that what it writes is byte for byte what upstream published, whatever the
-weights came in, and that what it cannot convert is refused before anything is written.
+"""The converter: it writes the bytes that upstream published, from every source of the weights,
+and rejects weights that it cannot convert before it writes anything.
 
-The official weights come by package (tens of MB, kept in NODE_WHISPER_TEST_CACHE or
-~/.cache/node-whisper-tests); the tests that need them are skipped, with the reason, where
-they cannot be had. The others use small random models made here.
+The official weights come from packages (tens of MB, kept in NODE_WHISPER_TEST_CACHE or
+~/.cache/node-whisper-tests); the tests that need them skip, with the reason, if they cannot be
+downloaded. The other tests use small random models made here.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def test_engine_transcribes_with_every_format(
     tiny_en: Path, made: Callable[[Path, str], Path], form: str
 ) -> None:
     pytest.importorskip("_pywhispercpp", reason="needs requirements.txt")
-    # In a process of its own: an engine that cannot bear a file takes the process with it.
+    # In a separate process, because a file that crashes the engine ends the process.
     script = (
         "import sys, soundfile, numpy\n"
         "from pywhispercpp.model import Model\n"
@@ -374,7 +374,7 @@ def test_convert_warns_of_quantizing_twice(
     assert modelfile.inspect(tmp_path / "b.bin").hyperparameters.ftype == 2008
 
 
-# --- CTranslate2, written here ------------------------------------------------------------------
+# --- CTranslate2 models, written here -----------------------------------------------------------
 
 
 def _ct2(path: Path, variables: dict[str, np.ndarray], **change: object) -> None:
@@ -476,7 +476,7 @@ def test_convert_accepts_an_equal_projection_of_ctranslate2(folder: Path, tmp_pa
     assert _convert(folder, tmp_path / "out.bin") == 0
 
 
-# --- refusals -----------------------------------------------------------------------------------
+# --- rejections ---------------------------------------------------------------------------------
 
 
 def _refused(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -604,7 +604,7 @@ def test_convert_rejects_files_that_are_no_models(
     assert "not a safetensors file" in _refused(adapter, tmp_path, capsys)
 
 
-# Damage, by what a fuzz of each kind of source came upon.
+# Damaged documents, from a fuzz test of each kind of source.
 
 NESTED = "[" * 100_000
 
@@ -664,7 +664,7 @@ def test_convert_rejects_a_damaged_document(
 
 @pytest.fixture(scope="module")
 def hf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole Hugging Face folder, not to be changed."""
+    """A complete Hugging Face folder that tests must not change."""
     folder = tmp_path_factory.mktemp("whole") / "hf"
     _small(folder, HP)
     return folder

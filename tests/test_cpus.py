@@ -1,4 +1,4 @@
-"""How many processors there really are: affinity, lowered by either kind of cgroup's quota."""
+"""The number of usable processors: the affinity, lowered by the quota of a cgroup (v1 or v2)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def quota(tmp_path: Path, v2: str | None = None, v1: tuple[str, str] | None = No
         ("1 2 3", None),
     ],
 )
-def test_cgroup_v2(tmp_path: Path, text: str, expected: float | None) -> None:
+def test_quota_of_cgroup_v2(tmp_path: Path, text: str, expected: float | None) -> None:
     assert quota(tmp_path, v2=text) == expected
 
 
@@ -47,15 +47,15 @@ def test_cgroup_v2(tmp_path: Path, text: str, expected: float | None) -> None:
         (("", ""), None),
     ],
 )
-def test_cgroup_v1(tmp_path: Path, files: tuple[str, str], expected: float | None) -> None:
+def test_quota_of_cgroup_v1(tmp_path: Path, files: tuple[str, str], expected: float | None) -> None:
     assert quota(tmp_path, v1=files) == expected
 
 
-def test_without_a_cgroup_there_is_no_quota(tmp_path: Path) -> None:
+def test_quota_is_none_without_a_cgroup(tmp_path: Path) -> None:
     assert quota(tmp_path) is None
 
 
-def test_where_there_are_both_the_second_version_counts(tmp_path: Path) -> None:
+def test_quota_of_cgroup_v2_beats_cgroup_v1(tmp_path: Path) -> None:
     assert quota(tmp_path, v2="300000 100000", v1=("100000", "100000")) == 3.0
 
 
@@ -70,7 +70,7 @@ def test_where_there_are_both_the_second_version_counts(tmp_path: Path) -> None:
         (1, "max 100000", 1),
     ],
 )
-def test_the_smaller_of_affinity_and_quota_and_at_least_one(
+def test_available_cpus_is_the_smaller_of_affinity_and_quota(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, affinity: int, text: str, expected: int
 ) -> None:
     path = tmp_path / "cpu.max"
@@ -80,7 +80,7 @@ def test_the_smaller_of_affinity_and_quota_and_at_least_one(
     assert cpus.available_cpus() == expected
 
 
-def test_where_there_is_no_affinity_the_machine_counts(
+def test_available_cpus_counts_the_machine_without_affinity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpus, "_CGROUP_V2", tmp_path / "none")

@@ -1,8 +1,8 @@
 """A node with a journal that is killed, or loses its disk or the reader of stdout: real processes.
 
-The engine is a fake one (tests/fake_node.py) that answers with a checksum of its samples, so that
-starts are quick and altered audio shows. scripts/dev/crash is the long form, also with the real
-engine. NODE_WHISPER_KILLS is the number of kills in the first test.
+The fake engine (tests/fake_node.py) returns a checksum of its samples, so that starts are quick and
+altered audio is noticed. scripts/dev/crash runs the same for longer, also with the real engine.
+NODE_WHISPER_KILLS is the number of kills in the first test.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RAW = {
 
 
 SLOW = {"FAKE_NODE_WINDOW_SECONDS": "60"}
-"""With this no window is finished."""
+"""A duration of one window, in seconds, that no test waits for."""
 
 
 def fake_node(journal: Path, *arguments: str, **options: object) -> Node:
@@ -164,7 +164,7 @@ def test_node_shuts_down_without_a_reader_and_keeps_the_rest(tmp_path: Path) -> 
         with open(read, encoding="utf-8") as stdout:
             assert json.loads(stdout.readline())["id"] == "first"
         with contextlib.suppress(AssertionError, OSError):
-            # The node notices it at the next line; some requests are accepted before that.
+            # The node notices the lost reader at its next line, and accepts requests before that.
             for number in range(100):
                 accept(node, f"r{number}", noise(number))
         assert node.wait() == 0

@@ -1,4 +1,4 @@
-"""scripts/dev/accuracy --cues: recordings with known speech, and what their cues are worth."""
+"""scripts/dev/accuracy --cues: recordings with known speech, and the deviation of their cues."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPANS = (Span(0.5, 2.0, "Go forward ten meters."), Span(3.0, 5.0, "What time is 
 
 @pytest.fixture
 def clips(tmp_path: Path) -> list[Clip]:
-    """Half a second of silence, a second of noise, half a second of silence; three times."""
+    """Three clips: half a second of silence, a second of noise, half a second of silence."""
     generator = np.random.default_rng(1)
     silence = np.zeros(RATE // 2)
     found = []
@@ -31,7 +31,7 @@ def clips(tmp_path: Path) -> list[Clip]:
     return found
 
 
-def test_spans_are_where_the_speech_of_the_clips_is(clips: list[Clip], tmp_path: Path) -> None:
+def test_spans_are_those_of_the_speech(clips: list[Clip], tmp_path: Path) -> None:
     (recording,) = recordings(clips, tmp_path)["shuffled"]
     data, rate = soundfile.read(recording.path)
     assert rate == RATE
@@ -43,11 +43,11 @@ def test_spans_are_where_the_speech_of_the_clips_is(clips: list[Clip], tmp_path:
         assert not data[int((span.end + 0.02) * RATE) : int((span.end + 0.4) * RATE)].any()
 
 
-def test_the_edges_of_right_cues_deviate_by_nothing() -> None:
+def test_correct_cues_have_no_deviation() -> None:
     assert deviations(SPANS, SPANS) == [0.0] * 4
 
 
-def test_an_edge_within_a_clip_counts_for_nothing() -> None:
+def test_edge_within_a_clip_is_not_measured() -> None:
     shown = (
         Span(0.5, 1.0, "Go forward"),
         Span(1.0, 2.0, "ten meters."),
@@ -56,18 +56,18 @@ def test_an_edge_within_a_clip_counts_for_nothing() -> None:
     assert deviations(SPANS, shown) == [0.0] * 4
 
 
-def test_a_cue_over_two_clips_is_measured_by_its_outer_edges() -> None:
+def test_cue_over_two_clips_is_measured_by_its_outer_edges() -> None:
     shown = (Span(0.0, 5.5, "Go forward ten meters. What time is it?"),)
     assert deviations(SPANS, shown) == [0.5, 0.5]
 
 
-def test_words_that_were_misheard_move_no_edge() -> None:
+def test_misheard_words_move_no_edge() -> None:
     shown = (Span(0.6, 2.0, "Go forward then meters."), Span(4.0, 5.0, "Hot time is it?"))
     assert deviations(SPANS, shown) == pytest.approx([0.1, 0.0, 0.0])
     assert deviations(SPANS, ()) == []
 
 
-def test_every_recording_is_asked_about_with_and_without_a_prompt(
+def test_every_recording_is_sent_with_and_without_a_prompt(
     clips: list[Clip], tmp_path: Path
 ) -> None:
     chosen = tasks(recordings(clips, tmp_path))
@@ -79,7 +79,7 @@ def test_every_recording_is_asked_about_with_and_without_a_prompt(
     assert questions["shuffled, prompt"].fields["prompt"]
 
 
-def test_the_table_tells_long_cues_and_wrong_edges() -> None:
+def test_table_counts_long_cues_and_wrong_edges() -> None:
     path = Path("none.wav")
     sets = {"shuffled": [Recording("s", path, "Go forward ten meters. What time is it?", SPANS)]}
     answer = Answer(

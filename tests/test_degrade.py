@@ -1,4 +1,4 @@
-"""scripts/dev/benchmark/degrade.py and noises.py: each spoils what it says, and nothing else."""
+"""scripts/dev/benchmark/degrade.py and noises.py: each function changes only what it names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def random(seed: int = 0) -> np.random.Generator:
 
 
 def voice() -> Samples:
-    """Half a second of a buzz at 125 Hz, half a second of silence, twice."""
+    """Half a second of a 125 Hz buzz and half a second of silence, twice."""
     pulses = np.zeros(RATE // 2, dtype=np.float32)
     pulses[::128] = 0.5
     buzz = np.convolve(pulses, np.hanning(16))[: RATE // 2]
@@ -84,7 +84,8 @@ def test_timecode_holds_a_sync_word_in_each_frame() -> None:
     rate = 48_000
     wave = degrade.timecode(rate, rate)
     crossings = np.flatnonzero(np.diff(np.sign(wave))) + 1
-    # 4,000 half bits a second: 12 samples each. A gap of one half is half of a 1, of two a 0.
+    # There are 4,000 half bits a second, 12 samples each. A gap of one half bit is half of a 1; a
+    # gap of two is a 0.
     halves = np.rint(np.diff(crossings) / 12).astype(int)
     assert set(halves) == {1, 2}
     bits: list[int] = []

@@ -1,4 +1,4 @@
-"""What is in deploy/: that it is well formed, hardened, and names settings that there are."""
+"""The files in deploy/ are well formed, hardened, and name only settings that exist."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MANIFESTS = ("deployment.yaml", "service.yaml", "poddisruptionbudget.yaml")
 PORTS = {"native": 56789, "wyoming": 10300, "http": 8080}
 SETTINGS = {option.variable: option for option in OPTIONS}
 
-# A supported release, and old enough for the k3s of a Debian user.
+# A supported release that is not newer than the k3s on Debian.
 KUBERNETES = "1.31"
 
 
 class Strict(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML without double keys, which the usual loader lets the last one win."""
+    """A YAML loader that rejects duplicate keys; the usual loader keeps the last one."""
 
 
 def _mapping(loader: Any, node: Any) -> dict[Any, Any]:
@@ -65,34 +65,34 @@ def container() -> dict[str, Any]:
 
 
 def seconds(text: str) -> int:
-    """Compose's durations, as far as they are used here."""
+    """The seconds of a Compose duration, in the forms that the file uses."""
     match = re.fullmatch(r"(?:(\d+)m)?(?:(\d+)s)?", text)
     assert match, text
     return int(match[1] or 0) * 60 + int(match[2] or 0)
 
 
-def test_every_setting_is_one_and_its_value_is_good() -> None:
+def test_every_setting_exists_and_its_value_is_valid() -> None:
     found = list(all_settings())
     assert found
     for name, value in found:
         assert name in SETTINGS
-        # Directories are those of the image.
+        # The directories exist only in the image.
         if not value.startswith("/"):
             SETTINGS[name].parse(value)
 
 
-def test_compose_is_hardened() -> None:
+def test_compose_file_is_hardened() -> None:
     service = read("compose.yaml")["services"]["node"]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
     assert service["mem_limit"] == service["memswap_limit"]
-    # Opening it to the network is for the user to decide.
+    # The user decides whether to open it to the network.
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
     assert {int(port.rsplit(":")[-1]) for port in service["ports"]} == set(PORTS.values())
 
 
-def test_compose_mounts_what_the_image_has_and_waits_for_the_drain() -> None:
+def test_compose_mounts_the_volumes_and_waits_for_the_drain() -> None:
     document = read("compose.yaml")
     service = document["services"]["node"]
     mounts = dict(volume.split(":") for volume in service["volumes"])
@@ -105,12 +105,12 @@ def test_compose_mounts_what_the_image_has_and_waits_for_the_drain() -> None:
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_manifests_are_what_kubernetes_takes(name: str) -> None:
+def test_manifests_are_valid_for_kubernetes(name: str) -> None:
     validate = pytest.importorskip("kubernetes_validate")
     validate.validate(read(f"k8s/{name}"), KUBERNETES, strict=True)
 
 
-def test_the_schemas_would_notice() -> None:
+def test_schema_rejects_an_unknown_field() -> None:
     validate = pytest.importorskip("kubernetes_validate")
     wrong = copy.deepcopy(read("k8s/deployment.yaml"))
     wrong["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
@@ -118,13 +118,13 @@ def test_the_schemas_would_notice() -> None:
         validate.validate(wrong, KUBERNETES, strict=True)
 
 
-def test_all_manifests_are_applied() -> None:
+def test_kustomization_lists_all_manifests() -> None:
     assert sorted(read("k8s/kustomization.yaml")["resources"]) == sorted(MANIFESTS)
     there = {path.name for path in (DEPLOY / "k8s").glob("*.yaml")}
     assert there == {*MANIFESTS, "kustomization.yaml"}
 
 
-def test_the_manifests_speak_of_the_same_pods() -> None:
+def test_manifests_select_the_same_pods() -> None:
     deployment = read("k8s/deployment.yaml")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     budget = read("k8s/poddisruptionbudget.yaml")["spec"]
@@ -136,17 +136,17 @@ def test_the_manifests_speak_of_the_same_pods() -> None:
         spread["labelSelector"]["matchLabels"],
     ):
         assert selector.items() <= labels.items()
-    # Or no machine could ever be emptied.
+    # Otherwise no machine could be drained.
     assert budget["minAvailable"] < deployment["spec"]["replicas"]
 
 
-def test_the_ports_are_the_images() -> None:
+def test_manifest_ports_are_those_of_the_image() -> None:
     assert {port["name"]: port["containerPort"] for port in container()["ports"]} == PORTS
     ports = read("k8s/service.yaml")["spec"]["ports"]
     assert {port["targetPort"]: port["port"] for port in ports} == PORTS
 
 
-def test_pods_are_hardened_and_watched() -> None:
+def test_pods_are_hardened_and_have_probes() -> None:
     everyone, own = pod()["securityContext"], container()["securityContext"]
     assert everyone["runAsNonRoot"] is True
     assert f"USER {everyone['runAsUser']}:{everyone['runAsGroup']}" in (
@@ -160,20 +160,20 @@ def test_pods_are_hardened_and_watched() -> None:
     assert "memory" in container()["resources"]["limits"]
 
 
-def test_pods_may_drain_to_the_end() -> None:
+def test_grace_period_of_pods_covers_the_drain() -> None:
     settings = {entry["name"]: entry["value"] for entry in container()["env"]}
     (*_, before) = container()["lifecycle"]["preStop"]["exec"]["command"]
     grace = pod()["terminationGracePeriodSeconds"]
     assert float(settings["NODE_WHISPER_DRAIN_SECONDS"]) + float(before) < grace
 
 
-def test_every_volume_is_mounted() -> None:
+def test_pods_mount_every_volume() -> None:
     mounts = {mount["name"]: mount["mountPath"] for mount in container()["volumeMounts"]}
     assert mounts.keys() == {volume["name"] for volume in pod()["volumes"]}
     assert {"/models", "/spool", "/journal"} <= set(mounts.values())
 
 
-def test_haproxy_takes_its_file() -> None:
+def test_haproxy_accepts_its_configuration() -> None:
     program = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin")
     if program is None:
         pytest.skip("haproxy is not installed here (Debian: apt install haproxy)")

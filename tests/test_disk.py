@@ -15,7 +15,7 @@ from app.storage.disk import Disk
 
 
 class Pipe:
-    """An output into a pipe; the test has the other end."""
+    """An output that writes into a pipe; the test has the other end."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()

@@ -1,5 +1,5 @@
-"""README and docs/: what they point at is there. Options and error codes have tests of their own
-(test_config.py, test_codes.py)."""
+"""README and docs/: links and names of files have a target. test_config.py and test_codes.py check
+the options and error codes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 OURS = re.compile(r"`((?:app|scripts|tests|deploy|models|docs)/[\w./-]*\w/?)`")
-"""A path of the project as the pages write it."""
+"""A path of the project as the documents write it."""
 
 MODULE = re.compile(r"`([\w/]+\.py)`")
-"""A module as they write it: from the root, or short, from one of these."""
+"""A module as the documents write it: its path from the root, or from one of these folders."""
 
 ROOMS = (ROOT, ROOT / "app", ROOT / "scripts", ROOT / "scripts" / "dev", ROOT / "tests")
 
@@ -28,7 +28,7 @@ def text_of(page: Path) -> str:
 
 
 def anchors_of(page: Path) -> set[str]:
-    """The names that GitHub gives a page's headings."""
+    """The anchors that GitHub gives the headings of a page."""
     plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in HEADING.findall(text_of(page)))
     return {heading.strip().replace(" ", "-") for heading in plain}
 
@@ -39,7 +39,7 @@ def links_of(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_a_target(page: Path) -> None:
     for link in links_of(page):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
@@ -49,14 +49,14 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_files_it_names_exist(page: Path) -> None:
+def test_named_files_exist(page: Path) -> None:
     for name in OURS.findall(text_of(page)):
         assert (ROOT / name).exists(), name
     for name in MODULE.findall(text_of(page)):
         assert any((room / name).is_file() for room in ROOMS), name
 
 
-def test_the_search_finds_links_and_names() -> None:
+def test_search_finds_links_and_names() -> None:
     pages = [ROOT / "README.md", ROOT / "docs" / "architecture.md"]
     assert sum(len(links_of(page)) for page in pages) > 10
     assert sum(len(OURS.findall(text_of(page))) for page in pages) > 10

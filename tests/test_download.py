@@ -1,4 +1,4 @@
-"""Fetching a model from a server on this machine that fails like a network.
+"""Downloads of a model from a server on this machine that fails like a network.
 
 In every case the file appears under its name complete and verified, or not at all. A partial
 download is kept if it can be resumed, and the error names the cause.
@@ -27,7 +27,7 @@ from app.model_files.catalog import CatalogError
 
 ROOT = Path(__file__).resolve().parent.parent
 HANG = 180.0
-"""Seconds until a test gives up; nothing is measured by it."""
+"""Seconds until a test gives up; no test measures time with it."""
 
 FILE = "ggml-tiny.en-q8_0.bin"
 DATA = hashlib.sha256(b"node-whisper").digest() * 20_000  # 640 kB, several chunks

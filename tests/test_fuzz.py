@@ -1,6 +1,6 @@
-"""The short form of scripts/dev/fuzz: the same targets over its seeds and a fixed set of damages.
+"""The short form of scripts/dev/fuzz: the same targets with its seeds and a fixed set of damages.
 
-What the long runs found stands as a test beside the module that was wrong.
+Each fault that the long runs found has a test beside those of its module.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ ROUNDS = {"decode": 4, "samples": 2}
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
-    """One to four bytes changed, a word put in, a stretch repeated or cut out."""
+    """`data` with one to four bytes changed, a word inserted, or a range repeated or removed."""
     changed = bytearray(data)
     for _ in range(rng.randrange(1, 5)):
         at = rng.randrange(len(changed)) if changed else 0
         kind = rng.randrange(4)
         if kind == 0 and changed:
-            # Headers stand at the beginning.
+            # Headers are at the beginning, so most damage goes there.
             changed[at % rng.choice((16, 128, len(changed))) % len(changed)] = rng.randrange(256)
         elif kind == 1:
             changed[at:at] = rng.choice(WORDS).encode()
@@ -33,7 +33,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))
-def test_real_and_damaged_input_breaks_no_promise(name: str) -> None:
+def test_targets_accept_real_and_damaged_input(name: str) -> None:
     rng = random.Random(name)
     target = TARGETS[name]
     seeds = list(SEEDS[name]())
@@ -44,7 +44,7 @@ def test_real_and_damaged_input_breaks_no_promise(name: str) -> None:
             target(damaged(seed, rng))
 
 
-def test_the_targets_notice_a_parser_that_disagrees_with_itself() -> None:
+def test_target_detects_a_parser_that_depends_on_the_split() -> None:
     """A fuzzer that cannot fail proves nothing."""
     from reliability.targets import check_protocol
 

@@ -1,4 +1,5 @@
-"""Two nodes behind Debian's HAProxy, by deploy/haproxy.cfg: one drains, one dies; all is done."""
+"""Two nodes behind Debian's HAProxy with deploy/haproxy.cfg: no request is lost when one drains or
+dies."""
 
 from __future__ import annotations
 
@@ -29,10 +30,10 @@ pytestmark = pytest.mark.skipif(
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody has, and that are known before anybody listens on them.
+    """Free ports, known before a process listens on them.
 
-    Below those that the system gives to whoever asks for any: other tests do all the time, and a
-    port is free for a while when its node is killed and started anew.
+    They are below the range of ephemeral ports. Other tests take ephemeral ports all the time, and
+    a node's port is free for a while between its death and its restart.
     """
     given = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
     found: set[int] = set()
@@ -44,7 +45,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Cluster:
-    """Two nodes with journals, and HAProxy before them."""
+    """Two nodes with journals behind HAProxy."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         self._folder = folder
@@ -86,21 +87,21 @@ class Cluster:
         return node
 
     def healthy(self, index: int) -> bool:
-        """Run the image's HEALTHCHECK on a node."""
+        """Whether the image's HEALTHCHECK accepts a node."""
         native, page = map(str, self._ports[index])
         settings = {"NODE_WHISPER_PORT": native, "NODE_WHISPER_HTTP_PORT": page}
         check = [sys.executable, "-I", "-S", str(ROOT / "deploy" / "healthcheck.py")]
         return subprocess.run(check, env=settings, check=False).returncode == 0
 
     def freezes_with_work(self, index: int) -> bool:
-        """Stop a node in its tracks; whether it has accepted what it has not done."""
+        """Freeze a node with SIGSTOP; return whether it has unfinished accepted requests."""
         node = self.nodes[index]
         node.signal(signal.SIGSTOP)
         eventually(lambda: psutil.Process(node.pid).status() == psutil.STATUS_STOPPED)
         return any((self._folder / f"journal{index}" / "new").iterdir())
 
     def up(self) -> set[str]:
-        """The nodes that HAProxy sends to."""
+        """The nodes that HAProxy considers up."""
         with socket.socket(socket.AF_UNIX) as stats:
             stats.connect(str(self._folder / "stats"))
             stats.sendall(b"show stat\n")
@@ -115,7 +116,7 @@ class Cluster:
         }
 
     def send(self, **fields: Any) -> Fields:
-        """One file through HAProxy; sent again where no node took it, as any client has to."""
+        """Send one file through HAProxy, and retry like any client if no node accepted it."""
         while True:
             with Client(socket.create_connection(("127.0.0.1", self.port))) as client:
                 try:
@@ -142,7 +143,7 @@ def accepted(cluster: Cluster, count: int) -> set[str]:
     return {reply["id"] for reply in replies}
 
 
-def test_one_is_drained(cluster: Cluster) -> None:
+def test_requests_survive_the_drain_of_a_node(cluster: Cluster) -> None:
     ids = accepted(cluster, 4)
     cluster.nodes[0].signal(signal.SIGTERM)
     for _ in range(2):
@@ -152,15 +153,15 @@ def test_one_is_drained(cluster: Cluster) -> None:
     eventually(lambda: ids <= cluster.outcomes().keys())
     found = cluster.outcomes()
     assert all(WORDS in found[name]["text"].lower() for name in ids)
-    # Both had some of them: HAProxy spreads.
+    # HAProxy distributes, so both nodes had some of the requests.
     assert all(ids & {line["id"] for line in node.outcomes()} for node in cluster.nodes)
     eventually(lambda: cluster.up() == {"node2"})
 
 
-def test_one_is_killed(cluster: Cluster) -> None:
+def test_requests_survive_the_death_of_a_node(cluster: Cluster) -> None:
     assert cluster.healthy(0)
     ids = accepted(cluster, 8)
-    # Frozen before it is killed, so that it certainly has something left.
+    # It is frozen before it is killed, so that it certainly has unfinished requests.
     while not cluster.freezes_with_work(0):
         cluster.nodes[0].signal(signal.SIGCONT)
         ids |= accepted(cluster, 8)
@@ -175,6 +176,6 @@ def test_one_is_killed(cluster: Cluster) -> None:
     assert all(WORDS in found[name]["text"].lower() for name in ids)
     again = {line["id"] for line in cluster.nodes[2].outcomes() if line.get("recovered")}
     assert again
-    # One may have been written out and not yet have left the journal.
+    # The outcome of one request may be written while its journal entry is not yet removed.
     assert len(again - missing) <= 1
     eventually(lambda: cluster.up() == {"node1", "node2"})

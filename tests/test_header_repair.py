@@ -1,5 +1,5 @@
-"""The length that a header states against the length of the file: truncated or not, and patches
-wherever libsndfile would not read the file to its end."""
+"""The length in a header against the length of the file: truncated or not, and patches for every
+file that libsndfile would not read to its end."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def patched(data: bytes) -> bytes:
 
 
 def decoded(data: bytes) -> int:
-    """The number of samples that the decoder finds, none of them silent by accident."""
+    """The number of samples that the decoder returns; none of them may be silent."""
     body = body_of(data)
     try:
         stream = AudioStream(body.fileno(), body.size, None, 3600.0)
@@ -76,7 +76,7 @@ def with_length(data: bytes, at: int, code: str, length: int) -> bytes:
 
 
 def wav_with_length(length: int, riff: int, before: bytes = b"", magic: bytes = b"RIFF") -> bytes:
-    """Half a second of samples, with these lengths of the data chunk and of the file."""
+    """Half a second of samples with these lengths in the data chunk and in the RIFF header."""
     order = ">" if magic == b"RIFX" else "<"
     format_chunk = struct.pack(order + "HHIIHH", 1, 1, 16_000, 32_000, 2, 16)
     samples = pcm(8000)
@@ -96,7 +96,7 @@ def wav_with_length(length: int, riff: int, before: bytes = b"", magic: bytes = 
 
 
 @pytest.mark.parametrize("magic", [b"RIFF", b"RIFX"])
-def test_wav_gets_its_length_where_that_is_zero(magic: bytes) -> None:
+def test_wav_gets_its_length_if_the_header_states_zero(magic: bytes) -> None:
     data = wav_with_length(0, 0, magic=magic)
     assert state_of(data) == ("WAV", False)
     assert patched(data) == wav_with_length(16_000, len(data) - 8, magic=magic)
@@ -105,8 +105,8 @@ def test_wav_gets_its_length_where_that_is_zero(magic: bytes) -> None:
 @pytest.mark.parametrize("magic", [b"RIFF", b"RIFX"])
 @pytest.mark.parametrize("riff", [0, 36, 0x7FFF0024, 0xFFFFFFFF])
 @pytest.mark.parametrize("length", [0x7FFF0000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
-def test_wav_needs_no_patch_where_its_length_is_open(length: int, riff: int, magic: bytes) -> None:
-    """As ffmpeg, arecord and sox leave it in a pipe: a journalled file is read without a copy."""
+def test_wav_needs_no_patch_if_its_length_is_open(length: int, riff: int, magic: bytes) -> None:
+    """ffmpeg, arecord and sox write such a header into a pipe. The decoder needs no copy for it."""
     data = wav_with_length(length, riff, magic=magic)
     assert inspected(data) == Container("WAV", True)
     assert decoded(data) == 8000
@@ -173,7 +173,7 @@ def test_wav_longer_than_its_open_length_states_its_own() -> None:
 
 @pytest.mark.parametrize("unknown", [0, 0xFFFFFFFFFFFFFFFF])
 @pytest.mark.parametrize("length", [0, 0xFFFFFFFF])
-def test_rf64_gets_its_length_where_that_is_open(
+def test_rf64_gets_its_length_if_that_is_open(
     files: dict[str, bytes], unknown: int, length: int
 ) -> None:
     whole = files["RF64"]
@@ -197,14 +197,16 @@ OPEN = [(kind, length) for kind, (*_, lengths) in FIELDS.items() for length in l
 
 
 @pytest.mark.parametrize(("kind", "length"), OPEN)
-def test_open_length_is_that_of_the_file(files: dict[str, bytes], kind: str, length: int) -> None:
+def test_open_length_becomes_that_of_the_file(
+    files: dict[str, bytes], kind: str, length: int
+) -> None:
     chunk, further, code, _ = FIELDS[kind]
     data = files[kind]
     at = data.index(chunk) + further
     opened = with_length(data, at, code, length)
     assert state_of(opened) == (kind, False)
     assert decoded(opened) == COUNT
-    # A length that is neither open nor there.
+    # A length that is neither open nor that of the file.
     (true,) = struct.unpack_from(code, data, at)
     assert state_of(with_length(data, at, code, true + 2)) == (kind, True)
 

@@ -1,4 +1,4 @@
-"""Recordings of the field through the real detector and the real engine: quiet, with an offset,
+"""Difficult recordings through the real detector and the real engine: quiet, with an offset,
 whispered, on one of several channels, out of range, and without speech. The speech is jfk.flac."""
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LAMP = "turn on the living room lamp"
 
 
 class CountingEngine:
-    """The real engine, and how often it was asked."""
+    """The real engine with a counter of its decodes."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -67,7 +67,7 @@ def counting(engine: Engine) -> CountingEngine:
 
 @pytest.fixture(scope="module")
 def speech() -> Samples:
-    """At -20 dB, so that there is room above it."""
+    """The clip at -20 dB, so that it can be amplified without clipping."""
     samples, rate = soundfile.read(JFK, dtype="float32")
     mono = soxr.resample(samples.mean(axis=1), rate, RATE).astype(np.float32)
     return degrade.at_level(mono, RATE, -20.0)
@@ -88,7 +88,7 @@ def transcribe(data: bytes, engine: CountingEngine) -> Transcript:
 
 
 def heard(data: bytes, engine: CountingEngine) -> str:
-    """The text without what differs between equally right ones."""
+    """The text without case and punctuation, which may differ between correct texts."""
     letters = transcribe(data, engine).text.lower().replace(",", "").replace(".", "")
     return " ".join(letters.split())
 
@@ -111,7 +111,7 @@ def test_speech_with_an_offset_is_heard(
     assert SAID in heard(data, counting)
 
 
-def test_a_whisper_is_heard(speech: Samples, counting: CountingEngine) -> None:
+def test_whispered_speech_is_heard(speech: Samples, counting: CountingEngine) -> None:
     data = encoded(degrade.whispered(speech, RATE, np.random.default_rng(1)))
     assert "what you can do for your country" in heard(data, counting)
 

@@ -1,8 +1,8 @@
 """A thousand bad connections of two dozen kinds beside ten honest clients, on the real node.
 
-Every honest request must be answered rightly, every bad connection end as docs/protocol.md says,
-and afterwards the node must hold no more descriptors than before, and hardly more memory. The kinds
-stand in scripts/dev/reliability/hostile.py; scripts/dev/soak plays them for as long as one likes.
+Every honest request must get the right text, and every bad connection must end as docs/protocol.md
+says. Afterwards the node must hold no more descriptors than before, and hardly more memory. The
+kinds are in scripts/dev/reliability/hostile.py; scripts/dev/soak runs them for any length of time.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from reliability.hostile import KINDS, prepare
 CONNECTIONS = 1000
 HONEST, EACH = 10, 3
 ALLOWED_GROWTH = 48 * 2**20
-"""In bytes: the memory that an allocator keeps of a thousand connections at once, while 24 files
-are decoded. A single leaked body would add as much."""
+"""Bytes that an allocator may keep after a thousand simultaneous connections and 24 decoded files.
+A single connection whose body leaks would add as much."""
 
 pytestmark = pytest.mark.slow
 
 
-def test_honest_clients_do_not_notice_a_thousand_hostile_connections() -> None:
+def test_thousand_hostile_connections_do_not_affect_honest_clients() -> None:
     samples, rate = soundfile.read(JFK, frames=int(2.2 * 16_000) * 44_100 // 16_000, dtype="int16")
     with io.BytesIO() as file:
         soundfile.write(file, samples, rate, format="FLAC")

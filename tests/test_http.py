@@ -1,4 +1,4 @@
-"""HTTP, sans IO: bytes in, events out; replies in, bytes out."""
+"""HTTP without IO: bytes in, events out; replies in, bytes out."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from app.protocols.http.site import Site
 
 MAX_BODY = 100_000
 AUDIO = b"RIFF\r\n--XyZ\r\n\r\n--XyZ0\xff\x00\r\r\n--"
-"""Audio that looks like the end of the form, but is not."""
+"""Audio that resembles the end of the form."""
 
 SITE = Site(
     served=Served("tiny.en-q8_0", frozenset({"tiny.en", "tiny.en-q8_0", "whisper-1"}), True),
@@ -63,7 +63,7 @@ TRANSCRIPT = transcript_of("one two", segments=(Segment(0, 1, "one", 0.5), Segme
 
 
 class Peer:
-    """A protocol, and a server that answers at once: what both said."""
+    """A protocol and a server that answers at once. Records the events and the bytes sent."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class Peer:
 
 
 def ask(target: str, method: str = "GET", site: Site = SITE, **headers: str) -> Answer:
-    """A request without a body: its answer."""
+    """The response to a request without a body."""
     peer = Peer(site).feed(request(method, target, **headers))
     (answer,) = peer.answers(method)
     return answer
@@ -157,7 +157,7 @@ def upload(*parts: tuple[str, bytes | str], target: str = TRANSCRIPTIONS, **head
 # Uploads.
 
 
-def test_a_form_becomes_a_request() -> None:
+def test_form_becomes_a_request() -> None:
     peer = upload(
         ("model", "tiny.en"),
         ("language", "en-GB"),
@@ -183,7 +183,7 @@ def test_a_form_becomes_a_request() -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "text", "srt", "verbose_json", "vtt"])
-def test_a_form_is_the_same_in_every_split(form: str) -> None:
+def test_form_is_the_same_in_every_split(form: str) -> None:
     data = post(TRANSCRIPTIONS, ("file", AUDIO), ("response_format", form))
     whole = Peer().feed(data)
     assert whole.names == ["begin", "body", "end"]
@@ -191,7 +191,7 @@ def test_a_form_is_the_same_in_every_split(form: str) -> None:
     assert (bytewise.seen, bytewise.sent) == (whole.seen, whole.sent)
 
 
-def test_chunks_have_no_length_and_change_nothing_else() -> None:
+def test_chunked_form_differs_only_in_its_unknown_length() -> None:
     body = form(("file", AUDIO), ("stream", "false"))
     head = request(
         "POST",
@@ -206,7 +206,7 @@ def test_chunks_have_no_length_and_change_nothing_else() -> None:
     assert peer.answer.status == 200
 
 
-def test_types_and_their_parameters_are_the_same_in_either_case() -> None:
+def test_media_types_are_case_insensitive() -> None:
     data = post(
         TRANSCRIPTIONS,
         ("file", AUDIO),
@@ -217,7 +217,7 @@ def test_types_and_their_parameters_are_the_same_in_either_case() -> None:
     assert peer.answer.status == 200
 
 
-def test_a_client_that_waits_is_told_to_go_on() -> None:
+def test_expect_continue_gets_100_continue() -> None:
     head, _, body = post(TRANSCRIPTIONS, ("file", AUDIO), Expect="100-continue").partition(
         b"\r\n\r\n"
     )
@@ -228,7 +228,7 @@ def test_a_client_that_waits_is_told_to_go_on() -> None:
     assert peer.answer.status == 200
 
 
-def test_a_client_that_waits_is_not_told_to_go_on_where_it_is_refused() -> None:
+def test_expect_continue_gets_no_100_for_a_rejected_request() -> None:
     head = post(TRANSCRIPTIONS, ("file", AUDIO), Expect="100-continue").partition(b"\r\n\r\n")[0]
     peer = Peer(accepts=False).feed(head + b"\r\n\r\n")
     assert peer.answer.informational == ()
@@ -237,7 +237,7 @@ def test_a_client_that_waits_is_not_told_to_go_on_where_it_is_refused() -> None:
     assert peer.answer.headers["retry-after"] == "2"
 
 
-def test_the_rest_of_a_refused_body_is_read_past_and_then_the_connection_ends() -> None:
+def test_rest_of_a_rejected_body_is_skipped_before_the_close() -> None:
     data = post(TRANSCRIPTIONS, ("file", AUDIO * 100))
     peer = Peer(accepts=False).feed(data[:-1])
     assert peer.answer.status == 503
@@ -248,7 +248,7 @@ def test_the_rest_of_a_refused_body_is_read_past_and_then_the_connection_ends() 
     assert len(peer.answers()) == 1
 
 
-def test_not_more_than_a_whole_body_is_read_past() -> None:
+def test_skipped_body_is_limited_to_max_body() -> None:
     head = request(
         "POST", TRANSCRIPTIONS, Transfer_Encoding="chunked", Content_Type="application/json"
     )
@@ -458,7 +458,7 @@ FAULTS: dict[str, tuple[bytes, str, int, str | None]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_has_its_code_and_its_status(name: str) -> None:
+def test_error_has_its_code_and_status(name: str) -> None:
     data, code, status, parameter = FAULTS[name]
     for pieces in ([data], [data[at : at + 1] for at in range(len(data))]):
         peer = Peer().feed(*pieces)
@@ -470,13 +470,13 @@ def test_a_fault_has_its_code_and_its_status(name: str) -> None:
         assert peer.answer.error["message"]
 
 
-def test_after_a_fault_at_the_end_the_connection_goes_on() -> None:
+def test_connection_is_kept_after_an_error_at_the_end_of_a_form() -> None:
     peer = upload(("file", b"a"), ("model", "none"))
     peer.feed(post(TRANSCRIPTIONS, ("file", b"b")))
     assert [answer.status for answer in peer.answers("POST", "POST")] == [404, 200]
 
 
-def test_chunks_over_the_limit_are_too_large() -> None:
+def test_chunked_body_over_the_limit_is_too_large() -> None:
     body = form(("file", b"x" * (MAX_BODY + 1)))
     head = request(
         "POST",
@@ -490,13 +490,13 @@ def test_chunks_over_the_limit_are_too_large() -> None:
     assert peer.answer.status == 413
 
 
-def test_a_translation_is_known_at_the_head() -> None:
+def test_translation_is_recognised_by_its_path() -> None:
     peer = upload(("file", b"a"), target=TRANSLATIONS)
     assert peer.seen[0][1].task == "translate"
     assert peer.seen[-1][1].task == "translate"
 
 
-def test_languages_go_by_name_too() -> None:
+def test_language_may_be_a_name() -> None:
     for value, code in (("English", "en"), ("haitian creole", "ht"), ("auto", "auto"), ("", None)):
         assert upload(("file", b"a"), ("language", value)).seen[-1][1].language == code
 
@@ -504,7 +504,7 @@ def test_languages_go_by_name_too() -> None:
 # Replies.
 
 
-def test_the_formats() -> None:
+def test_transcript_in_every_format() -> None:
     words = (Word(0.0, 0.4, "Hello", 0.5), Word(0.5, 1.0, "<you>", 1.0))
     segments = (
         Segment(0.0, 1.0, "Hello <you>", 0.5, words),
@@ -572,7 +572,7 @@ def test_the_formats() -> None:
     assert "start" not in timeless["segments"][0]
 
 
-def test_a_stream_is_the_text_in_pieces() -> None:
+def test_stream_gives_the_text_in_pieces() -> None:
     peer = upload(("stream", "true"), ("file", b"a"))
     assert peer.seen[-1][1].reply == "segments"
     answer = peer.answer
@@ -584,14 +584,14 @@ def test_a_stream_is_the_text_in_pieces() -> None:
     assert (done["type"], done["language"]) == ("transcript.text.done", "en")
 
 
-def test_a_stream_to_an_old_client_ends_with_the_connection() -> None:
+def test_stream_for_http_1_0_ends_with_the_connection() -> None:
     peer = Peer().feed(post(TRANSCRIPTIONS, ("stream", "1"), ("file", b"a"), version="1.0"))
     assert peer.closed
     assert "transfer-encoding" not in peer.answer.headers
     assert peer.answer.events[-1]["text"] == "one two"
 
 
-def test_a_stream_that_fails_says_so_as_its_last_event() -> None:
+def test_failed_stream_ends_with_an_error_event() -> None:
     peer = Peer(reply=lambda _id: Failure(messages.BAD_AUDIO, "it stops making sense"))
     peer.feed(post(TRANSCRIPTIONS, ("stream", "true"), ("file", b"a")))
     assert peer.answer.status == 200
@@ -599,7 +599,7 @@ def test_a_stream_that_fails_says_so_as_its_last_event() -> None:
     assert not peer.closed
 
 
-def test_a_stream_of_nothing_has_only_its_end() -> None:
+def test_stream_of_silence_has_only_its_end() -> None:
     protocol = HttpProtocol(SITE, lambda: "made")
     protocol.feed(post(TRANSCRIPTIONS, ("stream", "true"), ("file", b"a")))
     protocol.next_event()
@@ -621,7 +621,7 @@ def test_every_code_has_a_status() -> None:
 
 
 @pytest.mark.parametrize("code", STATUS)
-def test_a_failure_in_both_shapes(code: str) -> None:
+def test_failure_in_the_shapes_of_both_dialects(code: str) -> None:
     for target in (TRANSCRIPTIONS, INFERENCE):
         peer = Peer(reply=lambda _id: Failure(code, "language: no", 0.2))
         answer = peer.feed(post(target, ("file", b"a"))).answer
@@ -640,7 +640,7 @@ def test_a_failure_in_both_shapes(code: str) -> None:
             }
 
 
-def test_an_answer_before_any_request() -> None:
+def test_error_before_any_request_is_a_response() -> None:
     protocol = HttpProtocol(SITE, lambda: "made")
     (answer,) = answers(protocol.encode(None, Failure(messages.BUSY, "full", 1.0)))
     assert answer.status == 503
@@ -650,7 +650,7 @@ def test_an_answer_before_any_request() -> None:
 # whisper.cpp's fields.
 
 
-def test_the_fields_of_whisper_cpp() -> None:
+def test_inference_reads_the_fields_of_whisper_cpp() -> None:
     def told(*parts: tuple[str, str]) -> Any:
         return upload(("file", b"a"), *parts, target=INFERENCE).seen[-1][1]
 
@@ -671,7 +671,7 @@ def test_the_fields_of_whisper_cpp() -> None:
 # Requests without a body.
 
 
-def test_the_queries() -> None:
+def test_queries_get_their_responses() -> None:
     for kind, path in (("ready", "/readyz"), ("metrics", "/metrics"), ("status", "/status?x=1")):
         peer = Peer().feed(request("GET", path, Authorization="bearer t"))
         assert peer.seen == [("query", kind, "t")]
@@ -681,7 +681,7 @@ def test_the_queries() -> None:
         assert answer.headers["cache-control"] == "no-store"
 
 
-def test_the_models() -> None:
+def test_models_lists_the_loaded_model() -> None:
     listed = ask("/v1/models").json
     assert listed["object"] == "list"
     assert [model["id"] for model in listed["data"]] == ["tiny.en", "tiny.en-q8_0", "whisper-1"]
@@ -691,7 +691,7 @@ def test_the_models() -> None:
     assert (none.status, none.error["code"]) == (404, "model_not_found")
 
 
-def test_health_and_the_page() -> None:
+def test_health_and_the_page_are_served() -> None:
     for path in ("/healthz", "/health"):
         assert ask(path).json == {"status": "ok"}
     page = ask("/")
@@ -705,14 +705,14 @@ def test_health_and_the_page() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/v1/models", "/nothing"])
-def test_head_is_get_without_the_body(path: str) -> None:
+def test_head_response_has_no_body(path: str) -> None:
     get, head = ask(path), ask(path, "HEAD")
     assert (head.status, head.headers) == (get.status, get.headers)
     assert get.body
     assert head.body == b""
 
 
-def test_wrong_addresses_and_methods() -> None:
+def test_wrong_path_or_method_is_an_error() -> None:
     assert (ask("/nothing").status, ask("/nothing").error["code"]) == (404, "not_found")
     for method, path, allowed in (
         ("GET", TRANSCRIPTIONS, "POST, OPTIONS"),
@@ -724,7 +724,7 @@ def test_wrong_addresses_and_methods() -> None:
         assert answer.error["code"] == "method_not_allowed"
 
 
-def test_a_body_nobody_wants_ends_the_connection_behind_it() -> None:
+def test_unexpected_body_ends_the_connection() -> None:
     data = request("POST", "/nothing", b"x" * 1000)
     peer = Peer().feed(data[:500])
     assert peer.answer.status == 404
@@ -734,12 +734,12 @@ def test_a_body_nobody_wants_ends_the_connection_behind_it() -> None:
     assert peer.closed
 
 
-# Other people's pages.
+# Pages of other origins.
 
 ELSEWHERE = "https://elsewhere.example"
 
 
-def test_a_page_from_elsewhere_may_not_send_audio() -> None:
+def test_page_of_another_origin_cannot_send_audio() -> None:
     for origin in (ELSEWHERE, "null", "http://127.0.0.1:9999", "http://localhost:8080"):
         peer = upload(("file", b"a"), Origin=origin)
         assert peer.seen == [], origin
@@ -748,7 +748,7 @@ def test_a_page_from_elsewhere_may_not_send_audio() -> None:
     assert upload(("file", b"a"), Origin="http://127.0.0.1:8080").answer.status == 200
 
 
-def test_a_page_that_was_let_in_may() -> None:
+def test_page_of_an_allowed_origin_can_send_audio() -> None:
     for origins in (frozenset({ELSEWHERE}), frozenset({"*"})):
         site = replace(SITE, origins=origins)
         peer = Peer(site).feed(post(TRANSCRIPTIONS, ("file", b"a"), Origin=ELSEWHERE))
@@ -775,7 +775,7 @@ def test_a_page_that_was_let_in_may() -> None:
     assert not [name for name in another.headers if name.startswith("access-control")]
 
 
-def test_what_is_given_back_to_a_page_may_be_any_bytes() -> None:
+def test_cors_headers_return_any_bytes() -> None:
     site = replace(SITE, origins=frozenset({"*"}))
     head = b"Host: localhost\r\nOrigin: http://\xfc\r\nAccess-Control-Request-Headers: \xe4\r\n\r\n"
     for line in (b"OPTIONS /inference", b"GET /healthz", b"GET /readyz"):
@@ -784,7 +784,7 @@ def test_what_is_given_back_to_a_page_may_be_any_bytes() -> None:
         assert (b"\r\nAccess-Control-Allow-Headers: \xe4\r\n" in peer.sent) == (line[:3] == b"OPT")
 
 
-def test_a_name_that_somebody_pointed_here_is_not_ours() -> None:
+def test_unknown_host_header_is_rejected() -> None:
     for host in ("evil.example", "evil.example:8080", "localhost.evil.example", ""):
         assert ask("/status", Host=host).error["code"] == "wrong_host", host
     for host in ("localhost:8080", "127.0.0.1", "[::1]:8080", "LOCALHOST", "a.localhost:1"):
@@ -797,7 +797,7 @@ def test_a_name_that_somebody_pointed_here_is_not_ours() -> None:
 # Connections.
 
 
-def test_requests_follow_one_another_on_one_connection() -> None:
+def test_connection_carries_several_requests() -> None:
     data = post(TRANSCRIPTIONS, ("file", b"a")) + request("GET", "/healthz")
     data += post(INFERENCE, ("file", b"b")) + request("HEAD", "/readyz")
     methods = ("POST", "GET", "POST", "HEAD")
@@ -809,7 +809,7 @@ def test_requests_follow_one_another_on_one_connection() -> None:
         assert peer.protocol.idle
 
 
-def test_a_client_that_wants_to_end_ends() -> None:
+def test_connection_ends_when_the_client_asks_for_it() -> None:
     for data in (
         post(TRANSCRIPTIONS, ("file", b"a"), Connection="close"),
         post(TRANSCRIPTIONS, ("file", b"a"), version="1.0"),
@@ -843,7 +843,7 @@ LOST: dict[str, tuple[bytes, int]] = {
 
 
 @pytest.mark.parametrize("name", LOST)
-def test_what_is_not_http_is_told_so(name: str) -> None:
+def test_stream_that_is_not_http_gets_an_error(name: str) -> None:
     data, status = LOST[name]
     peer = Peer().feed(data)
     assert peer.seen == [("lost", "bad_header")]
@@ -851,7 +851,7 @@ def test_what_is_not_http_is_told_so(name: str) -> None:
     assert peer.answer.headers["connection"] == "close"
 
 
-def test_a_broken_chunk_is_the_end_of_an_upload() -> None:
+def test_broken_chunk_ends_an_upload() -> None:
     head = request(
         "POST",
         TRANSCRIPTIONS,
@@ -863,8 +863,8 @@ def test_a_broken_chunk_is_the_end_of_an_upload() -> None:
     assert peer.answer.status == 400
 
 
-def test_what_costs_more_to_read_than_it_holds_is_not_read() -> None:
-    """Chunks of one byte, and what looks like the end of a part over and over."""
+def test_body_of_tiny_pieces_is_rejected() -> None:
+    """Chunks of one byte, and a repeated line that resembles the end of a part."""
     head = request(
         "POST",
         TRANSCRIPTIONS,
@@ -883,7 +883,7 @@ def test_what_costs_more_to_read_than_it_holds_is_not_read() -> None:
     assert peer.seen[-1] == ("broken", "too_large")
 
 
-def test_while_a_reply_is_due_only_so_much_is_held() -> None:
+def test_protocol_is_full_while_a_reply_is_due() -> None:
     protocol = HttpProtocol(SITE, lambda: "made")
     protocol.feed(request("GET", "/readyz"))
     assert isinstance(protocol.next_event(), Query)
@@ -928,7 +928,7 @@ def streams(draw: st.DrawFn) -> bytes:
 
 def play(pieces: Iterable[bytes], accepts: bool) -> tuple[Seen, bytes, bool]:
     peer = Peer(accepts=accepts).feed(*pieces)
-    # The amount of audio before a fault in the form does not matter.
+    # The amount of audio received before an error is not compared: it may depend on the split.
     seen = [
         entry
         for entry, after in itertools.zip_longest(peer.seen, peer.seen[1:])
@@ -939,7 +939,7 @@ def play(pieces: Iterable[bytes], accepts: bool) -> tuple[Seen, bytes, bool]:
 
 @few
 @given(streams(), CUTS, st.booleans())
-def test_any_split_of_a_stream_gives_the_same_events_and_answers(
+def test_stream_gives_the_same_events_and_answers_in_any_split(
     stream: bytes, cuts: list[int], accepts: bool
 ) -> None:
     whole, others = play([stream], accepts), play(split(stream, cuts), accepts)
@@ -948,13 +948,13 @@ def test_any_split_of_a_stream_gives_the_same_events_and_answers(
         assert others == whole
     else:
         fault = names.index("broken")
-        # Whether another request can follow depends on whether the end of the body is known.
+        # Another request can follow only if the end of the body is known.
         assert others[0][: fault + 1] == whole[0][: fault + 1]
 
 
 @few
 @given(streams(), CUTS, st.integers(0, 1 << 16), st.binary(min_size=1, max_size=3), st.booleans())
-def test_a_fault_anywhere_gives_events_or_the_one_exception(
+def test_damaged_stream_gives_events_or_one_exception(
     stream: bytes, cuts: list[int], at: int, fault: bytes, accepts: bool
 ) -> None:
     at %= len(stream)
@@ -966,9 +966,7 @@ def test_a_fault_anywhere_gives_events_or_the_one_exception(
 
 @few
 @given(st.lists(st.binary(max_size=200), max_size=8), st.booleans())
-def test_any_bytes_at_all_give_events_or_the_one_exception(
-    pieces: list[bytes], accepts: bool
-) -> None:
+def test_random_bytes_give_events_or_one_exception(pieces: list[bytes], accepts: bool) -> None:
     seen, _, _ = play(pieces, accepts)
     kinds = [entry[0] for entry in seen]
     # Random bytes can be a whole request: hypothesis draws constants of the code under test.
@@ -977,7 +975,7 @@ def test_any_bytes_at_all_give_events_or_the_one_exception(
 
 @few
 @given(st.binary(max_size=300), CUTS)
-def test_any_form_at_all_ends_in_a_request_or_a_fault(body: bytes, cuts: list[int]) -> None:
+def test_random_form_ends_in_a_request_or_an_error(body: bytes, cuts: list[int]) -> None:
     inside = f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=".encode() + body
     for data in (body, inside):
         head = request(
@@ -994,7 +992,7 @@ def test_any_form_at_all_ends_in_a_request_or_a_fault(body: bytes, cuts: list[in
 
 @few
 @given(streams())
-def test_what_is_answered_is_json_where_it_says_so(stream: bytes) -> None:
+def test_responses_of_type_json_are_json(stream: bytes) -> None:
     _, sent, _ = play([stream], True)
     for answer in answers(sent, *["POST"] * sent.count(b"HTTP/1.1 ")):
         if answer.headers["content-type"] == "application/json":

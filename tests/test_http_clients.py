@@ -1,4 +1,4 @@
-"""HTTP as its users meet it: the real node, OpenAI's own client, curl as docs/http.md has it."""
+"""HTTP on a real node with real clients: OpenAI's package, and curl as in docs/http.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORDS = "ask not what your country can do for you"
 DOCS = ROOT / "docs" / "http.md"
 PLACE = "http://127.0.0.1:8080"
 
-# The example of a token is run where there is one.
+# The example with a token needs a node with a token.
 EXAMPLES = [
     command.replace("\\\n", "")
     for block in re.findall(r"^```sh\n(.*?)^```", DOCS.read_text(), re.DOTALL | re.MULTILINE)
@@ -50,11 +50,11 @@ def transcribe(client: openai.OpenAI, **fields: Any) -> Any:
         return client.audio.transcriptions.create(file=file, model="whisper-1", **fields)
 
 
-# OpenAI's client.
+# The client of OpenAI's package.
 
 
 @pytest.mark.parametrize("form", ["json", "text", "srt", "verbose_json", "vtt"])
-def test_every_format_by_openais_client(client: openai.OpenAI, node: Node, form: str) -> None:
+def test_openai_client_gets_every_format(client: openai.OpenAI, node: Node, form: str) -> None:
     more: dict[str, Any] = {}
     if form == "verbose_json":
         more["timestamp_granularities"] = ["word", "segment"]
@@ -75,7 +75,7 @@ def test_every_format_by_openais_client(client: openai.OpenAI, node: Node, form:
         type(answer).model_validate(answer.model_dump(), strict=True)
 
 
-def test_openais_client_streams(client: openai.OpenAI) -> None:
+def test_openai_client_gets_a_stream(client: openai.OpenAI) -> None:
     *deltas, done = transcribe(client, stream=True)
     assert deltas
     assert all(isinstance(event, TranscriptionTextDeltaEvent) for event in deltas)
@@ -84,9 +84,9 @@ def test_openais_client_streams(client: openai.OpenAI) -> None:
     assert WORDS in done.text
 
 
-# OpenAI has announced an end of the endpoint.
+# OpenAI has deprecated the endpoint, so the package warns.
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
-def test_openais_client_is_told_of_errors(client: openai.OpenAI) -> None:
+def test_openai_client_gets_errors(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as missing, JFK.open("rb") as file:
         client.audio.transcriptions.create(file=file, model="gpt-4o-transcribe")
     assert missing.value.code == "model_not_found"
@@ -99,7 +99,7 @@ def test_openais_client_is_told_of_errors(client: openai.OpenAI) -> None:
     assert (noise.value.status_code, noise.value.code) == (415, "unsupported_media_type")
 
 
-def test_openais_client_lists_the_models(client: openai.OpenAI) -> None:
+def test_openai_client_lists_the_models(client: openai.OpenAI) -> None:
     names = [model.id for model in client.models.list()]
     assert names == ["tiny.en", "tiny.en-q8_0", "whisper-1"]
     assert client.models.retrieve("tiny.en-q8_0").object == "model"
@@ -110,7 +110,7 @@ def test_openais_client_lists_the_models(client: openai.OpenAI) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("command", EXAMPLES, ids=lambda command: str(command)[-50:])
-def test_the_docs_examples_work(place: str, command: str, tmp_path: Path) -> None:
+def test_examples_in_the_docs_work(place: str, command: str, tmp_path: Path) -> None:
     shutil.copy(JFK, tmp_path / "recording.flac")
     assert PLACE in command
     done = subprocess.run(
@@ -129,15 +129,15 @@ def test_the_docs_examples_work(place: str, command: str, tmp_path: Path) -> Non
         assert done.stdout
 
 
-def test_the_docs_have_examples() -> None:
+def test_docs_have_examples() -> None:
     assert len(EXAMPLES) >= 12
 
 
-# What only a process shows.
+# Behaviour of the process.
 
 
-def test_a_large_upload_streams_through(node: Node, place: str) -> None:
-    """50 MiB that are no audio: the whole of it is taken before that can be said."""
+def test_large_upload_is_not_held_in_memory(node: Node, place: str) -> None:
+    """50 MiB that are not audio; the node reads all of them before it can reject them."""
     size, piece = 50 << 20, b"x" * (1 << 20)
     before = node.resident_bytes()
     head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
@@ -159,7 +159,7 @@ def test_a_large_upload_streams_through(node: Node, place: str) -> None:
     assert most - before < 16 << 20
 
 
-def test_the_page_is_served_with_its_policy(place: str, client: openai.OpenAI) -> None:
+def test_page_is_served_with_its_content_security_policy(place: str, client: openai.OpenAI) -> None:
     import urllib.request
 
     with urllib.request.urlopen(f"{place}/", timeout=HANG) as page:
@@ -168,14 +168,14 @@ def test_the_page_is_served_with_its_policy(place: str, client: openai.OpenAI) -
         assert b"<html" in page.read()
 
 
-def test_auto_goes_on_without_http_where_its_port_is_taken() -> None:
+def test_http_port_auto_starts_without_http_if_the_port_is_taken() -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             taken.bind(("127.0.0.1", 8080))
             taken.listen()
         except OSError:
-            pass  # by somebody else, who does as well
+            pass  # another process has the port, which is just as good
         with stopped_cleanly(Node("--http-port", "auto")) as node:
             assert "http" not in node.listening
             node.wait_for_log("no HTTP: its port is taken, --http-port takes another", port=8080)

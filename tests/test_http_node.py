@@ -32,7 +32,7 @@ MakeNode = Callable[..., Node]
 
 @pytest.fixture
 def serve(make_node: MakeNode) -> MakeNode:
-    """Starts nodes whose one port speaks HTTP."""
+    """Start nodes whose only port speaks HTTP."""
 
     def make(
         engine: FakeEngine | None = None,
@@ -66,14 +66,14 @@ def serve(make_node: MakeNode) -> MakeNode:
 
 
 def ask(node: Node, data: bytes) -> Answer:
-    """One request on a connection of its own; the node must not end it by itself."""
+    """Send one request on a new connection, which the node must keep open."""
     with node.connect() as client:
         client.send(data)
         return receive(client)
 
 
 def receive(client: Client, method: str = "POST", closed: bool = False) -> Answer:
-    """The next response, or with `closed` the one up to the end of the stream."""
+    """Read the next response, or, if `closed`, the response up to the end of the stream."""
     data = b""
     while True:
         more = client.socket.recv(65536)
@@ -99,7 +99,7 @@ def get(node: Node, path: str, **headers: str) -> Answer:
 
 
 def codes_on_stdout(node: Node, count: int) -> list[str]:
-    """The codes of the failures on stdout, once there are so many."""
+    """Wait for this number of failures on stdout; return their codes."""
 
     def codes() -> list[str]:
         failed = [line for line in list(node.lines.written) if line["status"] == "error"]
@@ -118,7 +118,7 @@ def held(engine: FakeEngine) -> Iterator[None]:
         engine.release()
 
 
-def test_uploads_follow_one_another_on_a_connection(serve: MakeNode) -> None:
+def test_plain_client_uploads_several_files_in_turn(serve: MakeNode) -> None:
     node = serve()
     connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=PATIENCE)
     kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
@@ -136,7 +136,7 @@ def test_uploads_follow_one_another_on_a_connection(serve: MakeNode) -> None:
     connection.close()
 
 
-def test_requests_sent_ahead_are_answered_in_order(serve: MakeNode) -> None:
+def test_pipelined_requests_are_answered_in_order(serve: MakeNode) -> None:
     node = serve()
     with node.connect() as client:
         upload = post(TRANSCRIPTIONS, ("file", WAV), ("response_format", "text"))
@@ -148,7 +148,7 @@ def test_requests_sent_ahead_are_answered_in_order(serve: MakeNode) -> None:
     assert bodies == [b"1600\n", b'{"status": "ok"}', b"1600\n"]
 
 
-def test_continue_is_sent_before_the_body(serve: MakeNode) -> None:
+def test_100_continue_is_sent_before_the_body_arrives(serve: MakeNode) -> None:
     node = serve()
     head, _, body = post(TRANSCRIPTIONS, ("file", WAV), Expect="100-continue").partition(
         b"\r\n\r\n"
@@ -161,7 +161,7 @@ def test_continue_is_sent_before_the_body(serve: MakeNode) -> None:
         assert receive(client).json["text"] == TEXT
 
 
-def test_stream_events_are_sent_as_they_are_ready(serve: MakeNode) -> None:
+def test_stream_sends_each_segment_when_it_is_ready(serve: MakeNode) -> None:
     engine = FakeEngine()
     node = serve(engine)
     # Two windows of at most 30 s each.
@@ -184,7 +184,7 @@ def test_stream_events_are_sent_as_they_are_ready(serve: MakeNode) -> None:
     assert len(deltas) >= 2
 
 
-def test_upload_requires_the_token(serve: MakeNode) -> None:
+def test_token_is_required(serve: MakeNode) -> None:
     node = serve(authorize=lambda token: token == "secret", port={"needs_token": True})
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret"}):
         with node.connect() as client:
@@ -214,7 +214,7 @@ def test_metrics_require_the_token_if_set(serve: MakeNode) -> None:
     assert get(node, "/metrics", Authorization="Bearer t").status == 200
 
 
-def test_busy_has_retry_after_and_health_still_answers(serve: MakeNode) -> None:
+def test_busy_reply_has_retry_after_and_health_still_answers(serve: MakeNode) -> None:
     engine = FakeEngine()
     node = serve(engine, queue_size=1, reject_when_full=True)
     with node.connect() as first, held(engine):
@@ -232,7 +232,7 @@ def test_busy_has_retry_after_and_health_still_answers(serve: MakeNode) -> None:
     assert get(node, "/readyz").json == {"status": "ready", "reasons": []}
 
 
-def test_client_that_ends_before_its_answer_frees_its_place(serve: MakeNode) -> None:
+def test_client_that_disconnects_frees_its_place(serve: MakeNode) -> None:
     engine = FakeEngine()
     node = serve(engine, queue_size=2)
     with node.connect() as first, held(engine):
@@ -241,7 +241,7 @@ def test_client_that_ends_before_its_answer_frees_its_place(serve: MakeNode) -> 
         with node.connect() as second:
             second.send(post(TRANSCRIPTIONS, ("file", WAV)))
             eventually(lambda: len(node.jobs) == 2, "a second job")
-        # Its stream has ended, without a reset. The worker notices it later; /healthz answers.
+        # The client closed without a reset. The node still answers while the worker cancels.
         assert get(node, "/healthz").status == 200
         eventually(lambda: node.cancelled, "its end")
         engine.release()
@@ -251,7 +251,7 @@ def test_client_that_ends_before_its_answer_frees_its_place(serve: MakeNode) -> 
     assert codes_on_stdout(node, 1) == ["cancelled"]
 
 
-def test_broken_upload_is_incomplete(serve: MakeNode) -> None:
+def test_upload_that_breaks_off_is_incomplete(serve: MakeNode) -> None:
     node = serve()
     with node.connect() as client:
         client.send(post(TRANSCRIPTIONS, ("file", WAV))[:-10])
@@ -260,7 +260,7 @@ def test_broken_upload_is_incomplete(serve: MakeNode) -> None:
     assert codes_on_stdout(node, 1) == ["incomplete"]
 
 
-def test_slow_uploads_time_out(serve: MakeNode) -> None:
+def test_slow_upload_times_out(serve: MakeNode) -> None:
     node = serve(timeouts=Timeouts(header=0.2, body=0.2))
     whole_upload = post(TRANSCRIPTIONS, ("file", WAV))
     for data in (b"", b"POST / HT", whole_upload[:-5]):
@@ -270,7 +270,7 @@ def test_slow_uploads_time_out(serve: MakeNode) -> None:
         assert (answer.status, answer.error["code"]) == (408, "timeout")
 
 
-def test_connection_over_the_limit_gets_503(serve: MakeNode) -> None:
+def test_excess_connection_gets_too_many_connections(serve: MakeNode) -> None:
     node = serve(max_connections=1)
     with node.connect() as first:
         first.send(request("GET", "/healthz"))
@@ -281,7 +281,7 @@ def test_connection_over_the_limit_gets_503(serve: MakeNode) -> None:
     assert answer.headers["retry-after"] == "1"
 
 
-def test_form_error_is_sent_and_the_rest_discarded(serve: MakeNode) -> None:
+def test_error_in_the_form_is_sent_after_the_rest_is_skipped(serve: MakeNode) -> None:
     node = serve()
     with node.connect() as client:
         client.send(post(TRANSCRIPTIONS, ("prompt", "x" * 20_000), ("file", b"x" * 8_000_000)))
@@ -290,12 +290,12 @@ def test_form_error_is_sent_and_the_rest_discarded(serve: MakeNode) -> None:
     assert codes_on_stdout(node, 1) == ["too_large"]
 
 
-def test_recording_over_the_limit_gets_413(serve: MakeNode) -> None:
+def test_too_long_recording_is_rejected(serve: MakeNode) -> None:
     answer = ask(serve(max_seconds=0.05), post(TRANSCRIPTIONS, ("file", WAV)))
     assert (answer.status, answer.error["code"]) == (413, "audio_too_long")
 
 
-def test_foreign_origins_and_hosts_are_rejected(serve: MakeNode) -> None:
+def test_foreign_origin_and_host_are_rejected(serve: MakeNode) -> None:
     node = serve()
     for headers, code in (
         ({"Origin": "https://elsewhere.example"}, "wrong_origin"),
@@ -306,7 +306,7 @@ def test_foreign_origins_and_hosts_are_rejected(serve: MakeNode) -> None:
     assert node.engine.calls == []
 
 
-def test_form_with_an_unsupported_language_is_rejected(serve: MakeNode) -> None:
+def test_form_with_unsupported_language_or_task_is_rejected(serve: MakeNode) -> None:
     node = serve()
     answer = ask(node, post(TRANSCRIPTIONS, ("file", WAV), ("language", "de")))
     assert (answer.status, answer.error["param"]) == (400, "language")
@@ -322,9 +322,9 @@ def test_form_with_an_unsupported_language_is_rejected(serve: MakeNode) -> None:
     assert ask(node, head + body).json["text"] == TEXT
 
 
-# OpenAI has announced an end of the endpoint.
+# OpenAI has deprecated the endpoint, so the package warns.
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
-def test_openais_client_translates_in_every_format(serve: MakeNode) -> None:
+def test_openai_client_translates_in_every_format(serve: MakeNode) -> None:
     node = serve(model=ModelInfo("fake", True, frozenset({"de", "en"})))
     base = f"http://127.0.0.1:{node.port}/v1"
     with openai.OpenAI(base_url=base, api_key="none", timeout=PATIENCE, max_retries=0) as client:
@@ -350,7 +350,7 @@ def test_openais_client_translates_in_every_format(serve: MakeNode) -> None:
 
 
 def samples(answer: Answer) -> dict[tuple[str, tuple[str, ...]], float]:
-    """Return the samples that Prometheus' own parser reads, by name and label values."""
+    """The samples that Prometheus' own parser reads, by name and values of the labels."""
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     return {
         (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
@@ -359,7 +359,7 @@ def samples(answer: Answer) -> dict[tuple[str, tuple[str, ...]], float]:
     }
 
 
-def test_metrics_count_outcomes(serve: MakeNode) -> None:
+def test_metrics_count_requests(serve: MakeNode) -> None:
     node = serve()
     before = samples(get(node, "/metrics"))
     assert before["node_whisper_info", (ENGLISH.name, "1.2.3")] == 1
@@ -393,7 +393,7 @@ def test_metrics_count_journal_entries(serve: MakeNode, tmp_path: Path) -> None:
         entries, quarantined = (found[f"node_whisper_{name}", ()] for name in names)
         return entries, quarantined
 
-    assert counted(serve()) == (0, 0)  # without one
+    assert counted(serve()) == (0, 0)  # without a journal
     engine = FakeEngine()
     node = serve(engine, journal=tmp_path / "journal")
     with held(engine), node.connect() as client:
@@ -405,7 +405,7 @@ def test_metrics_count_journal_entries(serve: MakeNode, tmp_path: Path) -> None:
     eventually(lambda: counted(node) == (0, 0), "an empty journal")
 
 
-def test_every_metric_is_in_the_docs(serve: MakeNode) -> None:
+def test_every_metric_is_documented(serve: MakeNode) -> None:
     docs = (Path(__file__).parent.parent / "docs" / "http.md").read_text()
     families = text_string_to_metric_families(get(serve(), "/metrics").body.decode())
     missing = [family.name for family in families if f"`{family.name}" not in docs]
@@ -434,7 +434,7 @@ def test_status_keeps_only_times_and_codes(serve: MakeNode) -> None:
     assert bad["outcome"] == "unsupported_media_type"
 
 
-def test_status_keeps_only_the_latest() -> None:
+def test_status_keeps_only_the_latest_requests() -> None:
     load = Load(False, True, False, 0, 1, 0, 0, 0.0, 0)
     status = Status(lambda: load, ENGLISH, "0")
     asked = Request("r", 1)

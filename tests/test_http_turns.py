@@ -1,5 +1,5 @@
-"""A chunked body in tiny pieces: its events come in between, so that a connection can let the loop
-go on to others."""
+"""A chunked body in tiny pieces: the parser returns after a limited number of pieces, so that the
+loop can serve other connections."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def protocol() -> HttpProtocol:
     return HttpProtocol(SITE, lambda: "made")
 
 
-def test_a_body_that_is_wanted(protocol: HttpProtocol) -> None:
+def test_body_of_tiny_chunks_is_read_in_turns(protocol: HttpProtocol) -> None:
     protocol.feed(head("POST", "/inference"))
     assert isinstance(protocol.next_event(), Begin)
     protocol.accept()
@@ -58,7 +58,7 @@ def test_a_body_that_is_wanted(protocol: HttpProtocol) -> None:
     )
 
 
-def test_one_that_is_read_past_before_the_answer(protocol: HttpProtocol) -> None:
+def test_body_skipped_before_the_answer_is_read_in_turns(protocol: HttpProtocol) -> None:
     protocol.feed(head("GET", "/readyz") + AUDIO)
     first, *pauses = events(protocol)
     assert isinstance(first, Query)
@@ -73,7 +73,7 @@ def test_one_that_is_read_past_before_the_answer(protocol: HttpProtocol) -> None
     assert b"200 OK" in told.data
 
 
-def test_one_that_is_read_past_behind_the_answer(protocol: HttpProtocol) -> None:
+def test_body_skipped_after_the_answer_is_read_in_turns(protocol: HttpProtocol) -> None:
     protocol.feed(head("POST", "/inference"))
     assert isinstance(protocol.next_event(), Begin)
     protocol.reject()

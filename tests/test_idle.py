@@ -1,7 +1,7 @@
-"""Five thousand idle connections on the real node: what each costs in memory, and that an honest
-client does not notice them.
+"""Five thousand idle connections on the real node: the memory of each, and an honest client that
+still gets its text.
 
-`scripts/dev/bench` measures the latency beside them; here only what is right or wrong is judged.
+`scripts/dev/bench` measures the latency beside them; this test checks only correctness.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from benchmark.idle import CONNECTIONS, SPARE, IdleConnections, raise_descriptor
 from node import HANG, JFK, Node, eventually
 
 ALLOWED_EACH = 24 * 1024
-"""Bytes of resident memory. A connection that kept a read buffer would have more."""
+"""Bytes of resident memory for each connection. A read buffer for each would exceed it."""
 
 CONNECTIONS_METRIC = "node_whisper_connections "
 
 pytestmark = pytest.mark.slow
 
 
-def test_five_thousand_idle_connections_cost_little_and_an_honest_client_does_not_notice_them(
+def test_five_thousand_idle_connections_cost_little_memory(
     record_property: Callable[[str, object], None],
 ) -> None:
     if not raise_descriptor_limit(CONNECTIONS + SPARE):
@@ -60,7 +60,7 @@ def test_five_thousand_idle_connections_cost_little_and_an_honest_client_does_no
 
 
 def connections(node: Node) -> int:
-    """How many the node has open, the one that asks included."""
+    """The number of the node's open connections, including the one that asks."""
     with urllib.request.urlopen(node.listening["http"] + "metrics", timeout=HANG) as answer:
         metrics = answer.read().decode()
     (value,) = (

@@ -1,4 +1,4 @@
-"""The image as far as it can be checked without building it; scripts/dev/verify_arm64 does that."""
+"""Checks of the image without building it; scripts/dev/verify_arm64 builds and runs it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Instruction:
 
 
 def instructions() -> list[Instruction]:
-    """The Dockerfile, lines joined, comments gone; stage -1 is what stands before FROM."""
+    """The instructions of the Dockerfile. Stage -1 is the part before the first FROM."""
     lines = [line for line in DOCKERFILE.read_text().splitlines() if not line.startswith("#")]
     found = []
     stage = -1
@@ -56,7 +56,7 @@ LAST = max(instruction.stage for instruction in INSTRUCTIONS)
 
 
 def in_image(name: str) -> list[str]:
-    """The instructions of this name in the stage that becomes the image."""
+    """The instructions of this name in the last stage, which becomes the image."""
     return [i.text for i in INSTRUCTIONS if i.stage == LAST and i.name == name]
 
 
@@ -65,7 +65,7 @@ def environment() -> dict[str, str]:
 
 
 def ignored(path: str) -> bool:
-    """What .dockerignore, which names what is let in, does with a path."""
+    """Whether .dockerignore, which lists the allowed paths, excludes a path."""
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         if line.startswith("!") and (path == line[1:] or path.startswith(line[1:] + "/")):
             return False
@@ -80,12 +80,12 @@ def test_hadolint_finds_nothing() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_dockerfile_is_the_same_file() -> None:
+def test_dockerfile_at_the_root_is_a_link() -> None:
     assert (ROOT / "Dockerfile").is_symlink()
     assert (ROOT / "Dockerfile").resolve() == DOCKERFILE
 
 
-def test_what_is_copied_is_there_and_let_in() -> None:
+def test_copied_files_exist_and_are_not_ignored() -> None:
     copied = [i.text for i in INSTRUCTIONS if i.name == "COPY" and not i.text.startswith("--")]
     assert copied
     for text in copied:
@@ -96,15 +96,15 @@ def test_what_is_copied_is_there_and_let_in() -> None:
     assert ignored("models/ggml-tiny.en-q8_0.bin")
 
 
-def test_nothing_is_let_in_that_is_not_there() -> None:
+def test_dockerignore_names_only_existing_files() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     for line in lines:
         if line.startswith("!"):
             assert (ROOT / line[1:]).exists(), line
 
 
-def test_the_tools_of_the_stages_are_all_they_run() -> None:
-    """What a RUN of the node's own scripts imports was copied: they run here on just that."""
+def test_stages_copy_the_scripts_that_they_run() -> None:
+    """A RUN can use only the node's scripts that its stage has copied."""
     stages = {i.stage for i in INSTRUCTIONS if i.name == "RUN" and "scripts/" in i.text}
     for stage in stages:
         run = " ".join(i.text for i in INSTRUCTIONS if i.stage == stage and i.name == "RUN")
@@ -113,19 +113,19 @@ def test_the_tools_of_the_stages_are_all_they_run() -> None:
             assert script in copied
 
 
-def test_further_stages_exist() -> None:
+def test_copies_come_from_existing_stages() -> None:
     names = {i.text.split(" AS ")[1] for i in INSTRUCTIONS if i.name == "FROM" and " AS " in i.text}
     wanted = {match for i in INSTRUCTIONS for match in re.findall(r"--from=(\w+)", i.text)}
     assert wanted
     assert wanted <= names
 
 
-def test_nothing_is_for_one_architecture_only() -> None:
+def test_dockerfile_names_no_architecture() -> None:
     for instruction in INSTRUCTIONS:
         assert not re.search(r"arm64|aarch64|x86|amd64|--platform", instruction.text)
 
 
-def test_it_is_not_root_and_can_be_stopped_and_asked() -> None:
+def test_image_has_user_stop_signal_and_health_check() -> None:
     (user,) = in_image("USER")
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", user)
     assert in_image("STOPSIGNAL") == ["SIGTERM"]
@@ -135,12 +135,12 @@ def test_it_is_not_root_and_can_be_stopped_and_asked() -> None:
     assert "deploy/healthcheck.py" in health
 
 
-def test_ports_and_volumes() -> None:
+def test_image_declares_ports_and_volumes() -> None:
     assert in_image("EXPOSE") == ["56789 10300 8080"]
     (volumes,) = in_image("VOLUME")
     found = set(re.findall(r'"([^"]+)"', volumes))
     assert found == {"/models", "/spool", "/journal"}
-    # A volume over one of these would hide what is inside.
+    # A volume over one of these would hide files of the image.
     for kept in ("/app", "/app/models", "/opt/node-whisper"):
         assert not any(kept == volume or kept.startswith(volume + "/") for volume in found)
     settings = environment()
@@ -148,19 +148,19 @@ def test_ports_and_volumes() -> None:
     assert settings["NODE_WHISPER_SPOOL_DIR"] == "/spool"
 
 
-def test_its_settings_are_settings_there_are() -> None:
+def test_settings_of_the_image_exist() -> None:
     known = {option.variable for option in OPTIONS}
     assert {name for name in environment() if name.startswith(PREFIX)} <= known
 
 
-def test_nothing_that_compiles_gets_into_the_image() -> None:
+def test_image_contains_no_compiler() -> None:
     text = " ".join(in_image("RUN"))
     assert "g++" not in text
     assert not re.search(r"torch|ffmpeg|build-essential|python3-dev|pip install", text)
 
 
 def pinned(python: str) -> Iterator[str]:
-    """What is required under this Python. pip would go by the Python that it runs on itself."""
+    """The requirements under this Python. pip evaluates markers for the Python that runs it."""
     for file in ("requirements.txt", "requirements-convert.txt"):
         for requirement in locked(ROOT / file):
             marker, requirement.marker = requirement.marker, None
@@ -171,13 +171,13 @@ def pinned(python: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def resolved() -> dict[str, subprocess.CompletedProcess[str]]:
-    """What pip says to the pinned requirements on a 64-bit ARM board, by Python."""
+    """pip's results for the pinned requirements on a 64-bit ARM board, by Python."""
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(PYTHONS, pool.map(resolve, PYTHONS), strict=True))
 
 
 def resolve(python: str) -> subprocess.CompletedProcess[str]:
-    # Ubuntu 22.04, the oldest system with a Python that will do, has glibc 2.35.
+    # Ubuntu 22.04, the oldest system with a supported Python, has glibc 2.35.
     tags = ["manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in range(17, 36))]
     return subprocess.run(
         [
@@ -194,7 +194,7 @@ def resolve(python: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_requirements_are_wheels_on_arm(
+def test_requirements_have_wheels_for_arm(
     python: str, resolved: dict[str, subprocess.CompletedProcess[str]]
 ) -> None:
     done = resolved[python]
@@ -205,15 +205,15 @@ def test_requirements_are_wheels_on_arm(
     assert done.returncode == 0, done.stderr
 
 
-# Which CPU library is chosen.
+# The choice of the CPU library.
 
 
-def test_the_wheel_has_nothing_to_choose(tmp_path: Path) -> None:
+def test_backends_have_no_choice_in_the_wheel(tmp_path: Path) -> None:
     (tmp_path / "_pywhispercpp.so").touch()
     assert backends.load(tmp_path / "_pywhispercpp.so") is None
 
 
-def test_libraries_without_ggml(tmp_path: Path) -> None:
+def test_backends_report_libraries_without_ggml(tmp_path: Path) -> None:
     (tmp_path / "libggml-cpu-armv8.0_1.so").touch()
     with pytest.raises(EngineError, match=r"armv8\.0_1.*libggml\.so"):
         backends.load(tmp_path / "_pywhispercpp.so")
@@ -235,7 +235,7 @@ void *ggml_backend_dev_by_type(int kind) { return kind == 0 ? chosen : NULL; }
 
 @pytest.fixture(params=["better_2", "none"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
-    """A folder with three libraries and a ggml that takes the named one, or finds none."""
+    """A folder with three libraries and a fake ggml that loads the named one, or finds none."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("there is no C compiler")
@@ -249,9 +249,9 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
     return tmp_path, request.param
 
 
-def test_ggml_is_told_where_to_look(engine: tuple[Path, str]) -> None:
+def test_backends_tell_ggml_the_folder(engine: tuple[Path, str]) -> None:
     folder, chosen = engine
-    # In a process of its own: what is loaded stays.
+    # In a separate process, because a loaded library stays loaded.
     code = (
         "import sys; from pathlib import Path; from app.decoding import backends\n"
         "from app.decoding.transcriber import EngineError\n"
@@ -273,7 +273,7 @@ def test_ggml_is_told_where_to_look(engine: tuple[Path, str]) -> None:
         assert done.stdout == "chose better_2\n"
 
 
-def test_the_variants_of_a_build_file() -> None:
+def test_portable_finds_the_variants_in_a_build_file() -> None:
     ninja = (
         "build ggml-cpu-armv8.0_1: phony bin/libggml-cpu-armv8.0_1.so\n"
         "build ggml-cpu-armv8.2_1-feats: phony x\n"
@@ -299,7 +299,7 @@ def check(**settings: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def answers() -> Iterator[tuple[int, list[bytes]]]:
-    """A port that sends whatever is in the list to who asks, first to last."""
+    """A port that sends the next reply in the list to each connection."""
     replies: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -321,19 +321,19 @@ def answers() -> Iterator[tuple[int, list[bytes]]]:
         thread.join()
 
 
-def test_the_health_check_asks_http(answers: tuple[int, list[bytes]]) -> None:
+def test_health_check_asks_over_http(answers: tuple[int, list[bytes]]) -> None:
     port = str(answers[0])
     settings = {"NODE_WHISPER_HOST": "0.0.0.0", "NODE_WHISPER_HTTP_PORT": port}
     assert [check(**settings).returncode for _ in range(3)] == [0, 1, 1]
 
 
-def test_the_health_check_without_http() -> None:
+def test_health_check_connects_without_http() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
         settings = {"NODE_WHISPER_PORT": port, "NODE_WHISPER_HTTP_PORT": ""}
         assert check(**settings).returncode == 0
         assert check(**(settings | {"NODE_WHISPER_HTTP_PORT": "off"})).returncode == 0
-        # HTTP behind TLS is not spoken to either: what counts is that somebody takes connections.
+        # With TLS the check does not speak HTTP either; it only opens a connection.
         settings["NODE_WHISPER_TLS_CERT"] = "/x"
         assert check(**(settings | {"NODE_WHISPER_HTTP_PORT": "1"})).returncode == 0
     done = check(**settings)
@@ -341,7 +341,7 @@ def test_the_health_check_without_http() -> None:
     assert port in done.stdout
 
 
-def test_verify_arm64_says_what_is_missing() -> None:
+def test_verify_arm64_names_a_missing_program() -> None:
     assert importlib.util.find_spec("arm64") is not None
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "dev" / "verify_arm64")],

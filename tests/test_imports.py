@@ -1,5 +1,5 @@
-"""Who may import whom: layers, from the top of `app` down, and what each kind of code must not
-see."""
+"""The layers of `app`: imports go from the top down, and each kind of code has modules that it must
+not import."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ FLOOR = {name: floor for floor, names in enumerate(LAYERS) for name in names.spl
 ENGINE_ONLY = {"_pywhispercpp", "pywhispercpp"}
 SANS_IO = {"_socket", "select", "selectors", "socket", "ssl", "asyncio", "threading", "queue"}
 SANS_IO |= {"time", "datetime", "random", "logging", "structlog", "numpy", "os", "subprocess"}
-# Of protocols' modules: the parsers that others wrote, which are sans-IO like ours.
+# External parsers that protocol modules may import. They are without IO, like our own.
 PARSERS = {
     "app.protocols.http.protocol": {"h11"},
     "app.protocols.http.input": {"h11"},
     "app.protocols.http.writer": {"h11"},
     "app.protocols.http.form": {"python_multipart"},
 }
-# What only fetching a model needs: a node whose model is there does without.
+# Modules needed only for a download: a node whose model is present does not load them.
 FETCHING = {"app.model_files.fetch", "http.client", "urllib.request", "email", "zipfile"}
 
 
@@ -80,7 +80,7 @@ def inside(name: str) -> set[str]:
 
 
 def reached(name: str) -> set[str]:
-    """Everything that is imported with `name`, of app and of others."""
+    """Every module that importing `name` loads, inside and outside app."""
     seen: set[str] = set()
     open_ends = [name]
     while open_ends:
@@ -90,14 +90,14 @@ def reached(name: str) -> set[str]:
     return seen
 
 
-def test_the_files_are_found() -> None:
+def test_graph_contains_known_modules() -> None:
     assert {"app.__main__", "app.decoding.engine", "app.protocols.native.protocol"} <= PATHS.keys()
     assert "socket" in GRAPH["app.network.transport"]
     assert "app.messages" in GRAPH["app.server"]
 
 
 def floor(name: str) -> int:
-    """The layer of a module; `app` itself, which holds the version, is below all."""
+    """The layer of a module. `app` itself, which holds the version, is below all others."""
     return len(LAYERS) if name == "app" else FLOOR[name.split(".")[1]]
 
 
@@ -117,11 +117,11 @@ def test_few_modules_stay_at_the_top() -> None:
     assert len(top) <= 5
 
 
-def test_nobody_imports_main() -> None:
+def test_main_is_not_imported() -> None:
     assert [name for name in PATHS if "app.__main__" in GRAPH[name]] == []
 
 
-def test_there_are_no_cycles() -> None:
+def test_imports_have_no_cycles() -> None:
     assert [name for name in PATHS if name in reached(name)] == []
 
 
@@ -140,24 +140,24 @@ def test_protocols_are_sans_io(name: str) -> None:
     assert not reach & SANS_IO
 
 
-def test_the_parsers_of_others_are_sans_io_too() -> None:
+def test_external_parsers_are_sans_io() -> None:
     sockets = {"_socket", "select", "selectors", "socket", "ssl", "asyncio"}
     assert not loaded(*set().union(*PARSERS.values())) & sockets
 
 
-def test_a_node_without_http_does_not_load_it() -> None:
+def test_node_without_http_does_not_load_it() -> None:
     theirs = {"h11", "python_multipart", "prometheus_client"}
     assert loaded("app.startup.web") >= theirs
     assert not loaded("app.__main__") & {"app.startup.web", *theirs}
 
 
-def test_the_workers_side_never_sees_a_socket() -> None:
+def test_worker_modules_never_import_a_socket() -> None:
     for name in ("app.worker.worker", "app.decoding.engine", "app.worker.job"):
         assert not reached(name) & {"socket", "selectors", "select", "ssl", "app.network.loop"}
         assert not reached(name) & {"app.network.connection", "app.server", "app.network.listener"}
 
 
-def test_the_loops_side_never_sees_the_engine() -> None:
+def test_loop_modules_never_import_the_engine() -> None:
     for name in ("app.server", "app.network.connection", "app.network.loop"):
         assert not reached(name) & {"app.decoding.engine", "_pywhispercpp", "pywhispercpp"}
 
@@ -173,7 +173,7 @@ def test_the_models_modules_need_nothing_installed() -> None:
 
 
 def loaded(*modules: str) -> set[str]:
-    """All that a fresh interpreter has loaded once it has imported `modules`."""
+    """The modules of a fresh interpreter after it has imported `modules`."""
     lines = [f"import {name}" for name in modules] + ["import sys", "print(*sys.modules)"]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)],

@@ -39,7 +39,7 @@ def run(site: Path, cwd: Path, *command: str) -> subprocess.CompletedProcess[str
     )
 
 
-def test_the_command_starts_beside_a_folder_named_app(site: Path, tmp_path: Path) -> None:
+def test_command_starts_beside_a_folder_named_app(site: Path, tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "__init__.py").write_text("raise SystemExit('the wrong app')\n")
     done = run(site, tmp_path, str(site / "bin" / "node-whisper"), "--version")
@@ -47,7 +47,7 @@ def test_the_command_starts_beside_a_folder_named_app(site: Path, tmp_path: Path
     assert done.stdout.startswith("node-whisper ")
 
 
-def test_an_offline_start_without_a_model_names_the_place(site: Path, tmp_path: Path) -> None:
+def test_offline_start_without_a_model_names_the_folder(site: Path, tmp_path: Path) -> None:
     done = run(site, tmp_path, str(site / "bin" / "node-whisper"), "--offline", "-m", "base")
     assert done.returncode == 1
     assert str(tmp_path / ".cache" / "node-whisper" / "models") in done.stderr

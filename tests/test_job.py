@@ -1,4 +1,4 @@
-"""One request turn by turn: times, prompts, languages, what is taken back, what is summed up."""
+"""One request turn by turn: times, prompts, languages, repeated audio, and the transcript."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GAP = np.zeros(RATE, dtype=np.float32)
 
 
 def three_phrases() -> bytes:
-    """Three windows: 20 s of tone each, a second of silence between."""
+    """Three windows: three times 20 s of tone, with a second of silence between them."""
     samples = np.concatenate([tone(20 * RATE), GAP, tone(20 * RATE), GAP, tone(12 * RATE)])
     return bytes((samples * 32767).astype("<i2").tobytes())
 
@@ -44,7 +44,7 @@ def run(
     prompt: str = "",
     **fields: Any,
 ) -> tuple[list[list[Segment]], Transcript]:
-    """Turn until done: the segments of every turn, and the whole."""
+    """Run all turns; return the segments of each turn, and the transcript."""
     body = body_of(data)
     try:
         job = Job(1, 1, Request("r", len(data), raw, **fields), body, time.monotonic())
@@ -65,7 +65,7 @@ def run(
 
 
 def answers(*hypotheses: Hypothesis) -> FakeEngine:
-    """An engine that says these, one after the other."""
+    """An engine that returns these hypotheses in order."""
     following: Iterator[Hypothesis] = iter(hypotheses)
     return FakeEngine(lambda _samples, _options: next(following))
 
@@ -74,7 +74,7 @@ def prompts(engine: FakeEngine) -> list[str]:
     return [options.prompt for _, options in engine.calls]
 
 
-def test_a_turn_is_one_window_at_most() -> None:
+def test_turn_decodes_one_window_at_most() -> None:
     engine = FakeEngine()
     turns, transcript = run(engine, three_phrases())
     assert [len(segments) for segments in turns if segments] == [1, 1, 1]
@@ -82,7 +82,7 @@ def test_a_turn_is_one_window_at_most() -> None:
     assert [segment for turn in turns for segment in turn] == list(transcript.segments)
 
 
-def test_times_are_those_of_the_whole_audio() -> None:
+def test_times_count_from_the_start_of_the_audio() -> None:
     def answer(samples: Samples, options: DecodeOptions) -> Hypothesis:
         end = len(samples) / RATE
         words = (Word(0.5, 1.0, "x", 0.9),)
@@ -92,7 +92,7 @@ def test_times_are_those_of_the_whole_audio() -> None:
     _, transcript = run(engine, three_phrases(), word_timestamps=True)
     assert all(options.words for _, options in engine.calls)
     starts = [segment.start for segment in transcript.segments]
-    # Cut in the middle of the silent seconds; the margin before the speech is half a second.
+    # Windows are cut in the middle of the silent seconds, half a second before the speech.
     assert starts[0] == 0.5
     assert 20.5 <= starts[1] <= 21.5
     assert 41.5 <= starts[2] <= 42.5
@@ -103,7 +103,7 @@ def test_times_are_those_of_the_whole_audio() -> None:
     assert transcript.segments[-1].end == pytest.approx(54.0, abs=0.05)
 
 
-def test_the_whole_is_summed_up() -> None:
+def test_transcript_sums_up_all_segments() -> None:
     _, transcript = run(FakeEngine(), three_phrases())
     assert transcript.text == " ".join(segment.text for segment in transcript.segments)
     assert transcript.audio_seconds == 54.0
@@ -121,11 +121,11 @@ def test_silence_never_reaches_the_engine(seconds: int) -> None:
     assert engine.calls == []
     assert (transcript.text, transcript.segments) == ("", ())
     assert transcript.audio_seconds == seconds
-    # Not all of it in one turn: others may be waiting.
+    # Silence takes several turns, because other jobs may be waiting.
     assert len(turns) >= seconds // 61
 
 
-def test_a_truncated_file_says_so() -> None:
+def test_transcript_of_a_truncated_file_is_marked() -> None:
     data = encoded(tone(4 * RATE), format="WAV")
     _, transcript = run(FakeEngine(), data[: len(data) // 2], raw=None)
     assert transcript.truncated
@@ -135,7 +135,7 @@ def test_a_truncated_file_says_so() -> None:
 # Prompts.
 
 
-def test_the_text_of_a_window_is_carried_into_the_next() -> None:
+def test_text_of_a_window_is_the_prompt_of_the_next() -> None:
     engine = answers(
         hypothesis_of("first", 20.5), hypothesis_of("second", 20.5), hypothesis_of("third", 12.0)
     )
@@ -143,7 +143,7 @@ def test_the_text_of_a_window_is_carried_into_the_next() -> None:
     assert prompts(engine) == ["", "first", "second"]
 
 
-def test_a_given_prompt_stands_before_what_is_carried() -> None:
+def test_given_prompt_precedes_the_carried_text() -> None:
     for fields in ({"prompt": "Grüezi"}, {"prompt": ""}):
         engine = answers(
             hypothesis_of("first", 20.5), hypothesis_of("second", 20.5), hypothesis_of("x", 12.0)
@@ -154,7 +154,7 @@ def test_a_given_prompt_stands_before_what_is_carried() -> None:
         assert prompts(engine) == [given, f"{given} first".strip(), f"{given} second".strip()]
 
 
-def test_the_requests_prompt_beats_the_nodes() -> None:
+def test_prompt_of_the_request_replaces_that_of_the_node() -> None:
     engine = FakeEngine()
     data = pcm(2 * RATE)
     body = body_of(data)
@@ -178,14 +178,14 @@ def test_the_requests_prompt_beats_the_nodes() -> None:
     ],
     ids=["repetition", "improbable", "nothing"],
 )
-def test_what_is_poor_is_not_carried(poor: Hypothesis) -> None:
+def test_poor_text_is_not_carried(poor: Hypothesis) -> None:
     engine = answers(poor, hypothesis_of("second", 20.5), hypothesis_of("third", 12.0))
     run(engine, three_phrases())
     assert prompts(engine) == ["", "", "second"]
 
 
-def test_what_is_carried_has_a_limit() -> None:
-    # Random letters: what compresses well is not carried at all.
+def test_carried_text_has_a_limit() -> None:
+    # Random letters, because text that compresses well is not carried at all.
     random = np.random.default_rng(3)
     words = " ".join("".join(random.choice(list("abcdefghijklmnopqr"), 7)) for _ in range(400))
     engine = answers(hypothesis_of(words, 20.5), hypothesis_of("b", 20.5), hypothesis_of("c", 12.0))
@@ -200,7 +200,7 @@ def test_what_is_carried_has_a_limit() -> None:
 # Languages.
 
 
-def test_what_was_heard_first_holds_for_the_rest() -> None:
+def test_first_detected_language_holds_for_the_rest() -> None:
     engine = answers(
         hypothesis_of("eins", 20.5, "de"),
         hypothesis_of("zwei", 20.5, "de"),
@@ -211,7 +211,7 @@ def test_what_was_heard_first_holds_for_the_rest() -> None:
     assert transcript.language == "de"
 
 
-def test_the_requests_language_beats_the_nodes() -> None:
+def test_language_of_the_request_replaces_that_of_the_node() -> None:
     engine = FakeEngine()
     data = pcm(2 * RATE)
     body = body_of(data)
@@ -226,7 +226,7 @@ def test_the_requests_language_beats_the_nodes() -> None:
     assert (options.language, options.translate) == ("de", True)
 
 
-def test_silence_in_no_known_language() -> None:
+def test_silence_has_no_detected_language() -> None:
     assert run(FakeEngine(), bytes(2 * RATE), language="auto")[1].language is None
     assert run(FakeEngine(), bytes(2 * RATE), language="en")[1].language == "en"
 
@@ -234,8 +234,8 @@ def test_silence_in_no_known_language() -> None:
 # Whisper stopped early.
 
 
-def test_what_the_engine_left_of_a_window_is_decoded_again() -> None:
-    """The engine says only 8 s of whatever it is given."""
+def test_rest_of_a_window_is_decoded_again() -> None:
+    """The fake engine transcribes only the first 8 s of its samples."""
 
     def answer(samples: Samples, options: DecodeOptions) -> Hypothesis:
         return hypothesis_of("x", min(8.0, len(samples) / RATE))
@@ -244,27 +244,27 @@ def test_what_the_engine_left_of_a_window_is_decoded_again() -> None:
     _, transcript = run(engine, pcm(20 * RATE))
     ends = [segment.end for segment in transcript.segments]
     assert ends == pytest.approx([8.0, 16.0, 20.0], abs=0.1)
-    # What was in a window before counts only if it is sure.
+    # Audio that was in an earlier window counts only if the engine is sure.
     assert [options.only_sure for _, options in engine.calls] == [False, True, True]
 
 
-def test_new_audio_is_decoded_whatever_it_takes() -> None:
+def test_new_audio_is_always_decoded() -> None:
     on = hypothesis_of("on and on", 30.0)
     engine = answers(hypothesis_of("half of it", 10.0), *[on] * 9)
     run(engine, three_phrases())
-    # The rest of the first window comes with what follows it.
+    # The rest of the first window is decoded together with the following audio.
     assert not any(options.only_sure for _, options in engine.calls)
     assert len(engine.calls) >= 3
 
 
-def test_an_engine_that_says_next_to_nothing_still_comes_to_an_end() -> None:
+def test_job_ends_if_the_engine_hardly_advances() -> None:
     for end in (0.0, 0.5, 1.0):
         engine = FakeEngine(lambda _samples, _options, end=end: hypothesis_of("x", end))
         run(engine, three_phrases())
         assert len(engine.calls) <= 60
 
 
-def test_seconds_left_go_down_to_nothing() -> None:
+def test_seconds_left_decrease_to_zero() -> None:
     data = three_phrases()
     body = body_of(data)
     job = Job(1, 1, Request("r", len(data), RAW), body, 0.0)
@@ -290,7 +290,7 @@ def test_seconds_left_go_down_to_nothing() -> None:
         (None, 16_000, 1.0),
     ],
 )
-def test_the_guess_before_a_body_is_opened(
+def test_job_guesses_its_length_from_the_size(
     raw: RawFormat | None, size: int, seconds: float
 ) -> None:
     body = body_of(bytes(size))
@@ -299,7 +299,7 @@ def test_the_guess_before_a_body_is_opened(
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_the_temperature_is_the_requests(temperature: float) -> None:
+def test_temperature_is_that_of_the_request(temperature: float) -> None:
     engine = FakeEngine()
     run(engine, pcm(RATE), temperature=temperature)
     assert [options.temperature for _, options in engine.calls] == [temperature]

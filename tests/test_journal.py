@@ -55,7 +55,7 @@ def disk() -> Iterator[Disk]:
 
 @pytest.fixture
 def again(tmp_path: Path, disk: Disk) -> Iterator[OPEN]:
-    """Opens the journal, each time as a new process finds it after the last one crashed."""
+    """Open the journal like a new process after a crash of the last one."""
     opened: list[Journal] = []
 
     def reopen() -> Journal:

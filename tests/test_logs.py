@@ -1,4 +1,4 @@
-"""The log: what stands in a line, and that nobody has to read it."""
+"""The log: the fields of a line, and a node that works although its log is not read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PIPE = 4096
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """A pipe that holds a page."""
+    """A pipe that holds one page."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE)
     yield reader, writer
@@ -31,7 +31,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def fill(log: Stderr) -> int:
-    """Write until a line is lost; how many were not."""
+    """Write until a line is lost; return the number of lines written before."""
     for count in range(PIPE):
         log.write("x" * 99)
         if log.lost:
@@ -39,7 +39,7 @@ def fill(log: Stderr) -> int:
     raise AssertionError("the pipe takes everything")
 
 
-def test_lines_that_find_no_room_are_counted_until_one_does(pipe: tuple[int, int]) -> None:
+def test_lost_lines_are_counted_until_the_pipe_has_space(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     log = Stderr(writer)
     written = fill(log)
@@ -51,7 +51,7 @@ def test_lines_that_find_no_room_are_counted_until_one_does(pipe: tuple[int, int
     assert os.read(reader, PIPE) == "größer\n".encode()
 
 
-def test_a_line_longer_than_the_pipe_is_cut_and_counts_as_lost(pipe: tuple[int, int]) -> None:
+def test_line_longer_than_the_pipe_is_cut_and_counted_as_lost(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     log = Stderr(writer)
     log.write("x" * 3 * PIPE)
@@ -59,7 +59,7 @@ def test_a_line_longer_than_the_pipe_is_cut_and_counts_as_lost(pipe: tuple[int, 
     assert os.read(reader, 2 * PIPE) == b"x" * PIPE
 
 
-def test_a_reader_that_has_gone_is_no_fault() -> None:
+def test_closed_reader_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     log = Stderr(writer)
@@ -83,7 +83,7 @@ except ValueError:
 """
 
 
-def test_what_stands_in_a_line() -> None:
+def test_line_has_event_level_logger_and_exception() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, timeout=HANG, check=True
     )
@@ -109,7 +109,7 @@ with socket.socket() as sock:
 """
 
 
-def test_what_the_process_was_started_without_is_nothing_and_no_socket(tmp_path: Path) -> None:
+def test_missing_standard_descriptors_are_opened_as_null(tmp_path: Path) -> None:
     told = tmp_path / "told"
     closing = [sys.executable, "-c", STARTED_WITHOUT, str(told)]
     done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *closing], cwd=ROOT)
@@ -117,7 +117,7 @@ def test_what_the_process_was_started_without_is_nothing_and_no_socket(tmp_path:
 
 
 @pytest.mark.slow
-def test_a_node_whose_log_nobody_reads_serves_on() -> None:
+def test_node_with_an_unread_log_still_serves() -> None:
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE)
     node = subprocess.Popen(
@@ -132,7 +132,7 @@ def test_a_node_whose_log_nobody_reads_serves_on() -> None:
         with os.fdopen(reader, "rb") as log:
             port = listening(log)["port"]
             with Client(socket.create_connection(("127.0.0.1", port), HANG)) as client:
-                # Each of them is a line of the log; all of them are more than the pipe holds.
+                # Each request gives a log line; together the lines exceed the pipe.
                 for number in range(2 * PIPE // 100):
                     client.send(b"", id=f"r{number}", connection="keep-alive", language="xx")
                     reply = client.receive()

@@ -1,4 +1,4 @@
-"""MP3 files whose headers understate their length, or that begin with junk: all is decoded."""
+"""MP3 files that understate their length or begin with junk are decoded completely."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.audio.stream import AudioStream
 
 LOUD = np.random.default_rng(5).normal(0, 0.2, 4 * RATE).astype(np.float32)
 QUIET = np.zeros(4 * RATE, dtype=np.float32)
-# Loud, then quiet: by its first frames a file of variable bit rate seems half as long.
+# Loud, then quiet: judged by its first frames, a file of variable bit rate seems half as long.
 SAMPLES = np.concatenate((LOUD, QUIET))
 
 

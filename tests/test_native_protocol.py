@@ -1,4 +1,4 @@
-"""The native framing, sans IO: bytes in, events out, however they are split."""
+"""The native framing without IO: bytes in, events out, independent of the split."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def new_protocol() -> NativeProtocol:
 
 
 def see(seen: Seen, event: Event) -> None:
-    """Write an event down; pieces of one body are one body."""
+    """Record an event; join the pieces of one body."""
     if isinstance(event, BodyData):
         see_body(seen, event.data)
     elif isinstance(event, Begin):
@@ -48,7 +48,7 @@ def see(seen: Seen, event: Event) -> None:
 
 
 def drive(pieces: Iterable[bytes], accept: Any = lambda request_id: True) -> Seen:
-    """Feed `pieces` to a protocol; what it says. `accept` decides by the request's id."""
+    """Feed `pieces` to a protocol; return its events. `accept` decides by the request's id."""
     protocol = new_protocol()
     seen: Seen = []
     for piece in pieces:
@@ -148,34 +148,34 @@ def accept(request_id: str) -> bool:
 
 
 @pytest.mark.parametrize("name", VECTORS)
-def test_a_vector_whole(name: str) -> None:
+def test_vector_fed_at_once(name: str) -> None:
     stream, events = VECTORS[name]
     assert drive([stream], accept) == events
 
 
 @pytest.mark.parametrize("name", VECTORS)
-def test_a_vector_byte_by_byte(name: str) -> None:
+def test_vector_fed_byte_by_byte(name: str) -> None:
     stream, events = VECTORS[name]
     assert drive((stream[at : at + 1] for at in range(len(stream))), accept) == events
 
 
 @pytest.mark.parametrize("name", VECTORS)
-def test_a_vector_with_trailing_bytes(name: str) -> None:
-    """What follows a message that ends the conversation changes nothing; otherwise it begins the
-    next one, of which three bytes do not make an event."""
+def test_vector_with_trailing_bytes(name: str) -> None:
+    """After a closing message the bytes are ignored. Otherwise they begin the next message, and
+    three bytes of it are not enough for an event."""
     stream, events = VECTORS[name]
     assert drive([stream + b"\xff\xff{"], accept) == events
     assert drive([stream, b"\xff\xff{"], accept) == events
 
 
-def test_what_cannot_be_a_header_is_known_by_its_first_byte() -> None:
-    """Not only once all of the length it seems to have is there, which never comes."""
+def test_invalid_header_is_rejected_at_its_first_byte() -> None:
+    """Waiting for the apparent length would take forever."""
     assert drive([b"\xff\xff", b" \n", b"\t", b"["]) == [("lost", "bad_header")]
     assert drive([b"\xff\xff", b" \n", b"\t", b"{", b"["]) == []
 
 
 @pytest.mark.parametrize("name", VECTORS)
-def test_a_vector_cut_short_gives_the_beginning_of_its_events(name: str) -> None:
+def test_truncated_vector_gives_its_first_events(name: str) -> None:
     stream, events = VECTORS[name]
     for end in {0, 1, 2, 3, len(stream) // 2, len(stream) - 1}:
         seen = drive([stream[:end]], accept)
@@ -185,7 +185,7 @@ def test_a_vector_cut_short_gives_the_beginning_of_its_events(name: str) -> None
         assert seen == events[: len(seen)]
 
 
-# Random streams: what they must give is put together beside them.
+# Random streams, generated together with the expected events.
 
 
 @st.composite
@@ -221,7 +221,7 @@ CUTS = st.lists(st.integers(0, 1 << 16), max_size=20)
 
 
 @given(streams(), CUTS)
-def test_any_split_of_any_valid_stream_gives_the_same_events(
+def test_valid_stream_gives_the_same_events_in_any_split(
     case: tuple[bytes, Seen, set[str]], cuts: list[int]
 ) -> None:
     stream, events, rejected = case
@@ -229,7 +229,7 @@ def test_any_split_of_any_valid_stream_gives_the_same_events(
 
 
 @given(streams(), CUTS, st.integers(0, 1 << 16), st.binary(min_size=1, max_size=3))
-def test_a_stream_with_a_fault_anywhere_gives_the_same_events_however_it_is_split(
+def test_damaged_stream_gives_the_same_events_in_any_split(
     case: tuple[bytes, Seen, set[str]], cuts: list[int], at: int, fault: bytes
 ) -> None:
     stream, _, rejected = case
@@ -243,9 +243,7 @@ def test_a_stream_with_a_fault_anywhere_gives_the_same_events_however_it_is_spli
 
 
 @given(st.lists(st.binary(max_size=200), max_size=8), st.booleans())
-def test_any_bytes_at_all_give_events_or_the_one_exception(
-    pieces: list[bytes], accepts: bool
-) -> None:
+def test_random_bytes_give_events_or_one_exception(pieces: list[bytes], accepts: bool) -> None:
     seen = drive(pieces, lambda _: accepts)
     lost = [index for index, entry in enumerate(seen) if entry[0] == "lost"]
     assert lost in ([], [len(seen) - 1]), "nothing may come after the loss"
@@ -278,7 +276,7 @@ FIELD = st.sampled_from(
 
 
 @given(st.dictionaries(FIELD, JSON), st.booleans(), st.binary(max_size=50))
-def test_any_header_at_all_gives_events_or_the_one_exception(
+def test_random_header_gives_events_or_one_exception(
     fields: dict[str, Any], on_top_of_a_good_one: bool, body: bytes
 ) -> None:
     header = {**RAW, "content-length": len(body), **fields} if on_top_of_a_good_one else fields
@@ -287,7 +285,7 @@ def test_any_header_at_all_gives_events_or_the_one_exception(
     assert [entry[0] for entry in seen[1:]] in ([], ["body"], ["body", "end"], ["end"], ["lost"])
 
 
-# What it says.
+# Replies.
 
 
 def decode(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -298,7 +296,7 @@ def decode(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     return header, json.loads(body.decode("utf-8"))
 
 
-def test_the_encoded_replies() -> None:
+def test_encode_writes_every_reply() -> None:
     protocol = new_protocol()
     word = Word(0.1234, 0.5678, "Größe", 0.98765)
     segment = Segment(0.0, 1.23456, "Größe 日本", 0.98765, (word,))

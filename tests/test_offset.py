@@ -1,4 +1,4 @@
-"""A constant offset: taken off from the first sample on; healthy samples are left alone."""
+"""A constant offset is removed from the first sample on; samples without one are unchanged."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def test_samples_without_offset_pass_unchanged() -> None:
 @pytest.mark.parametrize("offset", [0.5, -0.25, 0.05])
 @pytest.mark.parametrize("level", [0.5, 0.001])
 @pytest.mark.parametrize("size", [100, 16_000, 50_000])
-def test_an_offset_is_taken_off_without_a_step(offset: float, level: float, size: int) -> None:
+def test_offset_is_removed_without_a_step(offset: float, level: float, size: int) -> None:
     samples = wave(level=level)
     made = removed(samples + np.float32(offset), size)
     assert np.abs(made - samples).max() < 0.1 * level
 
 
-def test_each_channel_has_its_own_offset() -> None:
+def test_offset_is_removed_from_each_channel_separately() -> None:
     samples = wave(channels=3)
     made = removed(samples + np.array([0.5, 0.0, -0.3], dtype=np.float32))
     assert np.abs(made - samples).max() < 0.02
 
 
-def test_an_offset_that_begins_later_fades() -> None:
+def test_offset_that_begins_later_is_faded_out() -> None:
     samples = wave(5.0, level=0.01)
     spoilt = samples.copy()
     spoilt[2 * RATE + 77 :] += 0.5
@@ -54,13 +54,13 @@ def test_an_offset_that_begins_later_fades() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 319, 321])
-def test_short_blocks(count: int) -> None:
+def test_offset_is_removed_in_short_blocks(count: int) -> None:
     made = removed(np.full((count, 2), 0.5, dtype=np.float32)) if count else np.empty((0, 2))
     assert made.shape == (count, 2)
     assert not np.abs(made).max(initial=0.0) > 1e-6
 
 
-def test_a_low_voice_stays() -> None:
+def test_low_voice_is_kept() -> None:
     low = tone(3 * RATE, hertz=50).reshape(-1, 1)
     made = removed(low + np.float32(0.5))
     assert np.abs(made[RATE:] - low[RATE:]).max() < 0.03

@@ -20,7 +20,7 @@ BODY = b"0123456789" * 10
 
 
 def record(position: int, data: bytes) -> bytes:
-    """As `undo` has it: position, length, the bytes that were overwritten."""
+    """A record of the `undo` file: position, length, and the bytes that were overwritten."""
     return struct.pack(">QI", position, len(data)) + data
 
 
@@ -31,7 +31,7 @@ def entry(tmp_path: Path) -> Path:
 
 
 def overwrite(entry: Path, position: int, data: bytes) -> None:
-    """Change the body like the earlier version did beyond its head."""
+    """Change the body beyond its head, like the earlier version."""
     old = (entry / "body").read_bytes()
     with (entry / "undo").open("ab") as undo:
         undo.write(record(position, old[position : position + len(data)]))

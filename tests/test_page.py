@@ -1,5 +1,5 @@
-"""The page that the HTTP port serves, as a person has it: in Chromium, with a (made-up) microphone,
-on a real node with the real model."""
+"""The page that the HTTP port serves, in Chromium with a fake microphone, on a real node with the
+real model."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from app.page import files as pages
 CHROMIUM = find()
 TOKEN = "correct-horse-battery-staple"
 WORDS = "and so my fellow americans"
-"""Said in the first 3.2 seconds of the clip."""
+"""The words in the first 3.2 seconds of the clip."""
 
 ELSEWHERE = "192.0.2.1"
-"""Not this machine, so no place that browsers trust; yet in these tests it leads here."""
+"""A host name that browsers do not treat as local, although here it resolves to this machine."""
 
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)"
@@ -47,7 +47,7 @@ def test_every_file_of_the_page_is_served() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(pages.load()))
-def test_the_page_loads_nothing_from_elsewhere_and_only_what_is_there(path: str) -> None:
+def test_page_loads_only_its_own_existing_files(path: str) -> None:
     served = pages.load()
     text = served[path].body.decode()
     elsewhere = set(re.findall(r"""["'(](?:https?:)?//[^"')]*""", text))
@@ -58,19 +58,19 @@ def test_the_page_loads_nothing_from_elsewhere_and_only_what_is_there(path: str)
         assert name == "data:," or "/" + name.removeprefix("./") in served, name
 
 
-def test_the_page_has_no_script_or_style_within_its_markup() -> None:
+def test_page_has_no_inline_script_or_style() -> None:
     text = pages.load()["/"].body.decode()
     assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", text)
     assert not re.search(r"<script(?![^>]*\ssrc=)", text)
 
 
-# With one.
+# With a browser.
 
 
 @pytest.fixture(scope="module")
 def sounds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Files: `microphone` a second of silence and the first words, `words` just those in stereo at
-    44.1 kHz, `long` the clip many times over, `text` no sound at all."""
+    """Files: `microphone` has a second of silence and the first words; `words` has only these, in
+    stereo at 44.1 kHz; `long` repeats the clip many times; `text` is not audio."""
     folder = tmp_path_factory.mktemp("sounds")
     stereo, rate = soundfile.read(JFK, dtype="float32")
     mono = soxr.resample(stereo.mean(axis=1), rate, 48000)
@@ -104,7 +104,7 @@ def node() -> Iterator[Node]:
 
 @pytest.fixture
 def page(node: Node, browser: Browser) -> Iterator[Browser]:
-    """The browser with the page open; at the end it must have had nothing to complain about."""
+    """The browser with the page open. It must have reported no error at the end."""
     browser.screen(1000, 900)
     browser.open(address(node))
     browser.wait_for_text("#state", "ready")
@@ -122,7 +122,7 @@ def plain(text: str) -> str:
 
 
 def shown_words(page: Browser) -> str:
-    """What the segments say, without their times."""
+    """The text of the segments without their times."""
     found = page.evaluate(
         "[...document.querySelectorAll('#segments li span')].map(s => s.innerText)"
     )
@@ -130,7 +130,7 @@ def shown_words(page: Browser) -> str:
 
 
 def wait_for_end(page: Browser) -> None:
-    """Until what is shown is the end of a transcription."""
+    """Wait until the page shows a finished transcription."""
     page.wait(
         "document.querySelector('#cancel').hidden && !document.querySelector('#copies').hidden"
     )
@@ -138,9 +138,9 @@ def wait_for_end(page: Browser) -> None:
 
 @needs_chromium
 @pytest.mark.slow
-def test_what_is_said_into_the_microphone_is_shown(page: Browser) -> None:
-    """By the keyboard alone, too."""
-    # The loudest there ever was: when this looks, the words may be over.
+def test_recording_from_the_microphone_is_transcribed(page: Browser) -> None:
+    """The test uses the mouse and then only the keyboard."""
+    # The page records the loudest level, because the words may be over when the test looks.
     page.evaluate(
         """(() => {
             const bar = document.querySelector("#level-bar");
@@ -165,7 +165,7 @@ def test_what_is_said_into_the_microphone_is_shown(page: Browser) -> None:
 
 @needs_chromium
 @pytest.mark.slow
-def test_a_discarded_recording_is_not_sent(page: Browser, node: Node) -> None:
+def test_discarded_recording_is_not_sent(page: Browser, node: Node) -> None:
     before = finished(node)
     page.click("#record")
     page.wait_for_text("#record", "Stop")
@@ -176,7 +176,7 @@ def test_a_discarded_recording_is_not_sent(page: Browser, node: Node) -> None:
 
 
 def finished(node: Node) -> float:
-    """How many requests have had an outcome. By the metrics: a line on stdout may come later."""
+    """The number of finished requests, from the metrics: a line on stdout may be later."""
     with urllib.request.urlopen(f"{address(node)}metrics", timeout=HANG) as answer:
         counts = re.findall(r"(?m)^node_whisper_requests_total{.*} (.*)$", answer.read().decode())
     return sum(map(float, counts))
@@ -188,7 +188,7 @@ def last_outcome(node: Node) -> dict[str, Any]:
 
 @needs_chromium
 @pytest.mark.slow
-def test_a_file_that_is_chosen_is_shown_with_times_and_copied(
+def test_chosen_file_is_shown_with_times_and_copied(
     page: Browser, node: Node, sounds: dict[str, Path]
 ) -> None:
     page.choose_file("#file", sounds["words"])
@@ -208,9 +208,7 @@ def test_a_file_that_is_chosen_is_shown_with_times_and_copied(
 
 @needs_chromium
 @pytest.mark.slow
-def test_a_file_that_is_dropped_is_shown_and_charted(
-    page: Browser, sounds: dict[str, Path]
-) -> None:
+def test_dropped_file_is_shown_and_charted(page: Browser, sounds: dict[str, Path]) -> None:
     page.drop_file(sounds["words"])
     wait_for_end(page)
     assert shown_words(page).startswith(WORDS)
@@ -221,7 +219,7 @@ def test_a_file_that_is_dropped_is_shown_and_charted(
 
 @needs_chromium
 @pytest.mark.slow
-def test_segments_come_one_by_one_until_it_is_cancelled(
+def test_segments_appear_one_by_one_until_cancelled(
     page: Browser, node: Node, sounds: dict[str, Path]
 ) -> None:
     page.choose_file("#file", sounds["long"])
@@ -237,13 +235,13 @@ def test_segments_come_one_by_one_until_it_is_cancelled(
 
 @needs_chromium
 @pytest.mark.slow
-def test_what_is_no_audio_is_told_and_the_next_file_is_taken(
+def test_invalid_file_shows_an_error_and_the_next_file_works(
     node: Node, page: Browser, sounds: dict[str, Path]
 ) -> None:
     page.choose_file("#file", sounds["text"])
     page.wait_for_text("#failure", "Neither this browser nor the node can read this file format.")
     assert "The node says:" in page.text("#failure")
-    # Chromium reports every answer that is not a success; nothing else may be there.
+    # Chromium reports every response that is not a success. Any other complaint is an error.
     (complaint,) = page.complaints
     assert "415" in complaint
     page.complaints.clear()
@@ -255,7 +253,7 @@ def test_what_is_no_audio_is_told_and_the_next_file_is_taken(
 
 @needs_chromium
 @pytest.mark.slow
-def test_over_plain_http_from_elsewhere_it_offers_the_file(
+def test_page_without_a_secure_context_offers_only_files(
     node: Node, page: Browser, sounds: dict[str, Path]
 ) -> None:
     page.open(address(node, ELSEWHERE))
@@ -264,14 +262,14 @@ def test_over_plain_http_from_elsewhere_it_offers_the_file(
     page.choose_file("#file", sounds["words"])
     wait_for_end(page)
     assert shown_words(page).startswith(WORDS)
-    page.click("#copy-text")  # where there is no navigator.clipboard
+    page.click("#copy-text")  # without navigator.clipboard
     page.wait_for_text("#copied", "Text copied.")
     assert plain(pasted(page)) == shown_words(page)
 
 
 @needs_chromium
 @pytest.mark.slow
-def test_it_fits_a_phone_and_the_dark(page: Browser, sounds: dict[str, Path]) -> None:
+def test_page_fits_a_phone_and_dark_mode(page: Browser, sounds: dict[str, Path]) -> None:
     page.choose_file("#file", sounds["words"])
     wait_for_end(page)
     page.wait_for_text("#rows", "0:03")
@@ -283,17 +281,17 @@ def test_it_fits_a_phone_and_the_dark(page: Browser, sounds: dict[str, Path]) ->
 
 @needs_chromium
 @pytest.mark.slow
-def test_it_asks_for_the_token_and_says_when_the_node_is_gone(
+def test_page_asks_for_the_token_and_reports_a_lost_node(
     browser: Browser, sounds: dict[str, Path]
 ) -> None:
     with Node("--http-port", "0", environment={"NODE_WHISPER_TOKEN": TOKEN}) as node:
         browser.open(address(node))
-        # At once, and not only when something was to be sent.
+        # The page asks at once, before anything is sent.
         browser.wait_for_text("#token-form", "This node requires a token")
         browser.choose_file("#file", sounds["words"])
         browser.wait_for_text("#step", "Waiting for the token.")
         browser.wait("document.activeElement.id === 'token'")
-        # The first could not even be sent: a header has no such dashes.
+        # The first token cannot be sent at all, because a header cannot contain such dashes.
         for wrong in ("wrong\u2013horse\u2013battery\u2013staple", "wrong-horse-battery-staple"):
             browser.evaluate("document.querySelector('#token-text').textContent = ''")
             browser.type(wrong)
@@ -302,11 +300,11 @@ def test_it_asks_for_the_token_and_says_when_the_node_is_gone(
             browser.wait("document.activeElement.id === 'token'")
         browser.type(TOKEN)
         browser.press("Enter", 13, "\r")
-        wait_for_end(browser)  # of the file that was chosen before
+        wait_for_end(browser)  # from the file chosen before
         assert shown_words(browser).startswith(WORDS)
         assert browser.text("#token-form") == ""
 
-        browser.open(address(node))  # it is kept while the tab is open
+        browser.open(address(node))  # The token is kept while the tab is open.
         browser.wait_for_text("#state", "ready")
         browser.choose_file("#file", sounds["words"])
         wait_for_end(browser)
@@ -320,7 +318,7 @@ def test_it_asks_for_the_token_and_says_when_the_node_is_gone(
 
 @needs_chromium
 @pytest.mark.slow
-def test_a_microphone_that_is_refused_is_told(page: Browser) -> None:
+def test_denied_microphone_shows_an_error(page: Browser) -> None:
     page.allow_microphone(False)
     page.click("#record")
     page.wait_for_text("#failure", "not allowed to use the microphone")
@@ -334,7 +332,7 @@ def test_a_microphone_that_is_refused_is_told(page: Browser) -> None:
 
 
 def pasted(page: Browser) -> str:
-    """What is on the clipboard: pasted into a field, as one line."""
+    """The content of the clipboard, pasted into a field, as one line."""
     page.evaluate(
         """(() => {
             document.querySelector("#options").open = true;

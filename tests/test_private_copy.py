@@ -1,5 +1,5 @@
-"""Private copies of journalled bodies: cloned where the file system can, else with their bytes
-reserved, never beyond the capacity, and without a trace."""
+"""Private copies of journalled bodies: cloned if the file system can, otherwise with their bytes
+reserved; never beyond the capacity; gone when closed."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_bytes_are_reserved_before_any_is_copied(
 
 
 @pytest.mark.usefixtures("no_clone")
-def test_copy_needs_no_reservation_from_a_file_system_without(
+def test_copy_needs_no_reservation_if_the_file_system_has_none(
     tmp_path: Path, source: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unsupported(_descriptor: int, _offset: int, _size: int) -> None:
@@ -103,7 +103,7 @@ def test_copy_needs_no_reservation_from_a_file_system_without(
 
 
 @pytest.mark.usefixtures("no_clone")
-def test_copy_is_made_in_the_second_directory_where_the_first_fails(
+def test_copy_is_made_in_the_second_directory_if_the_first_fails(
     tmp_path: Path, source: int
 ) -> None:
     copy = PrivateCopies(tmp_path / "gone", tmp_path, 1 << 20).make(source, len(DATA))

@@ -1,4 +1,4 @@
-"""The contract of app/protocols/base.py, held against every protocol. What is each one's own has a
+"""The contract of app/protocols/base.py, tested with every protocol. Each protocol also has a test
 file of its own."""
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ MAX_BODY = len(BODY) + PIECE
 
 @dataclass(frozen=True)
 class Sample:
-    """A message with `BODY` in it, and bytes that no message begins with."""
+    """A message that contains `BODY`, and bytes that cannot begin a message."""
 
     new: Callable[[], Protocol]
     head: bytes
     tail: bytes
     junk: bytes
     held_back: int = 0
-    """Bytes of a body that may still be the beginning of its end."""
+    """Bytes that the parser may hold back, because they may be the beginning of the body's end."""
 
 
 def framed() -> Sample:
@@ -82,7 +82,7 @@ def sample(request: pytest.FixtureRequest) -> Sample:
     return made
 
 
-def test_decisions_answer_a_begin_and_nothing_else(sample: Sample) -> None:
+def test_accept_and_reject_are_errors_without_a_begin(sample: Sample) -> None:
     protocol = sample.new()
     for decide in (protocol.accept, protocol.reject):
         with pytest.raises(RuntimeError):
@@ -96,7 +96,7 @@ def test_decisions_answer_a_begin_and_nothing_else(sample: Sample) -> None:
 
 
 @pytest.mark.parametrize("accepts", [True, False])
-def test_nothing_comes_before_the_decision(sample: Sample, accepts: bool) -> None:
+def test_body_is_held_back_until_the_decision(sample: Sample, accepts: bool) -> None:
     protocol = sample.new()
     protocol.feed(sample.head)
     assert isinstance(protocol.next_event(), Begin)
@@ -112,7 +112,7 @@ def test_nothing_comes_before_the_decision(sample: Sample, accepts: bool) -> Non
         assert protocol.next_event() is None
 
 
-def test_after_the_loss_there_is_nothing_more_and_no_second_exception(sample: Sample) -> None:
+def test_lost_stream_gives_no_more_events_or_exceptions(sample: Sample) -> None:
     protocol = sample.new()
     protocol.feed(sample.junk + sample.head)
     with pytest.raises(ProtocolError):
@@ -147,7 +147,7 @@ def test_idle_and_reading_body_follow_the_stream(sample: Sample) -> None:
     ]
 
 
-def test_a_body_passes_through_without_being_collected(sample: Sample) -> None:
+def test_body_is_passed_on_without_being_collected(sample: Sample) -> None:
     protocol = sample.new()
     protocol.feed(sample.head)
     assert isinstance(protocol.next_event(), Begin)

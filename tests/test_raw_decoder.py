@@ -1,4 +1,4 @@
-"""app/decoding/raw_decoder.py: it refuses anything but the memory that it expects."""
+"""app/decoding/raw_decoder.py: it works only with the memory layout that it expects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Slot:
 
 
 def binding(file: str = _pywhispercpp.__file__) -> Any:
-    """What `attach` asks of the binding, for a model that nobody has loaded."""
+    """The part of the binding that `attach` uses, without a loaded model."""
     return types.SimpleNamespace(
         __file__=file,
         whisper_model_n_vocab=lambda _: 51_864,
@@ -34,7 +34,7 @@ def binding(file: str = _pywhispercpp.__file__) -> Any:
 
 
 @pytest.mark.parametrize("handle", [[], (1,), 0.5, Slot([]), Slot(2**62)])
-def test_an_object_of_another_layout_switches_it_off(handle: Any) -> None:
+def test_raw_decoder_is_disabled_by_an_unknown_layout(handle: Any) -> None:
     with structlog.testing.capture_logs() as logs:
         assert attach(binding(), handle, 1) is None
     assert [entry["log_level"] for entry in logs] == ["warning"]
@@ -42,14 +42,14 @@ def test_an_object_of_another_layout_switches_it_off(handle: Any) -> None:
 
 
 @pytest.mark.parametrize("file", ["/nowhere/_pywhispercpp.so", _ctypes.__file__])
-def test_a_library_without_the_functions_switches_it_off(file: str) -> None:
+def test_raw_decoder_is_disabled_by_missing_functions(file: str) -> None:
     with structlog.testing.capture_logs() as logs:
         assert attach(binding(file), [], 1) is None
     assert [entry["log_level"] for entry in logs] == ["warning"]
 
 
-def test_more_tokens_than_the_text_context_holds_are_refused() -> None:
-    # Refused before the library is called: there is no model.
+def test_raw_decoder_rejects_more_tokens_than_the_context_holds() -> None:
+    # The tokens are rejected before the library is called, so no model is needed.
     decoder = RawDecoder(None, 0, 51_864, 448, 1)  # type: ignore[arg-type]
     with pytest.raises(RawDecoderError):
         decoder.feed([0] * 449)

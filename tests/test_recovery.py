@@ -90,7 +90,7 @@ def recovery(journal: Journal, disk: Disk, rest: Rest, quota: Quota) -> JournalS
 
 
 def finish(disk: Disk) -> None:
-    """Wait until everything that was begun is done."""
+    """Wait until every recovered entry is done."""
     done: list[None] = []
     disk.submit(lambda: None, lambda _: done.append(None))
 

@@ -102,7 +102,7 @@ def test_cancellable_client_that_is_gone_gets_its_requests_cancelled(node: Node)
 
 
 def test_request_of_a_durable_client_is_left_undone_at_the_end(make_node: MakeNode) -> None:
-    """It gets a reply, and no outcome: another process will transcribe it."""
+    """The client gets a reply but no outcome, because another process will transcribe it."""
     node = make_node(drain_seconds=0.1)
     node.engine.hold()
     lease = Lease(-1)

@@ -1,5 +1,5 @@
-"""Which job goes next: the client that had least of the engine's time, short before long, in order
-within a connection; and nobody starves."""
+"""The choice of the next job: the client with the least engine time first, short before long, in
+order within a connection; and no client starves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.worker.scheduler import HEAD_START, Scheduler
 
 
 def turns(scheduler: Scheduler, left: dict[int, float], window: float = 30.0) -> Iterator[int]:
-    """Give turns until all is done; `left` is what the jobs have left, in seconds."""
+    """Give turns until all jobs are done. `left` has the remaining seconds of each job."""
     while (job := scheduler.next()) is not None:
         yield job
         left[job] -= window
@@ -25,14 +25,14 @@ def turns(scheduler: Scheduler, left: dict[int, float], window: float = 30.0) ->
             scheduler.update(job, left[job])
 
 
-def test_nothing_to_do() -> None:
+def test_empty_scheduler_has_no_next_job() -> None:
     scheduler = Scheduler()
     assert scheduler.next() is None
     assert not scheduler
     scheduler.remove(7)
 
 
-def test_short_goes_before_long() -> None:
+def test_short_job_goes_before_a_long_one() -> None:
     scheduler = Scheduler()
     lengths = {1: 600.0, 2: 3.0, 3: 60.0}
     for job, seconds in lengths.items():
@@ -41,7 +41,7 @@ def test_short_goes_before_long() -> None:
     assert not scheduler
 
 
-def test_a_short_one_that_comes_late_waits_for_one_window() -> None:
+def test_late_short_job_waits_for_one_window() -> None:
     scheduler = Scheduler()
     scheduler.add(1, "a", connection=1, seconds=600.0)
     assert scheduler.next() == 1
@@ -50,14 +50,14 @@ def test_a_short_one_that_comes_late_waits_for_one_window() -> None:
     assert scheduler.next() == 2
 
 
-def test_equals_go_in_the_order_they_came() -> None:
+def test_equal_jobs_go_in_order_of_arrival() -> None:
     scheduler = Scheduler()
     for job in (4, 5, 6):
         scheduler.add(job, "a", connection=job, seconds=3.0)
     assert list(turns(scheduler, dict.fromkeys((4, 5, 6), 3.0))) == [4, 5, 6]
 
 
-def test_within_a_connection_the_first_goes_first_however_long() -> None:
+def test_jobs_of_a_connection_go_in_order_regardless_of_length() -> None:
     scheduler = Scheduler()
     lengths = {1: 90.0, 2: 3.0, 3: 30.0}
     for job, seconds in lengths.items():
@@ -65,7 +65,7 @@ def test_within_a_connection_the_first_goes_first_however_long() -> None:
     assert list(turns(scheduler, lengths)) == [1, 1, 1, 2, 3]
 
 
-def test_a_job_that_waits_behind_its_own_connection_does_not_hold_up_others() -> None:
+def test_job_behind_its_own_connection_does_not_delay_others() -> None:
     scheduler = Scheduler()
     scheduler.add(1, "a", connection=1, seconds=600.0)
     scheduler.add(2, "a", connection=1, seconds=1.0)
@@ -73,7 +73,7 @@ def test_a_job_that_waits_behind_its_own_connection_does_not_hold_up_others() ->
     assert scheduler.next() == 3
 
 
-def test_removing_the_first_lets_the_next_of_its_connection_go() -> None:
+def test_removed_job_frees_the_next_of_its_connection() -> None:
     scheduler = Scheduler()
     scheduler.add(1, "a", connection=1, seconds=600.0)
     scheduler.add(2, "a", connection=1, seconds=1.0)
@@ -81,8 +81,8 @@ def test_removing_the_first_lets_the_next_of_its_connection_go() -> None:
     assert scheduler.next() == 2
 
 
-def test_a_long_recording_does_not_starve_beside_an_endless_stream_of_commands() -> None:
-    """As the comment of AGING_SECONDS promises, where the commands come one after the other."""
+def test_long_recording_does_not_starve_beside_endless_commands() -> None:
+    """The comment of AGING_SECONDS promises this bound. The commands arrive one by one."""
     scheduler = Scheduler()
     scheduler.add(0, "a", connection=0, seconds=600.0)
     scheduler.add(1, "a", connection=1, seconds=3.0)
@@ -97,16 +97,16 @@ def test_a_long_recording_does_not_starve_beside_an_endless_stream_of_commands()
             scheduler.remove(job)
             scheduler.add(turn + 1, "a", connection=turn + 1, seconds=3.0)
     assert max(b - a for a, b in itertools.pairwise(long_turns)) <= 12
-    # And the short ones still get most of the turns.
+    # The short jobs still get most of the turns.
     assert len(long_turns) < 100
 
 
-def test_a_long_recording_does_not_starve_where_there_is_more_to_do_than_can_be_done() -> None:
+def test_long_recording_does_not_starve_under_overload() -> None:
     scheduler = Scheduler()
     scheduler.add(0, "a", connection=0, seconds=600.0)
     long_turns = 0
     for number in range(1, 400):
-        # One comes for every turn there is, so each turn of the long one leaves one more waiting.
+        # One job arrives for each turn, so each turn of the long job leaves one more waiting.
         scheduler.add(number, "a", connection=number, seconds=3.0)
         job = scheduler.next()
         assert job is not None
@@ -117,7 +117,7 @@ def test_a_long_recording_does_not_starve_where_there_is_more_to_do_than_can_be_
     assert long_turns >= 10
 
 
-def test_looking_again_without_progress_is_fair_among_equals() -> None:
+def test_next_without_progress_alternates_between_equal_jobs() -> None:
     scheduler = Scheduler()
     for job in (1, 2, 3):
         scheduler.add(job, "a", connection=job, seconds=300.0)
@@ -126,7 +126,7 @@ def test_looking_again_without_progress_is_fair_among_equals() -> None:
 
 
 class Engine:
-    """Plays the worker: who had turns, and how many seconds of them, by client."""
+    """A stand-in for the worker. Records the turns and the engine seconds of each client."""
 
     def __init__(self) -> None:
         self.scheduler = Scheduler()
@@ -136,7 +136,7 @@ class Engine:
         self._numbers = itertools.count()
 
     def add(self, client: str, windows: int, cost: float) -> None:
-        """A file on a connection of its own; each of its windows costs `cost` seconds."""
+        """Add a file on a new connection. Each of its windows costs `cost` seconds."""
         number = next(self._numbers)
         self._jobs[number] = client, windows, cost
         self.scheduler.add(number, client, connection=number, seconds=30.0 * windows)
@@ -145,7 +145,7 @@ class Engine:
         return any(client == owner for owner, _, _ in self._jobs.values())
 
     def turn(self) -> tuple[str, float]:
-        """Give one turn; whose it was and what it cost."""
+        """Give one turn; return its client and its cost."""
         number = self.scheduler.next()
         assert number is not None
         client, windows, cost = self._jobs.pop(number)
@@ -161,17 +161,17 @@ class Engine:
 
 
 def between(turns: list[str], client: str) -> list[int]:
-    """How many turns others had from each of a client's to its next."""
+    """The number of turns of other clients between every two turns of a client."""
     mine = [place for place, who in enumerate(turns) if who == client]
     return [b - a - 1 for a, b in itertools.pairwise(mine)]
 
 
-def test_clients_share_the_engines_time_and_not_its_turns() -> None:
+def test_clients_share_engine_seconds_instead_of_turns() -> None:
     engine = Engine()
     for _ in range(500):
         engine.add("costly", 1, 10.0)
     for _ in range(350):
-        # One after the other: each comes when the one before it is done, and has been removed.
+        # The cheap jobs arrive one by one, each after the previous one was removed.
         if not engine.has("cheap"):
             engine.add("cheap", 1, 0.3)
         engine.turn()
@@ -179,7 +179,7 @@ def test_clients_share_the_engines_time_and_not_its_turns() -> None:
     assert abs(engine.seconds["costly"] - engine.seconds["cheap"]) <= 10.0
 
 
-def test_so_they_do_where_the_windows_are_those_of_one_file() -> None:
+def test_clients_with_one_long_file_each_share_engine_seconds() -> None:
     engine = Engine()
     engine.add("costly", 500, 10.0)
     engine.add("cheap", 1000, 0.3)
@@ -188,8 +188,8 @@ def test_so_they_do_where_the_windows_are_those_of_one_file() -> None:
     assert set(between(engine.turns, "costly")) <= {33, 34}
 
 
-def test_a_cheap_one_waits_for_one_costly_window_at_most() -> None:
-    """As the voice command of a client that comes back every now and then."""
+def test_cheap_job_waits_for_one_costly_window_at_most() -> None:
+    """For example the voice commands of a client that returns from time to time."""
     engine = Engine()
     engine.add("costly", 500, 10.0)
     for _ in range(50):
@@ -199,7 +199,7 @@ def test_a_cheap_one_waits_for_one_costly_window_at_most() -> None:
     assert engine.turns == ["costly", "cheap"] * 50
 
 
-def test_hundreds_of_files_of_one_client_do_not_hold_up_the_single_ones_of_others() -> None:
+def test_client_with_many_files_does_not_delay_others() -> None:
     engine = Engine()
     for _ in range(500):
         engine.add("busy", 1, 1.0)
@@ -214,7 +214,7 @@ def test_hundreds_of_files_of_one_client_do_not_hold_up_the_single_ones_of_other
     assert order.count("long") >= 14, "every second turn, once the short one is done"
 
 
-def test_a_short_one_of_a_new_client_goes_before_the_long_ones_of_others() -> None:
+def test_short_job_of_a_new_client_goes_before_long_jobs() -> None:
     engine = Engine()
     for number in range(10):
         engine.add(f"client-{number}", 20, 9.0)
@@ -224,7 +224,7 @@ def test_a_short_one_of_a_new_client_goes_before_the_long_ones_of_others() -> No
         assert engine.turn()[0] == f"new-{number}"
 
 
-def test_who_stays_away_saves_nothing_up() -> None:
+def test_absent_client_accumulates_no_credit() -> None:
     engine = Engine()
     engine.add("away", 1, 1.0)
     engine.add("here", 500, 1.0)
@@ -236,7 +236,7 @@ def test_who_stays_away_saves_nothing_up() -> None:
     assert abs(engine.turns[100:].count("away") - 50) <= 1
 
 
-def test_who_leaves_and_comes_back_at_once_is_still_charged() -> None:
+def test_returning_client_is_still_charged() -> None:
     engine = Engine()
     engine.add("here", 500, 1.0)
     for _ in range(100):
@@ -246,7 +246,7 @@ def test_who_leaves_and_comes_back_at_once_is_still_charged() -> None:
     assert engine.turns.count("back") == 50
 
 
-def test_what_somebody_had_before_a_rest_is_not_held_against_him() -> None:
+def test_charges_are_forgotten_when_the_engine_rests() -> None:
     engine = Engine()
     engine.add("first", 1, 10.0)
     engine.turn()
@@ -256,22 +256,22 @@ def test_what_somebody_had_before_a_rest_is_not_held_against_him() -> None:
     assert engine.turn()[0] == "first"
 
 
-def test_new_clients_without_end_do_not_starve_those_who_wait() -> None:
+def test_endless_new_clients_do_not_starve_waiting_ones() -> None:
     engine = Engine()
     engine.add("patient", 500, 1.0)
     engine.add("impatient", 500, 1.0)
     for number in range(500):
         engine.add(f"client-{number}", 1, 1.0)
         engine.turn()
-        # What is not served at once stays: there is more to do than can be done, for a while.
+        # More jobs arrive than can be done, so some stay for a while.
         if number % 20 == 0:
             engine.add(f"another-{number}", 1, 1.0)
     for client in ("patient", "impatient"):
         assert engine.turns.count(client) >= 10
 
 
-def test_nor_do_they_after_a_time_in_which_many_gave_up_waiting() -> None:
-    """Present beside the one that is served they halve the pace of the even time."""
+def test_new_clients_do_not_starve_others_after_many_cancellations() -> None:
+    """While they wait beside the served client, the fair time advances at half its speed."""
     scheduler = Scheduler()
     scheduler.add(0, "patient", connection=0, seconds=600.0)
     for number in range(1, 300):
@@ -300,7 +300,7 @@ def test_nor_do_they_after_a_time_in_which_many_gave_up_waiting() -> None:
     names=st.sampled_from([7, 1_000_000]),
     places=st.integers(2, 8),
 )
-def test_whoever_has_work_has_a_turn_within_the_bound(
+def test_every_client_with_work_gets_a_turn_within_the_bound(
     lasting: list[float],
     passing: list[float],
     coming: list[int],
@@ -308,9 +308,9 @@ def test_whoever_has_work_has_a_turn_within_the_bound(
     names: int,
     places: int,
 ) -> None:
-    """As the module promises, whatever comes and goes beside those that stay. Those who pass have
-    `windows` each, come as `coming` says from turn to turn, are mostly new or one of `names` that
-    come back, and fill the `places` that the others leave."""
+    """The module promises this bound for any pattern of arrivals. The lasting clients always have
+    work. `coming` has the number of passing clients that arrive at each turn, with `windows` each.
+    They have one of `names` names, so that some return, and fill the free ones of `places`."""
     engine = Engine()
     lasting = lasting[:places]
     for number, cost in enumerate(lasting):
@@ -334,7 +334,7 @@ def test_whoever_has_work_has_a_turn_within_the_bound(
         assert max(waited.values()) <= bound
 
 
-def test_a_client_is_forgotten_with_its_last_job_but_for_a_while() -> None:
+def test_client_without_jobs_is_remembered_for_a_limited_time() -> None:
     scheduler = Scheduler()
     scheduler.add(0, "here", connection=0, seconds=3.0)
     for job in range(1, 2 * module._REMEMBERED):
@@ -354,10 +354,10 @@ JOBS = st.lists(
 
 
 @given(JOBS, st.lists(st.sampled_from("abc"), min_size=6, max_size=6))
-def test_every_job_gets_all_its_turns_and_connections_keep_their_order(
+def test_every_job_finishes_and_connections_keep_their_order(
     jobs: list[tuple[int, float, int]], clients: list[str]
 ) -> None:
-    """Jobs of any length arrive at any time; what is added last is what is asked first."""
+    """Jobs of any length arrive at any time, immediately before the scheduler is asked."""
     scheduler = Scheduler()
     arrivals = dict(enumerate(jobs))
     left: dict[int, float] = {}

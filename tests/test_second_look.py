@@ -1,4 +1,5 @@
-"""A recording in which the detector hears no speech: one look by the engine, believed if sure."""
+"""The second look: if the detector finds no speech, the engine decodes once, and its text counts
+only if it is sure."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ def saying(text: str, logprob: float) -> FakeEngine:
 
 
 @pytest.mark.parametrize("seconds", [4.0, 25.0, 200.0])
-def test_a_sure_text_is_believed(seconds: float) -> None:
+def test_sure_text_is_accepted(seconds: float) -> None:
     engine = saying("turn on the lamp", -0.2)
     made = run(murmur(seconds), engine, prompt="Names: Ann.")
     assert made.text == "turn on the lamp"
@@ -71,7 +72,7 @@ def test_a_sure_text_is_believed(seconds: float) -> None:
 @pytest.mark.parametrize(
     ("text", "logprob"), [("turn on the lamp", -0.95), ("", 0.0), ("[Music]", -0.1), ("*", -0.1)]
 )
-def test_anything_else_is_silence(text: str, logprob: float) -> None:
+def test_unsure_text_becomes_silence(text: str, logprob: float) -> None:
     engine = saying(text, logprob)
     made = run(murmur(40.0), engine, language="auto")
     assert made.text == ""
@@ -80,7 +81,7 @@ def test_anything_else_is_silence(text: str, logprob: float) -> None:
     assert len(engine.calls) == 1
 
 
-def test_the_rest_of_the_look_is_not_looked_at_again() -> None:
+def test_second_look_happens_only_once() -> None:
     def half(samples: Samples, options: DecodeOptions) -> Hypothesis:
         return hypothesis_of("turn on", len(samples) / RATE / 2)
 
@@ -98,7 +99,7 @@ def test_silence_and_steady_noise_cost_no_engine_call(level: float) -> None:
 
 
 @pytest.mark.parametrize("name", NOISES)
-def test_steady_noises_are_steady_at_any_level(name: str) -> None:
+def test_steady_noises_are_recognised_at_any_level(name: str) -> None:
     noise = NOISES[name](6.0, RATE, np.random.default_rng(8))
     for level in (1.0, 0.01, 0.001):
         if name in STEADY:
@@ -106,7 +107,7 @@ def test_steady_noises_are_steady_at_any_level(name: str) -> None:
 
 
 @pytest.mark.parametrize("decibels", [-60, -45])
-def test_the_engine_gets_quiet_windows_amplified(decibels: float) -> None:
+def test_quiet_window_is_amplified_for_the_engine(decibels: float) -> None:
     quiet = np.random.default_rng(9).normal(0, 1, 3 * RATE).clip(-3, 3) * 10 ** (decibels / 20)
     engine = saying("yes", -0.1)
     run(quiet.astype(np.float32), engine, detector=FakeDetector(0.01))
@@ -114,21 +115,21 @@ def test_the_engine_gets_quiet_windows_amplified(decibels: float) -> None:
     assert 20 * np.log10(samples.std()) == pytest.approx(-20, abs=1)
 
 
-def test_the_engine_gets_loud_windows_as_they_are() -> None:
+def test_loud_window_reaches_the_engine_unchanged() -> None:
     loud = (np.random.default_rng(9).normal(0, 1, 3 * RATE).clip(-3, 3) * 0.1).astype(np.float32)
     engine = saying("yes", -0.1)
     run(loud, engine, detector=FakeDetector(0.01))
     assert np.array_equal(engine.calls[0][0], loud[: len(engine.calls[0][0])])
 
 
-def test_is_sure() -> None:
+def test_is_sure_needs_text_and_confidence() -> None:
     assert is_sure(hypothesis_of("yes", 1.0, logprob=MIN_LOGPROB))
     assert not is_sure(hypothesis_of("yes", 1.0, logprob=MIN_LOGPROB - 0.01))
     assert not is_sure(hypothesis_of("(rain)", 1.0, logprob=0.0))
 
 
 @pytest.mark.parametrize("name", NOISES)
-def test_the_real_detector_takes_no_amplified_noise_for_speech(name: str) -> None:
+def test_real_detector_finds_no_speech_in_amplified_noise(name: str) -> None:
     """Footsteps are the exception: the detector hears a voice in them at any level."""
     if name == "footsteps":
         pytest.skip("its bursts last as long as words; the engine makes a marker of them")

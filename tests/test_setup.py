@@ -1,8 +1,8 @@
-"""The shell scripts in their cheap failure modes, without a network.
+"""The shell scripts and the failures that they detect, without a network.
 
-Each test works on a copy of the scripts in a folder whose name has a space, with a PATH that holds
-only a few tools and interpreters made for the test: shell scripts that answer as a Python would and
-write down what they were asked. One test at the end uses the real Python, venv and pip.
+Each test works on a copy of the scripts in a folder whose name has a space. PATH holds only a few
+tools and fake interpreters: shell scripts that answer like Python and record their arguments. One
+test at the end uses the real Python, venv and pip.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 HANG = 300.0
-"""Seconds until a test gives up; nothing is measured by it. One makes a real environment."""
+"""Seconds until a test gives up; one creates a real environment. No test measures time with it."""
 
 TOOLS = ("bash", "cp", "dirname", "env", "flock", "mkdir", "mv", "rm", "sleep", "uname")
 PINS = "something==1.0\n"
 
-# Arguments in, behaviour out; {version} and {bits} are what it says of itself. FAKE_FAIL names the
-# module that fails, FAKE_SLOW makes pip take its time.
+# A fake Python that reports {version} and {bits}. FAKE_FAIL names the module that fails, and
+# FAKE_SLOW makes pip slow.
 PYTHON = r"""#!/usr/bin/env bash
 printf '%s\n' "$*" >>"$FAKE_LOG"
 case "$*" in
@@ -50,7 +50,7 @@ esac
 """
 
 PYTEST = "-m pytest -n auto --dist loadfile --no-loadscope-reorder"
-"""How scripts/test calls it."""
+"""The call of pytest by scripts/test."""
 
 
 class Clone:
@@ -104,7 +104,7 @@ class Clone:
         )
 
     def calls(self, of: str) -> list[str]:
-        """The interpreters' calls that contain `of`, since the last time this was asked."""
+        """The interpreters' calls that contain `of`, since the last call of this method."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         self.log.unlink(missing_ok=True)
         return [line for line in lines if of in line]
@@ -116,10 +116,10 @@ def clone(tmp_path: Path) -> Clone:
 
 
 def refusal(done: subprocess.CompletedProcess[str]) -> str:
-    """stderr of a run that ended as a refusal should: nothing on stdout, no traceback."""
+    """The stderr of a run that was rejected: status 1, nothing on stdout, no traceback."""
     assert (done.returncode, done.stdout) == (1, "")
     assert "Traceback" not in done.stderr
-    assert "line " not in done.stderr  # what bash says when a script itself goes wrong
+    assert "line " not in done.stderr  # bash reports errors of a script with this
     return done.stderr
 
 
@@ -135,7 +135,7 @@ def test_first_run_installs_and_starts_and_the_second_only_starts(clone):
     assert clone.calls("pip") == []
 
 
-def test_the_model_of_the_environment_is_not_overruled(clone):
+def test_model_of_the_environment_is_not_overridden(clone):
     clone.add_python("python3")
     done = clone.run("scripts/run", NODE_WHISPER_MODEL="base")
     assert done.stdout == "-m app -m base\n"
@@ -157,13 +157,13 @@ def test_changed_requirements_are_installed_into_the_same_environment(clone):
 @pytest.mark.parametrize(
     "state", ["pip failed", "upgrade failed", "killed before the stamp", "interpreter gone"]
 )
-def test_an_incomplete_environment_is_made_anew(clone, state):
+def test_incomplete_environment_is_created_again(clone, state):
     clone.add_python("python3")
     if state == "upgrade failed":
         clone.run("scripts/run")
         (clone.root / "requirements.txt").write_text("something==2.0\n")
         assert clone.run("scripts/run", FAKE_FAIL="pip").returncode == 1
-        # The old pins again: what the failed upgrade left is not what they say.
+        # The old pins again. The failed upgrade may have left other versions.
         (clone.root / "requirements.txt").write_text(PINS)
     elif state == "pip failed":
         done = clone.run("scripts/run", FAKE_FAIL="pip")
@@ -181,7 +181,7 @@ def test_an_incomplete_environment_is_made_anew(clone, state):
     assert clone.calls("-m venv --clear")
 
 
-def test_another_python_under_the_environment_is_noticed(clone):
+def test_upgraded_python_creates_the_environment_again(clone):
     clone.add_python("python3", "3.11.7")
     clone.run("scripts/run")
     upgraded = clone.add_python("python3", "3.12.1")
@@ -191,7 +191,7 @@ def test_another_python_under_the_environment_is_noticed(clone):
     assert clone.calls("-m venv --clear")
 
 
-def test_two_at_once_install_once(clone):
+def test_two_runs_at_once_install_once(clone):
     clone.add_python("python3")
     environment = {**clone.environment, "FAKE_SLOW": "1"}
     both = [
@@ -210,7 +210,7 @@ def test_two_at_once_install_once(clone):
     assert len(clone.calls("pip install")) == 1
 
 
-def test_who_waits_for_another_set_up_says_so(clone):
+def test_run_reports_that_it_waits_for_another_setup(clone):
     clone.add_python("python3")
     with (clone.root / "requirements.txt").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -244,13 +244,13 @@ def test_python_can_be_named_and_renamed(clone, tmp_path):
     assert "with Python 3.11.7" in clone.run("scripts/run").stderr
     assert "with Python 3.13.0" in clone.run("scripts/run", PYTHON=str(other)).stderr
     clone.calls("")
-    # Unset again: what is there is good enough.
+    # Without PYTHON, the existing environment is kept.
     assert clone.run("scripts/run").returncode == 0
     assert clone.calls("pip") == []
 
 
 @pytest.mark.parametrize("version", ["2.7.18", "3.9.18", "3.14.0"])
-def test_python_out_of_range(clone, version):
+def test_unsupported_python_is_rejected(clone, version):
     clone.add_python("python3", version)
     said = refusal(clone.run("scripts/run"))
     assert f"python3 is Python {version}" in said
@@ -259,7 +259,7 @@ def test_python_out_of_range(clone, version):
     assert not (clone.root / ".venv").exists()
 
 
-def test_no_python_at_all(clone):
+def test_run_without_any_python_is_rejected(clone):
     said = refusal(clone.run("scripts/run"))
     assert "there is none on PATH." in said
     assert "apt install python3" in said
@@ -269,7 +269,7 @@ def test_no_python_at_all(clone):
     ("value", "expected"),
     [("python3", "python3 is Python 3.9.18"), ("/nowhere/python", "does not start as a Python")],
 )
-def test_a_named_python_that_will_not_do(clone, value, expected):
+def test_named_python_that_is_unsuitable_is_rejected(clone, value, expected):
     clone.add_python("python3", "3.9.18")
     clone.add_python("python3.12", "3.12.1")
     said = refusal(clone.run("scripts/run", PYTHON=value))
@@ -277,7 +277,7 @@ def test_a_named_python_that_will_not_do(clone, value, expected):
     assert expected in said
 
 
-def test_venv_missing(clone):
+def test_missing_venv_module_is_reported(clone):
     clone.add_python("python3", "3.11.2")
     said = refusal(clone.run("scripts/run", FAKE_FAIL="ensurepip"))
     assert "apt install python3-venv" in said
@@ -286,7 +286,7 @@ def test_venv_missing(clone):
 
 
 @pytest.mark.parametrize("machine", ["armv7l", "armv6l", "i686"])
-def test_32_bit_machine(clone, machine):
+def test_32_bit_machine_is_rejected(clone, machine):
     clone.add_python("python3")
     clone.add_program("uname", f"#!/usr/bin/env bash\necho {machine}\n")
     said = refusal(clone.run("scripts/run"))
@@ -294,14 +294,14 @@ def test_32_bit_machine(clone, machine):
     assert "64-bit system" in said
 
 
-def test_32_bit_machine_with_an_environment_from_a_64_bit_one(clone):
+def test_32_bit_machine_rejects_a_64_bit_environment(clone):
     clone.add_python("python3")
     clone.run("scripts/run")
     clone.add_program("uname", "#!/usr/bin/env bash\necho i686\n")
     assert "64-bit system" in refusal(clone.run("scripts/run"))
 
 
-def test_32_bit_python_on_a_64_bit_kernel(clone):
+def test_32_bit_python_on_a_64_bit_kernel_is_rejected(clone):
     clone.add_python("python3", bits=32)
     said = refusal(clone.run("scripts/run"))
     assert "32-bit Python" in said
@@ -339,15 +339,15 @@ def test_scripts_check_runs_all_and_fails_with_any(clone, fails):
 
 
 @pytest.mark.parametrize(("fails", "code"), [("", 0), ("mypy", 1), ("pytest", 1)])
-def test_ci_ends_with_the_tests_and_fails_with_any(clone, fails, code):
+def test_ci_runs_the_tests_last_and_fails_with_any(clone, fails, code):
     clone.add_python("python3")
     done = clone.run(".ci/run", FAKE_FAIL=fails)
     assert done.returncode == code
     assert done.stdout.splitlines()[-1] == PYTEST
 
 
-def test_with_the_real_python(clone):
-    """An empty requirements.txt, so that the real pip has nothing to ask the network for."""
+def test_scripts_work_with_the_real_python(clone):
+    """The requirements files are empty, so that the real pip needs no network."""
     for name in ("requirements.txt", "requirements-test.txt"):
         (clone.root / name).write_text("# nothing\n")
     (clone.root / "app").mkdir()
@@ -360,7 +360,7 @@ def test_with_the_real_python(clone):
     for home in ("", None):
         done = clone.run("scripts/run", "-m", "x y", PYTHON=sys.executable, HOME=home)
         assert (done.returncode, done.stdout) == (0, expected), done.stderr
-    # Nothing is asked of the network, or that would have been heard of.
+    # The proxy does not exist, so any network request would give an error message.
     done = clone.run("scripts/run", "-m", "x y", HTTPS_PROXY="http://127.0.0.1:9")
     assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
     assert list(clone.cwd.iterdir()) == [clone.cwd / "app.py"] * (sys.version_info >= (3, 11))

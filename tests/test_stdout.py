@@ -1,4 +1,4 @@
-"""Outcomes on stdout: one line each, in order, however slow the reader is."""
+"""Outcomes on stdout: one line each, in order, with readers of any speed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRANSCRIPT = transcript_of("Größe 日本", audio_seconds=3.0, processing_secon
 
 
 class Reader:
-    """A pipe whose other end is stdout; reads when the test asks it to."""
+    """The reading end of the pipe that is stdout; reads when the test asks it to."""
 
     def __init__(self) -> None:
         self._end, self.writer = os.pipe()

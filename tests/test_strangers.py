@@ -31,7 +31,7 @@ MIB = 1024 * 1024
 
 
 class TlsClient(Client):
-    """A connection past its handshake. Raises what the handshake raises."""
+    """A TLS connection after its handshake. Raises the errors of the handshake."""
 
     def __init__(self, port: int, context: ssl.SSLContext) -> None:
         super().__init__(port)
@@ -43,13 +43,13 @@ class TlsClient(Client):
             raise
 
     def half_close(self) -> None:
-        # SSLSocket's own would give up on TLS in both directions.
+        # SSLSocket.shutdown would end TLS in both directions.
         socket.socket.shutdown(self.socket, socket.SHUT_WR)
 
 
 @pytest.fixture
 def tls_node(make_node: MakeNode, certificates: Certificates) -> MakeNode:
-    """Makes nodes that speak TLS."""
+    """Start nodes that speak TLS."""
 
     def make(*, client_ca: Path | None = None, **more: Any) -> Node:
         context = server_context(*certificates.node, client_ca)
@@ -58,7 +58,7 @@ def tls_node(make_node: MakeNode, certificates: Certificates) -> MakeNode:
     return make
 
 
-def closed_without_a_word(client: Client) -> bool:
+def closed_without_reply(client: Client) -> bool:
     try:
         return client.socket.recv(100) in (b"", b"\x15\x03\x01\x00\x02\x02\x46")
     except ConnectionResetError:
@@ -76,7 +76,7 @@ def serves(node: Node, context: ssl.SSLContext) -> bool:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_tls_request_is_served(
+def test_request_over_tls(
     tls_node: MakeNode, certificates: Certificates, version: ssl.TLSVersion
 ) -> None:
     node = tls_node()
@@ -88,9 +88,7 @@ def test_tls_request_is_served(
         assert node.lines.wait_for("over-tls")["peer"] == client.peer
 
 
-def test_tls_body_of_twenty_megabytes_is_served(
-    tls_node: MakeNode, certificates: Certificates
-) -> None:
+def test_body_of_20_mib_over_tls(tls_node: MakeNode, certificates: Certificates) -> None:
     node = tls_node(max_body=32 * MIB)
     body = bytes(20 * MIB)
     with TlsClient(node.port, certificates.trusting()) as client:
@@ -100,14 +98,12 @@ def test_tls_body_of_twenty_megabytes_is_served(
     assert reply["audio_seconds"] == pytest.approx(len(body) / 2 / RATE, abs=0.01)
 
 
-def test_tls_pipelined_messages_in_tiny_records_are_served(
-    tls_node: MakeNode, certificates: Certificates
-) -> None:
+def test_pipelined_messages_in_tiny_records(tls_node: MakeNode, certificates: Certificates) -> None:
     node = tls_node()
     with TlsClient(node.port, certificates.trusting()) as client:
         counts = [RATE + number for number in range(5)]
         messages = [message(pcm(count), connection="keep-alive") for count in counts]
-        # Many records in one packet: what a selector sees is only the first of them.
+        # One packet holds many records. A selector reports only the first of them.
         client.send(messages[0])
         assert text_or_code(client.reply()) == str(counts[0])
         data = b"".join(messages[1:])
@@ -117,7 +113,7 @@ def test_tls_pipelined_messages_in_tiny_records_are_served(
             assert text_or_code(client.reply()) == str(count)
 
 
-def test_tls_message_in_the_last_packet_of_the_handshake_is_served(
+def test_message_in_the_last_packet_of_the_handshake(
     tls_node: MakeNode, certificates: Certificates
 ) -> None:
     node = tls_node()
@@ -133,13 +129,13 @@ def test_tls_message_in_the_last_packet_of_the_handshake_is_served(
                 incoming.write(client.socket.recv(65_536))
         peer.write(message(pcm(100)))
         client.send(outgoing.read())
-        # All of it up to the end: the reply, and TLS's goodbye.
+        # Everything to the end of the stream: the reply, and the close_notify alert of TLS.
         while data := client.socket.recv(65_536):
             incoming.write(data)
         assert b'"text": "100"' in peer.read(65_536)
 
 
-def test_tls_client_that_half_closes_still_gets_the_reply(
+def test_half_closed_connection_still_gets_the_reply(
     tls_node: MakeNode, certificates: Certificates
 ) -> None:
     node = tls_node()
@@ -149,10 +145,11 @@ def test_tls_client_that_half_closes_still_gets_the_reply(
         assert [text_or_code(reply) for reply in client.replies()] == [str(RATE)]
 
 
-def test_tls_body_that_breaks_off_is_incomplete(
+def test_truncated_body_over_tls_is_incomplete(
     tls_node: MakeNode, certificates: Certificates
 ) -> None:
-    """Without TLS's goodbye, as an attacker on the way would cut it: the length tells."""
+    """An attacker on the network would cut the stream like this, without close_notify. The node
+    detects it by the length."""
     node = tls_node()
     with TlsClient(node.port, certificates.trusting()) as client:
         client.send(message(pcm(RATE))[:-1])
@@ -160,7 +157,7 @@ def test_tls_body_that_breaks_off_is_incomplete(
         assert text_or_code(client.reply()) == "incomplete"
 
 
-def test_tls_reset_cancels(tls_node: MakeNode, certificates: Certificates) -> None:
+def test_reset_over_tls_cancels_the_request(tls_node: MakeNode, certificates: Certificates) -> None:
     node = tls_node()
     node.engine.hold()
     with TlsClient(node.port, certificates.trusting()) as client:
@@ -168,7 +165,7 @@ def test_tls_reset_cancels(tls_node: MakeNode, certificates: Certificates) -> No
         node.engine.wait_for_calls(1)
         other = TlsClient(node.port, certificates.trusting())
         other.request(pcm(RATE), id="second")
-        # All of it is there: a part of it would be incomplete.
+        # The whole request must have arrived, or the outcome would be `incomplete`.
         eventually(lambda: len(node.jobs) == 2)
         other.reset()
         eventually(lambda: node.server.load.connections == 1)
@@ -178,17 +175,17 @@ def test_tls_reset_cancels(tls_node: MakeNode, certificates: Certificates) -> No
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["nothing", "half"])
-def test_unfinished_handshake_times_out(
+def test_unfinished_handshake_is_closed_at_its_deadline(
     tls_node: MakeNode, certificates: Certificates, sent: bytes
 ) -> None:
     node = tls_node(timeouts=Timeouts(header=0.2))
     with node.connect() as client:
         client.send(sent)
-        assert closed_without_a_word(client)
+        assert closed_without_reply(client)
     assert node.lines.written == []
 
 
-def test_handshake_byte_by_byte_does_not_extend_its_timeout(tls_node: MakeNode) -> None:
+def test_slow_handshake_does_not_extend_its_deadline(tls_node: MakeNode) -> None:
     node = tls_node(timeouts=Timeouts(header=0.3))
     hello = b"\x16\x03\x01\x3f\xff" + bytes(16_000)
     with node.connect() as client:
@@ -205,13 +202,13 @@ def test_handshake_byte_by_byte_does_not_extend_its_timeout(tls_node: MakeNode) 
 
         thread = threading.Thread(target=trickle, daemon=True)
         thread.start()
-        assert closed_without_a_word(client)
+        assert closed_without_reply(client)
         ended.set()
         thread.join()
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
-def test_older_tls_versions_are_rejected(tls_node: MakeNode, certificates: Certificates) -> None:
+def test_old_tls_versions_are_rejected(tls_node: MakeNode, certificates: Certificates) -> None:
     node = tls_node()
     old = certificates.trusting()
     old.minimum_version = ssl.TLSVersion.TLSv1
@@ -223,7 +220,7 @@ def test_older_tls_versions_are_rejected(tls_node: MakeNode, certificates: Certi
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_client_certificates_are_checked(
+def test_client_certificate_is_required_with_client_ca(
     tls_node: MakeNode,
     certificates: Certificates,
     strangers: Certificates,
@@ -234,8 +231,8 @@ def test_client_certificates_are_checked(
     for showing in (None, strangers.client):
         context = certificates.trusting(showing=showing)
         context.maximum_version = version
-        # With TLS 1.3 the client's side of the handshake is over before it is refused; the alert
-        # arrives all the same, since what it sent meanwhile is drained.
+        # With TLS 1.3 the client's side of the handshake ends before the node rejects it. The alert
+        # still arrives, because the node drains the data that the client sent meanwhile.
         with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
             refused_by(node, context)
     eventually(lambda: len(node.lines.written) == 1)
@@ -248,7 +245,7 @@ def refused_by(node: Node, context: ssl.SSLContext) -> None:
         client.reply()
 
 
-def test_plain_bytes_on_the_tls_port_are_closed(
+def test_plain_bytes_on_the_tls_port_are_rejected(
     tls_node: MakeNode, certificates: Certificates
 ) -> None:
     node = tls_node()
@@ -260,7 +257,7 @@ def test_plain_bytes_on_the_tls_port_are_closed(
     eventually(lambda: len(node.lines.written) == 1)
 
 
-def test_tls_on_the_plain_port_gets_an_error(node: Node, certificates: Certificates) -> None:
+def test_tls_on_the_plain_port_gets_bad_header(node: Node, certificates: Certificates) -> None:
     outgoing = ssl.MemoryBIO()
     peer = certificates.trusting().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
     with pytest.raises(ssl.SSLWantReadError):
@@ -271,7 +268,7 @@ def test_tls_on_the_plain_port_gets_an_error(node: Node, certificates: Certifica
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01\x00"], ids=["before", "within"])
-def test_reset_in_the_handshake_does_no_harm(
+def test_reset_during_the_handshake_frees_the_connection(
     tls_node: MakeNode, certificates: Certificates, sent: bytes
 ) -> None:
     node = tls_node()
@@ -283,7 +280,7 @@ def test_reset_in_the_handshake_does_no_harm(
     eventually(lambda: node.server.load.connections == 0)
 
 
-def test_connection_over_the_limit_receives_busy_over_tls(
+def test_excess_connection_gets_busy_over_tls(
     tls_node: MakeNode, certificates: Certificates
 ) -> None:
     node = tls_node(max_connections=1)
@@ -300,7 +297,7 @@ def test_drain_does_not_wait_for_handshakes(tls_node: MakeNode) -> None:
     with node.connect() as client:
         eventually(lambda: node.server.load.connections == 1)
         node.drain()
-        assert closed_without_a_word(client)
+        assert closed_without_reply(client)
     node.wait_until_stopped()
 
 
@@ -308,7 +305,7 @@ def test_drain_does_not_wait_for_handshakes(tls_node: MakeNode) -> None:
 
 
 class CountingSpool(Spool):
-    """Remembers whether anything was ever to be kept."""
+    """A spool that counts the bodies it creates."""
 
     def __init__(self, disk: Disk) -> None:
         super().__init__(Path("/var/tmp"), disk)
@@ -342,49 +339,49 @@ WRONG = [None, "", "x", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), 17, ["a"], {"tok
 
 
 @pytest.mark.parametrize("token", WRONG, ids=repr)
-def test_body_without_the_token_is_not_read(
+def test_body_without_a_valid_token_is_not_read(
     guarded: Node, spools: list[CountingSpool], token: object
 ) -> None:
     fields = {} if token is None else {"token": token}
     with guarded.connect() as client:
-        # The header alone, of a body that never comes: the answer does not wait for it.
+        # Only the header is sent. The reply does not wait for the body.
         client.send(frame({**RAW, "content-length": MIB, "id": "stranger", **fields}))
         assert [text_or_code(reply) for reply in client.replies()] == ["unauthorized"]
     assert spools[0].created == 0
     assert guarded.engine.calls == []
 
 
-def test_input_behind_an_unauthorized_header_is_not_read(
+def test_message_after_a_wrong_token_is_not_read(
     guarded: Node, spools: list[CountingSpool]
 ) -> None:
     with guarded.connect() as client:
         client.request(pcm(8 * RATE), connection="keep-alive", token="guess-number-one")
-        # A second guess on the same connection is not even looked at.
+        # A second attempt on the same connection is not read.
         client.request(pcm(RATE), connection="keep-alive", token=TOKEN)
         assert [text_or_code(reply) for reply in client.replies()] == ["unauthorized"]
     assert spools[0].created == 0
 
 
-def test_unauthenticated_clients_get_one_kind_of_error(guarded: Node) -> None:
-    """Neither what is wrong with their header nor what the model can do."""
+def test_unauthenticated_client_learns_nothing_else(guarded: Node) -> None:
+    """The reply reveals neither errors in the header nor the abilities of the model."""
     for fields in ({"language": "de"}, {"content-type": "text/html"}, {"sample-rate": 1}):
         with guarded.connect() as client:
             client.send(frame({**RAW, "content-length": 10, **fields}, bytes(10)))
             assert [text_or_code(reply) for reply in client.replies()] == ["unauthorized"]
 
 
-def test_unauthenticated_silent_request_gets_no_reply(guarded: Node) -> None:
+def test_unauthenticated_client_without_reply_gets_none(guarded: Node) -> None:
     assert guarded.ask(pcm(RATE), reply="none") == []
     assert guarded.engine.calls == []
 
 
-def test_request_with_the_token_is_served(guarded: Node) -> None:
+def test_every_message_needs_the_token(guarded: Node) -> None:
     (reply,) = guarded.ask(pcm(RATE), token=TOKEN, id="guest")
     assert text_or_code(reply) == str(RATE)
     assert TOKEN not in str(guarded.lines.wait_for("guest"))
     with guarded.connect() as client:
         for _ in range(2):
-            # Every message shows it.
+            # Every message carries the token.
             client.request(pcm(RATE), token=TOKEN, connection="keep-alive")
             assert text_or_code(client.reply()) == str(RATE)
         client.request(pcm(RATE), connection="keep-alive")
@@ -392,12 +389,12 @@ def test_request_with_the_token_is_served(guarded: Node) -> None:
         assert client.reply() is None
 
 
-def test_token_is_ignored_if_none_is_required(node: Node) -> None:
+def test_token_is_ignored_by_a_node_without_one(node: Node) -> None:
     assert [text_or_code(reply) for reply in node.ask(pcm(RATE))] == [str(RATE)]
     assert [text_or_code(reply) for reply in node.ask(pcm(RATE), token=TOKEN)] == [str(RATE)]
 
 
-def test_token_over_tls_is_checked(make_node: MakeNode, certificates: Certificates) -> None:
+def test_token_is_checked_over_tls(make_node: MakeNode, certificates: Certificates) -> None:
     context = server_context(*certificates.node, None)
     port = {"tls": context, "needs_token": True}
     node = make_node(port=port, authorize=AccessToken(TOKEN).admits)
@@ -407,7 +404,7 @@ def test_token_over_tls_is_checked(make_node: MakeNode, certificates: Certificat
             assert [text_or_code(reply) for reply in client.replies()] == [expected]
 
 
-# Warnings at the start.
+# Warnings and errors at start.
 
 
 @pytest.mark.parametrize(
@@ -423,7 +420,7 @@ def test_token_over_tls_is_checked(make_node: MakeNode, certificates: Certificat
         (["--host", "::", "--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a"], True, []),
     ],
 )
-def test_open_ports_are_warned_about(
+def test_open_settings_log_warnings(
     arguments: list[str], no_token: bool, warnings: list[str]
 ) -> None:
     with capture_logs() as log:
@@ -443,7 +440,7 @@ def test_open_ports_are_warned_about(
         ([], {"NODE_WHISPER_TLS_CLIENT_CA": "ca.pem"}, "--tls-client-ca requires"),
     ],
 )
-def test_wrong_settings_end_the_node_at_once(
+def test_wrong_security_settings_end_the_node(
     arguments: list[str], environment: dict[str, str], expected: str
 ) -> None:
     status, out, errors = run(*arguments, environment=environment)

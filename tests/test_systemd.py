@@ -1,8 +1,8 @@
-"""deploy/node-whisper.service: what systemd makes of it, and the node under what it forbids.
+"""deploy/node-whisper.service: systemd's checks of the unit, and a node under its restrictions.
 
-systemd itself does not run where tests do. Its checker reads the unit; the one setting that could
-break a decoder, MemoryDenyWriteExecute, is made as systemd makes it (tests/mdwe.py) around a real
-node with a real model; and this test is the one who listens at NOTIFY_SOCKET.
+systemd does not run in a test environment. systemd-analyze checks the unit. MemoryDenyWriteExecute,
+the only setting that could break a decoder, is applied like systemd does it (tests/mdwe.py) to a
+real node with a real model, and the test itself listens at NOTIFY_SOCKET.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def settings(name: str) -> list[str]:
 
 
 @needs_systemd
-def test_its_exposure_is_low() -> None:
+def test_unit_has_a_low_exposure() -> None:
     done = analyze("security", "--offline=true", "--threshold=30", UNIT)
     if "Unknown" in done.stderr or "unrecognized" in done.stderr:
         pytest.skip("this systemd-analyze does not know --offline")
@@ -65,7 +65,7 @@ def test_its_exposure_is_low() -> None:
 
 
 @needs_systemd
-def test_systemd_understands_every_line(tmp_path: Path) -> None:
+def test_unit_has_only_lines_that_systemd_knows(tmp_path: Path) -> None:
     copy = tmp_path / UNIT.name
     text = UNIT.read_text(encoding="utf-8")
     assert "/opt/node-whisper/.venv/bin/python" in text
@@ -79,7 +79,7 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
     assert "PrivateTemp" in analyze("verify", "--man=no", wrong).stderr
 
 
-def test_the_node_takes_the_settings_that_it_sets(tmp_path: Path) -> None:
+def test_settings_of_the_unit_are_valid(tmp_path: Path) -> None:
     state = tmp_path / "node-whisper"
     for name in ("models", "spool", "journal"):
         (state / name).mkdir(parents=True)
@@ -91,7 +91,7 @@ def test_the_node_takes_the_settings_that_it_sets(tmp_path: Path) -> None:
     assert read.journal == state / "journal"
     assert read.spool_dir == state / "spool"
     assert read.models_dir == state / "models"
-    # A drain is over before systemd's patience is.
+    # A drain ends before systemd's timeout.
     assert read.drain_seconds + 2 < float(settings("TimeoutStopSec")[0])
 
 
@@ -123,7 +123,7 @@ print(gained, by_object, by_descriptor)
 
 
 def denying(how: str) -> list[str]:
-    """The beginning of a command that runs under the setting."""
+    """The first words of a command that runs under MemoryDenyWriteExecute."""
     start = [sys.executable, str(MDWE), how]
     tried = subprocess.run([*start, "true"], capture_output=True, text=True, check=False)
     if tried.returncode == 77:
@@ -133,8 +133,9 @@ def denying(how: str) -> list[str]:
 
 
 @pytest.mark.parametrize("how", ["prctl", "seccomp"])
-def test_what_the_setting_forbids(how: str) -> None:
-    """That it is in force in the test below, and why bodies are opened by descriptor."""
+def test_mdwe_denies_executable_memory(how: str) -> None:
+    """The setting is in force in these tests. It also breaks soundfile with a Python file object,
+    which is the reason that bodies are opened by descriptor."""
     done = subprocess.run(
         [*denying(how), sys.executable, "-c", CONTROL, str(JFK)],
         capture_output=True,
@@ -146,7 +147,7 @@ def test_what_the_setting_forbids(how: str) -> None:
 
 @pytest.fixture
 def systemd(tmp_path: Path) -> Iterator[socket.socket]:
-    """Where the node's notifications go."""
+    """A socket that receives the node's notifications."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.bind(str(tmp_path / "notify"))
         end.settimeout(HANG)
@@ -167,7 +168,7 @@ for path in sys.argv[1:]:
 
 
 @pytest.mark.parametrize("how", ["prctl", "seccomp"])
-def test_every_format_is_decoded_under_it(how: str, tmp_path: Path) -> None:
+def test_every_format_is_decoded_under_mdwe(how: str, tmp_path: Path) -> None:
     for name, form in FORMATS.items():
         (tmp_path / name).write_bytes(encoded(tone(2 * RATE), RATE, **form))
     done = subprocess.run(
@@ -204,7 +205,7 @@ print(count)
 
 
 @pytest.mark.parametrize("how", ["prctl", "seccomp"])
-def test_journalled_file_is_repaired_in_a_copy_under_it(how: str, tmp_path: Path) -> None:
+def test_journalled_file_is_repaired_in_a_copy_under_mdwe(how: str, tmp_path: Path) -> None:
     """A RF64 of unknown length, which libsndfile refuses without a patch."""
     count = 2_200_000
     data = bytearray(encoded(tone(count), RATE, format="RF64"))
@@ -223,19 +224,20 @@ def test_journalled_file_is_repaired_in_a_copy_under_it(how: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("how", ["prctl", "seccomp"])
-def test_a_life_as_a_service_under_it(
+def test_node_runs_as_a_service_under_mdwe(
     how: str,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     certificates: Certificates,
     systemd: socket.socket,
 ) -> None:
-    """Ready, fed, a format of each kind of decoder over TLS with a token, stopping."""
+    """The node reports READY, feeds the watchdog, decodes one format of each decoder over TLS with
+    a token, and reports STOPPING."""
     start = denying(how)
     command = processes.command
     monkeypatch.setattr(processes, "command", lambda *more: [*start, *command(*more)])
     stereo, rate = soundfile.read(JFK, frames=int(2.6 * 44_100), dtype="float32")
-    # A rate that every format has, Opus too.
+    # This rate exists in every format, including Opus.
     samples = soxr.resample(stereo.mean(axis=1), rate, RATE)
     (tmp_path / "token").write_text(TOKEN)
     cert, key = certificates.node
@@ -264,7 +266,7 @@ def test_a_life_as_a_service_under_it(
         wrong = ask(b"fLaC", token="not-the-token")
         assert "unauthorized" in str(wrong["error"])
         assert systemd.recv(4096) == b"WATCHDOG=1"
-        # Ten fit into its queue, and what does not fit is not sent: make room for the last word.
+        # The socket queues ten messages and the node drops further ones: make room for STOPPING.
         while select.select([systemd], [], [], 0)[0]:
             assert systemd.recv(4096) == b"WATCHDOG=1"
         node.signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The measured rate, from which a refused client learns when to come back."""
+"""The measured throughput, which gives a rejected client its time to retry."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from fakes import transcript_of
 from app.requests.throughput import Throughput
 
 
-def test_throughput_is_real_time_before_a_measurement() -> None:
+def test_throughput_is_real_time_before_any_measurement() -> None:
     assert Throughput().seconds_for(40.0) == 40.0
 
 
-def test_throughput_follows_measurements() -> None:
+def test_throughput_follows_the_measurements() -> None:
     rate = Throughput()
     rate.note(transcript_of(audio_seconds=100.0, processing_seconds=10.0))
     assert rate.seconds_for(40.0) == pytest.approx(4.0)
@@ -21,7 +21,7 @@ def test_throughput_follows_measurements() -> None:
     assert rate.seconds_for(40.0) == pytest.approx(80.0, rel=0.01)
 
 
-def test_throughput_is_not_decided_by_one_odd_recording() -> None:
+def test_throughput_is_robust_against_one_odd_recording() -> None:
     rate = Throughput()
     for _ in range(10):
         rate.note(transcript_of(audio_seconds=10.0, processing_seconds=1.0))
@@ -29,7 +29,7 @@ def test_throughput_is_not_decided_by_one_odd_recording() -> None:
     assert 4.0 < rate.seconds_for(40.0) < 12.0
 
 
-def test_throughput_gives_at_least_a_second() -> None:
+def test_estimate_is_at_least_one_second() -> None:
     rate = Throughput()
     rate.note(transcript_of(audio_seconds=0.0, processing_seconds=0.1))
     assert rate.seconds_for(0.0) == 1.0

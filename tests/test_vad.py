@@ -1,7 +1,6 @@
-"""app/audio/vad.py with the real detector: how many threads it takes, and that the engine keeps its
-own.
+"""app/audio/vad.py with the real detector: its number of threads, and that of the engine.
 
-Each in a process of its own: OpenMP's limit is read when its library is loaded, once.
+Each test starts a process, because OpenMP reads its limit only once, when its library is loaded.
 """
 
 from __future__ import annotations
@@ -52,19 +51,19 @@ def run(code: str, **variables: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_detection_starts_no_threads() -> None:
+def test_detector_starts_no_threads() -> None:
     assert run(DETECT + "print(detected)") == ["0"]
 
 
 @pytest.mark.slow
-def test_the_engine_beside_it_has_its_threads() -> None:
+def test_detector_leaves_the_engine_its_threads() -> None:
     code = DETECT + DECODE.format(model=str(MODEL)) + "print(detected, decoded)"
-    # Behind the log, which nobody has turned down here.
+    # The log precedes the two numbers.
     assert run(code)[-2:] == ["0", "2"]
 
 
 @pytest.mark.parametrize("limit", [None, "7"])
-def test_the_environment_is_left_as_it_was(limit: str | None) -> None:
+def test_detector_restores_the_environment(limit: str | None) -> None:
     variables = {} if limit is None else {"OMP_THREAD_LIMIT": limit}
     code = DETECT + "print(os.environ.get('OMP_THREAD_LIMIT'), detected)"
     assert os.environ.get("OMP_THREAD_LIMIT") is None

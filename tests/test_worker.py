@@ -1,4 +1,4 @@
-"""The worker's thread: whatever a job is, it ends with one outcome, and the next one is fine."""
+"""The worker's thread: every job ends with one outcome, and the next job is unaffected."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RAW = RawFormat("s16", RATE, 1, "little")
 
 
 class Bench:
-    """A worker, and what it has said so far."""
+    """A worker that records its completions."""
 
     def __init__(self) -> None:
         self.engine = FakeEngine()
@@ -88,7 +88,7 @@ class Bench:
         return found()[0]
 
     def code(self, number: int) -> str:
-        """The outcome in a word: a failure's code or `ok`."""
+        """The outcome in one word: the code of a failure, or `ok`."""
         outcome = self.outcome(number)
         return outcome.code if isinstance(outcome, Failure) else "ok"
 
@@ -103,11 +103,11 @@ def bench() -> Iterator[Bench]:
     bench.worker.stop()
     assert bench.worker.join(30)
     assert not bench.worker.alive
-    # Every body it was given is closed.
+    # The worker has closed every body.
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_job_gives_its_transcript_and_a_wake(bench: Bench) -> None:
+def test_job_gives_a_transcript_and_wakes_the_loop(bench: Bench) -> None:
     outcome = bench.outcome(bench.submit(pcm(2 * RATE)))
     assert isinstance(outcome, Transcript)
     assert outcome.audio_seconds == 2.0
@@ -115,12 +115,12 @@ def test_a_job_gives_its_transcript_and_a_wake(bench: Bench) -> None:
     assert bench.wakers == {"worker"}
 
 
-def test_completions_are_given_once(bench: Bench) -> None:
+def test_completion_is_returned_once(bench: Bench) -> None:
     bench.outcome(bench.submit(pcm(RATE)))
     assert bench.worker.take_completions() == []
 
 
-def test_segments_are_announced_where_they_were_asked_for(bench: Bench) -> None:
+def test_segments_are_reported_if_requested(bench: Bench) -> None:
     quiet = bench.submit(three_phrases())
     bench.outcome(quiet)
     loud = bench.submit(three_phrases(), reply="segments")
@@ -132,7 +132,7 @@ def test_segments_are_announced_where_they_were_asked_for(bench: Bench) -> None:
     assert bench.completions[-1] == Finished(loud, outcome)
 
 
-def test_short_before_long_and_in_order_within_a_connection(bench: Bench) -> None:
+def test_short_jobs_go_first_and_connections_keep_their_order(bench: Bench) -> None:
     bench.engine.hold()
     first = bench.submit(pcm(RATE))
     bench.engine.wait_for_calls(1)
@@ -157,14 +157,16 @@ def test_short_before_long_and_in_order_within_a_connection(bench: Bench) -> Non
         (bytes(2 * RATE * 3601), RawFormat("s16", RATE, 1, "little"), "audio_too_long"),
     ],
 )
-def test_failures_in_the_audio(bench: Bench, data: bytes, raw: RawFormat | None, code: str) -> None:
+def test_invalid_audio_gives_its_failure(
+    bench: Bench, data: bytes, raw: RawFormat | None, code: str
+) -> None:
     assert bench.code(bench.submit(data, raw=raw)) == code
     assert bench.code(bench.submit(pcm(RATE))) == "ok"
     assert bench.engine.calls[0][0].any()
     assert len(bench.engine.calls) == 1
 
 
-def test_an_engine_error_is_internal_and_the_next_job_is_fine(bench: Bench) -> None:
+def test_engine_error_fails_only_its_job(bench: Bench) -> None:
     def fail(samples: Samples, options: DecodeOptions) -> Hypothesis:
         raise EngineError("whisper.cpp failed with code -6")
 
@@ -176,9 +178,7 @@ def test_an_engine_error_is_internal_and_the_next_job_is_fine(bench: Bench) -> N
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("x"), MemoryError(), RecursionError()])
-def test_an_unexpected_exception_is_internal_and_the_thread_lives(
-    bench: Bench, error: Exception
-) -> None:
+def test_unexpected_exception_fails_only_its_job(bench: Bench, error: Exception) -> None:
     def fail(samples: Samples, options: DecodeOptions) -> Hypothesis:
         raise error
 
@@ -187,7 +187,7 @@ def test_an_unexpected_exception_is_internal_and_the_thread_lives(
         outcome = bench.outcome(bench.submit(pcm(RATE)))
     assert isinstance(outcome, Failure)
     assert outcome.code == "internal"
-    # What went wrong inside is for the log, not for the peer.
+    # Internal details go to the log and not to the client.
     assert type(error).__name__ not in outcome.message
     assert [entry["id"] for entry in entries if entry["event"] == "job failed"] == ["r1"]
     bench.engine.answer = good
@@ -195,7 +195,7 @@ def test_an_unexpected_exception_is_internal_and_the_thread_lives(
     assert bench.code(bench.submit(pcm(RATE))) == "ok"
 
 
-def test_a_failure_in_the_middle_of_a_job_gives_no_partial_text(bench: Bench) -> None:
+def test_failure_in_a_later_window_gives_no_partial_text(bench: Bench) -> None:
     def answer(samples: Samples, options: DecodeOptions) -> Hypothesis:
         if len(bench.engine.calls) == 2:
             raise EngineError("no")
@@ -206,7 +206,7 @@ def test_a_failure_in_the_middle_of_a_job_gives_no_partial_text(bench: Bench) ->
     assert len(bench.engine.calls) == 2
 
 
-def test_detectors_are_used_again_and_reset(bench: Bench) -> None:
+def test_detectors_are_reused_and_reset(bench: Bench) -> None:
     for _ in range(5):
         bench.outcome(bench.submit(pcm(RATE)))
     bench.outcome(bench.submit(b"", raw=None))
@@ -215,7 +215,7 @@ def test_detectors_are_used_again_and_reset(bench: Bench) -> None:
     assert bench.detectors[0].resets >= 6
 
 
-def test_a_detector_that_cannot_be_made_is_internal(bench: Bench) -> None:
+def test_failed_detector_is_an_internal_error(bench: Bench) -> None:
     bench.engine.hold()
     first = bench.submit(pcm(RATE))
     bench.engine.wait_for_calls(1)
@@ -224,7 +224,7 @@ def test_a_detector_that_cannot_be_made_is_internal(bench: Bench) -> None:
         raise OSError("no model")
 
     bench.worker._new_detector = fail
-    # A long one and a short one: while one is under way, the other needs a second detector.
+    # While a job is in progress, another one needs a second detector.
     bench.engine.release()
     assert bench.code(first) == "ok"
     bench.worker._spare_detectors.clear()
@@ -232,11 +232,11 @@ def test_a_detector_that_cannot_be_made_is_internal(bench: Bench) -> None:
     assert bench.worker.alive
 
 
-def test_what_a_turn_took_is_charged_to_its_client_however_it_ended(
+def test_time_of_a_turn_is_charged_to_its_client_even_after_an_error(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    # For the worker alone; what the tests wait with goes on.
+    # The clock of the worker only; the tests wait with the real one.
     clock = SimpleNamespace(**vars(time) | {"monotonic": lambda: now})
     monkeypatch.setattr("app.worker.worker.time", clock)
 
@@ -257,7 +257,7 @@ def test_what_a_turn_took_is_charged_to_its_client_however_it_ended(
     bench.engine.release()
     assert [bench.code(job) for job in costly + cheap] == ["ok"] * 3 + ["internal"] * 8
     order = [entry.job for entry in bench.completions if isinstance(entry, Finished)]
-    # 3 s against 3 s; where both have had equally much, the shorter one goes first.
+    # Each client gets 3 s in turn. With equal time, the shorter job goes first.
     assert order == [costly[0], *cheap[:4], costly[1], *cheap[4:7], costly[2], cheap[7]]
     eventually(lambda: not bench.worker._scheduler._left, "accounts to be settled when it rests")
 
@@ -265,7 +265,7 @@ def test_what_a_turn_took_is_charged_to_its_client_however_it_ended(
 # Cancelling.
 
 
-def test_cancelled_before_it_began(bench: Bench) -> None:
+def test_waiting_job_is_cancelled(bench: Bench) -> None:
     bench.engine.hold()
     first = bench.submit(pcm(RATE))
     bench.engine.wait_for_calls(1)
@@ -277,7 +277,7 @@ def test_cancelled_before_it_began(bench: Bench) -> None:
     assert len(bench.engine.calls) == 1
 
 
-def test_cancelled_between_two_windows(bench: Bench) -> None:
+def test_running_job_is_cancelled_between_two_windows(bench: Bench) -> None:
     bench.engine.hold()
     job = bench.submit(three_phrases())
     bench.engine.wait_for_calls(1)
@@ -287,7 +287,7 @@ def test_cancelled_between_two_windows(bench: Bench) -> None:
     assert len(bench.engine.calls) == 1
 
 
-def test_cancelling_what_is_done_or_never_was_changes_nothing(bench: Bench) -> None:
+def test_cancel_ignores_finished_and_unknown_jobs(bench: Bench) -> None:
     job = bench.submit(pcm(RATE))
     assert bench.code(job) == "ok"
     bench.worker.cancel(job)
@@ -299,11 +299,11 @@ def test_cancelling_what_is_done_or_never_was_changes_nothing(bench: Bench) -> N
 # Stopping.
 
 
-def test_stop_fails_what_is_not_done(bench: Bench) -> None:
+def test_stop_fails_unfinished_jobs(bench: Bench) -> None:
     bench.engine.hold()
     begun = bench.submit(three_phrases())
     bench.engine.wait_for_calls(1)
-    # Only now: handed over together the short one would go first and end well.
+    # Submitted only now: otherwise the short job would go first and succeed.
     waiting = bench.submit(pcm(RATE))
     bench.worker.stop()
     bench.engine.release()
@@ -311,7 +311,7 @@ def test_stop_fails_what_is_not_done(bench: Bench) -> None:
     assert len(bench.engine.calls) == 1
 
 
-def test_an_aborted_engine_is_shutting_down_too(bench: Bench) -> None:
+def test_aborted_engine_gives_shutting_down(bench: Bench) -> None:
     bench.engine.hold()
     job = bench.submit(pcm(RATE))
     bench.engine.wait_for_calls(1)
@@ -319,14 +319,14 @@ def test_an_aborted_engine_is_shutting_down_too(bench: Bench) -> None:
     assert bench.code(job) == "shutting_down"
 
 
-def test_stop_of_an_idle_worker() -> None:
+def test_idle_worker_stops() -> None:
     bench = Bench()
     bench.worker.start()
     bench.worker.stop()
     assert bench.worker.join(30)
 
 
-def test_hundreds_of_jobs_from_many_threads(bench: Bench) -> None:
+def test_worker_accepts_jobs_from_many_threads(bench: Bench) -> None:
     numbers: list[int] = []
     lock = threading.Lock()
 
@@ -345,13 +345,13 @@ def test_hundreds_of_jobs_from_many_threads(bench: Bench) -> None:
     assert len(set(numbers)) == 400
 
 
-def test_it_is_marked_whose_turn_it_is_before_it_begins_and_when_it_is_nobodys(
+def test_crash_mark_is_set_before_each_turn_and_cleared_after(
     bench: Bench,
 ) -> None:
     bench.engine.hold()
     first = bench.submit(pcm(RATE), mark="first")
     bench.engine.wait_for_calls(1)
-    # While it is in the engine; a body that cannot even be opened is marked as well.
+    # The mark is set while the job is in the engine, and also for a body that cannot be opened.
     assert [mark for mark in bench.marks if mark] == ["first"]
     second = bench.submit(b"no audio", raw=None, mark="second")
     bench.engine.release()
@@ -364,12 +364,12 @@ def test_it_is_marked_whose_turn_it_is_before_it_begins_and_when_it_is_nobodys(
 # Warming up.
 
 
-def test_the_engine_is_warmed_up_on_the_thread_that_uses_it(bench: Bench) -> None:
+def test_engine_is_warmed_up_on_the_worker_thread(bench: Bench) -> None:
     assert bench.worker.wait_until_warm()
     assert bench.engine.warmed_on == ["worker"]
 
 
-def test_the_engine_rests_when_there_is_nothing_to_do_and_not_between_two_jobs(
+def test_engine_rests_only_without_jobs(
     bench: Bench,
 ) -> None:
     eventually(lambda: bench.engine.rests == 1, "the rest before the first job")
@@ -383,7 +383,7 @@ def test_the_engine_rests_when_there_is_nothing_to_do_and_not_between_two_jobs(
     assert bench.engine.rests == 2
 
 
-def test_an_engine_that_fails_at_once_is_said_to_have(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_warm_up_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench()
 
     def fail() -> None:

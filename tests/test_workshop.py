@@ -1,4 +1,4 @@
-"""scripts/build_engine says what the system lacks before it compiles for minutes."""
+"""scripts/build_engine reports missing system packages before it compiles for minutes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from engine_build.workshop import BuildError, Workshop
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_engine_reports_a_missing_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BuildError, match=r"apt install g\+\+"):
         Workshop(tmp_path / "scratch", Path(sys.executable)).prepare()
 
 
-def test_without_the_headers_of_python(tmp_path: Path) -> None:
-    """As on Debian without python3-dev: the Python says where they would be."""
+def test_build_engine_reports_missing_python_headers(tmp_path: Path) -> None:
+    """Debian without python3-dev is an example: Python names a folder that does not exist."""
     shop = Workshop(tmp_path, Path(sys.executable))
     shop.tools.parent.mkdir(parents=True)
     shop.tools.write_text(f"#!/bin/sh\necho {tmp_path}/include\n")

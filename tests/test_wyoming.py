@@ -1,4 +1,4 @@
-"""Wyoming, sans IO: its streams are written, and what we say is read, by the `wyoming` package."""
+"""Wyoming without IO. The `wyoming` package writes the input and reads the replies."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ENGLISH = Program("0.1.0", "tiny.en", frozenset({"tiny.en"}), ("en",), False)
 
 
 def wire(*events: Eventable | WyomingEvent) -> bytes:
-    """The bytes of events, as the package writes them."""
+    """Events as bytes, written by the package."""
     buffer = io.BytesIO()
     for event in events:
         write_event(event if isinstance(event, WyomingEvent) else event.event(), buffer)
@@ -61,7 +61,7 @@ def wire(*events: Eventable | WyomingEvent) -> bytes:
 
 
 def unwire(data: bytes) -> list[WyomingEvent]:
-    """The events in bytes, as the package reads them; nothing may be left over."""
+    """The events in `data`, read by the package. No byte may be left over."""
     buffer = io.BytesIO(data)
     events = []
     while buffer.tell() < len(data):
@@ -87,7 +87,7 @@ def spoken(audio: bytes, **fields: Any) -> bytes:
 
 
 class Driver:
-    """Feeds a protocol and does the server's part: accepts, and answers what is complete."""
+    """Feeds a protocol and stands in for the server: accepts, and answers complete requests."""
 
     def __init__(
         self,
@@ -307,30 +307,30 @@ def decision(name: str) -> Callable[[Request], bool]:
 
 
 @pytest.mark.parametrize("name", VECTORS)
-def test_a_vector_whole(name: str) -> None:
+def test_vector_fed_at_once(name: str) -> None:
     stream, events = VECTORS[name]
     assert drive([stream], accept=decision(name)) == events
 
 
 @pytest.mark.parametrize("name", VECTORS)
-def test_a_vector_byte_by_byte(name: str) -> None:
+def test_vector_fed_byte_by_byte(name: str) -> None:
     stream, events = VECTORS[name]
     pieces = (stream[at : at + 1] for at in range(len(stream)))
     assert drive(pieces, accept=decision(name)) == events
 
 
 @pytest.mark.parametrize("name", VECTORS)
-def test_a_vector_cut_short_gives_the_beginning_of_its_events(name: str) -> None:
+def test_truncated_vector_gives_its_first_events(name: str) -> None:
     stream, events = VECTORS[name]
     for end in {0, 1, 2, len(stream) // 3, len(stream) // 2, len(stream) - 1}:
         seen = drive([stream[:end]], accept=decision(name))
         if seen and seen[-1][0] == "body":
             assert events[len(seen) - 1][1].startswith(seen.pop()[1])
-        # What does not begin as JSON is lost before its line is over.
+        # A line that does not begin like JSON is rejected before its end.
         assert seen == events[: len(seen)]
 
 
-# Random streams: what they must give is put together beside them.
+# Random streams, generated together with the expected events.
 
 
 @st.composite
@@ -365,7 +365,7 @@ CUTS = st.lists(st.integers(0, 1 << 16), max_size=20)
 
 
 @given(streams(), CUTS)
-def test_any_split_of_any_valid_stream_gives_the_same_events(
+def test_valid_stream_gives_the_same_events_in_any_split(
     case: tuple[bytes, Seen], cuts: list[int]
 ) -> None:
     stream, events = case
@@ -373,7 +373,7 @@ def test_any_split_of_any_valid_stream_gives_the_same_events(
 
 
 @given(streams(), CUTS, st.integers(0, 1 << 16), st.binary(min_size=1, max_size=3))
-def test_a_stream_with_a_fault_anywhere_gives_the_same_events_however_it_is_split(
+def test_damaged_stream_gives_the_same_events_in_any_split(
     case: tuple[bytes, Seen], cuts: list[int], at: int, fault: bytes
 ) -> None:
     stream = case[0] or wire(Ping())
@@ -384,7 +384,7 @@ def test_a_stream_with_a_fault_anywhere_gives_the_same_events_however_it_is_spli
 
 @given(st.lists(st.binary(max_size=200), max_size=8))
 @example([b'{"type": "audio-chunk", "payload_length": 9}\n', b"x" * 9])
-def test_any_bytes_at_all_give_events_or_the_one_exception(pieces: list[bytes]) -> None:
+def test_random_bytes_give_events_or_one_exception(pieces: list[bytes]) -> None:
     seen = drive(pieces)
     lost = [index for index, entry in enumerate(seen) if entry[0] == "lost"]
     assert lost in ([], [len(seen) - 1]), "nothing may come after the loss"
@@ -412,7 +412,7 @@ EVENT = st.tuples(KIND, st.dictionaries(FIELD, JSON, max_size=4))
 
 
 @given(st.lists(EVENT, max_size=4), st.binary(max_size=50))
-def test_any_fields_at_all_give_events_and_lose_nothing(
+def test_random_fields_give_events_and_lose_no_audio(
     events: list[tuple[str, dict[str, Any]]], payload: bytes
 ) -> None:
     stream = b""
@@ -425,7 +425,7 @@ def test_any_fields_at_all_give_events_and_lose_nothing(
     unwire(driver.said)
 
 
-# What a request is made of.
+# The fields of a request.
 
 
 def request_of(stream: bytes, program: Program = PLAIN) -> Request:
@@ -436,7 +436,7 @@ def request_of(stream: bytes, program: Program = PLAIN) -> Request:
     return request
 
 
-def test_the_request() -> None:
+def test_transcribe_becomes_a_request() -> None:
     assert request_of(spoken(b"ab", name="tiny", language="de-AT")) == Request(
         id="r1",
         content_length=None,
@@ -449,21 +449,21 @@ def test_the_request() -> None:
 
 
 @pytest.mark.parametrize(("width", "encoding"), [(1, "u8"), (2, "s16"), (4, "s32")])
-def test_the_format_of_the_samples(width: int, encoding: str) -> None:
+def test_format_of_the_samples_is_that_of_the_chunk(width: int, encoding: str) -> None:
     request = request_of(wire(chunk(bytes(12), 44_100, width, 3), AudioStop()))
     assert request.raw is not None
     assert (request.raw.encoding, request.raw.byteorder) == (encoding, "little")
     assert (request.raw.sample_rate, request.raw.channels) == (44_100, 3)
 
 
-def test_a_chunk_that_says_nothing_of_its_samples_is_as_the_start_said() -> None:
+def test_chunk_without_format_has_that_of_the_start() -> None:
     bare = WyomingEvent("audio-chunk", {"timestamp": 1}, b"abcd")
     request = request_of(wire(start(8_000, 4), bare, AudioStop()))
     assert request.raw == RawFormat("s32", 8_000, 1, "little")
     assert drive([wire(bare, AudioStop())])[0] == ("refused", "r1", "bad_field")
 
 
-def test_data_may_stand_in_the_line_and_behind_it_and_the_latter_counts() -> None:
+def test_data_after_the_line_overrides_data_in_the_line() -> None:
     inline = {"language": "de", "name": "tiny"}
     behind = b'{"language": "en"}'
     line = {"type": "transcribe", "data": inline, "data_length": len(behind), "version": "1.2.3"}
@@ -485,26 +485,26 @@ def test_data_may_stand_in_the_line_and_behind_it_and_the_latter_counts() -> Non
         ("xx", "xx"),
     ],
 )
-def test_the_language(asked: str | None, language: str | None) -> None:
+def test_language_is_normalised(asked: str | None, language: str | None) -> None:
     assert request_of(spoken(b"ab", language=asked)).language == language
 
 
-def test_what_cannot_be_a_language_is_refused() -> None:
+def test_invalid_language_is_rejected() -> None:
     for language in ("english please", 7, ["en"]):
         stream = spoken(b"ab", language=language)
         assert drive([stream]) == [("refused", "r1", "bad_field"), ("ends",)]
 
 
-def test_auto_means_nothing_where_there_is_one_language() -> None:
+def test_auto_is_ignored_by_an_english_model() -> None:
     assert request_of(spoken(b"ab", language="auto"), ENGLISH).language is None
 
 
-def test_a_language_given_late_is_that_of_the_audio() -> None:
+def test_language_after_the_audio_applies_to_it() -> None:
     stream = wire(chunk(b"ab"), Transcribe(language="de"), AudioStop())
     assert request_of(stream).language == "de"
 
 
-def test_what_was_asked_for_one_transcription_does_not_hold_for_the_next() -> None:
+def test_options_apply_to_one_transcription_only() -> None:
     driver = Driver()
     driver.drive([spoken(b"ab", language="de", transcript_names=["Ada"]) + spoken(b"cd")])
     first, second = driver.requests
@@ -512,12 +512,12 @@ def test_what_was_asked_for_one_transcription_does_not_hold_for_the_next() -> No
     assert (second.language, second.prompt) == (None, "")
 
 
-def test_names_and_terms_are_the_prompt() -> None:
+def test_names_and_terms_become_the_prompt() -> None:
     hints = {"transcript_names": ["Ada's  lamp", "Bo"], "transcript_terms": ["Zigbee"]}
     assert request_of(spoken(b"ab", **hints)).prompt == "Zigbee, Ada's lamp, Bo"
 
 
-def test_hints_that_are_none_are_left_out_and_what_is_too_much_is_cut() -> None:
+def test_invalid_hints_are_skipped_and_long_ones_are_cut() -> None:
     odd = {"transcript_names": ["Ada", "", " ", 7, None, "a\0b", "\ud800"], "transcript_terms": "x"}
     line = json.dumps({"type": "transcribe", "data": odd}).encode() + b"\n"
     assert request_of(line + wire(chunk(b"ab"), AudioStop())).prompt == "Ada"
@@ -530,7 +530,7 @@ def test_hints_that_are_none_are_left_out_and_what_is_too_much_is_cut() -> None:
     assert request_of(spoken(b"ab", transcript_names=["x" * 3_000])).prompt == ""
 
 
-# What is said, read by the package's own classes.
+# Replies, read by the package's own classes.
 
 
 def said(program: Program = PLAIN, reply: Any = None, stream: bytes = b"") -> list[WyomingEvent]:
@@ -539,7 +539,7 @@ def said(program: Program = PLAIN, reply: Any = None, stream: bytes = b"") -> li
     return unwire(driver.said)
 
 
-def test_info() -> None:
+def test_describe_gives_the_info() -> None:
     (event,) = said(stream=wire(Describe()))
     assert Info.is_type(event.type)
     info = Info.from_event(event)
@@ -559,13 +559,13 @@ def test_info() -> None:
     assert Info.from_event(event).asr[0].supports_transcript_streaming
 
 
-def test_pong_has_the_text_of_the_ping() -> None:
+def test_pong_repeats_the_text_of_the_ping() -> None:
     events = said(stream=wire(Ping("Größe 日本"), Ping(), WyomingEvent("ping", {"text": 7})))
     assert all(Pong.is_type(event.type) for event in events)
     assert [Pong.from_event(event).text for event in events] == ["Größe 日本", None, None]
 
 
-def test_a_transcript() -> None:
+def test_transcript_has_text_and_language() -> None:
     (event,) = said(reply=transcript_of("Größe 日本", language="de"))
     assert Transcript.is_type(event.type)
     assert Transcript.from_event(event) == Transcript("Größe 日本", language="de")
@@ -573,13 +573,13 @@ def test_a_transcript() -> None:
     assert Transcript.from_event(event) == Transcript("")
 
 
-def test_no_audio_is_an_empty_transcript() -> None:
+def test_no_audio_gives_an_empty_transcript() -> None:
     for stream in (wire(AudioStop()), spoken(b"")):
         (event,) = said(stream=stream)
         assert Transcript.from_event(event) == Transcript("")
 
 
-def test_an_error() -> None:
+def test_failure_becomes_an_error_event() -> None:
     (event,) = said(reply=Failure("bad_audio", "there is none"))
     assert Error.is_type(event.type)
     assert Error.from_event(event) == Error("there is none", "bad_audio")
@@ -589,7 +589,7 @@ def test_an_error() -> None:
     assert event.data == {"text": "no room", "code": "busy", "retry_after_seconds": 2.0}
 
 
-def test_an_error_before_any_message_and_of_a_stream_that_is_lost() -> None:
+def test_error_event_for_a_connection_without_a_message() -> None:
     protocol = WyomingProtocol(PLAIN, MAX_BODY, lambda: "r")
     (event,) = unwire(protocol.encode(None, Failure("busy", "too many connections")))
     assert Error.from_event(event).code == "busy"
@@ -607,7 +607,7 @@ def streamed(language: str | None, *segments: str) -> list[WyomingEvent]:
     data = b"".join(
         protocol.encode("r", Segment(0.0, 1.0, text, 0.9)) for text in segments
     ) + protocol.encode("r", transcript_of(" ".join(segments)))
-    # The next one begins anew.
+    # The next transcript has its own start.
     protocol.feed(spoken(b""))
     event = protocol.next_event()
     assert isinstance(event, Send)
@@ -615,7 +615,7 @@ def streamed(language: str | None, *segments: str) -> list[WyomingEvent]:
     return unwire(data)
 
 
-def test_streaming_says_the_transcript_piece_by_piece_and_then_whole() -> None:
+def test_streaming_sends_chunks_and_then_the_transcript() -> None:
     events = streamed("de", "One.", "Two.", "Three.")
     first, *chunks, whole, last = events
     assert TranscriptStart.is_type(first.type)
@@ -626,7 +626,7 @@ def test_streaming_says_the_transcript_piece_by_piece_and_then_whole() -> None:
     assert TranscriptStop.is_type(last.type)
 
 
-def test_streaming_of_silence_is_framed_as_well() -> None:
+def test_streaming_of_silence_has_start_and_stop() -> None:
     assert [event.type for event in streamed(None)] == [
         "transcript-start",
         "transcript",
@@ -637,15 +637,15 @@ def test_streaming_of_silence_is_framed_as_well() -> None:
 # The contract with connection and server.
 
 
-def test_after_an_error_the_audio_is_read_past_and_then_the_connection_ends() -> None:
-    """What Home Assistant understands: it reads past an error, and an end it takes for one."""
+def test_audio_after_an_error_is_skipped_before_the_close() -> None:
+    """Home Assistant ignores an error event, and takes the end of the connection for an error."""
     driver = Driver(answer=lambda request: Failure("internal", "x"))
     assert driver.drive([spoken(b"ab") + spoken(b"cd")])[-1] == ("ends",)
     assert len(driver.requests) == 1
     assert driver.protocol.idle
 
 
-def test_a_request_that_fails_while_its_audio_comes_ends_the_connection_behind_it() -> None:
+def test_failure_during_the_audio_ends_the_connection_after_it() -> None:
     driver = Driver()
     driver.drive([wire(chunk(b"ab"))])
     driver.said += driver.protocol.encode("r1", Failure("busy", "no further step"))

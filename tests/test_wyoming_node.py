@@ -1,6 +1,6 @@
-"""Wyoming as its users meet it: the `wyoming` package's own client, and a node that listens.
+"""Wyoming over a real connection: the client of the `wyoming` package, and a node that listens.
 
-First with the real loop and server around a fake engine, then with a real node and real words.
+The first tests have the real loop and server with a fake engine; the last has a real node.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FLUENT = ModelInfo("fake", True, frozenset({"en", "de"}))
 
 
 def talk(port: int, conversation: Callable[[AsyncTcpClient], Awaitable[T]]) -> T:
-    """A connection of the package's client, and what comes of `conversation` on it."""
+    """Run `conversation` on a connection of the package's client; return its result."""
 
     async def run() -> T:
         async with AsyncTcpClient("127.0.0.1", port) as client:
@@ -55,7 +55,7 @@ async def speak(
     channels: int = 1,
     **fields: Any,
 ) -> list[Event]:
-    """Say `audio` as Home Assistant does; what is answered, up to the transcript or the end."""
+    """Send `audio` like Home Assistant; return the events up to the transcript or the end."""
     await client.write_event(Transcribe(**fields).event())
     await client.write_event(AudioStart(rate, width, channels).event())
     for at in range(0, len(audio), 4096):
@@ -75,12 +75,12 @@ def text_of(events: list[Event]) -> str:
     return Transcript.from_event(events[-1]).text
 
 
-# With a fake engine, which says how many samples it got.
+# With a fake engine, whose text is the number of its samples.
 
 
 @pytest.fixture
 def serve(make_node: Callable[..., FakeNode]) -> Callable[..., FakeNode]:
-    """Starts nodes whose one port speaks Wyoming."""
+    """Start nodes whose only port speaks Wyoming."""
 
     def make(engine: FakeEngine | None = None, *arguments: str, **options: Any) -> FakeNode:
         port = wyoming_port(read(["--wyoming-port", "0", *arguments], {}), FLUENT)
@@ -93,7 +93,7 @@ def serve(make_node: Callable[..., FakeNode]) -> Callable[..., FakeNode]:
     return make
 
 
-def test_describe_ping_and_two_transcriptions_on_one_connection(
+def test_connection_carries_describe_ping_and_two_transcriptions(
     serve: Callable[..., FakeNode],
 ) -> None:
     node = serve()
@@ -120,7 +120,7 @@ def test_hints_reach_the_engine(serve: Callable[..., FakeNode]) -> None:
     assert node.engine.calls[0][1].prompt == "Zigbee, Ada's lamp"
 
 
-def test_streaming(serve: Callable[..., FakeNode]) -> None:
+def test_streaming_sends_start_chunk_transcript_and_stop(serve: Callable[..., FakeNode]) -> None:
     node = serve(None, "--wyoming-streaming")
 
     async def conversation(client: AsyncTcpClient) -> list[str]:
@@ -144,26 +144,26 @@ def test_streaming(serve: Callable[..., FakeNode]) -> None:
         ({"width": 3}, "bad_field"),
     ],
 )
-def test_what_cannot_be_served_is_an_error_and_then_the_end(
+def test_invalid_request_gets_an_error_and_the_end(
     serve: Callable[..., FakeNode], fields: dict[str, Any], code: str
 ) -> None:
-    """Home Assistant does not know errors: it waits for a transcript or for the end."""
+    """Home Assistant ignores error events: it waits for a transcript or for the end."""
     node = serve()
     (event,) = talk(node.port, lambda client: speak(client, pcm(60_000), **fields))
     assert Error.is_type(event.type)
     assert Error.from_event(event).code == code
     assert node.engine.calls == []
-    # The next one is served.
+    # The next client is served.
     assert text_of(talk(node.port, lambda client: speak(client, pcm(1600)))) == "1600"
 
 
-def test_no_audio_is_an_empty_transcript_and_no_request(serve: Callable[..., FakeNode]) -> None:
+def test_no_audio_gives_an_empty_transcript_and_no_outcome(serve: Callable[..., FakeNode]) -> None:
     node = serve()
     assert text_of(talk(node.port, lambda client: speak(client, b""))) == ""
     assert node.lines.written == []
 
 
-def test_noise_on_the_port_is_told_so(serve: Callable[..., FakeNode]) -> None:
+def test_invalid_bytes_on_the_port_get_bad_header(serve: Callable[..., FakeNode]) -> None:
     node = serve()
     with socket.create_connection(("127.0.0.1", node.port), PATIENCE) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\n")
@@ -172,12 +172,12 @@ def test_noise_on_the_port_is_told_so(serve: Callable[..., FakeNode]) -> None:
 
 
 def codes(node: FakeNode) -> list[str | None]:
-    """Of the errors on stdout; None for what went well."""
+    """The error codes on stdout; None for a success."""
     return [line.get("error", {}).get("code") for line in list(node.lines.written)]
 
 
 def begin(node: FakeNode, size: int) -> socket.socket:
-    """A peer in the middle of its audio."""
+    """A connection that has sent half of its audio."""
     sock = socket.create_connection(("127.0.0.1", node.port), PATIENCE)
     data = {"rate": 16_000, "width": 2, "channels": 1}
     line = {"type": "audio-chunk", "data": data, "payload_length": size}
@@ -186,7 +186,7 @@ def begin(node: FakeNode, size: int) -> socket.socket:
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_a_client_that_vanishes_in_mid_stream_costs_nothing(
+def test_client_lost_during_its_audio_frees_its_place(
     serve: Callable[..., FakeNode], reset: bool
 ) -> None:
     node = serve(queue_size=1)
@@ -203,7 +203,7 @@ def test_a_client_that_vanishes_in_mid_stream_costs_nothing(
     eventually(lambda: codes(node) == ["incomplete", None])
 
 
-def test_a_client_that_vanishes_while_it_waits_is_not_worked_for(
+def test_client_lost_while_it_waits_is_cancelled(
     serve: Callable[..., FakeNode],
 ) -> None:
     engine = FakeEngine()
@@ -219,7 +219,7 @@ def test_a_client_that_vanishes_while_it_waits_is_not_worked_for(
         await asyncio.to_thread(engine.wait_for_calls, 1)
         async with AsyncTcpClient("127.0.0.1", node.port) as other:
             await say_and_leave(other)
-        # The worker notices its end after the window in progress; the port answers.
+        # The worker learns of the lost client after its current window; the port still answers.
         await asyncio.to_thread(eventually, lambda: node.cancelled)
         async with AsyncTcpClient("127.0.0.1", node.port) as third:
             await third.write_event(Ping().event())
@@ -233,14 +233,14 @@ def test_a_client_that_vanishes_while_it_waits_is_not_worked_for(
     eventually(lambda: node.server.load.admitted == 0)
 
 
-def test_audio_that_stops_coming_is_an_error(serve: Callable[..., FakeNode]) -> None:
+def test_stalled_audio_times_out(serve: Callable[..., FakeNode]) -> None:
     node = serve(timeouts=Timeouts(body=0.2))
     with begin(node, 20_000) as sock:
         answer = b"".join(iter(lambda: sock.recv(4096), b""))
     assert b'"code": "timeout"' in answer
 
 
-def test_who_is_not_allowed_is_not_let_in(serve: Callable[..., FakeNode]) -> None:
+def test_address_outside_wyoming_allow_is_closed(serve: Callable[..., FakeNode]) -> None:
     node = serve(None, "--wyoming-allow", "192.0.2.0/24")
     peer = socket.create_connection(("127.0.0.1", node.port), PATIENCE)
     with peer, contextlib.suppress(ConnectionResetError):
@@ -263,7 +263,7 @@ def node() -> Iterator[Node]:
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
-    """A real clip, mono, at 48 kHz."""
+    """The samples of a real clip, mono, at 48 kHz."""
     samples, rate = soundfile.read(JFK)
     mono = samples if samples.ndim == 1 else samples.mean(axis=1)
     return soxr.resample(mono, rate, 48_000)
@@ -283,7 +283,9 @@ def raw(clip: Clip, rate: int, width: int, channels: int) -> bytes:
     ("rate", "width", "channels"),
     [(16_000, 2, 1), (8_000, 1, 1), (44_100, 2, 2), (48_000, 4, 2)],
 )
-def test_the_right_words(node: Node, clip: Clip, rate: int, width: int, channels: int) -> None:
+def test_real_node_returns_the_right_words(
+    node: Node, clip: Clip, rate: int, width: int, channels: int
+) -> None:
     audio = raw(clip, rate, width, channels)
     events = talk(
         node.listening["wyoming_port"],

@@ -1,4 +1,4 @@
-"""When the Wyoming port is opened, and to whom."""
+"""The settings of the Wyoming port and its access control."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def settings(*arguments: str) -> Settings:
         ([*OUTSIDE, "--wyoming-open"], True),
     ],
 )
-def test_what_goes_together(arguments: list[str], protected: bool) -> None:
+def test_fault_accepts_valid_settings(arguments: list[str], protected: bool) -> None:
     assert fault(settings(*arguments), protected) is None
 
 
@@ -40,38 +40,38 @@ def test_what_goes_together(arguments: list[str], protected: bool) -> None:
     ("arguments", "protected", "word"),
     [
         (OUTSIDE, True, "--wyoming-open"),
-        # Saying who may come in is no protection of what they send.
+        # --wyoming-allow restricts the addresses but does not protect the data.
         ([*OUTSIDE, "--wyoming-allow", "10.0.0.0/8"], True, "--wyoming-open"),
         (["--announce"], False, "--wyoming-port"),
         (["--announce", "--wyoming-port", "0"], False, "--host"),
     ],
 )
-def test_what_does_not(arguments: list[str], protected: bool, word: str) -> None:
+def test_fault_names_the_missing_option(arguments: list[str], protected: bool, word: str) -> None:
     sentence = fault(settings(*arguments), protected)
     assert sentence is not None
     assert word in sentence
 
 
-def test_announcing_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(announce.importlib.util, "find_spec", lambda name: None)
     sentence = fault(settings(*OUTSIDE, "--announce"), False)
     assert sentence is not None
     assert "requirements-announce.txt" in sentence
 
 
-def test_the_port() -> None:
+def test_port_has_neither_token_nor_tls() -> None:
     assert wyoming_port(settings(), MODEL) is None
     port = wyoming_port(settings("--wyoming-port", "10300", "--host", "::1"), MODEL)
     assert port is not None
     assert (port.name, port.host, port.number) == ("wyoming", "::1", 10_300)
-    # It knows neither.
+    # Wyoming supports neither.
     assert not port.needs_token
     assert port.tls is None
     assert port.allowed is None
     assert f'"version": "{__version__}"'.encode() in _info(port.new_protocol())
 
 
-def test_whom_it_lets_in() -> None:
+def test_port_admits_only_allowed_networks() -> None:
     port = wyoming_port(settings("--wyoming-port", "0", "--wyoming-allow", "10.0.0.0/8"), MODEL)
     assert port is not None
     assert port.admits(ipaddress.ip_address("10.1.2.3"))
@@ -79,7 +79,7 @@ def test_whom_it_lets_in() -> None:
     assert not port.admits(ipaddress.ip_address("::1"))
 
 
-def test_it_is_announced_only_if_asked_for() -> None:
+def test_port_is_announced_only_if_set() -> None:
     assert announcement(settings(*OUTSIDE), 10_300) is None
 
 
