@@ -32,7 +32,7 @@ from app.protocols.http.dialect import ReplyOptions, read
 from app.protocols.http.fields import Served
 from app.protocols.http.form import FormError
 from app.protocols.http.openai import OPENAI, delta
-from app.protocols.http.replies import rendered
+from app.protocols.http.replies import answer_of, rendered
 from app.protocols.http.whisper_cpp import WHISPER_CPP
 from app.protocols.native.fields import reply_fields
 from app.protocols.subtitles import srt, vtt
@@ -246,6 +246,15 @@ def test_channels_in_a_form() -> None:
     assert (asked("split"), asked("auto"), asked("")) == ("split", "auto", "auto")
     with pytest.raises(FormError, match="channel_mode"):
         asked("left")
+
+
+def test_http_error_names_the_field() -> None:
+    data = encoded(np.zeros((RATE, 9), dtype=np.float32))
+    with pytest.raises(AudioError) as caught:
+        run(begin(FakeEngine(name_tone), data))
+    answer = answer_of(caught.value.failure, ReplyOptions(OPENAI, "transcribe"))
+    error = json.loads(answer.body)["error"]
+    assert (answer.status, error["code"], error["param"]) == (400, "bad_field", "channel_mode")
 
 
 TWO = (

@@ -156,6 +156,7 @@ WORDS = (
     *("audio/pcm", "audio/l16", "s16", "s24", "s32", "f32", "u8", "sample-rate", "channels"),
     *("connection", "keep-alive", "close", "reply", "transcript", "segments", "accepted", "none"),
     *("language", "auto", "task", "translate", "prompt", "word-timestamps", "token", "true"),
+    *("languages", "multi", "channel-mode", "split"),
     *("false", "null", "NaN", "Infinity", "1e999", "-1", "99999999999999999999", "u0000"),
     *("POST ", "Host: ", "Transfer-Encoding: chunked", "Content-Length: ", "Expect: 100-continue"),
     *("multipart/form-data; boundary=", "--b", "form-data; name=", "HTTP/1.1", "Origin: ", "; "),
