@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from fakes import hypothesis_of
 
-from app.decoding.attempts import Attempt, attempts, best
-from app.decoding.context import FULL
+from app.audio.samples import SAMPLE_RATE
+from app.decoding.attempts import BOUNDED_SECONDS, Attempt, attempts, best
+from app.decoding.context import FULL, REDUCED_PROMPT_TOKENS
 from app.decoding.hypothesis import Hypothesis
+from app.decoding.sound import Sound
 from app.decoding.transcriber import DecodeOptions
 
-GOOD = hypothesis_of("a sound sentence", 3.0)
-LOOP = hypothesis_of("again " * 60, 3.0)
-GUESS = hypothesis_of("perhaps", 3.0, logprob=-3.0)
+GOOD = hypothesis_of("a sound sentence", 5.0)
+LOOP = hypothesis_of("again and " * 60, 5.0)
+GUESS = hypothesis_of("perhaps", 5.0, logprob=-3.0)
+
+SPEECH = Sound(np.random.default_rng(1).normal(0, 0.1, 5 * SAMPLE_RATE).astype(np.float32))
+"""Five seconds as loud as each other, which do not repeat themselves."""
 
 
-def ways(seconds: float = 3.0, limit: int = 220, **options: object) -> list[Attempt]:
+def ways(seconds: float = 5.0, limit: int = 220, **options: object) -> list[Attempt]:
     return list(attempts(seconds, DecodeOptions(**options), "auto", limit))  # type: ignore[arg-type]
 
 
@@ -69,24 +76,25 @@ def test_there_is_nothing_above_the_highest_temperature() -> None:
 
 def test_the_first_sound_result_is_taken() -> None:
     decode, asked = say(LOOP, GOOD)
-    taken = best(ways(), 3.0, decode)
+    taken = best(ways(), 5.0, decode, SPEECH)
     assert (taken.text, taken.passes) == (GOOD.text, 2)
     assert asked == ways()[:2]
 
 
 def test_of_faulty_results_a_guess_beats_a_loop() -> None:
     tried = ways()
-    decode, asked = say(GUESS, *[LOOP] * (len(tried) - 1))
-    taken = best(tried, 3.0, decode)
+    loops = [hypothesis_of(f"{number} again " * 40, 5.0) for number in range(len(tried) - 1)]
+    decode, asked = say(GUESS, *loops)
+    taken = best(tried, 5.0, decode, SPEECH)
     assert (taken.text, taken.passes) == (GUESS.text, len(tried))
     assert asked == tried
 
 
 def test_of_loops_the_last_is_taken() -> None:
     tried = ways()
-    loops = [hypothesis_of(f"{number} again " * 40, 3.0) for number in range(len(tried))]
+    loops = [hypothesis_of(f"{number} again " * 40, 5.0) for number in range(len(tried))]
     decode, _ = say(*loops)
-    assert best(tried, 3.0, decode).text == loops[-1].text
+    assert best(tried, 5.0, decode, SPEECH).text == loops[-1].text
 
 
 def test_where_only_what_is_sure_is_wanted_the_cheap_rungs_are_all() -> None:
@@ -98,8 +106,63 @@ def test_where_only_what_is_sure_is_wanted_the_cheap_rungs_are_all() -> None:
 
 def test_where_only_what_is_sure_is_wanted_a_guess_is_nothing() -> None:
     decode, asked = say(GUESS, LOOP)
-    found = best(ways(only_sure=True), 3.0, decode, only_sure=True)
-    assert (found.text, found.passes, found.end) == ("", 2, 3.0)
+    found = best(ways(only_sure=True), 5.0, decode, SPEECH, only_sure=True)
+    assert (found.text, found.passes, found.end) == ("", 2, 5.0)
     assert len(asked) == 2
     decode, _ = say(GUESS, GOOD)
-    assert best(ways(only_sure=True), 3.0, decode, only_sure=True).text == GOOD.text
+    assert best(ways(only_sure=True), 5.0, decode, SPEECH, only_sure=True).text == GOOD.text
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.2, 1.0, BOUNDED_SECONDS - 0.01])
+@pytest.mark.parametrize("options", [{}, {"prompt": "names"}, {"carried": "before"}])
+def test_a_window_under_three_seconds_never_takes_the_whole_encoder_nor_samples(
+    seconds: float, options: dict[str, object]
+) -> None:
+    tried = ways(seconds, **options)
+    assert {attempt.temperature for attempt in tried} == {0.0}
+    assert not any(attempt.rising for attempt in tried)
+    assert all(0 < attempt.most_tokens <= 40 for attempt in tried)
+    # A decoded token takes about as much time as five positions, one of a prompt 2.7.
+    usual = tried[0].context + 5 * (4 * seconds + 4)
+    prompts = [2.7 * way.prompt_tokens for way in tried if way.prompt or way.carried]
+    worst = sum(way.context + 5 * way.most_tokens for way in tried) + sum(prompts)
+    assert worst <= 5 * (usual + (prompts[0] if prompts else 0))
+
+
+def test_a_window_of_three_seconds_may_take_the_whole_encoder() -> None:
+    assert ways(BOUNDED_SECONDS)[-1].context == FULL
+
+
+def test_a_bounded_window_drops_what_came_before_it_at_last() -> None:
+    tried = ways(1.0, prompt="names", carried="before")
+    assert [(way.prompt, way.carried) for way in tried] == [("names", "before")] * 2 + [("", "")]
+
+
+def test_a_reduced_decode_reads_the_end_of_a_prompt() -> None:
+    for attempt in ways(prompt="names"):
+        if attempt.prompt and attempt.context < FULL:
+            assert attempt.prompt_tokens == REDUCED_PROMPT_TOKENS
+        else:
+            assert attempt.prompt_tokens == 223
+
+
+def test_the_same_words_from_two_contexts_stand() -> None:
+    twice = hypothesis_of("by a similar process, by a similar process", 5.0)
+    again = hypothesis_of("By a similar process. By a similar process.", 5.0)
+    decode, asked = say(twice, again)
+    taken = best(ways(), 5.0, decode, SPEECH)
+    assert (taken.text, len(asked)) == (again.text, 2)
+
+
+def test_the_same_loop_at_two_token_limits_does_not_stand() -> None:
+    loop = replace(hypothesis_of("five " * 8, 5.0), limited=True)
+    decode, asked = say(loop, loop, GOOD)
+    assert best(ways(), 5.0, decode, SPEECH).text == GOOD.text
+    assert len(asked) == 3
+
+
+def test_a_loop_that_is_all_there_is_is_said_once() -> None:
+    loop = replace(hypothesis_of("No. " * 8, 1.0), limited=True)
+    tried = ways(1.0)
+    decode, _ = say(*[loop] * len(tried))
+    assert best(tried, 1.0, decode, SPEECH).text == "No."

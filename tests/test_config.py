@@ -36,7 +36,7 @@ CASES: list[tuple[str, str, str, Any, str | None]] = [
     ("--language", "language", "auto", "auto", "e"),
     ("--language", "language", "multi", "multi", "en de"),
     ("--languages", "languages", "en-GB,de", ("en", "de"), "en,auto"),
-    ("--prompt", "prompt", "Grüezi", "Grüezi", "x" * 2001),
+    ("--prompt", "prompt", "Grüezi", "Grüezi", "ü" * 8193),
     ("--vad-threshold", "vad_threshold", "0.25", 0.25, "1.1"),
     ("--queue-size", "queue_size", "1", 1, "0"),
     ("--max-connections", "max_connections", "7", 7, "-1"),

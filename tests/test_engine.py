@@ -17,7 +17,7 @@ import soxr
 from node import HANG, JFK, ROOT, clean_environment
 
 from app.decoding import engine as engine_module
-from app.decoding.engine import Engine
+from app.decoding.engine import Engine, pw
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, EngineAborted, EngineError
 
@@ -296,3 +296,77 @@ def test_the_log_callback_is_gone_before_the_interpreter_is() -> None:
     )
     assert done.returncode == 0, done.stderr[-1000:]
     assert b"whisper" in done.stderr, "the callback was never called, so this shows nothing"
+
+
+PHRASE_SECONDS = 2.5
+PHRASE = ["and", "so", "my", "fellow", "americans"]
+
+INSTRUCTION = "Transcribe the audio exactly. The speaker may mention Kubernetes and PostgreSQL."
+
+
+def spoken_words(hypothesis: Hypothesis) -> list[str]:
+    return hypothesis.text.lower().replace(",", "").replace(".", "").split()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("gap", [0.2, 0.5])
+def test_a_phrase_said_several_times_is_whole_at_the_first_decode(
+    engine: Engine, speech: Any, count: int, gap: float
+) -> None:
+    phrase = speech[: int(PHRASE_SECONDS * 16000)]
+    silence = np.zeros(int(gap * 16000), dtype=np.float32)
+    several = np.concatenate([part for _ in range(count) for part in (phrase, silence)])
+    hypothesis = engine.transcribe(several, PLAIN)
+    assert spoken_words(hypothesis) == PHRASE * count
+    assert hypothesis.passes == 1
+
+
+@pytest.mark.parametrize("prompt", [INSTRUCTION, "Kennedy, Khrushchev, Adenauer", "Umm, well."])
+def test_a_prompt_does_not_double_a_phrase(engine: Engine, speech: Any, prompt: str) -> None:
+    phrase = speech[: int(PHRASE_SECONDS * 16000)]
+    hypothesis = engine.transcribe(phrase, DecodeOptions(prompt=prompt))
+    assert spoken_words(hypothesis) == PHRASE
+    assert hypothesis.encoder_context < 1_500
+
+
+@pytest.mark.parametrize("filler", ["word, ", "x", " ", "\u65e5"])
+def test_the_longest_prompt_is_heard_by_its_end(engine: Engine, speech: Any, filler: str) -> None:
+    end = " The president spoke of his fellow Amerikans and of their Kountry."
+    room = 16_384 - len(end)
+    long = filler * (room // len(filler.encode())) + end
+    phrase = speech[: int(PHRASE_SECONDS * 16000)]
+    assert engine.transcribe(phrase, DecodeOptions(prompt=long)).text
+
+
+def test_tokens_are_those_of_whisper_cpp(engine: Engine, speech: Any) -> None:
+    """The same text by our tokens and as `initial_prompt` gives the same decode."""
+    text = " Grüezi mitenand, it's 1961's inauguration;  Mr. O'Neill"
+    tokens = engine._prompts.encode(text, "", 223, timed=False)
+    params = pw.whisper_full_default_params(pw.WHISPER_SAMPLING_GREEDY)
+    found = []
+    for ours in (True, False):
+        params = pw.whisper_full_default_params(pw.WHISPER_SAMPLING_GREEDY)
+        params.no_context, params.single_segment = True, True
+        params.print_progress = False
+        params.n_threads = 2
+        if ours:
+            params.set_prompt_tokens(tokens)
+        else:
+            params.initial_prompt = text
+        assert pw.whisper_full(engine._handle, params, speech[:48000], 48000) == 0
+        count = pw.whisper_full_n_tokens(engine._handle, 0)
+        data = [pw.whisper_full_get_token_data(engine._handle, 0, at) for at in range(count)]
+        found.append([(one.id, one.plog) for one in data])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("at", [0.0, 0.9, 3.4, 5.0, 8.2])
+@pytest.mark.parametrize("length", [0.2, 0.3, 0.7, 1.5])
+@pytest.mark.parametrize("prompt", ["", INSTRUCTION])
+def test_a_fragment_never_takes_the_whole_encoder(
+    engine: Engine, speech: Any, at: float, length: float, prompt: str
+) -> None:
+    part = speech[int(at * 16000) : int((at + length) * 16000)]
+    hypothesis = engine.transcribe(part, DecodeOptions(prompt=prompt))
+    assert hypothesis.encoder_context < 1_500
+    assert hypothesis.passes <= (3 if prompt else 2)

@@ -373,8 +373,8 @@ FAULTS: dict[str, tuple[bytes, str, int, str | None]] = {
     ),
     "a field too long": (
         post(TRANSCRIPTIONS, ("prompt", "x" * (MAX_FIELD_BYTES + 1)), ("file", b"a")),
-        "too_large",
-        413,
+        "bad_field",
+        400,
         "prompt",
     ),
     "too many fields": (
@@ -407,7 +407,7 @@ FAULTS: dict[str, tuple[bytes, str, int, str | None]] = {
         "language",
     ),
     "a prompt too long": (
-        post(TRANSCRIPTIONS, ("file", b"a"), ("prompt", "x" * 2001)),
+        post(TRANSCRIPTIONS, ("file", b"a"), ("prompt", "ü" * 8_193)),
         "bad_field",
         400,
         "prompt",

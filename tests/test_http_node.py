@@ -286,8 +286,8 @@ def test_error_in_the_form_is_sent_after_the_rest_is_skipped(serve: MakeNode) ->
     with node.connect() as client:
         client.send(post(TRANSCRIPTIONS, ("prompt", "x" * 20_000), ("file", b"x" * 8_000_000)))
         answer = receive(client, closed=True)
-    assert (answer.status, answer.error["param"]) == (413, "prompt")
-    assert codes_on_stdout(node, 1) == ["too_large"]
+    assert (answer.status, answer.error["param"]) == (400, "prompt")
+    assert codes_on_stdout(node, 1) == ["bad_field"]
 
 
 def test_too_long_recording_is_rejected(serve: MakeNode) -> None:

@@ -71,7 +71,7 @@ def answers(*hypotheses: Hypothesis) -> FakeEngine:
 
 
 def prompts(engine: FakeEngine) -> list[str]:
-    return [options.prompt for _, options in engine.calls]
+    return [f"{options.prompt} {options.carried}".strip() for _, options in engine.calls]
 
 
 def test_turn_decodes_one_window_at_most() -> None:
@@ -151,6 +151,7 @@ def test_given_prompt_precedes_the_carried_text() -> None:
         body = three_phrases()
         run(engine, body, **fields)
         given = fields["prompt"]
+        assert [options.carried for _, options in engine.calls] == ["", "first", "second"]
         assert prompts(engine) == [given, f"{given} first".strip(), f"{given} second".strip()]
 
 

@@ -311,7 +311,7 @@ def test_each_window_may_have_a_language_of_its_own(by_node: bool) -> None:
     work, (first, second) = run(SEVERAL, node, **fields, prompt="Names.")
     assert (first.language, first.expected_language) == ("auto", None)
     assert (second.language, second.expected_language) == ("auto", "en")
-    assert (second.prompt, second.fresh_prompt) == ("Names. Good morning", "Names.")
+    assert (second.prompt, second.carried) == ("Names.", "Good morning")
     transcript = work.transcript()
     assert [segment.language for segment in transcript.segments] == ["en", "de"]
     assert (transcript.language, transcript.language_probability) == ("en", pytest.approx(0.9))

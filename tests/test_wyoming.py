@@ -27,7 +27,7 @@ from wyoming.event import Eventable, read_event, write_event
 from wyoming.info import Describe, Info, SelectProgram
 from wyoming.ping import Ping, Pong
 
-from app.limits import MAX_CHARACTERS
+from app.limits import MAX_PROMPT_BYTES
 from app.messages import (
     Begin,
     BodyData,
@@ -517,17 +517,21 @@ def test_names_and_terms_become_the_prompt() -> None:
     assert request_of(spoken(b"ab", **hints)).prompt == "Zigbee, Ada's lamp, Bo"
 
 
-def test_invalid_hints_are_skipped_and_long_ones_are_cut() -> None:
+def test_invalid_hints_are_skipped() -> None:
     odd = {"transcript_names": ["Ada", "", " ", 7, None, "a\0b", "\ud800"], "transcript_terms": "x"}
     line = json.dumps({"type": "transcribe", "data": odd}).encode() + b"\n"
     assert request_of(line + wire(chunk(b"ab"), AudioStop())).prompt == "Ada"
 
+
+def test_long_hints_keep_names_last_and_beyond_the_limit_fail() -> None:
     many = [f"name {number}" for number in range(1_000)]
     prompt = request_of(spoken(b"ab", transcript_names=many, transcript_terms=["term"])).prompt
-    kept = prompt.split(", ")
-    assert kept == many[: len(kept)]
-    assert MAX_CHARACTERS - 20 < len(prompt) <= MAX_CHARACTERS
-    assert request_of(spoken(b"ab", transcript_names=["x" * 3_000])).prompt == ""
+    assert prompt == ", ".join(["term", *many])
+    half = "x" * (MAX_PROMPT_BYTES // 2)
+    driver = Driver()
+    driver.drive([spoken(b"ab", transcript_names=[half], transcript_terms=[half])])
+    assert not driver.requests
+    assert b"bad_field" in driver.said
 
 
 # Replies, read by the package's own classes.

@@ -14,8 +14,11 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from app.decoding.context import FULL, EncoderContext, ladder
-from app.decoding.hypothesis import Hypothesis, fault, most_tokens
+from app.decoding.context import FULL, EncoderContext, ladder, most_prompt_tokens
+from app.decoding.guard import cut, judge
+from app.decoding.hypothesis import Hypothesis, most_tokens, normal_words
+from app.decoding.prompt import MOST_TOKENS as MOST_PROMPT_TOKENS
+from app.decoding.sound import Sound
 from app.decoding.transcriber import DecodeOptions
 
 TEMPERATURE_STEP = 0.2
@@ -25,6 +28,16 @@ _HIGHEST_TEMPERATURE = 1.0
 
 _SURE_RUNGS = 2
 """Where only what is sure is wanted: the cheap rungs."""
+
+_CONFIRMED = frozenset({"repetition", "too fast", "too slow"})
+"""Faults that only say what is unlikely. The same words from another context outweigh them: of 209
+loops none came again at the next rung that had not run into the token limit."""
+
+BOUNDED_SECONDS = 3.0
+"""Shorter windows are never given to the whole encoder, nor sampled: one such pass takes six times
+the usual processor time of a window of a second. They get the two cheap rungs, and a third decode
+without what came before it. So a window takes at most five times what is usual for its length. The
+lab book has the price in words ("Bounded cost")."""
 
 _log = structlog.get_logger("engine")
 
@@ -42,6 +55,8 @@ class Attempt:
     temperature: float = 0.0
     rising: bool = False
     most_tokens: int = 0
+    carried: str = ""
+    prompt_tokens: int = MOST_PROMPT_TOKENS
 
 
 def attempts(
@@ -51,14 +66,25 @@ def attempts(
     most = min(limit, most_tokens(seconds, options.language))
     start = options.temperature
     rungs = ladder(seconds, setting)
-    for context in rungs[:_SURE_RUNGS] if options.only_sure else rungs:
+    bounded = setting == "auto" and seconds < BOUNDED_SECONDS
+    for context in rungs[:_SURE_RUNGS] if options.only_sure or bounded else rungs:
         reduced = context < FULL
-        yield Attempt(context, options.prompt, start, most_tokens=most if reduced else 0)
+        yield Attempt(
+            context,
+            options.prompt,
+            start,
+            most_tokens=most if reduced else 0,
+            carried=options.carried,
+            prompt_tokens=most_prompt_tokens(context),
+        )
     if options.only_sure:
         return
-    if options.prompt:
+    if options.prompt or options.carried:
         # What came before is the usual reason for a loop: first do without it.
-        yield Attempt(FULL, "", start)
+        context = rungs[0] if bounded else FULL
+        yield Attempt(context, "", start, most_tokens=most if context < FULL else 0)
+    if bounded:
+        return
     if start < _HIGHEST_TEMPERATURE:
         warmer = min(_HIGHEST_TEMPERATURE, start + TEMPERATURE_STEP)
         yield Attempt(FULL, "", warmer, rising=True)
@@ -68,14 +94,19 @@ def best(
     ways: Iterable[Attempt],
     seconds: float,
     decode: Callable[[Attempt], Hypothesis],
+    sound: Sound,
     only_sure: bool = False,
 ) -> Hypothesis:
     """The first hypothesis without fault, of at least one attempt. Where all have one, the least
-    faulty, or with `only_sure` the last without its segments."""
+    faulty, or with `only_sure` the last without its segments. `sound` is the window's."""
     faulty: list[tuple[str, Hypothesis]] = []
     for attempt in ways:
         hypothesis = replace(decode(attempt), passes=len(faulty) + 1)
-        reason = fault(hypothesis, seconds, attempt.context < FULL, attempt.prompt)
+        before = f"{attempt.prompt} {attempt.carried}".strip()
+        reduced = attempt.context < FULL
+        hypothesis, reason = judge(hypothesis, seconds, reduced, before, sound)
+        if reason in _CONFIRMED and any(_same(hypothesis, other) for _, other in faulty):
+            reason = None
         _log.debug(
             "decoded",
             seconds=round(seconds, 2),
@@ -92,4 +123,13 @@ def best(
     # A guess beats a loop, and a later attempt an earlier one.
     guesses = [hypothesis for reason, hypothesis in faulty if reason == "improbable"]
     chosen = (guesses or [hypothesis for _, hypothesis in faulty])[-1]
+    if chosen.limited:
+        chosen = cut(chosen, sound.copies) or chosen
     return replace(chosen, passes=len(faulty))
+
+
+def _same(hypothesis: Hypothesis, other: Hypothesis) -> bool:
+    """Whether two decodes ended by themselves with the same words."""
+    if hypothesis.limited or other.limited:
+        return False
+    return normal_words(hypothesis.text) == normal_words(other.text)

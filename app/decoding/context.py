@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from app.decoding.prompt import MOST_TOKENS
+
 EncoderContext = Literal["auto", "full"] | int
 """`auto`, `full`, or a fixed number of positions."""
 
@@ -31,6 +33,12 @@ makes 36; a floor of 448 makes 29 at 0.26."""
 WIDER_FLOOR, WIDER_MARGIN = 448, 320
 """The second rung, for what the guard rejects on the first: it mends five of six rejected clips at
 a third of the whole encoder's time, and takes the 95th percentile from 1.13 of it to 0.45."""
+
+REDUCED_PROMPT_TOKENS = 27
+"""What a reduced decode reads of a prompt: its last 24 tokens, and 3 timestamps. A token of the
+prompt takes as much processor time as 2.7 positions (whisper.cpp computes the probabilities of the
+whole vocabulary for each), so these add a fifth to the shortest window. A longer prompt also costs
+words: with 10 names in 45 tokens tiny.en made 47 errors instead of 31. Lab book, "Prompts"."""
 
 LONGEST_SECONDS = 12.0
 """Longer windows take the whole encoder at once. On 472 s of long recordings a reduced context
@@ -56,6 +64,11 @@ def ladder(seconds: float, setting: EncoderContext) -> tuple[int, ...]:
         # A fixed number still has to cover the window, or its end would not be heard.
         rungs = [max(setting, needed)]
     return (*(rung for rung in rungs if rung < FULL), FULL)
+
+
+def most_prompt_tokens(context: int) -> int:
+    """How many tokens of a prompt a decode at `context` positions reads."""
+    return MOST_TOKENS if context >= FULL else REDUCED_PROMPT_TOKENS
 
 
 def for_detection(seconds: float, setting: EncoderContext) -> int:

@@ -38,7 +38,9 @@ from app.decoding.decoded import TIMESTAMP_SECONDS, Decoded, Token
 from app.decoding.engine_build import describe
 from app.decoding.hypothesis import EXTRA_TOKENS, Hypothesis
 from app.decoding.language_probe import LanguageProbe, LanguageWatch, ProbeError, confined
+from app.decoding.prompt import PromptEncoder
 from app.decoding.raw_decoder import RawDecoder, RawDecoderError, attach
+from app.decoding.sound import Sound
 from app.decoding.timestamps import LONG_SECONDS, Vocabulary, place
 from app.decoding.tokens import SegmentBuilder
 from app.decoding.transcriber import DecodeOptions, EngineAborted, EngineError, ModelInfo
@@ -108,6 +110,11 @@ class Engine:
             raise
         self._first_timestamp = int(pw.whisper_token_beg(self._handle))
         self._end_of_text = int(pw.whisper_token_eot(self._handle))
+        self._prompts = PromptEncoder(
+            lambda token: bytes(pw.whisper_token_to_bytes(self._handle, token)),
+            self._end_of_text,
+            self._first_timestamp,
+        )
         # whisper_full decodes at most this many tokens, text and timestamps, in one go.
         self._most_tokens = int(pw.whisper_model_n_text_ctx(self._handle)) // 2 - 4
         self.info = _model_info(self._handle, name)
@@ -138,8 +145,8 @@ class Engine:
         if expected is not None and self._language_probe() is not None:
             return self._expect(expected, samples, seconds, options)
         language, probability = self._detect(samples, seconds, options.languages)
-        prompt = options.prompt if expected in (None, language) else options.fresh_prompt
-        options = replace(options, language=language, prompt=prompt)
+        carried = options.carried if expected in (None, language) else ""
+        options = replace(options, language=language, carried=carried)
         hypothesis = self._best(samples, seconds, options)
         return replace(hypothesis, language_probability=probability)
 
@@ -149,6 +156,7 @@ class Engine:
             ways,
             seconds,
             lambda way: self._decode(samples, seconds, options, way),
+            Sound(samples[: round(seconds * SAMPLE_RATE)]),
             options.only_sure,
         )
         return self._timed(hypothesis, samples, seconds, options)
@@ -164,7 +172,7 @@ class Engine:
             hypothesis = self._best(samples, seconds, replace(options, language=expected))
         except _OtherLanguage:
             self._watch = None
-            options = replace(options, language=watch.language, prompt=options.fresh_prompt)
+            options = replace(options, language=watch.language, carried="")
             hypothesis = self._best(samples, seconds, options)
         finally:
             self._watch = None
@@ -346,7 +354,11 @@ class Engine:
         params.detect_language = False
         params.translate = options.translate
         params.no_context = True
-        params.initial_prompt = attempt.prompt
+        params.set_prompt_tokens(
+            self._prompts.encode(
+                attempt.prompt, attempt.carried, attempt.prompt_tokens, attempt.context < FULL
+            )
+        )
         params.audio_ctx = attempt.context
         # One segment, whose timestamps are read from its tokens: whisper.cpp would otherwise run
         # the encoder once more on whatever lies behind the last timestamp. For words it has to be

@@ -104,7 +104,7 @@ def most_tokens(seconds: float, language: str) -> int:
     return int(rate * seconds) + EXTRA_TOKENS
 
 
-def _words(text: str) -> list[str]:
+def normal_words(text: str) -> list[str]:
     # Not by \w, which takes the vowel signs of Hindi and others for the ends of words.
     bare = (word.strip(_PUNCTUATION) for word in text.lower().split())
     return [word for word in bare if word]
@@ -117,12 +117,12 @@ def echoes(text: str, prompt: str) -> bool:
         count = len(words) - ECHO_WORDS + 1
         return {tuple(words[at : at + ECHO_WORDS]) for at in range(count)}
 
-    return not runs(_words(text)).isdisjoint(runs(_words(prompt)))
+    return not runs(normal_words(text)).isdisjoint(runs(normal_words(prompt)))
 
 
 def repeats(text: str) -> bool:
     """Whether REPEATED_WORDS or more, not all the same, stand in `text` twice in a row."""
-    said = _words(text)
+    said = normal_words(text)
     return any(
         said[at : at + count] == said[at + count : at + 2 * count]
         and len(set(said[at : at + count])) > 1

@@ -34,23 +34,24 @@ class ModelInfo:
 class DecodeOptions:
     """How to decode one window. `language` is a code or `auto`; `temperature`, 0 to 1, is where
     decoding starts: 0 takes the most probable token, above it tokens are drawn. With `only_sure` a
-    window that gives nothing to be believed at little cost gives nothing.
+    window that gives nothing to be believed at little cost gives nothing. `prompt` is the client's
+    or the node's, `carried` the text of the window before (`app/decoding/prompt.py`).
 
     With `auto`, `languages` are the codes to choose from, all where it is empty.
-    `expected_language` is that of the window before: the window is decoded in it without a
-    detection, unless another one turns out to be much more probable; then `fresh_prompt` takes the
-    place of `prompt`, which holds text in the expected language.
+    `expected_language` is that of the window before, and of `carried`: the window is decoded in it
+    without a detection, unless another one turns out to be much more probable; then nothing is
+    carried.
     """
 
     language: str = "en"
     translate: bool = False
     prompt: str = ""
+    carried: str = ""
     words: bool = False
     temperature: float = 0.0
     only_sure: bool = False
     languages: tuple[str, ...] = ()
     expected_language: str | None = None
-    fresh_prompt: str = ""
 
 
 class Transcriber(Interface):

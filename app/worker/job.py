@@ -35,7 +35,7 @@ _RESUME_SECONDS = 1.0
 _RESUME_WORDS_SECONDS = 0.3
 """The same where words are asked for: whisper.cpp then drops what follows the last timestamp."""
 
-_PROMPT_CHARACTERS = 600
+_CARRIED_CHARACTERS = 600
 """Of the text before, about 150 of the 223 tokens a prompt may have; measured in
 docs/lab-book.md."""
 
@@ -204,12 +204,13 @@ class Transcription:
         options = DecodeOptions(
             translate=request.task == "translate",
             # A prompt makes the decoder hear its words in noise.
-            prompt="" if window.doubtful else self._prompt(),
+            prompt="" if window.doubtful else request.prompt or self._limits.prompt,
+            carried="" if window.doubtful else self._carried[-_CARRIED_CHARACTERS:],
             words=request.word_timestamps,
             temperature=request.temperature,
             only_sure=self._is_rest(window) or window.doubtful,
         )
-        options = self._language.options(options, "" if window.doubtful else self._given_prompt)
+        options = self._language.options(options)
         hypothesis = self._engine.transcribe(amplified(window.samples), options)
         if window.doubtful and not is_sure(hypothesis):
             hypothesis = replace(hypothesis, segments=())
@@ -223,13 +224,6 @@ class Transcription:
         return [
             self._language.tagged(_shifted(segment, window.start), hypothesis) for segment in shown
         ]
-
-    @property
-    def _given_prompt(self) -> str:
-        return self.job.request.prompt or self._limits.prompt
-
-    def _prompt(self) -> str:
-        return f"{self._given_prompt} {self._carried[-_PROMPT_CHARACTERS:]}".strip()
 
     def _take_back(self, window: Window, hypothesis: Hypothesis) -> None:
         """Whisper sometimes stops in the middle of a window: let the rest be searched again."""

@@ -36,14 +36,13 @@ class SpokenLanguage:
         self._heard: dict[str, list[tuple[float, float | None]]] = {}
         """With `multi`, seconds of speech and probability of each window, by language."""
 
-    def options(self, options: DecodeOptions, fresh_prompt: str) -> DecodeOptions:
-        """`options` for the next window; `fresh_prompt` is the prompt without text before it."""
+    def options(self, options: DecodeOptions) -> DecodeOptions:
+        """`options` for the next window."""
         return replace(
             options,
             language=self._language,
             languages=self._among,
             expected_language=self._before if self._language == "auto" else None,
-            fresh_prompt=fresh_prompt,
         )
 
     def note(self, hypothesis: Hypothesis) -> None:

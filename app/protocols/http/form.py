@@ -11,6 +11,7 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
+from app.limits import MAX_PROMPT_BYTES
 from app.messages import (
     BAD_FIELD,
     BAD_HEADER,
@@ -27,8 +28,8 @@ FILE = "file"
 MAX_PARTS = 100
 """whisper.cpp's server knows 37 fields, OpenAI's API about 20, some of them lists."""
 
-MAX_FIELD_BYTES = 16_384
-"""Of one field that is not the file; the longest prompt has at most 8,000."""
+MAX_FIELD_BYTES = MAX_PROMPT_BYTES
+"""Of one field that is not the file. No other field is as long as a prompt."""
 
 MAX_BOUNDARY_BYTES = 70
 """RFC 2046, section 5.1.1."""
@@ -158,7 +159,7 @@ class Form:
         self._value += memoryview(data)[start:end]
         if len(self._value) > MAX_FIELD_BYTES:
             shown = self._name[:40]
-            raise FormError(TOO_LARGE, f"{shown} is longer than {MAX_FIELD_BYTES} bytes")
+            raise FormError(BAD_FIELD, f"{shown} has more than {MAX_FIELD_BYTES} bytes")
 
     def _end_part(self) -> None:
         if self._name != FILE:

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from app.limits import MAX_CHARACTERS, prompt_fault
+from app.limits import is_text, prompt_fault
 from app.messages import (
     BAD_FIELD,
     MAX_CHANNELS,
@@ -68,8 +68,8 @@ def read_format(data: dict[str, Any], known: RawFormat | None = None) -> RawForm
 
 
 def read_options(data: dict[str, Any], program: Program) -> TranscribeOptions | Failure:
-    """Return the options of a `transcribe`, or why they cannot be met. Hints never fail: values
-    that are not text are skipped, and excess is cut."""
+    """Return the options of a `transcribe`, or why they cannot be met. Hints that are not text are
+    skipped. Hints that are longer together than a prompt may be are an error."""
     name = data.get("name")
     if name is not None and not isinstance(name, str):
         return Failure(BAD_FIELD, "name must be a string")
@@ -83,7 +83,11 @@ def read_options(data: dict[str, Any], program: Program) -> TranscribeOptions | 
     if code == "auto" and len(program.languages) == 1:
         # Some clients always send auto; with one language there is nothing to detect.
         code = None
-    prompt = _prompt(_texts(data, "transcript_names"), _texts(data, "transcript_terms"))
+    # Names last: of a long prompt the engine reads the end.
+    hints = _texts(data, "transcript_terms") + _texts(data, "transcript_names")
+    prompt = ", ".join(hints)
+    if fault := prompt_fault(prompt):
+        return Failure(BAD_FIELD, f"the prompt of transcript_terms and transcript_names {fault}")
     return TranscribeOptions(code, prompt)
 
 
@@ -92,20 +96,7 @@ def _texts(data: dict[str, Any], name: str) -> list[str]:
     if not isinstance(values, list):
         return []
     texts = [" ".join(value.split()) for value in values if isinstance(value, str)]
-    return [text for text in texts if text and not prompt_fault(text)]
-
-
-def _prompt(names: list[str], terms: list[str]) -> str:
-    """Names go before terms if there is room for some only, and behind them in the prompt, of
-    which the engine reads the end."""
-    kept: list[str] = []
-    room = MAX_CHARACTERS
-    for hint in (*names, *terms):
-        room -= len(hint) + len(", ")
-        if room < 0:
-            break
-        kept.append(hint)
-    return ", ".join(kept[len(names) :] + kept[: len(names)])
+    return [text for text in texts if text and is_text(text)]
 
 
 # Writing.

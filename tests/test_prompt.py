@@ -1,0 +1,105 @@
+"""From a prompt to tokens: whisper.cpp's splitting, the end that is kept, who gets which share."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from app.decoding.prompt import MOST_TOKENS, PromptEncoder, Tokenizer, share
+
+VOCABULARY = [bytes([value]) for value in range(256)] + [
+    *(b" the", b" Th", b"is", b" is", b" a", b"tion", b" na", b"na", b"'s", b"  ", b" 12"),
+    *("ü".encode(), b" Gr", "日本".encode()),
+]
+WORDS = Tokenizer(VOCABULARY)
+TIMES = 50_000
+"""Stands for the number of the timestamp of 0 s."""
+
+
+def text_of(tokens: tuple[int, ...]) -> str:
+    return b"".join(VOCABULARY[token] for token in tokens).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "This is the nation's 12", "Grüße, 日本日本!", "a\nb\n", "x  y", "\U0001f600"],
+)
+def test_tokens_hold_the_text(text: str) -> None:
+    assert text_of(WORDS.tail(text, 1_000)) == text
+
+
+def test_the_longest_token_that_fits_is_taken() -> None:
+    parts = [VOCABULARY[token] for token in WORDS.tail(" This is the nation's", 100)]
+    assert parts == [b" Th", b"is", b" is", b" the", b" na", b"tion", b"'s"]
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 5, 100])
+def test_a_tail_is_the_end_of_all_tokens(most: int) -> None:
+    text = "This is the nation's 12 a is the Grüße"
+    whole = WORDS.tail(text, 1_000)
+    assert WORDS.tail(text, most) == whole[len(whole) - min(most, len(whole)) :]
+
+
+@pytest.mark.parametrize("text", ["x" * 16_384, "日" * 5_461, " " * 16_384, "a, " * 5_461])
+def test_the_longest_prompt_is_split_in_linear_time(text: str) -> None:
+    began = time.process_time()
+    assert len(WORDS.tail(text, 223)) == 223
+    # whisper.cpp's own search took minutes on some of them, or ran out of stack.
+    assert time.process_time() - began < 5.0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "carried", "kept"),
+    [
+        (10, 10, (10, 10)),
+        (300, 0, (223, 0)),
+        (0, 300, (0, 223)),
+        (300, 300, (112, 111)),
+        (300, 50, (173, 50)),
+        (50, 300, (50, 173)),
+    ],
+)
+def test_prompt_and_carried_text_share_the_tokens(
+    prompt: int, carried: int, kept: tuple[int, int]
+) -> None:
+    tokens = share(WORDS, "p" * prompt, "c" * carried, MOST_TOKENS)
+    text = text_of(tokens)
+    # A space before the first word is a token, too.
+    counts = text.count("p"), text.count("c")
+    assert all(abs(count - share) <= 1 for count, share in zip(counts, kept, strict=True))
+    assert len(tokens) <= MOST_TOKENS
+    assert text.strip().endswith("c" if carried else "p")
+
+
+def test_each_keeps_its_end() -> None:
+    names = " ".join(f"name{number}" for number in range(200))
+    said = " ".join(f"said{number}" for number in range(200))
+    text = text_of(share(WORDS, names, said))
+    assert "name199 said" not in text
+    before, after = text.split("name199")
+    assert before
+    assert after.endswith("said199")
+
+
+def encoder() -> PromptEncoder:
+    return PromptEncoder(lambda token: VOCABULARY[token], len(VOCABULARY), TIMES)
+
+
+def test_without_a_prompt_there_are_no_tokens() -> None:
+    for timed in (False, True):
+        assert encoder().encode(" ", "", 100, timed) == []
+
+
+def test_a_timed_prompt_is_a_segment_that_has_ended() -> None:
+    plain = encoder().encode("Names", "said", 100, timed=False)
+    timed = encoder().encode("Names", "said", 100, timed=True)
+    assert text_of(tuple(plain)) == " Names said"
+    assert timed[1:-2] == plain
+    first, *_, last, next_ = timed
+    assert TIMES <= first < last == next_ <= TIMES + 1_500
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_no_prompt_is_longer_than_its_room(timed: bool) -> None:
+    assert len(encoder().encode("x" * 500, "y" * 500, 25, timed)) == 25
