@@ -257,7 +257,7 @@ def test_page_without_a_secure_context_offers_only_files(
     node: Node, page: Browser, sounds: dict[str, Path]
 ) -> None:
     page.open(address(node, ELSEWHERE))
-    page.wait_for_text("#no-microphone", "only over HTTPS or from the same machine")
+    page.wait_for_text("#no-microphone", "only over HTTPS or on the same machine")
     assert page.evaluate("document.querySelector('#record').disabled")
     page.choose_file("#file", sounds["words"])
     wait_for_end(page)
@@ -296,7 +296,7 @@ def test_page_asks_for_the_token_and_reports_a_lost_node(
             browser.evaluate("document.querySelector('#token-text').textContent = ''")
             browser.type(wrong)
             browser.press("Enter", 13, "\r")
-            browser.wait_for_text("#token-form", "did not accept the token")
+            browser.wait_for_text("#token-form", "rejected the token")
             browser.wait("document.activeElement.id === 'token'")
         browser.type(TOKEN)
         browser.press("Enter", 13, "\r")
