@@ -321,7 +321,7 @@ def test_page_asks_for_the_token_and_reports_a_lost_node(
 def test_denied_microphone_shows_an_error(page: Browser) -> None:
     page.allow_microphone(False)
     page.click("#record")
-    page.wait_for_text("#failure", "not allowed to use the microphone")
+    page.wait_for_text("#failure", "denied this page the microphone")
     assert page.text("#record") == "Record"
     page.allow_microphone(True)
     page.click("#record")
