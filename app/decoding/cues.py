@@ -131,11 +131,11 @@ def _into_pauses(segments: Sequence[Segment], levels: npt.NDArray[np.float64]) -
         if pause is not None and starts[index] < pause[0] and pause[1] < ends[index + 1]:
             ends[index], starts[index + 1] = _edges(pause)
     moved: list[Segment] = []
-    earliest = 0.0
+    earliest, latest = 0.0, max(segments[-1].end, len(levels) / 100)
     for segment, first, last in zip(segments, starts, ends, strict=True):
         times = (first / 100, last / 100) if first < last else (segment.start, segment.end)
-        begin = max(times[0], earliest)
-        earliest = max(begin, times[1])
+        begin = min(max(times[0], earliest), latest)
+        earliest = max(begin, min(times[1], latest))
         moved.append(_with_times(segment, begin, earliest))
     return moved
 

@@ -305,8 +305,10 @@ class Engine:
     def _timed(
         self, hypothesis: Hypothesis, samples: Samples, seconds: float, options: DecodeOptions
     ) -> Hypothesis:
-        """`hypothesis` in segments that are short and beside their speech."""
+        """`hypothesis` in segments that are short and beside their speech. Its end stays, since the
+        rest of the window may be decoded again from there."""
         segments = hypothesis.segments
+        seconds = min(seconds, hypothesis.end)
         if self._raw is not None and any(
             segment.end - segment.start > LONG_SECONDS for segment in segments
         ):
@@ -320,8 +322,7 @@ class Engine:
                 if options.words:
                     segments = snap(segments, samples)
         segments = fit(segments, samples[: int(seconds * SAMPLE_RATE)])
-        end = max([hypothesis.end, *(segment.end for segment in segments)])
-        return replace(hypothesis, segments=segments, end=end)
+        return replace(hypothesis, segments=segments)
 
     def _start_of_text(self, options: DecodeOptions) -> tuple[int, ...]:
         """The tokens that whisper.cpp puts before any text."""
