@@ -43,12 +43,12 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("main")
 
 _JOIN_SECONDS = 0.5
-"""For each thread to end. The engine may be in an encoder pass, which cannot be interrupted and
-whose outcome has been told by then."""
+"""Time for each thread to end. The engine may be in an encoder pass, which cannot be interrupted;
+its request has been answered by then."""
 
 
 class _CannotStart(Exception):
-    """Why, for the user, and the exit code."""
+    """The reason, for the user, and the exit code."""
 
     def __init__(self, reason: object, code: int = 1) -> None:
         super().__init__(str(reason))
@@ -66,7 +66,8 @@ def main() -> int:
         access_token, tls = _protection(settings)
         if not settings.spool_dir.is_dir():
             raise _CannotStart(
-                f"there is no {settings.spool_dir} for large bodies; name one by --spool-dir"
+                f"{settings.spool_dir} does not exist; set a directory for large bodies"
+                " with --spool-dir"
             )
         file = _obtain(settings)
         with contextlib.closing(_load(settings, file)) as engine:
@@ -77,8 +78,8 @@ def main() -> int:
 
 
 def _let_sigterm_end_it() -> None:
-    """Until the loop takes it. To process 1, which the node is in a container without an init, the
-    kernel gives no signal that has no handler: fetching a model could not be stopped."""
+    """Let SIGTERM end the start, for example the download of a model. In a container without an
+    init the node is process 1, to which the kernel sends only signals that have a handler."""
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, lambda number, _frame: _exit_at_once(128 + number))
 
@@ -105,10 +106,11 @@ def _obtain(settings: Settings) -> catalog.ModelFile:
 
 
 def _load(settings: Settings, file: catalog.ModelFile) -> Engine:
-    """The engine, not warmed up: that is for the thread that will use it."""
-    # Until the loop takes signals: no KeyboardInterrupt in the middle of whisper.cpp's callbacks.
+    """Load the engine. The thread that will use it warms it up."""
+    # Until the loop takes signals, so that no KeyboardInterrupt is raised in a callback of
+    # whisper.cpp.
     signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
-    # Imported here because loading whisper.cpp takes a while: not for --help or a wrong flag.
+    # Imported late, because loading whisper.cpp takes a while and --help does not need it.
     from app.decoding.engine import Engine, system_info
 
     threads = _threads(settings)
@@ -205,18 +207,18 @@ def _build(
 
 
 def _wind_down(node: build.Node, announcement: Announcement | None) -> NoReturn:
-    """After the loop: end the threads, each within its time, and then the process."""
+    """End the threads, each within its time, and then the process."""
     killed_by, crashed = node.server.shutdown.killed_by, node.server.crashed
     if killed_by is not None:
         _close(node.journal, clean=True)
         _exit_at_once(128 + killed_by)
     if announcement is not None:
-        # It takes half a second, in which the others end.
+        # It takes half a second, during which the other threads end.
         announcement.stop()
     node.worker.stop()
     node.worker.join(_JOIN_SECONDS)
     if not node.disk.close(_JOIN_SECONDS):
-        _log.error("not everything was written in time", lines_lost=node.sink.backlog)
+        _log.error("the disk thread did not finish in time", lines_lost=node.sink.backlog)
     _close(node.journal, clean=not crashed)
     if announcement is not None and not announcement.join(_JOIN_SECONDS):
         _log.warning("the mDNS announcement was not withdrawn in time")
@@ -224,9 +226,9 @@ def _wind_down(node: build.Node, announcement: Announcement | None) -> NoReturn:
 
 
 def _sink(settings: Settings, disk: Disk, on_broken: Callable[[], None]) -> StdoutSink:
-    """Lines for a person on a terminal, JSON otherwise."""
+    """Make the sink: lines for a person on a terminal, JSON otherwise."""
     terminal = sys.stdout.isatty() if settings.output == "auto" else settings.output == "text"
-    # JSON is UTF-8 whatever the locale; a terminal shows what it can.
+    # JSON is UTF-8 in every locale; a terminal shows the characters that it can.
     encoding = sys.stdout.encoding if terminal else "utf-8"
     line = text_line if terminal else json_line
     return StdoutSink(disk, sys.stdout.fileno(), line, on_broken, encoding)
@@ -257,9 +259,9 @@ def _threads(settings: Settings) -> int:
 
 
 def _exit_at_once(code: int) -> NoReturn:
-    """End without tearing the interpreter down. A thread may not have ended in its time, and the
-    engine's may be deep in a pass, or giving back libgomp's team: around either that could crash.
-    Everything is written, and a signal that comes now changes the exit code no more."""
+    """End without tearing the interpreter down, which could crash: the engine's thread may still be
+    in a pass, or release libgomp's team. Everything is written by now, and no later signal changes
+    the exit code."""
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     os._exit(code)

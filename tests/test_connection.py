@@ -29,36 +29,36 @@ from app.protocols.native.protocol import NativeProtocol
 
 
 class Owner:
-    """Accepts every body unless told to wait, and answers nothing by itself."""
+    """Accepts every body, unless `decides` is False, and sends no replies by itself."""
 
     def __init__(self) -> None:
-        self.told: list[Any] = []
+        self.calls: list[Any] = []
         self.decides = True
         self.at_end: Callable[[Connection], None] = lambda _connection: None
 
     def on_event(self, connection: Connection, event: Event) -> None:
         if isinstance(event, Begin):
-            self.told.append(("begin", event.request.id))
+            self.calls.append(("begin", event.request.id))
             if self.decides:
                 connection.decide(accept=True)
         elif isinstance(event, BodyData):
-            self.told.append("body")
+            self.calls.append("body")
         elif isinstance(event, End):
-            self.told.append("end")
+            self.calls.append("end")
         else:
-            self.told.append("refused")
+            self.calls.append("refused")
 
     def on_lost(self, connection: Connection, error: Any) -> None:
-        self.told.append("lost")
+        self.calls.append("lost")
         failure = getattr(error, "failure", error)
         connection.answer(connection.expect(None, silent=False), failure, final=True)
 
     def on_end(self, connection: Connection, reset: bool) -> None:
-        self.told.append("reset" if reset else "end of stream")
+        self.calls.append("reset" if reset else "end of stream")
         self.at_end(connection)
 
     def on_closed(self, connection: Connection) -> None:
-        self.told.append("closed")
+        self.calls.append("closed")
 
 
 class Bench:
@@ -106,8 +106,8 @@ class Bench:
             self.loop.run()
         assert true()
 
-    def turn_until_told(self, what: Any) -> None:
-        self.turn_until(lambda: what in self.owner.told)
+    def turn_until_called(self, what: Any) -> None:
+        self.turn_until(lambda: what in self.owner.calls)
 
     def receive_all(self) -> list[dict[str, Any]]:
         """Every reply up to the end of the stream, while the loop turns."""
@@ -139,7 +139,7 @@ class Bench:
 
     def close(self) -> None:
         self.peer.close()
-        if "closed" not in self.owner.told:
+        if "closed" not in self.owner.calls:
             self.connection.abandon()
         self.loop.close()
 
@@ -158,7 +158,7 @@ def make_bench() -> Iterator[Callable[..., Bench]]:
             bench.close()
     assert [entry for entry in entries if entry["event"] == "a callback failed"] == []
     for bench in benches:
-        assert bench.owner.told.count("closed") == 1
+        assert bench.owner.calls.count("closed") == 1
         assert bench.ours.fileno() == -1
 
 
@@ -169,8 +169,8 @@ def bench(make_bench: Callable[..., Bench]) -> Bench:
 
 def test_connection_delivers_events_to_its_owner(bench: Bench) -> None:
     bench.peer.sendall(message(b"abc", id="1", connection="keep-alive") + message(b"", id="2"))
-    bench.turn_until(lambda: bench.owner.told.count("end") == 2)
-    assert bench.owner.told == [("begin", "1"), "body", "end", ("begin", "2"), "end"]
+    bench.turn_until(lambda: bench.owner.calls.count("end") == 2)
+    assert bench.owner.calls == [("begin", "1"), "body", "end", ("begin", "2"), "end"]
 
 
 def test_replies_are_sent_in_the_order_of_their_requests(bench: Bench) -> None:
@@ -197,21 +197,21 @@ def test_partial_reply_is_sent_at_once_in_its_turn(bench: Bench) -> None:
 def test_connection_is_not_read_while_a_body_waits_for_a_place(bench: Bench) -> None:
     bench.owner.decides = False
     bench.peer.sendall(message(b"abc", id="1"))
-    bench.turn_until_told(("begin", "1"))
+    bench.turn_until_called(("begin", "1"))
     assert not bench.connection.state.wants_read()
-    assert "body" not in bench.owner.told
+    assert "body" not in bench.owner.calls
     bench.connection.decide(accept=True)
-    bench.turn_until_told("end")
-    assert bench.owner.told[-2:] == ["body", "end"]
+    bench.turn_until_called("end")
+    assert bench.owner.calls[-2:] == ["body", "end"]
 
 
 def test_rejected_body_is_skipped(bench: Bench) -> None:
     bench.owner.decides = False
     bench.peer.sendall(message(b"abc", id="1", connection="keep-alive") + message(b"", id="2"))
-    bench.turn_until_told(("begin", "1"))
+    bench.turn_until_called(("begin", "1"))
     bench.connection.decide(accept=False)
-    bench.turn_until_told(("begin", "2"))
-    assert bench.owner.told == [("begin", "1"), ("begin", "2")]
+    bench.turn_until_called(("begin", "2"))
+    assert bench.owner.calls == [("begin", "1"), ("begin", "2")]
 
 
 def test_connection_is_not_read_while_the_client_does_not_read(bench: Bench) -> None:
@@ -240,20 +240,20 @@ def test_many_messages_in_one_read_do_not_block_the_loop(
     monkeypatch.setattr("app.network.event_pump.TURN_SECONDS", 0.0)
 
     def turn() -> None:
-        bench.owner.told.append("turn")
+        bench.owner.calls.append("turn")
         bench.loop.defer(turn)
 
     turn()
     bench.peer.sendall(small(20))
-    bench.turn_until(lambda: bench.owner.told.count("refused") == 20)
-    first = bench.owner.told.index("refused")
-    assert all(told == "turn" for told in bench.owner.told[first + 1 :: 2])
+    bench.turn_until(lambda: bench.owner.calls.count("refused") == 20)
+    first = bench.owner.calls.index("refused")
+    assert all(call == "turn" for call in bench.owner.calls[first + 1 :: 2])
 
 
 def test_connection_with_undelivered_input_is_not_idle(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A node that is told to end would close it, and its messages have no answer."""
+    """A draining node closes idle connections, and these messages would get no reply."""
     monkeypatch.setattr("app.network.event_pump.TURN_SECONDS", 0.0)
     seen = []
 
@@ -276,17 +276,17 @@ def test_unsent_replies_to_many_short_messages_are_bounded(bench: Bench) -> None
     length = MAX_UNSENT_BYTES // 16
 
     def answer(connection: Connection, _event: Event) -> None:
-        bench.owner.told.append("refused")
+        bench.owner.calls.append("refused")
         failure = Failure("internal", "x" * length)
         connection.answer(connection.expect(None, silent=False), failure, final=True)
 
     bench.owner.on_event = answer  # type: ignore[method-assign]
     send, bench.transport.send = bench.transport.send, lambda _data: 0  # type: ignore[method-assign]
     bench.peer.sendall(small(300))
-    bench.turn_until(lambda: len(bench.owner.told) >= 16)
+    bench.turn_until(lambda: len(bench.owner.calls) >= 16)
     later = time.monotonic() + 0.1
     bench.turn_until(lambda: time.monotonic() > later)
-    assert len(bench.owner.told) == 16
+    assert len(bench.owner.calls) == 16
     bench.transport.send = send  # type: ignore[method-assign]
     bench.peer.shutdown(socket.SHUT_WR)
     replies = bench.receive_all()
@@ -301,17 +301,17 @@ def test_connection_lingers_after_the_last_reply_until_the_clients_end(bench: Be
     bench.connection.finish()
     bench.peer.sendall(b"nobody reads this")
     assert [reply["id"] for reply in bench.receive_all()] == ["a"]
-    assert "closed" not in bench.owner.told
+    assert "closed" not in bench.owner.calls
     bench.peer.close()
-    bench.turn_until_told("closed")
-    assert bench.owner.told == ["closed"]
+    bench.turn_until_called("closed")
+    assert bench.owner.calls == ["closed"]
 
 
 def test_lingering_ends_after_its_timeout(bench: Bench, clock: Clock) -> None:
     bench.connection.finish()
     assert bench.receive_all() == []
     clock.pass_by(LINGER_SECONDS)
-    bench.turn_until_told("closed")
+    bench.turn_until_called("closed")
 
 
 def test_lingering_ends_after_too_much_input(bench: Bench) -> None:
@@ -323,7 +323,7 @@ def test_lingering_ends_after_too_much_input(bench: Bench) -> None:
         nonlocal sent
         with contextlib.suppress(BlockingIOError, ConnectionError):
             sent += bench.peer.send(bytes(1 << 16))
-        return "closed" in bench.owner.told
+        return "closed" in bench.owner.calls
 
     bench.turn_until(push)
     assert sent > LINGER_BYTES
@@ -332,18 +332,18 @@ def test_lingering_ends_after_too_much_input(bench: Bench) -> None:
 def test_end_of_stream_is_reported_and_replies_are_still_sent(bench: Bench) -> None:
     slot = bench.connection.expect("a", silent=False)
     bench.peer.shutdown(socket.SHUT_WR)
-    bench.turn_until_told("end of stream")
+    bench.turn_until_called("end of stream")
     assert not bench.connection.state.wants_read()
     bench.connection.answer(slot, Accepted(), final=True)
     assert [reply["id"] for reply in bench.receive_all()] == ["a"]
-    bench.turn_until_told("closed")
+    bench.turn_until_called("closed")
 
 
 def test_reset_is_reported_and_closes(bench: Bench) -> None:
     bench.connection.expect("a", silent=False)
     bench.reset()
-    bench.turn_until_told("closed")
-    assert bench.owner.told == ["reset", "closed"]
+    bench.turn_until_called("closed")
+    assert bench.owner.calls == ["reset", "closed"]
 
 
 @pytest.mark.parametrize(
@@ -366,8 +366,8 @@ def test_reset_noticed_by_a_reply_is_reported_once(bench: Bench, part: bytes) ->
     # Not through the loop, which would see the reset first.
     time.sleep(0.05)
     bench.connection.answer(first, Accepted(), final=True)
-    bench.turn_until_told("closed")
-    assert bench.owner.told.count("reset") == 1
+    bench.turn_until_called("closed")
+    assert bench.owner.calls.count("reset") == 1
 
 
 def test_replies_after_a_reset_are_not_sent(bench: Bench) -> None:
@@ -377,15 +377,15 @@ def test_replies_after_a_reset_are_not_sent(bench: Bench) -> None:
         raise ConnectionResetError
 
     def say_more(connection: Connection) -> None:
-        assert bench.owner.told.count("reset") == 1
+        assert bench.owner.calls.count("reset") == 1
         slot = connection.expect("b", silent=False)
         connection.answer(slot, Failure("incomplete", "x"), final=True)
 
     bench.transport.send = fail  # type: ignore[method-assign]
     bench.owner.at_end = say_more
     bench.connection.answer(bench.connection.expect("a", silent=False), Accepted(), final=True)
-    bench.turn_until_told("closed")
-    assert bench.owner.told == ["reset", "closed"]
+    bench.turn_until_called("closed")
+    assert bench.owner.calls == ["reset", "closed"]
 
 
 def test_timeouts_rest_while_too_many_replies_are_due(
@@ -397,7 +397,7 @@ def test_timeouts_rest_while_too_many_replies_are_due(
     bench.peer.sendall(b"\0\x40{")
     later = time.monotonic() + 0.3
     bench.turn_until(lambda: time.monotonic() > later)
-    assert bench.owner.told == []
+    assert bench.owner.calls == []
     for slot in slots:
         bench.connection.answer(slot, Accepted(), final=True)
     assert bench.receive_all()[-1]["error"]["code"] == "timeout"
@@ -409,14 +409,14 @@ def test_pause_stops_reading_and_timeouts_until_resume(
     bench = make_bench(UNHURRIED)
     data = message(bytes(1 << 20), id="1", connection="keep-alive")
     bench.peer.sendall(data[:50_000])
-    bench.turn_until_told("body")
+    bench.turn_until_called("body")
     bench.connection.pause()
     assert not bench.connection.state.wants_read()
-    told = list(bench.owner.told)
+    calls = list(bench.owner.calls)
     clock.pass_by(2 * UNHURRIED.body)
     turns = iter(range(5))
     bench.turn_until(lambda: next(turns, None) is None)
-    assert bench.owner.told == told
+    assert bench.owner.calls == calls
     bench.connection.resume()
     bench.peer.setblocking(False)
     rest = memoryview(data)[50_000:]
@@ -425,10 +425,10 @@ def test_pause_stops_reading_and_timeouts_until_resume(
         nonlocal rest
         with contextlib.suppress(BlockingIOError):
             rest = rest[bench.peer.send(rest) :]
-        return "end" in bench.owner.told
+        return "end" in bench.owner.calls
 
     bench.turn_until(push)
-    assert "lost" not in bench.owner.told
+    assert "lost" not in bench.owner.calls
 
 
 def test_waiting_connection_holds_little(bench: Bench) -> None:
@@ -437,7 +437,7 @@ def test_waiting_connection_holds_little(bench: Bench) -> None:
     bench.peer.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         bench.peer.sendall(message(bytes(1 << 20), id="1"))
-    bench.turn_until_told(("begin", "1"))
+    bench.turn_until_called(("begin", "1"))
     assert max(bench.reads) <= HEADER_BYTES
     assert sum(bench.reads) < 2 * HEADER_BYTES
 
@@ -445,17 +445,17 @@ def test_waiting_connection_holds_little(bench: Bench) -> None:
 def test_replies_after_the_end_are_dropped(bench: Bench) -> None:
     slot = bench.connection.expect("a", silent=False)
     bench.reset()
-    bench.turn_until_told("closed")
+    bench.turn_until_called("closed")
     bench.connection.answer(slot, Accepted(), final=True)
     bench.connection.finish()
-    assert bench.owner.told.count("closed") == 1
+    assert bench.owner.calls.count("closed") == 1
 
 
 def test_lost_position_gets_an_error_and_ends_the_connection(bench: Bench) -> None:
     bench.peer.sendall(b"\0\0more of it")
     [reply] = bench.receive_all()
     assert (reply["id"], reply["error"]["code"]) == (None, "bad_header")
-    assert bench.owner.told == ["lost"]
+    assert bench.owner.calls == ["lost"]
 
 
 def test_missing_header_times_out(make_bench: Callable[..., Bench]) -> None:
@@ -468,15 +468,15 @@ def test_no_timeout_runs_while_the_node_works(make_bench: Callable[..., Bench]) 
     bench = make_bench(Timeouts(0.05, 0.05, 0.05, 0.05))
     slot = bench.connection.expect("a", silent=False)
     bench.peer.sendall(message(b"abc", id="1", connection="keep-alive"))
-    bench.turn_until_told("end")
+    bench.turn_until_called("end")
     later = time.monotonic() + 0.3
     bench.turn_until(lambda: time.monotonic() > later)
-    assert "lost" not in bench.owner.told
+    assert "lost" not in bench.owner.calls
     assert not bench.connection.state.closed
     bench.connection.answer(slot, Accepted(), final=True)
     # Now it is the peer's turn, and it says nothing: the end, without a word.
     assert [reply["id"] for reply in bench.receive_all()] == ["a"]
-    assert "lost" not in bench.owner.told
+    assert "lost" not in bench.owner.calls
 
 
 def test_idle_connection_owes_no_reply(bench: Bench) -> None:
@@ -500,14 +500,14 @@ def test_connection_goes_through_its_states_in_order(bench: Bench) -> None:
     bench.connection.answer(slot, Accepted(), final=True)
     assert bench.connection.state.lifecycle is Lifecycle.LINGERING
     bench.peer.close()
-    bench.turn_until_told("closed")
+    bench.turn_until_called("closed")
     assert bench.connection.state.lifecycle is Lifecycle.CLOSED
 
 
 def test_finishing_connection_skips_lingering_after_the_clients_end(bench: Bench) -> None:
     slot = bench.connection.expect("a", silent=False)
     bench.peer.shutdown(socket.SHUT_WR)
-    bench.turn_until_told("end of stream")
+    bench.turn_until_called("end of stream")
     assert bench.connection.state.lifecycle is Lifecycle.FINISHING
     bench.connection.answer(slot, Accepted(), final=True)
     assert bench.connection.state.lifecycle is Lifecycle.CLOSED
@@ -521,10 +521,10 @@ def test_read_block_names_the_reason(bench: Bench) -> None:
     bench.connection.resume()
     bench.owner.decides = False
     bench.peer.sendall(message(b"abc", id="1", connection="keep-alive"))
-    bench.turn_until_told(("begin", "1"))
+    bench.turn_until_called(("begin", "1"))
     assert state.read_block() is ReadBlock.UNDECIDED
     bench.connection.decide(accept=True)
-    bench.turn_until_told("end")
+    bench.turn_until_called("end")
     bench.turn_until(lambda: state.read_block() is None)
     slots = [bench.connection.expect(str(number), silent=True) for number in range(MAX_SLOTS)]
     assert state.read_block() is ReadBlock.REPLIES_DUE
@@ -533,7 +533,7 @@ def test_read_block_names_the_reason(bench: Bench) -> None:
     bench.connection.finish()
     assert state.read_block() is None  # to notice the end
     bench.peer.shutdown(socket.SHUT_WR)
-    bench.turn_until_told("closed")
+    bench.turn_until_called("closed")
     assert state.read_block() is ReadBlock.CLOSED
 
 
@@ -589,7 +589,7 @@ def test_switch_protocol_continues_with_the_unread_input(bench: Bench) -> None:
 
 def test_switch_protocol_within_an_event_delivers_the_rest_by_the_new_one(bench: Bench) -> None:
     def switch(connection: Connection, event: Event) -> None:
-        bench.owner.told.append(type(event).__name__)
+        bench.owner.calls.append(type(event).__name__)
         if isinstance(event, End):
             connection.switch_protocol(Numbers(), b"78")
         elif isinstance(event, Begin):
@@ -597,12 +597,12 @@ def test_switch_protocol_within_an_event_delivers_the_rest_by_the_new_one(bench:
 
     bench.owner.on_event = switch  # type: ignore[method-assign]
     bench.peer.sendall(message(b"", id="1", connection="keep-alive"))
-    bench.turn_until_told("End")
+    bench.turn_until_called("End")
     bench.turn_until(lambda: bench.connection.state.idle)
     bench.peer.sendall(b"9")
     bench.turn_until(lambda: bench.reads[-1:] == [1] and bench.connection.state.idle)
     assert bench.peer.recv(100) == b"got 7\ngot 8\ngot 9\n"
-    assert bench.owner.told == ["Begin", "End"]
+    assert bench.owner.calls == ["Begin", "End"]
 
 
 def test_switch_protocol_happens_once_and_only_while_nothing_is_due(bench: Bench) -> None:

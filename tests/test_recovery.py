@@ -30,8 +30,8 @@ class Rest:
         self.behind = False
         self.freed = 0
 
-    def submit(self, pending: InFlight, body: Body) -> None:
-        self.taken.append(pending)
+    def submit(self, in_flight: InFlight, body: Body) -> None:
+        self.taken.append(in_flight)
         body.close()
 
     def record(
@@ -110,13 +110,15 @@ def test_entries_are_admitted_oldest_first_and_take_half_of_the_places(
         recovery.take()
         finish(disk)
         taken = rest.taken[3 * round_ :]
-        assert [pending.request.id for pending in taken] == [
+        assert [in_flight.request.id for in_flight in taken] == [
             str(number) for number in range(3 * round_, min(3 * round_ + 3, 10))
         ]
-        assert all(pending.client.durable and not pending.client.cancellable for pending in taken)
+        assert all(
+            in_flight.client.durable and not in_flight.client.cancellable for in_flight in taken
+        )
         assert (quota.admitted, len(recovery)) == (len(taken), max(0, 7 - 3 * round_))
-        for pending in taken:
-            quota.leave(pending.number)
+        for in_flight in taken:
+            quota.leave(in_flight.number)
     assert quota.admitted == 0
 
 
@@ -159,7 +161,7 @@ def test_unusable_entry_gives_up_its_place(
     with capture_logs() as log:
         recovery.take()
         finish(disk)
-    assert [pending.request.id for pending in rest.taken] == ["1"]
+    assert [in_flight.request.id for in_flight in rest.taken] == ["1"]
     assert rest.failures == [(None, "journal_damaged")]
     assert (tmp_path / "journal" / "quarantine" / journal.left[0]).is_dir()
     assert [(line["event"], line["entry"]) for line in log] == [

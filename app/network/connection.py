@@ -224,7 +224,7 @@ class Connection:
         self.protocol.abandon()
 
     def _send_now(self, data: bytes) -> None:
-        if self._outbox.say(data):
+        if self._outbox.put_now(data):
             self._deadline.restart_output()
         self._send()
 

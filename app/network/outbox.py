@@ -80,7 +80,7 @@ class Outbox:
             self._slots.pop(0)
         return bool(self._unsent) and not had
 
-    def say(self, data: bytes) -> bool:
+    def put_now(self, data: bytes) -> bool:
         """Add bytes outside of the slots, before anything added later; return as `put` does."""
         if data and not self.discarding:
             had = bool(self._unsent)
