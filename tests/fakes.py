@@ -389,7 +389,7 @@ class Node:
     further fields of the port.
     """
 
-    _SIGNAL = signal.SIGUSR1
+    SIGNAL = signal.SIGUSR1
 
     def __init__(
         self,
@@ -444,8 +444,8 @@ class Node:
         framed = lambda: NativeProtocol(max_body, lambda: f"made-{os.urandom(4).hex()}")  # noqa: E731
         native = Port("native", "127.0.0.1", 0, new_protocol or framed)
         self.port = self.server.listen(replace(native, **(port or {})))
-        self._old_handler = signal.getsignal(self._SIGNAL)
-        self.server.loop.handle_signals(self._SIGNAL)
+        self._old_handler = signal.getsignal(self.SIGNAL)
+        self.server.loop.handle_signals(self.SIGNAL)
         self._thread = threading.Thread(target=self.server.run, name="loop", daemon=True)
         self._clients: list[Client] = []
         self._stopped = False
@@ -477,7 +477,7 @@ class Node:
 
     def drain(self) -> None:
         # To the main thread: another one would not wake it from a system call.
-        signal.pthread_kill(threading.main_thread().ident or 0, self._SIGNAL)
+        signal.pthread_kill(threading.main_thread().ident or 0, self.SIGNAL)
 
     @property
     def connections(self) -> list[Connection]:
@@ -519,7 +519,7 @@ class Node:
         while self.running:
             self.drain()
             self._thread.join(0.02)
-        signal.signal(self._SIGNAL, self._old_handler)
+        signal.signal(self.SIGNAL, self._old_handler)
         self.worker.stop()
         assert self.worker.join(PATIENCE)
         assert self.disk.close(PATIENCE)

@@ -577,7 +577,7 @@ def test_listen_fails_for_an_address_of_another_machine(
 def test_listener_pauses_without_descriptors_and_continues(
     monkeypatch: pytest.MonkeyPatch, loop: Loop
 ) -> None:
-    monkeypatch.setattr("app.network.listener._PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("app.network.listener.PAUSE_SECONDS", 0.05)
     greeted: list[socket.socket] = []
 
     def greet(sock: socket.socket, _address: Any) -> None:

@@ -1016,7 +1016,7 @@ def test_second_signal_ends_the_node_at_once(make_node: MakeNode) -> None:
         assert node.running
         node.drain()
         node.wait_until_stopped()
-    assert node.server.shutdown.killed_by == Node._SIGNAL
+    assert node.server.shutdown.killed_by == Node.SIGNAL
 
 
 def test_signal_during_a_requested_drain_is_the_first(make_node: MakeNode) -> None:

@@ -18,7 +18,7 @@ from app.network.loop import READ, Loop
 
 _BACKLOG = 1_024
 _ACCEPTS_PER_TURN = 64
-_PAUSE_SECONDS = 0.5
+PAUSE_SECONDS = 0.5
 """Pause after a failed accept. Without descriptors the socket would be ready again at once."""
 
 _TRIES = 8
@@ -63,7 +63,7 @@ class Listener:
             except OSError as error:
                 _log.warning("cannot accept", error=str(error))
                 self._loop.watch(self._socket, 0, self._accept)
-                self._loop.call_at(time.monotonic() + _PAUSE_SECONDS, self._resume)
+                self._loop.call_at(time.monotonic() + PAUSE_SECONDS, self._resume)
                 return
             self._on_accept(sock, address)
             if self._closed:
