@@ -1,7 +1,7 @@
-"""A process that answers each line on its stdin with a line of JSON: how engines are kept apart.
+"""A process that answers each line on its stdin with a line of JSON.
 
-Every engine that is measured runs in one of these, since two of them in one process would share
-libgomp, the allocator and the processor's caches, and a crash of one would end the measurement.
+Every measured engine runs in such a process. Two engines in one process would share libgomp, the
+allocator and the processor's caches, and a crash of one would end the measurement.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any
 
 _TAIL = 800
-"""Characters of its stderr that an error shows."""
+"""Maximum number of characters from the process's stderr in an error."""
 
 
 class ChildError(Exception):
-    """The process ended instead of answering. The text holds the end of what it wrote."""
+    """The process ended without an answer. The text contains the end of its stderr."""
 
 
 class Child:
-    """The process `command`, started at once. One caller at a time."""
+    """The process `command`, started by the constructor. Only one caller at a time."""
 
     def __init__(
         self, command: Sequence[str | Path], environment: Mapping[str, str] | None = None
     ) -> None:
-        # A file, not a pipe: nobody reads it while the process runs, and a pipe would fill up.
+        # A file instead of a pipe: stderr is not read while the process runs, so a pipe would fill.
         self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             [str(part) for part in command],
@@ -40,7 +40,7 @@ class Child:
         self.pid = self._process.pid
 
     def answer(self) -> dict[str, Any]:
-        """The next line it prints. Raises `ChildError` if there is none."""
+        """Return the next line that it prints. Raises `ChildError` if there is none."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -51,17 +51,17 @@ class Child:
         return reply
 
     def ask(self, line: str) -> dict[str, Any]:
-        """Send it one line; its answer."""
+        """Send one line; return the answer."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(f"{line}\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has ended: answer() says how
+            pass  # It has ended; answer() reports the error.
         return self.answer()
 
     def close(self) -> None:
-        """Let it end by the end of its stdin."""
+        """Close its stdin and wait for its end."""
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
@@ -70,7 +70,7 @@ class Child:
 
 
 def reap(process: subprocess.Popen[Any], seconds: float) -> None:
-    """Wait for a process that was told to end; kill it if that takes longer than `seconds`."""
+    """Wait for a process that should end; kill it after `seconds`."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""The command line of scripts/build_engine: build, race, install, say what happened."""
+"""The command line of scripts/build_engine: build, compare, install, report."""
 
 from __future__ import annotations
 
@@ -40,25 +40,31 @@ def _parser() -> argparse.ArgumentParser:
         "the wheel. Needs a C++ compiler; takes about ten minutes on two cores.",
     )
     add = parser.add_argument
-    add("--model", type=Path, help="ggml model to try it with (default: models/ggml-tiny.en-q8_0)")
-    add("--venv", type=Path, default=ROOT / ".venv", help="environment to put it in")
-    add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores")
     add(
-        "--scratch", type=Path, help="where to build, kept afterwards (default: a temporary folder)"
+        "--model",
+        type=Path,
+        help="ggml model for the comparison (default: models/ggml-tiny.en-q8_0)",
     )
+    add("--venv", type=Path, default=ROOT / ".venv", help="environment to install it in")
+    add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores")
+    add("--scratch", type=Path, help="folder to build in and keep (default: a temporary folder)")
     add("--openblas", type=Path, metavar="PREFIX", default=Path("/usr"), help="default: /usr")
     add("--no-openblas", action="store_true", help="do not try OpenBLAS")
     add("--native", action="store_true", help="also try the native build without tinyBLAS")
-    add("--dry-run", action="store_true", help="build and race, install nothing")
-    add("--restore", action="store_true", help="put the package index's wheel back and stop")
+    add("--dry-run", action="store_true", help="build and compare, but install nothing")
+    add(
+        "--restore",
+        action="store_true",
+        help="install the wheel of the package index again and exit",
+    )
     add(
         "--every-cpu",
         type=Path,
         metavar="DIR",
-        help="instead of all that: build a wheel for every processor of this architecture, which "
-        "chooses its instructions at run time, into DIR (what the image does)",
+        help="only build a wheel into DIR that runs on every processor of this architecture and "
+        "chooses its instructions at run time (used by the image)",
     )
-    add("--cuda", action="store_true", help="with --every-cpu: ggml's CUDA code as well; untested")
+    add("--cuda", action="store_true", help="with --every-cpu: include ggml's CUDA code (untested)")
     return parser
 
 
@@ -72,12 +78,12 @@ def _run(arguments: argparse.Namespace) -> int:
     environment.check()
     if arguments.restore:
         environment.put_back()
-        _say("The wheel of the package index is back.")
+        _say("The wheel of the package index is installed again.")
         return 0
     model = arguments.model or ROOT / "models" / "ggml-tiny.en-q8_0.bin"
     if not model.exists():
         raise BuildError(
-            f"There is no model {model}. Run scripts/run once (it gets one), or give --model."
+            f"There is no model {model}. Run scripts/run once to download it, or pass --model."
         )
     with _scratch(arguments) as folder:
         return _build_and_race(arguments, environment, model, Workshop(folder, environment.python))
@@ -85,7 +91,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _scratch(arguments: argparse.Namespace) -> Iterator[Path]:
-    """The folder to build in; a temporary one, unless one was given."""
+    """The folder to build in: --scratch, or a temporary one."""
     folder = arguments.scratch or Path(tempfile.mkdtemp(prefix="build_engine-"))
     try:
         yield folder
@@ -98,7 +104,7 @@ def _build_and_race(
     arguments: argparse.Namespace, environment: Environment, model: Path, shop: Workshop
 ) -> int:
     candidates = _candidates(arguments)
-    _say("Getting the tools and the source distribution ...")
+    _say("Downloading the tools and the source distribution ...")
     shop.prepare()
     entrants = [contest.Entrant("wheel", shop.stock_engine())]
     wheels: dict[str, Path] = {}
@@ -106,26 +112,26 @@ def _build_and_race(
         _say(f"Building {recipe.name} ({recipe.why}) ...")
         wheels[recipe.name] = shop.build_wheel(recipe)
         entrants.append(contest.Entrant(recipe.name, shop.unpack(wheels[recipe.name])))
-    _say(f"Racing with {model.name}, {arguments.threads} threads:")
+    _say(f"Comparing with {model.name}, {arguments.threads} threads:")
     clip = ROOT / "tests" / "audio" / "jfk.flac"
     result = contest.race(environment.python, entrants, model, clip, arguments.threads)
     print(_table(result))
     fit = {name: result.speed_up(name) for name in wheels if result.fault(name) is None}
     for name in wheels:
         if name not in fit:
-            print(f"Not {name}: {result.fault(name)}")
+            print(f"{name} is rejected: {result.fault(name)}")
     if arguments.dry_run:
         return 0
     if not fit:
         if environment.note() is not None:
             environment.put_back()
-        print("None is better: the wheel stays.")
+        print("No candidate is better: the wheel stays installed.")
         return 0
     best = max(fit, key=lambda name: fit[name])
     recipe = next(recipe for recipe in candidates if recipe.name == best)
     facts = _facts(recipe, result, model, arguments.threads)
     note = environment.put_in(wheels[best], facts)
-    # What counts is that it works where it now is, beside the environment's own libraries.
+    # It must also work at its final place, beside the environment's own libraries.
     try:
         final = contest.race(
             environment.python,
@@ -141,10 +147,13 @@ def _build_and_race(
         environment.put_back()
         raise BuildError(
             f"{best} does not work in {environment.folder} ({error}); the wheel is "
-            "back. Please report this."
+            "installed again. Please report this."
         ) from error
-    print(f"{best} is in {environment.folder}: {fit[best]:.2f} times the wheel's speed on average.")
-    print("scripts/build_engine --restore puts the wheel back.")
+    print(
+        f"{best} is installed in {environment.folder}: "
+        f"{fit[best]:.2f} times the wheel's speed on average."
+    )
+    print("scripts/build_engine --restore installs the wheel again.")
     return 0
 
 
@@ -152,7 +161,7 @@ def _candidates(arguments: argparse.Namespace) -> list[recipes.Recipe]:
     if not recipes.has_openmp_runtime():
         raise BuildError(
             "The OpenMP run time is missing. Install it (Debian: sudo apt install libgomp1) and "
-            "run this again."
+            "run scripts/build_engine again."
         )
     candidates = [recipes.NATIVE] if arguments.native else []
     candidates.append(recipes.TINYBLAS)
@@ -160,8 +169,8 @@ def _candidates(arguments: argparse.Namespace) -> list[recipes.Recipe]:
         blas = recipes.find_openblas(arguments.openblas)
         if blas is None:
             _say(
-                f"No OpenBLAS with headers under {arguments.openblas}: trying without "
-                "(Debian: sudo apt install libopenblas-dev)."
+                f"There is no OpenBLAS with headers under {arguments.openblas}; building without "
+                "it (Debian: sudo apt install libopenblas-dev)."
             )
         else:
             candidates.append(recipes.with_openblas(blas))

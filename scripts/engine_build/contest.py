@@ -1,8 +1,8 @@
-"""The race: each engine in its own process, one short run after another in turn, and a verdict.
+"""The comparison of engines: each runs in its own process, in short turns, and gets a verdict.
 
-Other work on the machine slows whoever happens to be running, so nothing is compared but runs that
-stand next to each other: in every round each engine does the same piece of audio, and what counts
-is the median over the rounds of (the wheel's time / the candidate's time).
+Other work on the machine slows the engine that happens to run, so only neighbouring runs are
+compared. In every round each engine transcribes the same audio; the result is the median over the
+rounds of (time of the wheel / time of the candidate).
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from typing import Any
 from engine_build.child import Child, ChildError
 
 WORTH_IT = 1.03
-"""Mean speed-up from which a build is put in; less is within the noise of a busy machine."""
+"""Smallest mean speed-up for an installation; less is within the noise of a busy machine."""
 
 NO_WORSE = 0.95
-"""Each workload's ratio must reach this: a gain on long files may not cost the short ones."""
+"""Smallest ratio of each workload: a gain on long files must not slow down short ones."""
 
 _EXPECTED = "ask not what your country can do for you"
 
 
 class ContestError(Exception):
-    """There is nothing to compare, since the first engine does not run."""
+    """The comparison is impossible, because the first engine does not run."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One length of audio. `context` is the encoder's (0: full)."""
+    """One length of audio. `context` is the encoder context (0: full)."""
 
     name: str
     seconds: int
@@ -51,7 +51,7 @@ WORKLOADS = (
 
 @dataclass(frozen=True)
 class Entrant:
-    """An engine to try: a label and the folder that holds its `_pywhispercpp`."""
+    """An engine under test: a label and the folder that contains its `_pywhispercpp`."""
 
     name: str
     folder: Path
@@ -71,7 +71,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Contest:
-    """All outcomes, and what each engine says it was built for."""
+    """All outcomes, and the build options that each engine reports."""
 
     outcomes: tuple[Outcome, ...]
     system_info: dict[str, str]
@@ -84,7 +84,7 @@ class Contest:
         )
 
     def fault(self, entrant: str) -> str | None:
-        """Why this engine may not be put in, or None."""
+        """The reason against an installation of this engine, or None."""
         if entrant in self.wrong:
             return self.wrong[entrant]
         for outcome in self.outcomes:
@@ -97,19 +97,19 @@ class Contest:
 
 
 class _Runner:
-    """A trial process."""
+    """A process that runs trial.py."""
 
     def __init__(self, python: Path, entrant: Entrant, arguments: Sequence[str]) -> None:
         self.name = entrant.name
         environment = dict(os.environ)
         environment.pop("PYTHONPATH", None)
         if "OMP_WAIT_POLICY" not in environment:
-            environment.setdefault("GOMP_SPINCOUNT", "1000")  # as the node itself sets it
+            environment.setdefault("GOMP_SPINCOUNT", "1000")  # like the node
         trial = Path(__file__).with_name("trial.py")
         self._child = Child([python, trial, entrant.folder, *arguments], environment)
 
     def loaded(self) -> dict[str, Any]:
-        """The message after the model is loaded, once, before the first run."""
+        """Return the message of the loaded model. Call it once, before the first run."""
         return self._child.answer()
 
     def run(self, workload: Workload) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def race(
     workloads: Iterable[Workload] = WORKLOADS,
     progress: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
 ) -> Contest:
-    """Let all entrants run all workloads in turn. The first one is what they are compared with."""
+    """Run all entrants on all workloads in turn. All are compared with the first entrant."""
     arguments = [str(model), str(audio), str(threads)]
     runners: list[_Runner] = []
     wrong: dict[str, str] = {}
@@ -158,11 +158,13 @@ def race(
 
 def _rounds(runners: Sequence[_Runner], workload: Workload) -> list[Outcome]:
     for runner in runners:
-        runner.run(workload)  # not counted: buffers of this size are made once
+        runner.run(
+            workload
+        )  # This run is not counted, because the engine allocates buffers of this size in it.
     seconds: dict[str, list[float]] = {runner.name: [] for runner in runners}
     cpu: dict[str, list[float]] = {runner.name: [] for runner in runners}
     for number in range(workload.rounds):
-        # Each round begins with another engine, so that none always follows the same one.
+        # Each round begins with another engine, so that no engine always follows the same one.
         turn = number % len(runners)
         for runner in (*runners[turn:], *runners[:turn]):
             reply = runner.run(workload)

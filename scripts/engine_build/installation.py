@@ -1,9 +1,9 @@
-"""Puts an engine into `.venv`, leaves a note beside it of what it is, and takes both out again.
+"""Installs an engine into `.venv` with a note that describes it, and removes both again.
 
-pip does the installing, so that what it knows of the environment stays true. The note,
-`_pywhispercpp_build.json` in site-packages, holds the hash of the extension module it speaks of: if
-pip later replaces the engine and leaves the note behind, the two no longer match and the note is
-to be ignored. The node reads it to say in its log which engine it runs on.
+pip installs it, so that pip's records of the environment stay correct. The note,
+`_pywhispercpp_build.json` in site-packages, contains the hash of its extension module. If pip later
+replaces the engine and leaves the note, the hash no longer matches and the note must be ignored.
+The node reads the note to log the name of its engine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOTE = "_pywhispercpp_build.json"
 
 
 class InstallError(Exception):
-    """The environment could not be changed, or is missing. The text says what to do."""
+    """The environment is missing or could not be changed. The text says what to do."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Environment:
         return self.folder / "bin" / "python"
 
     def check(self) -> None:
-        """Say so if there is nothing to install into."""
+        """Raise `InstallError` if the environment does not exist."""
         if not self.python.exists():
             raise InstallError(
-                f"There is no {self.folder}. Run scripts/run once (it makes it), then this again."
+                f"There is no {self.folder}. Run scripts/run once to create it, then try again."
             )
         self._engine_file()
 
@@ -52,7 +52,7 @@ class Environment:
         return note if note.get("engine_sha256") == _sha256(self._engine_file()) else None
 
     def put_in(self, wheel: Path, facts: dict[str, Any]) -> Path:
-        """Install `wheel` in place of the engine that is there; the note's path."""
+        """Replace the engine by that of `wheel`; return the path of the note."""
         self._pip("install", "--force-reinstall", "--no-deps", "--no-index", str(wheel))
         path = self._site_packages() / NOTE
         facts = {**facts, "engine_sha256": _sha256(self._engine_file())}
@@ -78,7 +78,7 @@ class Environment:
         )
         if done.returncode != 0:
             raise InstallError(
-                f"{self.folder} has no speech engine in it. Remove the folder and run scripts/run."
+                f"{self.folder} contains no speech engine. Remove the folder and run scripts/run."
             )
         return Path(done.stdout.strip())
 
@@ -89,7 +89,7 @@ class Environment:
         if done.returncode != 0:
             raise InstallError(
                 f"pip {arguments[0]} failed:\n{done.stderr.strip()}\n"
-                f"If the engine is broken now, remove {self.folder} and run scripts/run."
+                f"If the engine no longer works, remove {self.folder} and run scripts/run."
             )
 
 

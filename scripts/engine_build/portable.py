@@ -1,9 +1,8 @@
-"""One engine for every processor of an architecture: what the image holds.
+"""One engine for every processor of an architecture, as in the image.
 
-The extension module is built without any CPU code of ggml's; beside it lies one library for each
-set of instructions (`libggml-cpu-armv8.2_2.so`), of which `app/decoding/backends.py` has ggml load
-the best one at start. Nothing of the machine that builds gets in, so the wheel may be carried
-elsewhere.
+The extension module contains no CPU code of ggml. Beside it is one library for each set of
+instructions (`libggml-cpu-armv8.2_2.so`), and `app/decoding/backends.py` lets ggml load the best
+one at start. The wheel does not depend on the machine that builds it, so other machines can use it.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ _COMMON = (
     "-DBUILD_SHARED_LIBS=ON",
     "-DGGML_BACKEND_DL=ON",
     "-DGGML_NATIVE=OFF",
-    # Libraries find each other in the folder they lie in, wherever that is.
+    # Each library searches for the others in its own folder.
     "-DCMAKE_INSTALL_RPATH=$ORIGIN",
     "-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON",
-    # One file for each library: in a wheel the links beside a versioned name become copies.
+    # One file for each library, because a wheel turns the links of a versioned name into copies.
     "-DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON",
     "-DCMAKE_SHARED_LINKER_FLAGS=-s",
     "-DCMAKE_MODULE_LINKER_FLAGS=-s",
@@ -40,11 +39,11 @@ EVERY_CPU = Recipe(
 _BACKENDS = (*_COMMON, *NO_EXTRAS, "-DGGML_CPU_ALL_VARIANTS=ON", "-DGGML_LLAMAFILE=ON")
 
 _NEED_A_NEW_COMPILER = re.compile(r"ggml-cpu-armv9")
-"""Variants with SME, which GCC knows from version 14 on. No board this is for has it."""
+"""Variants with SME, which GCC supports from version 14 on. No supported board has SME."""
 
 
 def build(shop: Workshop, wheels: Path, cuda: bool = False) -> Path:
-    """Build the wheel and everything beside it into the folder `wheels`; its path.
+    """Build the wheel with its libraries into the folder `wheels`; return its path.
 
     `cuda` adds ggml's CUDA library; nvcc must be on PATH. Raises BuildError.
     """
@@ -55,7 +54,7 @@ def build(shop: Workshop, wheels: Path, cuda: bool = False) -> Path:
 
 
 def build_backends(shop: Workshop, cuda: bool) -> list[Path]:
-    """ggml's CPU code once for each set of instructions that this compiler knows."""
+    """Build ggml's CPU code for each set of instructions that this compiler supports."""
     folder = shop.folder / "backends"
     log = "backends.log"
     cmake = shop.tools.with_name("cmake")
@@ -74,20 +73,20 @@ def build_backends(shop: Workshop, cuda: bool) -> list[Path]:
         except BuildError:
             if _NEED_A_NEW_COMPILER.match(name) is None:
                 raise
-            print(f"Left out {name}: this compiler is too old for it.", flush=True)
+            print(f"{name} is omitted: this compiler is too old for it.", flush=True)
             continue
         libraries.append(folder / "bin" / f"lib{name}.so")
     return libraries
 
 
 def variants(ninja: str) -> list[str]:
-    """The CPU libraries that a build file knows, by their targets' names."""
+    """The names of the targets in a build file that are CPU libraries."""
     found = re.findall(r"^build (ggml-cpu-[\w.]+): phony", ninja, re.MULTILINE)
     return sorted({name for name in found if not name.endswith("-feats")})
 
 
 def _pack(shop: Workshop, plain: Path, libraries: list[Path], wheels: Path) -> Path:
-    """Put the libraries, and a note of what this is, into the wheel."""
+    """Add the libraries and a note that describes the engine to the wheel."""
     scratch = shop.folder / "unpacked"
     shutil.rmtree(scratch, ignore_errors=True)
     shop.run([shop.tools, "-m", "wheel", "unpack", "-d", scratch, plain], "pack.log")

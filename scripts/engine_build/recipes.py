@@ -1,9 +1,8 @@
 """The recipes: each is a name, its CMake options, and the reason why it may help.
 
-Figures for each are in docs/lab-book.md, and so are the ones that were tried and dropped. The
-engine is linked statically into the one extension module, so there is no run path to get right and
-no half-replaced library beside it; the only libraries it needs are the system's (libgomp, and
-OpenBLAS where a recipe asks for it).
+docs/lab-book.md has figures for each, and for those that were tried and rejected. The engine is
+linked statically into one extension module, so that no run path and no partly replaced library can
+break it. It needs only libraries of the system: libgomp, and OpenBLAS in some recipes.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ NO_EXTRAS = (
 
 @dataclass(frozen=True)
 class OpenBlas:
-    """The files of Debian's libopenblas-dev, or of an unpacked copy, that a build needs."""
+    """The files of Debian's libopenblas-dev, installed or unpacked, that a build needs."""
 
     library: Path
     headers: Path
@@ -66,7 +65,7 @@ def with_openblas(blas: OpenBlas) -> Recipe:
 
 
 def find_openblas(prefix: Path = Path("/usr")) -> OpenBlas | None:
-    """OpenBLAS, library and headers, under `prefix`; None if either is missing."""
+    """Return the library and headers of OpenBLAS under `prefix`, or None if either is missing."""
     headers = sorted((prefix / "include").glob("**/cblas.h"))
     libraries = [
         library

@@ -1,12 +1,12 @@
-"""One engine in one process: loads it from a folder, then runs what it is told, a line at a time.
+"""Loads one engine from a folder and runs it on request, one line for each run.
 
-Run by contest.py under `.venv`'s Python, which has numpy, soundfile and soxr:
+contest.py starts it under the Python of `.venv`, which has numpy, soundfile and soxr:
 
     python trial.py ENGINE_FOLDER MODEL AUDIO THREADS
 
-It prints one JSON line when the model is loaded and one for each run. A run is a line on stdin:
-seconds of audio and the encoder context (0 is the full one). Decoding is greedy and without
-fallback, so that every engine does the same work.
+It prints one JSON line when the model is loaded and one for each run. A line on stdin requests a
+run: seconds of audio and the encoder context (0: full). Decoding is greedy and without fallback, so
+that every engine does the same work.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> int:
     samples, rate = soundfile.read(audio, dtype="float32", always_2d=True)
     clip = soxr.resample(samples.mean(axis=1), rate, 16_000).astype(np.float32)
     engine.whisper_log_set(lambda level, text: None)
-    # Without flash attention, as the node runs it: with it other products take the time.
+    # Without flash attention, like the node: with it, other matrix products dominate the time.
     loading = engine.whisper_context_default_params()
     loading.flash_attn = False
     context = engine.whisper_init_from_file_with_params(model, loading)

@@ -1,9 +1,9 @@
-"""The scratch folder where things are compiled: tools, sources, and one CMake run after another.
+"""The scratch folder for builds: tools, sources, and one CMake run after another.
 
-pip brings the tools (CMake, Ninja, setuptools) into an environment of their own, so that a C++
-compiler and Python's headers are all the system must have. The source distribution is the pinned
-one, its hash checked by pip. pywhispercpp's setup.py hands every environment variable it finds to
-CMake as a definition, so the compiler runs in an environment that holds almost nothing.
+pip installs the tools (CMake, Ninja, setuptools) into a separate environment, so that the system
+needs only a C++ compiler and Python's headers. The source distribution has the pinned version, and
+pip checks its hash. pywhispercpp's setup.py passes every environment variable to CMake as a
+definition, so the build runs with almost no environment variables.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TOOLS = (
 
 
 class BuildError(Exception):
-    """Something could not be built. The text says what to do next."""
+    """A build failed. The text says what to do next."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ class Workshop:
 
     @property
     def tools(self) -> Path:
-        """The interpreter of the environment that holds CMake and the like."""
+        """The interpreter of the environment with CMake and the other tools."""
         return self.folder / "tools" / "bin" / "python"
 
     def prepare(self) -> None:
-        """Install the tools and unpack the source, unless an earlier run has."""
+        """Install the tools and unpack the source, unless an earlier run has done it."""
         if shutil.which("g++") is None and shutil.which("c++") is None:
             raise BuildError(
-                "There is no C++ compiler. Install one (Debian: sudo apt install g++) and run "
-                "this again."
+                "There is no C++ compiler. Install one (Debian: sudo apt install g++) and try "
+                "again."
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "tools" / "complete").exists():
@@ -64,16 +64,16 @@ class Workshop:
 
     @property
     def sdist(self) -> Path:
-        """The source distribution as it came from the package index."""
+        """The source distribution from the package index."""
         return self.folder / f"pywhispercpp-{VERSION}.tar.gz"
 
     @property
     def source(self) -> Path:
-        """The same, unpacked; whisper.cpp is inside it."""
+        """The unpacked source distribution, which contains whisper.cpp."""
         return self.folder / f"pywhispercpp-{VERSION}"
 
     def stock_engine(self) -> Path:
-        """The wheel of the package index, installed in a folder by itself."""
+        """The folder with the wheel of the package index, installed separately."""
         target = self.folder / "stock"
         if not target.exists():
             part = self.folder / "stock.part"
@@ -85,14 +85,14 @@ class Workshop:
         return target
 
     def build_wheel(self, recipe: Recipe) -> Path:
-        """Build pywhispercpp by `recipe`; the wheel's path. Takes one to three minutes."""
+        """Build pywhispercpp by `recipe`; return the wheel's path. Takes one to three minutes."""
         self._look_for_headers()
         folder = self.folder / f"wheel-{recipe.name}"
         shutil.rmtree(folder, ignore_errors=True)
         options = " ".join((*STATIC, *NO_EXTRAS, *recipe.options))
         if any(" " in option for option in recipe.options):
             raise BuildError(
-                f"A path with a space cannot be handed to pywhispercpp's build: {recipe.options}. "
+                f"pywhispercpp's build does not accept a path with a space: {recipe.options}. "
                 "Move OpenBLAS elsewhere, or build without it (--no-openblas)."
             )
         command = [self.tools, "-m", "pip", "wheel", "--no-index", "--no-deps"]
@@ -104,14 +104,14 @@ class Workshop:
         return wheels[0]
 
     def unpack(self, wheel: Path) -> Path:
-        """Install a wheel in a folder beside it, to be tried before anything is replaced."""
+        """Install a wheel in a folder beside it, for tests before the real installation."""
         target = wheel.parent / "engine"
         command = [self.tools, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
         self._run([*command, "--target", target, wheel], "unpack.log")
         return target
 
     def build_server(self, recipe: Recipe) -> Path:
-        """Build whisper.cpp's own HTTP server by `recipe`; the program's path."""
+        """Build whisper.cpp's own HTTP server by `recipe`; return the program's path."""
         build = self.folder / f"server-{recipe.name}"
         program = build / "bin" / "whisper-server"
         if program.exists():
@@ -128,8 +128,8 @@ class Workshop:
         return program
 
     def run(self, command: Sequence[str | Path], log: str) -> None:
-        """Run one step of a build in an environment that holds almost nothing; `log` is the file
-        in the folder that its output is added to. Raises BuildError."""
+        """Run one step of a build with almost no environment variables. Its output is appended to
+        the file `log` in the folder. Raises BuildError."""
         self._run(command, log, environment=_bare(self, ""))
 
     def _look_for_headers(self) -> None:
@@ -140,7 +140,7 @@ class Workshop:
         if not header.exists():
             raise BuildError(
                 f"There is no {header}. Install Python's headers (Debian: sudo apt install "
-                "python3-dev) and run this again."
+                "python3-dev) and try again."
             )
 
     def _fetch(self) -> None:
@@ -152,7 +152,7 @@ class Workshop:
         with tarfile.open(self.sdist) as archive:
             if hasattr(tarfile, "data_filter"):
                 archive.extractall(self.folder, filter="data")
-            else:  # Pythons from before the filters were brought to 3.10 and 3.11
+            else:  # early versions of 3.10 and 3.11 have no filters
                 archive.extractall(self.folder)
 
     def _run(
@@ -163,7 +163,7 @@ class Workshop:
     ) -> None:
         path = self.folder / log
         if environment is None:
-            # Tools and source may have to come over a proxy or from a mirror that is set here.
+            # The tools and the source may have to come through a proxy or from a mirror set here.
             environment = dict(os.environ)
             environment["PATH"] = f"{self.tools.parent}:{environment.get('PATH', os.defpath)}"
         with path.open("ab") as output:
@@ -179,11 +179,11 @@ class Workshop:
         if done.returncode != 0:
             tail = "\n".join(path.read_text(errors="replace").splitlines()[-15:])
             words = " ".join(str(part) for part in command[:4])
-            raise BuildError(f"{words} ... failed; its whole output is in {path}:\n{tail}")
+            raise BuildError(f"{words} ... failed; see its output in {path}:\n{tail}")
 
 
 def _bare(workshop: Workshop, options: str) -> dict[str, str]:
-    """An environment with just what a compiler needs, since setup.py hands all of it to CMake."""
+    """The environment variables that a compiler needs; setup.py passes all of them to CMake."""
     environment = {
         "PATH": f"{workshop.tools.parent}:{os.environ.get('PATH', os.defpath)}",
         "HOME": str(workshop.folder),

@@ -1,10 +1,10 @@
-"""Proves the arm64 image on a machine that is not one: builds it with the real Dockerfile, runs it.
+"""Tests the arm64 image on another machine: builds it with the real Dockerfile and runs it.
 
-`emulation.py` has the kernel start arm64 programs under QEMU; `base.py` makes a Debian base image
-out of Debian's packages, as no registry of images is needed then; `builder.py` is buildah;
-`container.py` runs the image under runc as a careful operator would (read-only root, no
-capabilities, nobody's user); `checks.py` is what is asked of it. QEMU's user mode emulates the
-instructions, not the time: nothing here is measured.
+`emulation.py` lets the kernel start arm64 programs under QEMU. `base.py` makes a base image from
+Debian's packages, so that no image registry is needed. `builder.py` calls buildah. `container.py`
+runs the image under runc with a read-only root, without capabilities, and as an unprivileged user.
+`checks.py` has the checks of the running image. QEMU's user mode does not emulate the speed of a
+processor, so nothing here measures time.
 
-Standard library only. It needs root, and Debian's packages in `PACKAGES` of `cli.py`.
+Standard library only. It needs root, and the Debian packages in `PACKAGES` of `cli.py`.
 """

@@ -1,9 +1,9 @@
 """The base image: Debian for arm64, made of Debian's packages, and a compiler that runs natively.
 
-Compiling under emulation takes an hour or more. The kernel runs amd64 programs in an arm64 root as
-well as anywhere, so the build gets Debian's own cross compiler (the same version of GCC that the
-Dockerfile installs, made for this machine) by mounts and CC and CXX. `native_compiler=False` leaves
-it out, and the compiler is emulated like everything else.
+A build with an emulated compiler takes an hour or more. The kernel also runs amd64 programs in an
+arm64 root, so the build uses Debian's cross compiler through mounts, CC and CXX: the version of GCC
+that the Dockerfile installs, built for this machine. With `native_compiler=False` the compiler is
+emulated like everything else.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ ROOT = Path(__file__).resolve().parents[3]
 
 SUITE = "bookworm"
 _PYTHON = "3.11"
-"""The suite's."""
+"""The version of Python in the suite."""
 
 _INCLUDE = ("python3", "python3-venv", "python3-pip", "ca-certificates")
 _TRIPLE = "aarch64-linux-gnu"
 
-# The certificates and package index settings of this machine, passed to the build.
+# The build gets the certificates and package index settings of this machine.
 _NETWORK = ("PIP_CERT", "PIP_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT", "PIP_PROXY")
 _BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 
 
 class BaseError(Exception):
-    """The base could not be made."""
+    """The base image could not be made."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Base:
 
     @property
     def digest(self) -> str:
-        """A name for what this is made of."""
+        """A digest of everything that this base is made of."""
         text = f"{self.archive.stat().st_mtime_ns} {sorted(self.environment.items())}"
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def make(cache: Path, native_compiler: bool) -> Base:
-    """The base, from `cache` where an earlier run has left it there. Takes minutes at first."""
+    """Return the base, from `cache` if an earlier run has made it. The first run takes minutes."""
     archive = cache / f"{SUITE}-arm64.tar"
     if not archive.exists():
         part = cache / f"{SUITE}-arm64.part.tar"
@@ -78,10 +78,10 @@ def make(cache: Path, native_compiler: bool) -> Base:
         mounts += [
             (tools / "usr" / "bin", "/opt/cross/bin"),
             (tools / "usr" / _TRIPLE, f"/opt/cross/{_TRIPLE}"),
-            # libc.so is a script for the linker, which names it absolutely.
+            # libc.so is a linker script that contains absolute paths.
             (tools / "usr" / _TRIPLE, f"/usr/{_TRIPLE}"),
             (tools / "usr" / "lib", "/opt/cross/lib"),
-            # The paths at which an amd64 program looks for its loader and libraries.
+            # An amd64 program looks for its loader and libraries at these paths.
             (tools / "lib64", "/lib64"),
             (tools / "usr" / "lib" / "x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu"),
         ]
@@ -91,8 +91,9 @@ def make(cache: Path, native_compiler: bool) -> Base:
 def _wheels(cache: Path) -> tuple[Path, Path]:
     """Return the folder of wheels for the build and the pip.conf that points to it.
 
-    Fetched by this machine's pip: an emulated one decrypts so slowly that servers hang up on it.
-    Markers are evaluated by the Python this runs on, which is right for SUITE's from 3.11 on.
+    The pip of this machine downloads them: an emulated pip decrypts so slowly that servers close
+    the connection. Markers are evaluated by the Python that runs this script, which is correct for
+    the Python of SUITE from 3.11 on.
     """
     folder = cache / "wheels"
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
@@ -100,12 +101,12 @@ def _wheels(cache: Path) -> tuple[Path, Path]:
     target = ["--only-binary=:all:", "--implementation=cp", f"--python-version={_PYTHON}"]
     target += [f"--platform={tag}" for tag in tags]
     pinned = ["-r", str(ROOT / "requirements.txt")]
-    # Built in isolation, as pip wants to know what a source distribution needs: nothing.
+    # Built in isolation, because pip asks for the requirements of a source distribution.
     source = ["--no-binary=:all:", f"pywhispercpp=={workshop.VERSION}"]
     wanted = (ROOT / "requirements.txt").read_text() + " ".join((*workshop.TOOLS, *source))
     stamp = folder / "complete"
     if not (stamp.exists() and stamp.read_text() == wanted):
-        # Apart, because requirements.txt has hashes and pip then requires them of every package.
+        # Separate, because requirements.txt has hashes and pip then requires one for every package.
         for packages in ([*target, *pinned], [*target, *workshop.TOOLS], source):
             done = subprocess.run([*pip, *packages], capture_output=True, text=True, check=False)
             if done.returncode != 0:
@@ -117,13 +118,13 @@ def _wheels(cache: Path) -> tuple[Path, Path]:
 
 
 def _cross_compiler(cache: Path) -> Path:
-    """Debian's arm64 compiler for amd64, unpacked and not installed."""
+    """Debian's arm64 cross compiler for amd64, unpacked but not installed."""
     folder = cache / "cross"
     if not folder.exists():
         part = cache / "cross.part"
         shutil.rmtree(part, ignore_errors=True)
         _mmdebstrap("--architectures=amd64", "--variant=extract", ("libc6", f"g++-{_TRIPLE}"), part)
-        # In the root that this is mounted into the two are one folder.
+        # In the root where this is mounted, the two are the same folder.
         libraries = Path("lib") / "x86_64-linux-gnu"
         shutil.copytree(
             part / libraries, part / "usr" / libraries, symlinks=True, dirs_exist_ok=True

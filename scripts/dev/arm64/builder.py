@@ -1,4 +1,4 @@
-"""buildah, with a storage of its own: nothing is seen by, or left in, the machine's containers."""
+"""buildah with a separate storage, independent of the other containers on the machine."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 
 
 class BuilderError(Exception):
-    """buildah failed; what it said is on stderr or in the log."""
+    """buildah failed; its output is on stderr or in the log."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of an image: what made it, its bytes as files and compressed."""
+    """One layer of an image: its instruction, and its bytes uncompressed and compressed."""
 
     created_by: str
     bytes: int
@@ -27,12 +27,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class Builder:
-    """A storage in `folder` and what can be done with it."""
+    """A storage in `folder`, and the operations on it."""
 
     folder: Path
 
     def import_root(self, archive: Path, name: str, environment: Mapping[str, str]) -> None:
-        """Make an image `name` of an archive of an arm64 root directory."""
+        """Make an image `name` from an archive of an arm64 root directory."""
         container = self._out("from", "--arch", "arm64", "scratch")
         self._out("add", container, str(archive), "/")
         settings = [f"--env={key}={value}" for key, value in environment.items()]
@@ -47,9 +47,9 @@ class Builder:
         mounts: Sequence[tuple[Path, str]],
         log: Path,
     ) -> None:
-        """Build `context`/Dockerfile.arm64 as `name`; `mounts` are there while it builds only."""
+        """Build `context`/Dockerfile.arm64 as `name`. `mounts` exist only during the build."""
         command = ["bud", "--isolation", "chroot", "--arch", "arm64", "--pull-never"]
-        # Docker's format, because the other one has no HEALTHCHECK.
+        # Docker's format, because the OCI format has no HEALTHCHECK.
         command += ["--format", "docker", "--layers", "--network", "host", "-t", name]
         command += [f"--build-arg={key}={value}" for key, value in arguments.items()]
         command += [f"--volume={source}:{target}:ro" for source, target in mounts]
@@ -60,7 +60,7 @@ class Builder:
             )
         if done.returncode != 0:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:])
-            raise BuilderError(f"the build failed; all it said is in {log}:\n{tail}")
+            raise BuilderError(f"the build failed; see its output in {log}:\n{tail}")
 
     def config(self, name: str) -> dict[str, Any]:
         """The image's run settings: Entrypoint, Env, User, Healthcheck, ..."""
@@ -88,7 +88,7 @@ class Builder:
         ]
 
     def container(self, name: str) -> tuple[str, Path]:
-        """A new container of the image, and where its root directory is mounted."""
+        """Make a container of the image; return its name and the mount point of its root."""
         container = self._out("from", "--arch", "arm64", "--pull-never", name)
         return container, Path(self._out("mount", container))
 
@@ -118,7 +118,7 @@ class Builder:
     def _env(self) -> dict[str, str]:
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / "storage.conf"
-        # vfs works everywhere, at the price of a copy for each layer.
+        # vfs works everywhere, but copies every layer.
         driver = "overlay" if "overlay" in Path("/proc/filesystems").read_text() else "vfs"
         file.write_text(
             f'[storage]\ndriver = "{driver}"\nrunroot = "{self.folder}/run"\n'

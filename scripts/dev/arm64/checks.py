@@ -1,7 +1,7 @@
-"""The checks of the running image. Each check gives its name, whether it holds, and what it saw.
+"""The checks of the running image. Each gives its name, whether it holds, and what it found.
 
-Nothing here is timed: the emulated processor is a hundred times slower than a board. The limits are
-there for what hangs.
+No check measures time: the emulated processor is a hundred times slower than a board. The time
+limits only end a step that hangs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CLIP = ROOT / "tests" / "audio" / "jfk.flac"
 _WORDS = "ask not what your country can do for you"
 
 HANG = 1800.0
-"""Seconds until a step is given up."""
+"""Seconds until a check gives up on a step."""
 
 _DRAIN = 900
 
@@ -61,7 +61,7 @@ class Check:
 
 
 def run(root: Path, config: Mapping[str, Any]) -> Iterator[Check]:
-    """All checks, on a processor with dot products first and on one without after."""
+    """Run all checks, first on a processor with dot products and then on one without."""
     yield from _newer(root, config)
     yield from _older(root, config)
     yield _fetching(root, config)
@@ -72,7 +72,7 @@ def _newer(root: Path, config: Mapping[str, Any]) -> Iterator[Check]:
     with Container(root, config, _environment(port, "cortex-a76")) as container:
         line = container.wait_for_log(lambda line: '"event": "listening"' in line, HANG)
         yield Check(
-            "it starts on a read-only root and listens",
+            "the node starts on a read-only root and listens",
             line is not None,
             line or "\n".join(container.log[-10:]),
         )
@@ -81,15 +81,15 @@ def _newer(root: Path, config: Mapping[str, Any]) -> Iterator[Check]:
         yield _processor(container, "cortex-a76", dot_products=True)
         status = container.status_of_first()
         users = status.get("Uid", "").split()
-        yield Check("its user is not root", bool(users) and "0" not in users, f"Uid {users}")
+        yield Check("the user is not root", bool(users) and "0" not in users, f"Uid {users}")
         yield Check(
-            "it has no capabilities",
+            "the process has no capabilities",
             int(status.get("CapEff", "1"), 16) == 0,
             f"CapEff {status.get('CapEff')}",
         )
         touched = container.run("python", "-c", "open('/app/x', 'w')")
         yield Check(
-            "its root is read-only",
+            "the root file system is read-only",
             "Read-only file system" in touched.stderr,
             touched.stderr.strip().splitlines()[-1:][0] if touched.stderr else "no error",
         )
@@ -98,7 +98,7 @@ def _newer(root: Path, config: Mapping[str, Any]) -> Iterator[Check]:
             text = client.communicate(timeout=HANG)[0].strip()
         yield Check("the client gets the right words", _WORDS in text.lower(), text)
         yield _openmp(container)
-        # Taken, and answered on stdout only: the signal comes while it is being worked on.
+        # The node accepts the request and then gets the signal while it transcribes.
         with _client(port, "--fire-and-forget") as client:
             accepted = client.communicate(timeout=HANG)[0].strip()
         container.signal(config.get("StopSignal", "SIGTERM"))
@@ -107,7 +107,7 @@ def _newer(root: Path, config: Mapping[str, Any]) -> Iterator[Check]:
         yield Check(
             "SIGTERM drains",
             code == 0 and any(_WORDS in line.lower() for line in told),
-            f"{accepted}; then the signal; status {code}; stdout: {told}",
+            f"{accepted}, then SIGTERM; status {code}; stdout: {told}",
         )
 
 
@@ -118,12 +118,12 @@ def _older(root: Path, config: Mapping[str, Any]) -> Iterator[Check]:
         yield _processor(container, "cortex-a72", dot_products=False)
         with _client(port) as client:
             text = client.communicate(timeout=HANG)[0].strip()
-        yield Check("the right words there as well", _WORDS in text.lower(), text)
+        yield Check("the client gets the right words there as well", _WORDS in text.lower(), text)
 
 
 def _fetching(root: Path, config: Mapping[str, Any]) -> Check:
-    """It is process 1, to which the kernel gives no signal that has no handler."""
-    name = "SIGTERM ends it while it waits for a model"
+    """The node is process 1, which gets only those signals that it has a handler for."""
+    name = "SIGTERM ends the node while it waits for a model"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(HANG)
         environment = {
@@ -134,7 +134,9 @@ def _fetching(root: Path, config: Mapping[str, Any]) -> Check:
             try:
                 connection = silent.accept()[0]
             except TimeoutError:
-                return Check(name, False, "\n".join(["it asked for none", *container.log[-10:]]))
+                return Check(
+                    name, False, "\n".join(["the node requested no model", *container.log[-10:]])
+                )
             with connection:
                 container.signal(config.get("StopSignal", "SIGTERM"))
                 code = container.wait(HANG)
@@ -142,12 +144,12 @@ def _fetching(root: Path, config: Mapping[str, Any]) -> Check:
 
 
 def _openmp(container: Container) -> Check:
-    """That the detector is kept to one thread holds for its copy of libgomp, not the engine's."""
+    """The limit of one thread applies to the detector's copy of libgomp, not to the engine's."""
     done = container.run("python", "-c", _THREADS)
-    name = "detection starts no threads, the engine beside it its own"
+    name = "the detector starts no threads; the engine starts its own"
     if done.returncode != 0:
         return Check(name, False, done.stderr.strip()[-800:])
-    # Behind the engine's log.
+    # The engine's log precedes it.
     line = done.stdout.strip().splitlines()[-1]
     seen = json.loads(line)
     started = (seen["detection"], seen["engine"]) == (0, _ENGINE_THREADS - 1)
@@ -161,7 +163,7 @@ def _processor(container: Container, name: str, dot_products: bool) -> Check:
     return Check(
         f"on a {name} the engine works {wanted} dot products",
         bool(info) and ("DOTPROD = 1" in info) == dot_products,
-        info or "nothing said",
+        info or "no log line",
     )
 
 

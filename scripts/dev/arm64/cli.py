@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing:
         return _fail(f"install {' '.join(missing)} (Debian: apt install --no-install-recommends)")
     if os.geteuid() != 0:
-        return _fail("it takes root, to register QEMU with the kernel and to mount images")
+        return _fail("run it as root: it registers QEMU with the kernel and mounts images")
     try:
         with emulated():
             return _verify(arguments)
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/dev/verify_arm64",
         description="Build the arm64 image with the real Dockerfile under QEMU, run it, and check "
-        "what it promises. Prints a report in Markdown; status 1 if anything does not hold.",
+        "it. Prints a report in Markdown; exits with status 1 if a check fails.",
     )
     add = parser.add_argument
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -56,15 +56,15 @@ def _parser() -> argparse.ArgumentParser:
         "--cache",
         type=Path,
         default=home / "node-whisper" / "arm64",
-        help="the base and the layers, kept for the next run; some GB (default: %(default)s)",
+        help="folder for the base and the layers, a few GB (default: %(default)s)",
     )
     add(
         "--emulate-compiler",
         action="store_true",
-        help="compile under emulation too, as Docker would: an hour or more, instead of minutes",
+        help="also emulate the compiler, like Docker: takes an hour or more instead of minutes",
     )
-    add("--model", default="tiny.en", help="the model inside (default: %(default)s)")
-    add("--skip-build", action="store_true", help="check the image that an earlier run has built")
+    add("--model", default="tiny.en", help="the model in the image (default: %(default)s)")
+    add("--skip-build", action="store_true", help="check the image of an earlier run")
     return parser
 
 
@@ -74,9 +74,9 @@ def _verify(arguments: argparse.Namespace) -> int:
     builder = Builder(cache / "containers")
     if not arguments.skip_build:
         began = time.monotonic()
-        _say("The base: Debian for arm64 ...")
+        _say("Making the base, Debian for arm64 ...")
         root = base.make(cache, native_compiler=not arguments.emulate_compiler)
-        # By what it is made of: a base made anew would make every layer on it anew.
+        # Named by its content: a new base would invalidate every layer on it.
         name = f"{_BASE}:{root.digest}"
         if not builder.has(name):
             builder.import_root(root.archive, name, root.environment)

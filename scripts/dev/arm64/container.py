@@ -1,7 +1,7 @@
-"""The image as a careful operator runs it: runc, a read-only root, no capabilities, not root.
+"""A container of the image under runc with a read-only root, without capabilities, not as root.
 
-The container has the host's network, so that the host's client reaches its ports without anything
-being set up, and namespaces of its own for the rest. Only /tmp and the volumes can be written.
+The container uses the host's network, so that a client on the host reaches its ports without
+further set-up. Its other namespaces are separate. Only /tmp and the volumes are writable.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _VOLUMES = ("/models", "/spool", "/journal")
 
 
 class Container:
-    """A running container. `config` is the image's; `environment` is added to its Env."""
+    """A running container. `config` is that of the image; `environment` is added to its Env."""
 
     def __init__(
         self, root: Path, config: Mapping[str, Any], environment: Mapping[str, str]
@@ -65,7 +65,7 @@ class Container:
         self._scratch.cleanup()
 
     def wait_for_log(self, wanted: Callable[[str], bool], seconds: float) -> str | None:
-        """The first line of its stderr that is `wanted`; None if it ends or takes longer."""
+        """Wait for a line on stderr that is `wanted`; None if there is none within `seconds`."""
 
         def found() -> str | None:
             return next((line for line in list(self.log) if wanted(line)), None)
@@ -77,7 +77,7 @@ class Container:
         return found()
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """A further program in the container, as its user."""
+        """Run a further program in the container as its user."""
         return subprocess.run(
             ["runc", "exec", self._name, *command], capture_output=True, text=True, check=False
         )
@@ -86,12 +86,12 @@ class Container:
         subprocess.run(["runc", "kill", self._name, name], check=False)
 
     def status_of_first(self) -> dict[str, str]:
-        """/proc/1/status, as the container itself sees it."""
+        """The fields of /proc/1/status inside the container."""
         lines = self.run("cat", "/proc/1/status").stdout.splitlines()
         return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
     def wait(self, seconds: float) -> int | None:
-        """Its exit status, or None if it has not ended by then."""
+        """Wait for its end; return its exit status, or None after a timeout."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -120,7 +120,7 @@ def _spec(
     for volume in _VOLUMES:
         source = bundle / volume.strip("/")
         source.mkdir()
-        # As Docker fills a new volume: with the image's directory, and so its owner.
+        # Docker fills a new volume with the directory of the image and its owner.
         status = (root / volume.strip("/")).stat()
         _own(source, status.st_uid, status.st_gid, status.st_mode & 0o777)
         mounts.append(

@@ -1,4 +1,4 @@
-"""Lets the kernel start arm64 programs: QEMU registered with binfmt_misc for as long as needed."""
+"""Lets the kernel start arm64 programs, by registering QEMU with binfmt_misc temporarily."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _QEMU = "/usr/libexec/qemu-binfmt/aarch64-binfmt-P"
 _MAGIC = r"\x7fELF\x02\x01\x01\x00" + r"\x00" * 8 + r"\x02\x00\xb7\x00"
 _MASK = r"\xff" * 7 + r"\x00" + r"\xff" * 8 + r"\xfe\xff\xff\xff"
 
-# P: keep the program's own name; O: hand it over opened; F: open QEMU now, so that it is found in
-# a root directory that has none.
+# P: keep the program's own name. O: pass it as an open file. F: open QEMU now, so that it is also
+# found in a root directory without QEMU.
 _FLAGS = "POF"
 
 
@@ -28,7 +28,7 @@ class EmulationError(Exception):
 
 @contextlib.contextmanager
 def emulated() -> Iterator[None]:
-    """arm64 programs run in here. Registrations and mounts are removed at the end."""
+    """Let arm64 programs run within this context; remove registrations and mounts at its end."""
     if platform.machine() == "aarch64":
         yield
         return

@@ -1,7 +1,7 @@
-"""Models that are on this machine, served to the build as a mirror of Hugging Face would.
+"""Serves models of this machine to the build, like a mirror of Hugging Face.
 
-So that the Dockerfile's own way of fetching is what runs, and runs without Hugging Face. A missing
-file is answered with 404, and the build continues with the next source.
+The build thus runs the Dockerfile's own download without Hugging Face. A missing file gets status
+404, and the build continues with the next source.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 _PORT = 28788
-"""Always the same one: the address is an argument of the build, and another is another layer. Below
-those that Linux hands out to connections (32768 and up)."""
+"""A fixed port: the address is an argument of the build, and another one would invalidate a layer.
+It is below the ephemeral ports of Linux (32768 and up)."""
 
 
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """The files in `folder`, by HTTP on this machine; the address is for HF_ENDPOINT."""
+    """Serve the files in `folder` over HTTP on this machine; yield the address for HF_ENDPOINT."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            # Only what the catalogue names: .../resolve/main/ggml-tiny.en-q8_0.bin
+            # Only paths of the catalogue: .../resolve/main/ggml-tiny.en-q8_0.bin
             path = folder / Path(self.path).name
             if not (path.match("ggml-*.bin") and path.is_file()):
                 self.send_error(404)
@@ -36,7 +36,7 @@ def serving(folder: Path) -> Iterator[str]:
                 shutil.copyfileobj(file, self.wfile)
 
         def log_message(self, *_: object) -> None:
-            """The build's own log says what it fetches."""
+            """Write no log; the build logs its downloads."""
 
     with ThreadingHTTPServer(("127.0.0.1", _PORT), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -1,5 +1,5 @@
-"""The program behind scripts/dev/crash: SIGKILL for a node with a journal, at random moments while
-clients send, and whether everything it had promised came out in the end."""
+"""The program behind scripts/dev/crash: kills a node with a journal at random moments while clients
+send, and checks that every accepted request has an outcome in the end."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ FAKE = (sys.executable, "tests/fake_node.py", *NODE[3:], "--vad-threshold", "0")
 
 
 def clips(large: bool) -> list[Clip]:
-    """Pieces of a speech as raw samples, and a FLAC; with `large` also two bodies that the node
-    does not keep in memory, one of them a WAV without a length, which is repaired in a copy."""
+    """Parts of a speech as raw samples, and a FLAC. `large` adds two bodies that the node does not
+    keep in memory; one is a WAV without a length, which is repaired in a copy."""
     speech, rate = soundfile.read(_SPEECH, dtype="int16")
     pieces = {"short": speech[: 2 * rate], "middle": speech[2 * rate : 7 * rate]}
     if large:
@@ -45,7 +45,7 @@ def clips(large: bool) -> list[Clip]:
 
 
 def without_length(samples: bytes, rate: int) -> bytes:
-    """A WAV of 16-bit mono samples by a recorder that states no length."""
+    """A WAV of 16-bit mono samples whose header states no length."""
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
     return b"RIFF\0\0\0\0WAVE" + form + b"data\0\0\0\0" + samples
 
@@ -53,15 +53,19 @@ def without_length(samples: bytes, rate: int) -> bytes:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/dev/crash", description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--clients", type=int, default=4, help="at once (default: 4)")
+    parser.add_argument("--clients", type=int, default=4, help="simultaneous clients (default: 4)")
     parser.add_argument(
-        "--longest", type=float, default=3.0, help="seconds from listening to a kill, at most"
+        "--longest", type=float, default=3.0, help="maximum seconds from listening to a kill"
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--fake", action="store_true", help="an engine that answers at once, instead of tiny.en"
+        "--fake",
+        action="store_true",
+        help="use a fake engine that answers at once instead of tiny.en",
     )
-    parser.add_argument("--journal", type=Path, help="the node's; default: one that is thrown away")
+    parser.add_argument(
+        "--journal", type=Path, help="the node's journal (default: a temporary folder)"
+    )
     options = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="node-whisper-crash-") as temporary:
@@ -78,13 +82,13 @@ def main() -> int:
     print("| what | value |\n|---|---|")
     print(f"| kills | {account.kills} |")
     print(f"| minutes | {(time.monotonic() - began) / 60:.1f} |")
-    print(f"| requests tried | {len(account.sent)} |")
-    print(f"| promised (`accepted` or `ok` seen by the client) | {len(account.promised)} |")
-    print(f"| promised and on stdout | {len(account.promised) - len(account.missing)} |")
+    print(f"| requests sent | {len(account.sent)} |")
+    print(f"| accepted (`accepted` or `ok` seen by the client) | {len(account.promised)} |")
+    print(f"| accepted and on stdout | {len(account.promised) - len(account.missing)} |")
     print(f"| outcomes | {dict(account.outcomes)} |")
     print(f"| lines marked recovered | {account.recovered} |")
-    print(f"| lines beyond the first of their id | {account.repeats} |")
-    print(f"| texts altered, or promises broken | {len(broken)} |")
+    print(f"| repeated lines of the same id | {account.repeats} |")
+    print(f"| altered texts or lost requests | {len(broken)} |")
     print(f"| entries left in the journal at the end | {len(left)} |")
     print(f"| entries in quarantine | {quarantined} |")
     starts = f"{statistics.median(account.starts):.2f}, at most {max(account.starts):.2f}"

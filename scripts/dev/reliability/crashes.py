@@ -1,10 +1,10 @@
-"""A node with a journal that is killed again and again while clients send, and the account of it.
+"""Kills a node with a journal repeatedly while clients send, and keeps account of all replies.
 
 `Crashes` starts the node, lets clients send, kills it with SIGKILL at a random moment, starts it
-again on the same journal, and so on. What counts is what a client was told: an id it saw `accepted`
-(or `ok`) must stand on stdout at least once, with the text that the same audio gives without any
-kill; `quarantined` counts as well. The lines of all the processes are one account, as a consumer
-behind a pipe would have it; a line that broke off is not one.
+again on the same journal, and so on. An id whose client saw `accepted` (or `ok`) must appear on
+stdout at least once, with the text that the same audio gives without any kill, or as `quarantined`.
+The lines of all processes form one account, as for a consumer behind a pipe; incomplete lines do
+not count.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from typing import Any
 from benchmark.environment import ROOT
 
 HANG_SECONDS = 180.0
-"""A node that takes longer to listen, or to do anything at all, hangs."""
+"""Seconds until a node that does not listen or answer counts as hanging."""
 
 MOST_OWED = 40
-"""Clients wait while this many promises are open, or a node that lives for a second at a time would
-have hours of work in its journal at the end."""
+"""Clients wait while this many accepted requests are open. Otherwise a node that lives for a second
+at a time would have hours of work in its journal at the end."""
 
 TakeLine = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording, and the header fields it needs beside those that every request has."""
+    """One recording, and its header fields in addition to those of every request."""
 
     name: str
     body: bytes
@@ -48,16 +48,16 @@ class Clip:
 
 @dataclass
 class Account:
-    """The replies to clients and the lines on stdout. Everything by request id."""
+    """The replies to clients and the lines on stdout, by request id."""
 
     sent: dict[str, str] = field(default_factory=dict)
-    """The clip of each."""
+    """The clip of each request."""
     promised: set[str] = field(default_factory=set)
     lines: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     replies: Counter[str] = field(default_factory=Counter)
     kills: int = 0
     starts: list[float] = field(default_factory=list)
-    """Seconds each start took until the node listened."""
+    """Seconds from each start until the node listened."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -73,7 +73,7 @@ class Account:
 
     @property
     def repeats(self) -> int:
-        """Lines beyond the first of their id."""
+        """The number of lines after the first of their id."""
         return sum(len(lines) - 1 for lines in self.lines.values())
 
     @property
@@ -94,7 +94,7 @@ class Account:
 
 
 _HARMLESS = {"quarantined", "incomplete", "cancelled", "shutting_down"}
-"""The last three only for what nobody was promised; for the others see `Crashes.broken`."""
+"""The last three are for requests that were not accepted; see `Crashes.broken` for the others."""
 
 
 def ended(line: Mapping[str, Any]) -> str:
@@ -103,12 +103,12 @@ def ended(line: Mapping[str, Any]) -> str:
 
 
 class Crashes:
-    """`command` starts a node that writes JSON lines and logs JSON; `clips` are what is sent."""
+    """`command` starts a node that writes JSON lines and a JSON log. Clients send the `clips`."""
 
     def __init__(
         self, command: Sequence[str], journal: Path, clips: Sequence[Clip], seed: int
     ) -> None:
-        # A fixed port, so that clients can simply try again.
+        # A fixed port, so that clients can reconnect after a kill.
         self._address = ("127.0.0.1", _free_port())
         self._command = [*command, "--port", str(self._address[1]), "--journal", str(journal)]
         self._clips = clips
@@ -120,8 +120,8 @@ class Crashes:
         """Return the text of each clip without any kill."""
 
     def run(self, kills: int, clients: int, longest: float) -> None:
-        """Kill the node `kills` times, each time within `longest` seconds after it listened; then
-        let it finish and end it properly. Raises `AssertionError` where it does not."""
+        """Kill the node `kills` times, each time within `longest` seconds after it listens. Then
+        let it finish and stop it with SIGTERM. Raises `AssertionError` if it does not stop."""
         self._start()
         self.texts = {clip.name: self._reference(clip) for clip in self._clips}
         seeds = [self._random.random() for _ in range(clients)]
@@ -129,7 +129,7 @@ class Crashes:
         for thread in threads:
             thread.start()
         for _ in range(kills):
-            # Now and then before it even listens.
+            # Some kills come before it listens.
             if self._random.random() < 0.9:
                 self._await_listening()
             time.sleep(self._random.uniform(0.0, longest))
@@ -139,20 +139,20 @@ class Crashes:
         self._stopping.set()
         for thread in threads:
             thread.join(HANG_SECONDS)
-            assert not thread.is_alive(), "a client hangs"
+            assert not thread.is_alive(), "a client thread hangs"
         self._await_the_rest()
         assert self._node is not None
-        assert self._node.end(signal.SIGTERM) == 0, "it did not end properly"
+        assert self._node.end(signal.SIGTERM) == 0, "SIGTERM did not end the node with status 0"
 
     @property
     def broken(self) -> list[str]:
-        """Every promise that was not kept, in words."""
+        """Describe every accepted request without its outcome, and every altered text."""
         account = self.account
-        wrong = [f"{request_id}: promised and never written" for request_id in account.missing]
+        wrong = [f"{request_id}: accepted but never written" for request_id in account.missing]
         for request_id in account.promised & account.lines.keys():
             ends = {ended(line) for line in account.lines[request_id]}
             if not ends & {"ok", "quarantined"}:
-                wrong.append(f"{request_id}: promised, and then {ends}")
+                wrong.append(f"{request_id}: accepted, but its outcome is {ends}")
         return wrong + account.altered(self.texts)
 
     def close(self) -> None:
@@ -173,21 +173,21 @@ class Crashes:
         self.account.kills += 1
 
     def _take(self, line: str) -> None:
-        """One line of a node's stdout."""
+        """Take one line of a node's stdout."""
         fields = json.loads(line)
         if fields["id"] not in self.account.sent:
-            return  # a reference, or a request whose header did not get through
+            return  # a reference, or a request whose header did not arrive
         with self.account.lock:
             self.account.lines.setdefault(fields["id"], []).append(fields)
 
     def _await_the_rest(self) -> None:
-        """Until all that was promised is written, as long as there is progress."""
+        """Wait until every accepted request is written, as long as there is progress."""
         before, since = -1, time.monotonic()
         while missing := len(self.account.missing):
             if missing != before:
                 before, since = missing, time.monotonic()
             if time.monotonic() - since > HANG_SECONDS:
-                return  # `broken` says which
+                return  # `broken` reports them
             time.sleep(0.05)
 
     def _reference(self, clip: Clip) -> str:
@@ -198,7 +198,7 @@ class Crashes:
         return str(reply["text"])
 
     def _send(self, seed: float) -> None:
-        """One client: one request after another, whatever happens to the node."""
+        """Run one client: one request after another, also while the node is down."""
         rng = random.Random(seed)
         number = 0
         while not self._stopping.is_set():
@@ -215,7 +215,7 @@ class Crashes:
             except OSError:
                 reply = None
             if reply is None:
-                # It is dead, or about to be.
+                # The node was killed.
                 time.sleep(0.2)
                 continue
             with self.account.lock:
@@ -227,7 +227,7 @@ class Crashes:
 
 
 class _Node:
-    """One process. Its stdout goes line by line to `take`, to the last byte it wrote."""
+    """One process. Every complete line of its stdout goes to `take`."""
 
     def __init__(self, command: Sequence[str], take: TakeLine) -> None:
         self._began = time.monotonic()
@@ -250,7 +250,7 @@ class _Node:
             reader.start()
 
     def await_listening(self) -> float:
-        """Seconds from the start until it listened. Raises `AssertionError` where it does not."""
+        """Wait until it listens; return the seconds since its start. Raises `AssertionError`."""
         until = time.monotonic() + HANG_SECONDS
         while not self._listening.wait(0.05):
             tail = b"".join(self._log[-20:]).decode(errors="replace")
@@ -259,7 +259,7 @@ class _Node:
         return self._took
 
     def end(self, number: int) -> int:
-        """Send a signal; its status, once it is gone and all it wrote is read."""
+        """Send a signal and wait for its end and the rest of its output; return its status."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process.pid, number)
         status = self._process.wait(HANG_SECONDS)
@@ -286,7 +286,7 @@ class _Node:
 
 
 def _ask(address: tuple[str, int], clip: Clip, request_id: str, mode: str) -> dict[str, Any] | None:
-    """One request on a connection of its own: its reply, or None where it ended without one."""
+    """Send one request on a new connection; return the reply, or None if there was none."""
     header = {
         "byteorder": "little",
         "content-length": len(clip.body),
@@ -306,7 +306,7 @@ def _ask(address: tuple[str, int], clip: Clip, request_id: str, mode: str) -> di
                 body = stream.read(json.loads(head)["content-length"])
                 reply: dict[str, Any] = json.loads(body)
             except ValueError:
-                return None  # it broke off
+                return None  # incomplete line
             return reply
 
 

@@ -1,8 +1,8 @@
 """The program behind scripts/dev/fuzz: coverage-guided fuzzing of one target for a given time.
 
-libFuzzer does the work, through atheris, which instruments the Python of `app`; libsndfile's C has
-no instrumentation, so its side is mutation of real files. What it found stays in the corpus
-folder; an input that broke something is written beside it, and the exit status is not 0.
+libFuzzer does the work through atheris, which instruments the Python of `app`. libsndfile has no
+instrumentation, so it is tested with mutations of real files. Interesting inputs stay in the corpus
+folder. An input that causes a failure is written beside it, and the exit status is not 0.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from reliability.seeds import SEEDS, WORDS
 
 _HANG_SECONDS = 30
 _MEMORY_MIB = 1024
-"""Above what the interpreter, numpy and the fuzzer's own tables take (about 300 MiB)."""
+"""MiB of memory. The interpreter, numpy and the fuzzer's own tables take about 300 MiB."""
 
 _LONGEST = 65_536
-"""Bytes of an input: what a header can have."""
+"""Maximum bytes of an input, equal to the maximum of a header."""
 
 
 def main() -> int:
@@ -34,9 +34,11 @@ def main() -> int:
     parser.add_argument("target", choices=sorted(TARGETS))
     parser.add_argument("--seconds", type=int, default=600, help="default: 600")
     parser.add_argument(
-        "--corpus", type=Path, help="inputs to start from and add to (default: /var/tmp/...)"
+        "--corpus",
+        type=Path,
+        help="folder of inputs to start from and extend (default: /var/tmp/...)",
     )
-    parser.add_argument("--input", type=Path, help="run this one input and nothing else")
+    parser.add_argument("--input", type=Path, help="run only this input")
     options = parser.parse_args()
     target = TARGETS[options.target]
     if options.input is not None:
@@ -54,7 +56,7 @@ def main() -> int:
         f"-timeout={_HANG_SECONDS}",
         f"-rss_limit_mb={_MEMORY_MIB}",
         f"-max_len={_LONGEST}",
-        # libmpg123 complains of every bad frame on stderr.
+        # libmpg123 reports every bad frame on stderr.
         f"-close_fd_mask={2 if options.target in ('decode', 'samples') else 0}",
         "-print_final_stats=1",
         f"-artifact_prefix={corpus.parent}/{options.target}-",

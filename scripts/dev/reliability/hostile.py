@@ -1,9 +1,9 @@
-"""Twenty-odd kinds of bad company for a node, each with what the node may do to it.
+"""Two dozen kinds of hostile connections, each with the ends that the node may give it.
 
-Every kind is a function that plays one connection against the native port and returns how it ended:
-the code of the error it was told, the status of another reply, `closed` where the node ended the
-connection without a word, `reset`, or `open` where the peer itself left first. Nothing of `app` is
-imported: what is sent stands here byte by byte.
+Every kind is a function that runs one connection against the native port and returns its end: the
+code of the error reply, the status of another reply, `closed` if the node closed the connection
+without a reply, `reset`, or `open` if the client left first. The module sends bytes of its own and
+imports nothing from `app`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Address = tuple[str, int]
 Play = Callable[[Address, random.Random], str]
 
 GIVE_UP_SECONDS = 300.0
-"""A node that lets a peer hang this long has a hole."""
+"""Seconds of a connection. A node that keeps a hostile connection open for longer has a bug."""
 
 _BAD = frozenset({"bad_header", "bad_field", "missing_field"})
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One way to misbehave, and the ends that docs/protocol.md allows it."""
+    """One kind of misbehaviour, and the ends that docs/protocol.md allows."""
 
     name: str
     play: Play
@@ -42,7 +42,7 @@ class Kind:
 
 
 _STRANGERS = "127.0.0.66"
-"""Linux answers on all of 127/8, so they have an address of their own, as strangers do."""
+"""The address of hostile clients, unlike that of honest ones. Linux answers on all of 127/8."""
 
 
 def _connect(address: Address) -> socket.socket:
@@ -65,7 +65,7 @@ def _framed(header: bytes, body: bytes = b"") -> bytes:
 
 
 def _end(peer: socket.socket) -> str:
-    """Read to the end; what the last reply said."""
+    """Read to the end; return the code or status of the last reply."""
     said = "closed"
     stream = peer.makefile("rb")
     try:
@@ -116,7 +116,7 @@ def _stalled_body(address: Address, rng: random.Random) -> str:
 
 
 def _short_length(address: Address, rng: random.Random) -> str:
-    """Says four bytes, sends more, which then is a header of nonsense."""
+    """State a length of four bytes and send more, so that the rest is an invalid header."""
     return _says(_framed(_header(connection="keep-alive"), b"abcd" + b"\xff" * 400))(address, rng)
 
 
@@ -130,7 +130,7 @@ def _reset_anywhere(address: Address, rng: random.Random) -> str:
 
 
 def _never_reads(address: Address, rng: random.Random) -> str:
-    """Many small faulty messages on one connection, and not a reply taken."""
+    """Send many small invalid messages on one connection and read no reply."""
     message = _framed(_header(connection="keep-alive", language=7), b"abcd")
     peer = socket.socket()
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -158,14 +158,14 @@ def _tls(address: Address, rng: random.Random) -> str:
 
 
 def prepare() -> None:
-    """Make what takes a while to make; before there are threads, which would all make it."""
+    """Make the expensive bodies once, before threads start, which would each make them."""
     _long_silence()
     _flac()
 
 
 @cache
 def _long_silence() -> bytes:
-    """Six hours of silence, which FLAC packs into a few hundred kilobytes."""
+    """Six hours of silence, which FLAC compresses to a few hundred kilobytes."""
     with io.BytesIO() as file:
         with soundfile.SoundFile(file, "w", 8000, 1, "PCM_16", format="FLAC") as sound:
             minute = np.zeros(8000 * 60, dtype=np.int16)
@@ -195,7 +195,7 @@ def _truncated_flac() -> bytes:
 
 
 def _bomb() -> bytes:
-    """A WAV header that promises four gigabytes of 64 channels, and 40 bytes of it."""
+    """A WAV header that states four gigabytes in 64 channels, and 40 bytes of samples."""
     fmt = struct.pack("<HHIIHH", 1, 64, 384_000, 384_000 * 128, 128, 16)
     return b"RIFF\xf0\xff\xff\xffWAVEfmt \x10\0\0\0" + fmt + b"data\xc0\xff\xff\xfe" + bytes(40)
 
@@ -240,4 +240,4 @@ KINDS = (
         frozenset({"unsupported_media_type"}),
     ),
 )
-"""The ends of each are from docs/protocol.md's table of errors."""
+"""The allowed ends come from the table of errors in docs/protocol.md."""

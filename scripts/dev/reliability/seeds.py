@@ -1,4 +1,4 @@
-"""Real messages and real files for the fuzzer to start from, made by the node's own libraries."""
+"""Real messages and files that the fuzzer starts from, made with the node's own libraries."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def files() -> Iterator[bytes]:
 
 
 def headers() -> Iterator[bytes]:
-    """Headers of the native protocol: the least, all fields, and faults."""
+    """Headers of the native protocol: a minimal one, one with all fields, and invalid ones."""
     least = {
         "byteorder": "little",
         "content-type": "audio/flac",
@@ -109,7 +109,7 @@ def messages() -> Iterator[bytes]:
 
 
 def uploads() -> Iterator[bytes]:
-    """HTTP requests: forms with and without a length, questions, several on one connection."""
+    """HTTP requests: forms with and without a length, queries, several on one connection."""
     form = (
         b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\ntiny.en\r\n'
         b'--b\r\nContent-Disposition: form-data; name="stream"\r\n\r\ntrue\r\n'
@@ -126,7 +126,7 @@ def uploads() -> Iterator[bytes]:
 
 
 def events() -> Iterator[bytes]:
-    """Wyoming's events: questions, and audio with its lengths inline and behind the line."""
+    """Wyoming events: queries, and audio with its format in the line and after the line."""
     form = b'{"rate":16000,"width":2,"channels":1}'
     chunk = b'{"type":"audio-chunk","data_length":%d,"payload_length":4}\n%sabcd' % (
         len(form),
@@ -164,4 +164,4 @@ WORDS = (
     *("RIFF", "WAVE", "fmt ", "data", "LIST", "RF64", "ds64", "fLaC", "OggS", "OpusHead", "ID3"),
     *("FORM", "AIFF", "AIFC", "COMM", "SSND", ".snd", "caff", "desc", "vorbis", "fact", "junk"),
 )
-"""Words of the formats that the fuzzer may insert, because chance does not find them."""
+"""Keywords of the formats that the fuzzer may insert, because random bytes rarely match them."""

@@ -1,8 +1,8 @@
-"""The program behind scripts/dev/soak: honest and hostile work side by side, memory and descriptors
-read from outside every few seconds, and at the end the slope of both.
+"""The program behind scripts/dev/soak: runs honest and hostile clients together, samples the memory
+and descriptors of the node every few seconds, and prints their slope at the end.
 
-Honest clients check every text they get. The node is a process of its own; what is measured is
-what the kernel says of it.
+Honest clients check every text. The node is a separate process, and the figures come from the
+kernel.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CLIP = ROOT / "tests" / "audio" / "jfk.flac"
 _EXPECTED = "ask not what your country can do for you"
 _SAMPLE_SECONDS = 5.0
 _WARM_SHARE = 0.2
-"""Of the run, at its beginning: what is allocated then is not a leak."""
+"""The share of the run that counts as warm-up; its allocations are not a leak."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at the node: seconds since the start, MiB resident, open descriptors, threads."""
+    """A sample of the node: seconds since the start, MiB resident, open descriptors, threads."""
 
     at: float
     resident: float
@@ -60,8 +60,12 @@ def main() -> int:
         prog="scripts/dev/soak", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--honest", type=int, default=3, help="clients at once (default: 3)")
-    parser.add_argument("--hostile", type=int, default=10, help="connections at once (default: 10)")
+    parser.add_argument(
+        "--honest", type=int, default=3, help="simultaneous honest clients (default: 3)"
+    )
+    parser.add_argument(
+        "--hostile", type=int, default=10, help="simultaneous hostile connections (default: 10)"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("node", nargs="*", metavar="-- OPTION", help="options for the node")
     options = parser.parse_args()
@@ -104,7 +108,7 @@ def _honest(address: tuple[str, int], end: float, tally: Tally, number: int) -> 
             continue
         good = fields.get("status") == "ok" and _EXPECTED in fields["text"].lower()
         tally.note("honest", None if good else str(fields)[:300])
-        # One of them pauses now and then, so that the node is also seen idle.
+        # One client pauses from time to time, so that the node is also sampled idle.
         if number == 0:
             time.sleep(1.0)
 
@@ -143,9 +147,9 @@ def _report(samples: list[Sample], tally: Tally, stuck: int) -> None:
     print(f"| minutes | {samples[-1].at / 60:.1f} |")
     print(f"| honest requests | {tally.ends.pop('honest', 0)} |")
     print(f"| hostile connections | {sum(tally.ends.values())} of {len(tally.ends)} kinds |")
-    print(f"| ended as they should not | {len(tally.wrong)} |")
+    print(f"| with a wrong end | {len(tally.wrong)} |")
     print(f"| clients stuck at the end | {stuck} |")
-    print(f"| MiB resident, warm, at the end, most | {warm[0].resident:.1f}, ", end="")
+    print(f"| MiB resident: warm, at the end, maximum | {warm[0].resident:.1f}, ", end="")
     print(f"{samples[-1].resident:.1f}, {max(sample.resident for sample in samples):.1f} |")
     print(f"| slope after warm-up, MiB an hour | {slope:+.2f} |")
     print(

@@ -1,8 +1,8 @@
 """The fuzzed functions: each takes bytes and must neither fail nor contradict itself.
 
-A target raises where the code under test broke a promise; everything that the promise allows is
-swallowed. The tests run the same targets over a fixed set of inputs, so this module imports
-nothing that only the fuzzer has.
+A target raises an exception if the code under test breaks its contract, and ignores exceptions that
+the contract allows. The tests run the same targets over a fixed set of inputs, so this module
+imports no package that only the fuzzer needs.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def header(data: bytes) -> None:
 
 
 def http(data: bytes) -> None:
-    """HTTP, its forms included. How it is split may decide whether a body is known to be unread
-    when an answer leaves, so only that nothing breaks is asked for."""
+    """HTTP and its forms. The events may depend on the split, because an answer can leave before or
+    after the end of a body, so this target only checks that nothing fails."""
     site = Site(Served("tiny.en-q8_0", frozenset({"tiny.en"}), True), 0, MAX_BODY)
     step = 1 + (data[-1] if data else 0) % 7
     for pieces in ([data], [data[at : at + step] for at in range(0, len(data), step)]):
@@ -74,7 +74,7 @@ def decode(data: bytes) -> None:
 
 
 def samples(data: bytes) -> None:
-    """Raw samples in a format of which the first three bytes are the description."""
+    """Raw samples in a format that the first three bytes describe."""
     if len(data) < 3:
         return
     encodings = ("s16", "s24", "s32", "f32", "u8")
@@ -88,8 +88,8 @@ def samples(data: bytes) -> None:
 
 
 def check_protocol(new: Callable[[], Protocol], data: bytes) -> None:
-    """Events, or `ProtocolError`, and the same ones however the stream is split."""
-    # The splits come from the input itself, so that what is found can be found again.
+    """Check that a stream gives the same events or `ProtocolError` in any split."""
+    # The splits come from the input itself, so that a failure is reproducible.
     step = 1 + (data[-1] if data else 0) % 7
     whole = _story(new(), [data])
     split = _story(new(), [data[at : at + step] for at in range(0, len(data), step)])
@@ -120,7 +120,7 @@ def _events(protocol: Protocol) -> Iterator[Event]:
         if isinstance(event, Begin):
             protocol.accept()
         elif isinstance(event, End | Broken | Rejected | Query):
-            # A protocol that takes one message at a time goes on after its last reply.
+            # A protocol that takes one message at a time continues after its last reply.
             _answer(protocol)
 
 
