@@ -1,12 +1,11 @@
-"""The program behind scripts/dev/accuracy: what the node hears, beside bare pywhispercpp.
+"""The program behind scripts/dev/accuracy: compares the words of the node and of bare pywhispercpp.
 
-Exit code 1 if the node is worse than it by more than 0.3 points or three words (whichever is
-more), gives text for a clip without speech, or answers a format clip with other words or an
-unclear error.
+Exits with status 1 if the node is worse by more than 0.3 points or three words (whichever is more),
+gives text for a clip without speech, or answers a format clip with other words or an unclear error.
 
-With --conditions the short clips are degraded instead, in the ways that recordings are in the
-field: levels, channels, noise, repetitions, prompts. With --cues long recordings are transcribed
-with and without a prompt: the lengths and times of their subtitles. Both give tables, no verdict.
+With --conditions it degrades the short clips in the ways of real recordings: levels, channels,
+noise, repetitions, prompts. With --cues it transcribes long recordings with and without a prompt,
+and measures the lengths and times of their subtitles. Both print tables without a verdict.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ ALLOWED_WORDS = 3
 
 @dataclass(frozen=True)
 class Heard:
-    """One clip's two transcripts."""
+    """The two transcripts of one clip."""
 
     clip: Clip
     node: str
@@ -59,13 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/dev/accuracy", description=__doc__)
     add = parser.add_argument
-    add("--audio", type=Path, default=ROOT.parent / "shared" / "audio", help="with refs.tsv")
-    add("--model", default="tiny.en", help="of both engines: a catalogue name or a ggml file")
+    add("--audio", type=Path, default=ROOT.parent / "shared" / "audio", help="folder with refs.tsv")
+    add("--model", default="tiny.en", help="model of both engines: a catalogue name or a ggml file")
     add("--language", default="en", help="default: en")
     add("--threads", type=int, default=len(os.sched_getaffinity(0)))
     add("--venv", type=Path, default=ROOT / ".venv", help="the node's environment")
-    add("--host", help="measure a node that runs already, at this address")
-    add("--port", type=int, default=56789, help="its port (default: 56789)")
+    add("--host", help="address of a running node to measure instead of starting one")
+    add("--port", type=int, default=56789, help="port of the running node (default: 56789)")
     add("--sets", default="speech,long,nonspeech,format", help="default: all four")
     add(
         "--conditions",
@@ -73,8 +72,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="?",
         const=(),
         metavar="NAME,...",
-        help="degrade the short clips; one of the words level, offset, whispered, channels, range, "
-        "around, noise, repetition, prompt, telephone, nonspeech, or all of them without a name",
+        help="degrade the short clips in these ways: level, offset, whispered, channels, range, "
+        "around, noise, repetition, prompt, telephone, nonspeech (default: all of them)",
     )
     add("--cues", action="store_true", help="measure the subtitles of long recordings")
     add(
@@ -85,15 +84,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="CHECKOUT",
         help="with --conditions or --cues: measure the node of another checkout beside this one",
     )
-    add("--clips", type=int, default=0, help="with --conditions: only so many of the short clips")
+    add("--clips", type=int, default=0, help="with --conditions: the number of short clips to use")
     add(
         "--keep",
         type=Path,
         metavar="FILE",
-        help="with --conditions or --cues: keep every answer in this file; ask nothing in it",
+        help="with --conditions or --cues: file that keeps the answers, so that a run can continue",
     )
     add("-v", "--verbose", action="store_true", help="print the clips with wrong words")
-    add("node_options", nargs="*", metavar="-- OPTION", help="options for the node we start")
+    add("node_options", nargs="*", metavar="-- OPTION", help="options for the node that it starts")
     return parser
 
 
@@ -178,7 +177,7 @@ def _nonspeech(address: tuple[str, int], clips: Sequence[Clip]) -> bool:
         reply = _send(address, clip)
         if reply.fields["status"] != "ok" or reply.text:
             loud.append(f"{clip.name}: {_summary(reply)}")
-    verdict = "all give an empty text" if not loud else "NOT all give an empty text"
+    verdict = "all give an empty text" if not loud else "FAILED: some give a text"
     print(f"nonspeech: {len(chosen)} clips, {verdict}", *loud, sep="\n  ")
     return not loud
 
@@ -205,7 +204,7 @@ def _formats(address: tuple[str, int], clips: Sequence[Clip]) -> bool:
 
 
 def _same_words(address: tuple[str, int], clips: Sequence[Clip]) -> bool:
-    """Clips of one recording in several containers must be heard alike."""
+    """Compare the texts of one recording in several containers, which must be equal."""
     by_text: dict[str, set[str]] = {}
     for clip in clips:
         if clip.group == "format":
@@ -214,9 +213,9 @@ def _same_words(address: tuple[str, int], clips: Sequence[Clip]) -> bool:
                 by_text.setdefault(clip.text, set()).add(scoring.joined(reply.text))
     different = {text: heard for text, heard in by_text.items() if len(heard) > 1}
     for text, heard in different.items():
-        print(f"  NOT the same words in every container for {text!r}: {sorted(heard)}")
+        print(f"  FAILED: the words of {text!r} differ between containers: {sorted(heard)}")
     if not different:
-        print("  the same words in every container that is supported")
+        print("  every supported container gives the same words")
     return not different
 
 

@@ -1,4 +1,4 @@
-"""Nodes under test, the questions put to them, and their answers, kept in a file as they come."""
+"""Nodes under test, the questions sent to them, and a file that keeps their answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmark.node import NodeProcess, request
 
 @dataclass(frozen=True)
 class Question:
-    """One request about one clip. `text` is the reference, empty where nothing may be heard."""
+    """One request about one clip. `text` is the reference, empty for a clip without speech."""
 
     clip: str
     text: str
@@ -25,7 +25,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Task:
-    """A question still to be made: making it is cheap, keeping all bodies in memory is not."""
+    """A question that is made on demand, because all bodies together need too much memory."""
 
     condition: str
     clip: str
@@ -34,11 +34,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Answer:
-    """One node's answer to one question.
+    """The answer of one node to one question.
 
-    `error` is the code of a rejection, else empty; `cpu_seconds` are all that the node's process
-    used for the request, and `passes` counts its decodes. `segments` are their start, end and
-    text; empty in files of runs that did not keep them.
+    `error` is the code of a rejection, else empty. `cpu_seconds` is the processor time of the
+    node's process for the request, and `passes` counts its decodes. `segments` has their start, end
+    and text; it is empty in the files of older runs.
     """
 
     node: str
@@ -58,8 +58,8 @@ class Answer:
 
 
 class Answers:
-    """All answers so far. With a file, those of earlier runs belong to them, and each new one is
-    written at once, so that a run that was interrupted can be continued."""
+    """All answers so far. A file adds those of earlier runs and gets each new answer at once, so
+    that an interrupted run can continue."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
@@ -76,7 +76,7 @@ class Answers:
         return key in self._known
 
     def add(self, answer: Answer) -> None:
-        """Take a new answer, in place of an older one to the same question."""
+        """Add an answer; it replaces an older one to the same question."""
         self._known[answer.key] = answer
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as stream:
@@ -84,9 +84,9 @@ class Answers:
 
 
 class Subject:
-    """A checkout whose node is asked. The node starts with the first question that is put to it.
+    """A checkout and its node, which starts at the first question.
 
-    `name` tells the checkout's commit, with `-dirty` behind it where files differ from it.
+    `name` is the commit of the checkout, with `-dirty` after it if files differ from the commit.
     """
 
     def __init__(self, root: Path, python: Path, model: Path, options: Sequence[str]) -> None:
@@ -125,9 +125,9 @@ class Subject:
 def collect(
     subjects: Sequence[Subject], tasks: Sequence[Task], model: str, answers: Answers
 ) -> list[Answer]:
-    """Put every task to every subject before the next, in an order that changes each time.
+    """Send each task to all subjects before the next task, in an order that changes each time.
 
-    Returns the answers to these tasks, those that were there already included.
+    Returns the answers to these tasks, including those that existed before.
     """
     chosen: list[Answer] = []
     known = {answer.key: answer for answer in answers}

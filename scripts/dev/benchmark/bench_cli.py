@@ -1,7 +1,7 @@
 """The program behind scripts/dev/bench: the node beside its peers, in one run.
 
-The node is measured as it is set up in --venv. Where scripts/build_engine has put an engine of its
-own in there, the node on the package index's wheel is measured as well, as a row of its own.
+The node is measured with the engine in --venv. If scripts/build_engine has installed an engine
+there, the node with the wheel of the package index is measured in a further row.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _EXPECTED = (
     NodeError,
     SetupError,
 )
-"""Errors whose text says what to do."""
+"""Errors with a text that says what to do."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,9 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="fewer clips: under five minutes once set up")
     add("--model", default="tiny.en", help="a catalogue name (default: tiny.en)")
     add("--language", default="en", help="en, another code, or auto (default: en)")
-    add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each engine")
-    add("--rounds", type=int, default=1, help="times each short clip is done; the median counts")
-    add("--audio", type=Path, default=ROOT.parent / "shared" / "audio", help="with refs.tsv")
+    add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of each engine")
+    add("--rounds", type=int, default=1, help="runs of each short clip; the median counts")
+    add("--audio", type=Path, default=ROOT.parent / "shared" / "audio", help="folder with refs.tsv")
     add("--venv", type=Path, default=ROOT / ".venv", help="the node's environment")
     add(
         "--only",
@@ -82,10 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--server-tinyblas",
         action="store_true",
-        help="build whisper.cpp's server with tinyBLAS, which it leaves off, as well",
+        help="also build whisper.cpp's server with tinyBLAS, which is off by default",
     )
-    add("--json", type=Path, metavar="FILE", help="default: in the temporary folder")
-    add("--picture", type=Path, metavar="FILE", help="default: in the temporary folder")
+    add("--json", type=Path, metavar="FILE", help="default: a file in the temporary folder")
+    add("--picture", type=Path, metavar="FILE", help="default: a file in the temporary folder")
     add("node_options", nargs="*", metavar="-- OPTION", help="options for the node")
     return parser
 
@@ -103,7 +103,7 @@ def _run(arguments: argparse.Namespace, folder: Path) -> int:
         crowded = short[:QUICK_CROWD]
     short = corpus.as_wav(short, folder)
     crowded = [clip for clip in short if clip.name in {one.name for one in crowded}]
-    # Before anything runs: its load is other programs', and the commit is the one that is started.
+    # Before anything runs, so that the load is that of other programs and the commit is current.
     note = Environment(arguments.venv).note()
     machine = _machine(arguments, note)
     engines: list[Engine] = []
@@ -130,7 +130,7 @@ def _run(arguments: argparse.Namespace, folder: Path) -> int:
 
 
 def _nodes(arguments: argparse.Namespace, note: dict[str, Any] | None) -> list[Maker]:
-    """The node as it is set up and, where that is not the wheel, the node on the wheel."""
+    """The node with the installed engine, and the node with the wheel if that is another engine."""
     options = ["--threads", str(arguments.threads), "--language", arguments.language]
     options += arguments.node_options
     pythons = {WHEEL: node_python(arguments.venv)}
@@ -173,7 +173,8 @@ def _peers(arguments: argparse.Namespace) -> list[Maker]:
     weights = peer_weights(model) if ask_for("beam1") or ask_for("beam5") else None
     if weights is None and (wanted is None or wanted & {"beam1", "beam5"}):
         print(
-            f"No CTranslate2 weights of {model} to be had: without faster-whisper.", file=sys.stderr
+            f"There are no CTranslate2 weights of {model}; faster-whisper is omitted.",
+            file=sys.stderr,
         )
     for beam in (1, 5):
         if weights is not None and ask_for(f"beam{beam}"):
@@ -208,7 +209,7 @@ def _measure(
     crowded: Sequence[corpus.Clip],
 ) -> report.Results:
     before = {engine.name: usage.memory(engine.pid) for engine in engines}
-    # The peers' first call makes buffers; the node warms itself up. It is not what we compare.
+    # The peers allocate buffers in their first call, and the node warms up. It is not measured.
     for engine in engines:
         engine.transcribe(short[0].path)
     samples = measure.in_turn(engines, short, "short", arguments.rounds)
@@ -223,7 +224,7 @@ def _measure(
         )
         for engine in engines
     )
-    # After the memory was read: a body of 100 MB is no part of a normal load.
+    # The memory was read before, because a body of 100 MB is not a normal load.
     ingest = share.of_ingest(node)
     cost = idle.measure(node.again, short)
     references = {clip.name: clip.text for clip in (*short, *long)}

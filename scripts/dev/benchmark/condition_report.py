@@ -11,9 +11,9 @@ from benchmark.scoring import Score, score
 
 
 def speech_table(answers: Sequence[Answer], nodes: Sequence[str]) -> str:
-    """Clips of speech. A rejected request counts as an empty answer: all its words are missing.
+    """The table of clips with speech. A rejected request counts as an empty answer.
 
-    Points are against the same node's untouched clips, as the times of the processor are.
+    Points and processor times are relative to those of the same node's untouched clips.
     """
     head = ["condition", "clips"]
     for measure in ("errors", "points more than untouched", "empty", "times the CPU seconds"):
@@ -36,7 +36,7 @@ def speech_table(answers: Sequence[Answer], nodes: Sequence[str]) -> str:
 
 
 def silent_table(answers: Sequence[Answer], nodes: Sequence[str]) -> str:
-    """Recordings without speech: how many gave a text, and what it cost to find none."""
+    """The table of recordings without speech: texts, decodes and processor time."""
     head = ["without speech", "recordings"]
     for measure in ("with text", "decodes", "CPU seconds"):
         head += [f"{measure}{_of(node, nodes)}" for node in nodes]
@@ -56,7 +56,7 @@ def silent_table(answers: Sequence[Answer], nodes: Sequence[str]) -> str:
 
 
 def speed(answers: Sequence[Answer], nodes: Sequence[str]) -> str:
-    """The nodes' processor time for the untouched clips, against the first node's."""
+    """The nodes' processor time for the untouched clips, relative to that of the first node."""
     first = _cpu(_answers(answers, nodes[0], UNTOUCHED))
     parts = []
     for node in nodes:

@@ -1,7 +1,7 @@
-"""The conditions that people record and ask under, each applied to clips of speech.
+"""The conditions of real recordings and requests, each applied to clips of speech.
 
-A condition turns a clip into a request: a body, its fields, and the reference that goes with it.
-The clips themselves have speech at about -20 dB of full scale.
+A condition turns a clip into a request: a body, its fields, and its reference. The original clips
+have speech at about -20 dB of full scale.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from benchmark.prompts import PROMPTS
 UNTOUCHED = "untouched"
 
 Change = Callable[[Samples, np.random.Generator], Samples]
-"""A clip's samples, and random numbers that are the same for a clip each time, to a recording."""
+"""Makes a recording from the samples of a clip and a random generator seeded by the clip."""
 
 _LEVELS = {
     "FLOAT": (-30, -50, -60, -70),
     "PCM_24": (-60, -70),
     "PCM_16": (-50,),
 }
-"""Levels of the speech by sample format; 16 bits hold no speech far below -50 dB."""
+"""Levels of the speech by sample format; 16 bits cannot hold speech far below -50 dB."""
 
 _FORMATS = {"FLOAT": "float", "PCM_24": "24 bit", "PCM_16": "16 bit"}
 
@@ -46,7 +46,7 @@ _FLOOR_LEVEL = -50.0
 
 @dataclass(frozen=True)
 class Condition:
-    """`family` is the name to choose by; `name` the row of the table."""
+    """One condition. `family` is its name on the command line; `name` is its row in the table."""
 
     family: str
     name: str
@@ -54,7 +54,7 @@ class Condition:
 
 
 def of_speech(noises: Sequence[Clip]) -> list[Condition]:
-    """The conditions for clips of speech, none of them first; `noises` are clips without speech."""
+    """The conditions for clips of speech, first the untouched one. `noises` have no speech."""
     return [
         _changed(UNTOUCHED, UNTOUCHED, "PCM_16", lambda data, _: data),
         *_levels(),
@@ -71,7 +71,7 @@ def of_speech(noises: Sequence[Clip]) -> list[Condition]:
 
 
 def of_silence(clips: Sequence[Clip]) -> dict[str, list[Question]]:
-    """Recordings without speech by the name of their row: the clips, and synthetic noise floors."""
+    """Recordings without speech, by the name of their row: clips and synthetic noise floors."""
     recorded = {clip.name: samples(clip.path) for clip in clips}
     floors = {
         name: degrade.at_level(make(_SILENT_SECONDS, RATE, _random(name)), RATE, _FLOOR_LEVEL)

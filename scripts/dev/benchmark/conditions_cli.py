@@ -1,6 +1,6 @@
-"""`scripts/dev/accuracy --conditions`: measure short clips under each condition, print tables.
+"""`scripts/dev/accuracy --conditions`: measures short clips under each condition, prints tables.
 
-Each checkout's node runs with one model at a time and answers each question before the next is put.
+The nodes of all checkouts run with one model, and answer each question before the next one.
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ from benchmark.corpus import SHORT_SECONDS, Clip
 from benchmark.environment import ROOT, SetupError, ggml_model, node_python
 
 NONSPEECH = "nonspeech"
-"""The clips without speech in refs.tsv, and the condition that asks about them."""
+"""The set of clips without speech in refs.tsv, and the condition that uses them."""
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure one model under the conditions asked for; 0 once the tables are printed.
+    """Measure one model under the chosen conditions and print the tables; return 0.
 
     Raises `CorpusError`, `NodeError`, `SetupError` and `OSError`.
     """
     if arguments.host is not None:
-        raise SetupError(
-            "--conditions measures processor time: it starts its own nodes, without --host"
-        )
+        raise SetupError("--conditions measures the processor time of its own nodes: remove --host")
     clips = corpus.read(arguments.audio)
     short = [one for one in clips if one.group == "speech" and one.seconds <= SHORT_SECONDS]
     silent = [one for one in clips if one.group == NONSPEECH]
@@ -56,14 +54,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def spread(clips: Sequence[Clip], count: int) -> list[Clip]:
-    """`count` of the clips, evenly over the list; all of them where it is 0 or too large."""
+    """`count` clips, spread evenly over the list; all of them if it is 0 or too large."""
     if not 0 < count < len(clips):
         return list(clips)
     return [clips[number * len(clips) // count] for number in range(count)]
 
 
 def choose(every: Sequence[Condition], asked: Sequence[str]) -> list[Condition]:
-    """The conditions asked for, the untouched clips always among them."""
+    """The chosen conditions, always including the untouched clips."""
     families = {UNTOUCHED, NONSPEECH, *(one.family for one in every)}
     if unknown := set(asked) - families:
         raise SetupError(
@@ -85,7 +83,7 @@ def _silent_tasks(clips: Sequence[Clip]) -> list[Task]:
 
 
 def subjects_of(arguments: argparse.Namespace) -> list[Subject]:
-    """The other checkouts' nodes, then this one's; all load this checkout's model file."""
+    """The nodes of the other checkouts, then that of this one; all load the same model file."""
     model = ggml_model(arguments.model)
     options = ["--threads", str(arguments.threads), "--language", arguments.language]
     options += arguments.node_options

@@ -1,8 +1,8 @@
-"""The audio to measure with: refs.tsv and the files beside it, and long files joined from them.
+"""The audio for measurements: refs.tsv and the files beside it, and long files joined from them.
 
-Everything an engine is timed on is first written as 16 kHz mono 16-bit WAV, the one form all of
-them read, so that no engine is slower for its audio decoder. The format clips are the exception:
-there the container is the question.
+All audio for timings is first written as 16 kHz mono 16-bit WAV, which all engines read, so that
+audio decoders do not affect the result. The format clips are the exception, because they test the
+containers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class CorpusError(Exception):
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording. `text` is the reference; `path` the file as it is sent."""
+    """One recording. `text` is the reference; `path` is the file to send."""
 
     name: str
     group: str
@@ -43,7 +43,7 @@ def read(folder: Path) -> list[Clip]:
     table = folder / "refs.tsv"
     if not table.exists():
         raise CorpusError(
-            f"There is no {table}. Give --audio a folder with one: tab-separated, with the "
+            f"There is no {table}. Pass --audio a folder that contains it: tab-separated, with the "
             "columns id, set, file, seconds, language and text."
         )
     with table.open(newline="", encoding="utf-8") as stream:
@@ -61,12 +61,12 @@ def read(folder: Path) -> list[Clip]:
     ]
     missing = [clip.path.name for clip in clips if not clip.path.exists()]
     if missing:
-        raise CorpusError(f"{table} lists files that are not there: {', '.join(missing[:5])}")
+        raise CorpusError(f"{table} lists files that do not exist: {', '.join(missing[:5])}")
     return clips
 
 
 def samples(path: Path | str) -> np.ndarray:
-    """Any file libsndfile opens as mono float32 at 16 kHz."""
+    """The samples of any file that libsndfile opens, as mono float32 at 16 kHz."""
     data, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
     mono = data.mean(axis=1)
     return mono if rate == RATE else soxr.resample(mono, rate, RATE).astype(np.float32)

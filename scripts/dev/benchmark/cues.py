@@ -1,8 +1,8 @@
-"""Long recordings with known speech in them, and what subtitles of them are worth.
+"""Long recordings with known times of speech, and the quality of their subtitles.
 
-Short clips are joined in a random order with pauses between them, so that it is known when each
-clip's words are spoken. A cue is right in time if it begins with the first word that it holds of a
-clip, and ends with the last. Times are seconds.
+Short clips are joined in a random order with pauses between them, so that the time of each clip's
+words is known. A cue has the right times if it begins with the first of its words in a clip and
+ends with the last. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from benchmark.answers import Answer, Question, Task
 from benchmark.corpus import RATE, Clip
 
 READABLE, LONGEST = 8.0, 12.0
-"""95 of 100 cues shall last less than READABLE, none longer than LONGEST."""
+"""The goal: 95 of 100 cues last less than READABLE, and none lasts longer than LONGEST."""
 
 NEAR = 0.5
-"""A cue this near to its speech is right."""
+"""Largest distance between a cue and its speech that counts as right."""
 
 PROMPTS = {"no prompt": "", "prompt": "Notes from the meeting, 2024."}
 
 _GAPS = 0.2, 1.2
 _SEEDS = (1,)
 _HUSHED = 10 ** (-30 / 20)
-"""Of the level of a clip's loudest twentieth: softer than that, its speech has not begun."""
+"""The level, relative to a clip's loudest twentieth, below which speech has not begun."""
 
 _FRAME = RATE // 100
 
 
 @dataclass(frozen=True)
 class Span:
-    """A clip's place in a recording: where its speech begins and ends, and its words."""
+    """The place of a clip in a recording: the begin and end of its speech, and its words."""
 
     start: float
     end: float
@@ -48,7 +48,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Recording:
-    """A file to be transcribed; `spans` is empty where nobody knows when what was said."""
+    """A file to be transcribed; `spans` is empty if the times of its words are unknown."""
 
     name: str
     path: Path
@@ -57,7 +57,7 @@ class Recording:
 
 
 def recordings(clips: Sequence[Clip], folder: Path) -> dict[str, list[Recording]]:
-    """The long clips and the speech joined in order, and the speech joined in random orders."""
+    """The long clips, the speech clips joined in order, and those joined in random orders."""
     speech = [clip for clip in clips if clip.group == "speech" and clip.language == "en"]
     long = corpus.as_wav([clip for clip in clips if clip.group == "long"], folder)
     long += corpus.join(speech, 300.0, "joined", folder)
@@ -66,7 +66,7 @@ def recordings(clips: Sequence[Clip], folder: Path) -> dict[str, list[Recording]
 
 
 def tasks(sets: dict[str, list[Recording]]) -> list[Task]:
-    """Every recording with every prompt; the condition is `set, prompt`."""
+    """A task for each recording and prompt; the condition is `set, prompt`."""
 
     def ask(recording: Recording, prompt: str) -> Question:
         fields = {"prompt": prompt} if prompt else {}
@@ -81,7 +81,7 @@ def tasks(sets: dict[str, list[Recording]]) -> list[Task]:
 
 
 def table(answers: Iterable[Answer], sets: dict[str, list[Recording]]) -> str:
-    """A row for each condition and node: lengths, words, times, processor time."""
+    """The table: a row for each condition and node with lengths, words, times, processor time."""
     spans = {one.name: one.spans for chosen in sets.values() for one in chosen}
     rows: dict[tuple[str, str], list[Answer]] = {}
     for answer in answers:
@@ -100,8 +100,8 @@ def table(answers: Iterable[Answer], sets: dict[str, list[Recording]]) -> str:
 def deviations(spans: Sequence[Span], cues: Sequence[Span]) -> list[float]:
     """Return the distance of each cue edge from the edge of its clip.
 
-    Only edges count whose word was heard and is the first or the last of its clip: where other
-    words are spoken nobody knows.
+    Only an edge counts whose word was recognised and is the first or the last of its clip, because
+    the times of other words are unknown.
     """
     said = [(word, at) for at, span in enumerate(spans) for word in _words(span.text)]
     heard = [(word, at) for at, cue in enumerate(cues) for word in _words(cue.text)]
@@ -165,7 +165,7 @@ def _shuffled(clips: Sequence[Clip], seed: int, folder: Path) -> Recording:
 
 
 def _placed(clips: Sequence[Clip], generator: random.Random) -> Iterator[tuple[float, np.ndarray]]:
-    """Each clip's samples with a pause behind them, and when they begin."""
+    """The samples of each clip with a pause after them, and the time of their begin."""
     count = 0
     for clip in clips:
         pause = np.zeros(int(generator.uniform(*_GAPS) * RATE), np.float32)

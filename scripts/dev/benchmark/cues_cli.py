@@ -1,4 +1,4 @@
-"""`scripts/dev/accuracy --cues`: how long subtitles are, and how near to their speech."""
+"""`scripts/dev/accuracy --cues`: the length of subtitles, and their distance from their speech."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from benchmark.environment import SetupError
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure one model; 0 once the table is printed.
+    """Measure one model and print the table; return 0.
 
     Raises `CorpusError`, `NodeError`, `SetupError` and `OSError`.
     """
     if arguments.host is not None:
-        raise SetupError("--cues measures processor time: it starts its own nodes, without --host")
+        raise SetupError("--cues measures the processor time of its own nodes: remove --host")
     clips = corpus.read(arguments.audio)
     answers = Answers(arguments.keep)
     subjects = subjects_of(arguments)

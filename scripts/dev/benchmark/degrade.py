@@ -1,4 +1,4 @@
-"""Ways to spoil a recording: level, bit depth, offset, whispering, channels, repetition, noise.
+"""Ways to degrade a recording: level, bit depth, offset, whispering, channels, repetition, noise.
 
 Pure functions of float32 samples within -1 to 1, shape [n] unless a function says otherwise. A
 function that draws random numbers takes a `numpy.random.Generator`, so equal seeds give equal
@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 _CHUNK_SECONDS = 0.032
 _ACTIVE_DB = 20.0
-"""Speech is active where it is within this of its loudest chunk."""
+"""Chunks within this distance of the loudest one count as active speech."""
 
 _LPC_SECONDS, _LPC_HOP_SECONDS = 0.03, 0.01
 _PREEMPHASIS = 0.95
@@ -27,17 +27,17 @@ _TIMECODE_SYNC = (0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1)
 
 
 def decibels(ratio: float) -> float:
-    """An amplitude ratio in dB; minus infinity for 0."""
+    """Convert an amplitude ratio to dB; minus infinity for 0."""
     return 20 * float(np.log10(ratio)) if ratio > 0 else -np.inf
 
 
 def amplitude(level: float) -> float:
-    """The amplitude ratio of a level in dB."""
+    """Convert a level in dB to an amplitude ratio."""
     return float(10 ** (level / 20))
 
 
 def speech_level(samples: Samples, rate: int) -> float:
-    """The RMS level in dB of the active part: pauses do not count, as in ITU-T P.56."""
+    """The RMS level in dB of the active part, without pauses (ITU-T P.56)."""
     size = max(1, int(_CHUNK_SECONDS * rate))
     chunks = samples[: len(samples) // size * size].reshape(-1, size)
     power = chunks.astype(np.float64).var(axis=1)
@@ -85,11 +85,11 @@ def telephone(samples: Samples, rate: int) -> Samples:
 
 
 def whispered(samples: Samples, rate: int, random: np.random.Generator) -> Samples:
-    """The same words whispered: the filter of the vocal tract stays, the excitation is noise.
+    """Turn speech into a whisper: keep the filter of the vocal tract, and excite it with noise.
 
     Linear prediction over windows of 30 ms (autocorrelation method, Makhoul 1975), resynthesised
-    from white noise with each window's residual energy. A pre-emphasis that is not undone takes
-    off the tilt of the voice source, which a whisper lacks. The peak stays.
+    from white noise with each window's residual energy. A pre-emphasis without its inverse removes
+    the spectral tilt of the voice source, which a whisper lacks. The peak is unchanged.
     """
     order = 2 + rate // 1000
     size, hop = int(_LPC_SECONDS * rate), int(_LPC_HOP_SECONDS * rate)
@@ -110,7 +110,7 @@ def whispered(samples: Samples, rate: int, random: np.random.Generator) -> Sampl
 
 
 def _prediction(frame: Floats, order: int) -> tuple[Floats, float]:
-    """Levinson and Durbin's recursion: the polynomial, shape [order + 1], and the energy left."""
+    """Levinson-Durbin recursion: the polynomial, shape [order + 1], and the residual energy."""
     lags = np.array([frame[lag:] @ frame[: len(frame) - lag] for lag in range(order + 1)])
     # White noise at -40 dB keeps the filter of a tone stable.
     energy = float(lags[0]) * 1.0001 + 1e-12
@@ -134,7 +134,7 @@ def _resonate(taps: Floats, excitation: Floats, count: int) -> Floats:
 
 
 def side_by_side(*channels: Samples) -> Samples:
-    """Channels of any lengths as one recording, shape [n, channels]; short ones end in silence."""
+    """Join channels of any lengths, shape [n, channels]; short ones are padded with silence."""
     longest = max(len(channel) for channel in channels)
     padded = [np.pad(channel, (0, longest - len(channel))) for channel in channels]
     return np.stack(padded, axis=1).astype(np.float32)
@@ -146,7 +146,7 @@ def opposite_phase(samples: Samples) -> Samples:
 
 
 def surround(samples: Samples, around: Samples) -> Samples:
-    """5.1 as in a film: speech in the centre, `around` in the other five channels."""
+    """5.1 channels like a film: speech in the centre, `around` in the other five channels."""
     around = np.resize(around, len(samples)).astype(np.float32)
     shifts = [np.roll(around, 977 * number) for number in range(5)]
     left, right, bass, back_left, back_right = shifts
@@ -189,18 +189,18 @@ def _timecode_bits(frame: int) -> tuple[int, ...]:
 
 
 def repeated(samples: Samples, rate: int, times: int, gap_seconds: float) -> Samples:
-    """The recording `times` over, with digital silence between."""
+    """Repeat the recording `times` times, with digital silence between."""
     gap = np.zeros(round(gap_seconds * rate), np.float32)
     return np.concatenate([samples, *[gap, samples] * (times - 1)]).astype(np.float32)
 
 
 def surrounded(samples: Samples, rate: int, noise: Samples, seconds: float) -> Samples:
-    """With `seconds` of `noise` before and after; noise that is shorter is repeated."""
+    """Add `seconds` of `noise` before and after; shorter noise is repeated."""
     whole = np.resize(noise, round(seconds * rate))
     return np.concatenate([whole, samples, whole]).astype(np.float32)
 
 
 def mixed(samples: Samples, rate: int, noise: Samples, ratio: float) -> Samples:
-    """With `noise` added, its level `ratio` dB below that of the speech."""
+    """Add `noise` at a level `ratio` dB below that of the speech."""
     whole = np.resize(noise, len(samples))
     return samples + at_level(whole, rate, speech_level(samples, rate) - ratio)

@@ -1,7 +1,7 @@
-"""One face for every engine that is measured: start, ask about a file, say who uses the CPU.
+"""A common interface to all measured engines: start, transcribe a file, name the process.
 
-An engine that can do one thing at a time answers several callers in the order they came, as a
-program built on it would have to arrange; the waiting is part of the latency that is measured.
+An engine without concurrency serves several callers in order of arrival, like a program that uses
+it would have to. The measured latency includes the waiting time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class EngineError(Exception):
 
 
 class Engine(Protocol):
-    """An engine under measurement. `pid` is the process whose family is charged."""
+    """An engine under measurement. Its CPU seconds are those of process `pid` and its children."""
 
     name: str
     pid: int
@@ -44,14 +44,14 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Maker:
-    """An engine's name, and how to start it."""
+    """The name of an engine, and a function that starts it."""
 
     name: str
     start: Callable[[], Engine]
 
 
 class Node:
-    """The node over its socket, a connection for each request as the original client does it."""
+    """The node over its socket, with a connection for each request."""
 
     def __init__(self, name: str, python: Path, model: str, arguments: Sequence[str]) -> None:
         self.name = name
@@ -61,7 +61,7 @@ class Node:
         self.pid = self.process.pid
 
     def again(self, options: Sequence[str]) -> Node:
-        """Another node like this one, with further options."""
+        """Start another node like this one with further options."""
         python, model, arguments = self._made_of
         return Node(self.name, python, model, [*arguments, *options])
 
@@ -76,7 +76,7 @@ class Node:
 
 
 class PythonPeer:
-    """A Python peer: benchmark.peer_process with `arguments`."""
+    """A peer in Python: benchmark.peer_process with `arguments`."""
 
     def __init__(self, name: str, arguments: Sequence[str]) -> None:
         self.name = name
@@ -96,7 +96,7 @@ class PythonPeer:
 
 
 class WhisperServer:
-    """whisper.cpp's own HTTP server, its defaults but for threads and language."""
+    """whisper.cpp's own HTTP server with its defaults, except for threads and language."""
 
     def __init__(self, name: str, program: Path, model: Path, threads: int, language: str) -> None:
         self.name = name

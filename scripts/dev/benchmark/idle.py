@@ -1,9 +1,9 @@
 """Measures the cost of thousands of idle connections: latency of a request, and memory.
 
-Two nodes with the same options, one of them with the connections, are asked about the same short
-clip in turn. The connections are kept ones: each has had a message that the node refused at its
-header, or it would be closed as one from which no header came. After the node's idle deadline (two
-minutes) it closes them; how many were still open at the end is part of the result.
+Two nodes with the same options, one of them with the connections, transcribe the same short clip in
+turn. Each connection has first sent a message that the node rejected, because the node closes
+connections without any header. The node closes idle connections after its idle deadline (two
+minutes); the result includes the number of connections that were open at the end.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from benchmark.share import COMMAND_SECONDS
 CONNECTIONS = 5_000
 ROUNDS = 15
 SPARE = 500
-"""Descriptors beside the connections, here and in the node, whose `--max-connections` is as much
-over their number."""
+"""Descriptors in addition to the connections, here and in the node. The `--max-connections` of the
+node exceeds their number by the same amount."""
 
 _LENGTH = struct.Struct("!H")
 
 _AT_ONCE = 256
-"""Opened before the first of them is answered: fewer than a listening socket's backlog."""
+"""Connections opened before the first answer: fewer than the backlog of a listening socket."""
 
 _SECONDS = 60.0
-"""Until a node that does not answer is given up."""
+"""Seconds until the measurement gives up on a node that does not answer."""
 
 
 @dataclass(frozen=True)
 class IdleCost:
-    """Seconds are medians over the rounds; `ratio` is the median of beside / alone round by round.
+    """Seconds are medians over the rounds. `ratio` is the median of beside / alone of each round.
 
-    `connections` were opened, `left` of them still open after the last round.
+    `connections` were opened, and `left` of them were still open after the last round.
     """
 
     connections: int
@@ -56,20 +56,21 @@ class IdleCost:
     bytes_per_connection: float
 
     def text(self) -> str:
-        """One sentence, as Markdown."""
+        """The result in words, as Markdown."""
         return (
-            f"Beside {self.connections} idle connections ({self.left} of them open to the end) a "
-            f"3 s command takes {self.beside_seconds * 1000:.0f} ms, alone "
-            f"{self.alone_seconds * 1000:.0f} ms: {self.ratio:.2f} times as long (median of "
-            f"{self.rounds} in turn). An idle connection costs "
+            f"Beside {self.connections} idle connections ({self.left} of them open at the end) a "
+            f"3 s command takes {self.beside_seconds * 1000:.0f} ms, and "
+            f"{self.alone_seconds * 1000:.0f} ms without them: {self.ratio:.2f} times as long "
+            f"(median of {self.rounds} alternating rounds). An idle connection costs "
             f"{self.bytes_per_connection / 1024:.1f} KiB of the node's memory."
         )
 
 
 class IdleConnections:
-    """`count` connections to `address`, each kept after one refused message.
+    """`count` connections to `address`, each open after one rejected message.
 
-    Raises `NodeError` where the node does not refuse and keep, `OSError` where one cannot connect.
+    Raises `NodeError` if the node does not reject the message or closes the connection, and
+    `OSError` if a connection fails.
     """
 
     def __init__(self, address: tuple[str, int], count: int) -> None:
@@ -88,14 +89,14 @@ class IdleConnections:
         self.close()
 
     def still_open(self) -> int:
-        """On how many the node has neither said anything more nor closed."""
+        """The number of connections that the node has neither closed nor sent anything to."""
         poll = select.poll()
         for sock in self._sockets:
             poll.register(sock, select.POLLIN)
         return len(self._sockets) - len(poll.poll(0))
 
     def ask_again(self, every: int) -> None:
-        """One more refused message on every so many of them. Raises as the constructor does."""
+        """Send one more rejected message on every n-th connection. Raises like the constructor."""
         _refused(self._sockets[::every])
 
     def close(self) -> None:
@@ -110,7 +111,7 @@ class IdleConnections:
 
 
 def raise_descriptor_limit(wanted: int) -> bool:
-    """Let this process, and those it starts, have `wanted` descriptors; False if it may not."""
+    """Allow this process and its children `wanted` descriptors; return False if that fails."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:
         return False
@@ -120,8 +121,8 @@ def raise_descriptor_limit(wanted: int) -> bool:
 
 
 def measure(start: Callable[[Sequence[str]], Node], clips: Sequence[Clip]) -> IdleCost | None:
-    """`start` makes a node with further options. None, and why on stderr, where it cannot be
-    measured: what was measured before is not lost by it."""
+    """Measure the cost. `start` makes a node with further options. If the measurement fails, the
+    reason goes to stderr and the result is None, so that earlier measurements are not lost."""
     try:
         return _measure(start, clips)
     except (NodeError, OSError) as error:
@@ -133,9 +134,9 @@ def _measure(start: Callable[[Sequence[str]], Node], clips: Sequence[Clip]) -> I
     low, high = COMMAND_SECONDS
     clip = next((clip for clip in clips if low <= clip.seconds <= high), None)
     if clip is None:
-        raise NodeError("there is no clip of about 3 s to ask with")
+        raise NodeError("there is no clip of about 3 s")
     if not raise_descriptor_limit(CONNECTIONS + SPARE):
-        raise NodeError(f"ulimit -Hn is under {CONNECTIONS + SPARE}")
+        raise NodeError(f"ulimit -Hn is below {CONNECTIONS + SPARE}")
     options = ["--max-connections", str(CONNECTIONS + SPARE)]
     with closing(start(options)) as alone, closing(start(options)) as beside:
         for node in (alone, beside):
@@ -160,7 +161,7 @@ def _measure(start: Callable[[Sequence[str]], Node], clips: Sequence[Clip]) -> I
 
 
 def _pair(alone: Node, beside: Node, clip: Clip, beside_first: bool) -> tuple[float, float]:
-    """Seconds alone and beside."""
+    """Measure the seconds of one request without and with the idle connections."""
     if beside_first:
         other = beside.ask(clip.path).seconds
         return alone.ask(clip.path).seconds, other
@@ -169,7 +170,7 @@ def _pair(alone: Node, beside: Node, clip: Clip, beside_first: bool) -> tuple[fl
 
 
 def _refused(sockets: Sequence[socket.socket]) -> None:
-    """Send each a message without a body that is refused for its encoding; take the replies."""
+    """Send a message with an invalid encoding and no body on each; read the replies."""
     header = {
         "byteorder": sys.byteorder,
         "content-type": "audio/pcm",
@@ -191,5 +192,5 @@ def _refused(sockets: Sequence[socket.socket]) -> None:
 def _exactly(sock: socket.socket, count: int) -> bytes:
     data = sock.recv(count, socket.MSG_WAITALL)
     if len(data) < count:
-        raise NodeError("the node closed a connection that it was to keep")
+        raise NodeError("the node closed a connection that it should keep open")
     return data

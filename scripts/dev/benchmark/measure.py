@@ -1,4 +1,4 @@
-"""The measuring itself: every engine on every clip in turn, then several clients at once."""
+"""The measurement: every engine on every clip in turn, then several clients at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmark.engines import Engine
 
 @dataclass(frozen=True)
 class Sample:
-    """One engine on one clip."""
+    """The result of one engine on one clip."""
 
     engine: str
     group: str
@@ -30,7 +30,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Crowd:
-    """One engine with several clients at once: how long until all had their answers."""
+    """The result of one engine with several clients at once, until all have their answers."""
 
     engine: str
     seconds: float
@@ -42,9 +42,9 @@ class Crowd:
 def in_turn(
     engines: Sequence[Engine], clips: Sequence[Clip], group: str, rounds: int = 1
 ) -> list[Sample]:
-    """Ask every engine about a clip before any hears the next; the order changes every time.
+    """Send each clip to all engines before the next clip, in an order that changes every time.
 
-    Of several rounds the median latency of each engine and clip is kept, with its text.
+    The result of several rounds is the median latency of each engine and clip, with its text.
     """
     samples: list[Sample] = []
     for number, clip in enumerate(clips):
@@ -62,7 +62,7 @@ def in_turn(
 
 
 def crowd(engine: Engine, clips: Sequence[Clip], clients: int) -> Crowd:
-    """`clients` threads send the clips, each its next one when it has its answer."""
+    """Send the clips from `clients` threads; each sends its next clip after an answer."""
     waiting = list(reversed(clips))
     lock = threading.Lock()
     samples: list[Sample] = []
@@ -93,14 +93,14 @@ def crowd(engine: Engine, clips: Sequence[Clip], clients: int) -> Crowd:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Of a sorted copy, by nearest rank."""
+    """A percentile by the nearest-rank method."""
     ordered = sorted(values)
     rank = max(1, -(-len(ordered) * percent // 100))
     return ordered[int(rank) - 1]
 
 
 def ratio(samples: Sequence[Sample], engine: str, reference: str) -> float:
-    """Median over the clips of engine's seconds / reference's seconds on the same clip."""
+    """Median over the clips of (the engine's seconds / the reference's seconds)."""
     of_reference = {one.clip: one.seconds for one in samples if one.engine == reference}
     return statistics.median(
         one.seconds / of_reference[one.clip] for one in samples if one.engine == engine

@@ -1,7 +1,7 @@
-"""The node as a peer: its process, and its protocol from the outside (docs/protocol.md).
+"""The node as a peer: its process, and a client of its protocol (docs/protocol.md).
 
-Written anew from the protocol's text rather than with the node's own modules, so that a mistake
-there cannot hide in the measurement.
+The client implements the document without the node's own modules, so that the measurement notices
+a mistake in them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _START_SECONDS = 120.0
 
 
 class NodeError(Exception):
-    """The node did not start or did not keep to its protocol."""
+    """The node did not start or violated its protocol."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Reply:
 
 
 def request(address: tuple[str, int], body: bytes, label: str, **extra: object) -> Reply:
-    """Send one message on a connection of its own and wait for the reply."""
+    """Send one message on a new connection and wait for the reply."""
     header = {
         "byteorder": sys.byteorder,
         "content-type": f"audio/{label}",
@@ -77,8 +77,7 @@ def _read(stream: Any) -> dict[str, Any]:
 
 
 class NodeProcess:
-    """A node of our own on a free port, of the checkout at `root`. Ready when the constructor
-    returns."""
+    """A node of the checkout at `root` on a free port. It is ready when the constructor returns."""
 
     def __init__(
         self, python: Path, model: str, arguments: Sequence[str] = (), root: Path = ROOT

@@ -1,7 +1,7 @@
 """Noise floors of cheap microphones and of rooms, without speech.
 
-Each maker in `NOISES` takes seconds, a rate in Hz and a `numpy.random.Generator` and gives float32,
-shape [n], with its peak at 1. `benchmark.degrade.gained` sets the level.
+Each maker in `NOISES` takes seconds, a rate in Hz and a `numpy.random.Generator` and returns
+float32, shape [n], with its peak at 1. `benchmark.degrade.gained` sets the level.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Random = np.random.Generator
 Maker = Callable[[float, int, Random], Samples]
 
 NOISES: dict[str, Maker] = {}
-"""By name; filled below."""
+"""The makers by name; the decorator below fills it."""
 
 
 def _named(name: str) -> Callable[[Callable[[int, int, Random], Floats]], Maker]:
-    """Register a maker of [n] samples at a rate; the registered one scales its peak to 1."""
+    """Register a maker of noise, shape [n]. The registered function scales its peak to 1."""
 
     def register(make: Callable[[int, int, Random], Floats]) -> Maker:
         def maker(seconds: float, rate: int, random: Random) -> Samples:
@@ -55,7 +55,7 @@ def _band(count: int, rate: int, random: Random, low: float, high: float) -> Flo
 
 
 def _harmonics(count: int, rate: int, random: Random, base: float) -> Floats:
-    """Mains hum: falling harmonics, the odd ones stronger, as behind a rectifier."""
+    """Mains hum with falling harmonics, the odd ones stronger, like after a rectifier."""
     made = np.zeros(count)
     for order, phase in enumerate(random.uniform(0, 2 * np.pi, 12), start=1):
         strength = (1.0 if order % 2 else 0.4) / order
@@ -206,7 +206,7 @@ def _line_tone(count: int, rate: int, random: Random) -> Floats:
 
 @_named("bit-crushed")
 def _bit_crushed(count: int, rate: int, random: Random) -> Floats:
-    """Hum so quiet that its converter has three steps for it."""
+    """Hum so quiet that the converter resolves it in three steps."""
     return np.rint(1.4 * np.sin(2 * np.pi * 50 * _time(count, rate))).astype(np.float64)
 
 
@@ -219,6 +219,6 @@ def _traffic(count: int, rate: int, random: Random) -> Floats:
 
 @_named("rustle")
 def _rustle(count: int, rate: int, random: Random) -> Floats:
-    """Clothes that rub on a microphone."""
+    """Clothes that rub against a microphone."""
     rubs = _bursts(count, rate, random, 3, 0.08, (100, 3000), 15)
     return rubs + 0.02 * random.standard_normal(count)

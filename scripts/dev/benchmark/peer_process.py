@@ -1,12 +1,12 @@
-"""A peer engine in a process of its own, asked over stdin, a WAV file a line.
+"""A peer engine in a separate process, which reads the path of a WAV file from each stdin line.
 
     python -m benchmark.peer_process pywhispercpp MODEL THREADS LANGUAGE
     python -m benchmark.peer_process faster-whisper FOLDER THREADS LANGUAGE BEAM
 
-One JSON line says that the model is loaded; then one for each file. pywhispercpp runs with its
-default parameters but for threads and language, faster-whisper in int8 with its own but for the
-beam as well. The audio is decoded
-here, inside the measured time, as it is in the node.
+It prints one JSON line when the model is loaded and one for each file. pywhispercpp runs with its
+default parameters except for threads and language; faster-whisper runs in int8 with its defaults
+except for threads, language and beam. The audio is decoded here within the measured time, like in
+the node.
 """
 
 from __future__ import annotations

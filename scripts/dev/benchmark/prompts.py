@@ -1,6 +1,6 @@
-"""Prompts as people send them: what to do, names, a sentence as if it was said before, a word list.
+"""Typical prompts: an instruction, names, a preceding sentence, a list of words.
 
-None of them has to do with the clips that they are sent with.
+None of them is related to the clips.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ VOCABULARY = (
     "server, solenoid, stent, switch, tendon, thermostat, thread, thyroid, torque, "
     "transformer, turbine, ultrasound, vaccine, valve, vertebra, viscosity, voltage"
 )
-"""150 words."""
+"""A vocabulary of 150 words."""
 
 PROMPTS = {
     "instruction": "Transcribe the audio exactly. The speaker may mention Kubernetes, PostgreSQL, "

@@ -18,7 +18,7 @@ from benchmark.usage import Memory
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """Figures of a whole run: seconds to listening, memory when loaded and at the end."""
+    """Figures of a whole run: seconds until it listens, memory when loaded and at the end."""
 
     name: str
     cold_start: float
@@ -28,8 +28,8 @@ class EngineFacts:
 
 @dataclass(frozen=True)
 class Results:
-    """One whole run. `machine` describes what it ran on; `references` are the clips' texts; `nodes`
-    are those of the engines that all are compared with."""
+    """The results of one run. `machine` describes the machine, `references` has the texts of the
+    clips, and `nodes` are the engines that all others are compared with."""
 
     machine: dict[str, str]
     nodes: tuple[str, ...]
@@ -48,7 +48,7 @@ class Results:
 
 
 def markdown(results: Results) -> str:
-    """The tables: a row for each engine, and how many times slower it is than each node."""
+    """The tables: a row for each engine, with its slowdown relative to each node."""
     machine = "; ".join(f"{key}: {value}" for key, value in results.machine.items())
     parts = [machine]
     for group, title in (("short", "Short clips (under 12 s)"), ("long", "Long files")):
@@ -61,10 +61,10 @@ def markdown(results: Results) -> str:
     if results.share is not None:
         share = results.share
         parts.append(
-            f"The node's own share of a 3 s command ({results.nodes[0]}; {share.clips} clips): "
-            f"round trip {share.median_round_trip * 1000:.0f} ms, of it beyond "
-            f"`processing_seconds` {share.median_beyond_processing * 1000:.1f} ms median, "
-            f"{share.worst_beyond_processing * 1000:.1f} ms worst."
+            f"Overhead of a 3 s command ({results.nodes[0]}; {share.clips} clips): of a median "
+            f"round trip of {share.median_round_trip * 1000:.0f} ms, "
+            f"{share.median_beyond_processing * 1000:.1f} ms (median) and at most "
+            f"{share.worst_beyond_processing * 1000:.1f} ms are not `processing_seconds`."
         )
     if results.ingest is not None:
         ingest = results.ingest
@@ -78,18 +78,18 @@ def markdown(results: Results) -> str:
 
 
 def write_json(results: Results, path: Path) -> None:
-    """Everything, down to the single sample."""
+    """Write all results as JSON, including every sample."""
     path.write_text(json.dumps(asdict(results), indent=1) + "\n")
 
 
 def draw(results: Results, path: Path, title: str) -> None:
-    """Latency against clip length, a line for each engine, as SVG."""
+    """Draw latency against clip length as SVG, with a line for each engine."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot, ticker
 
-    # Text as text: smaller, and it can be searched.
+    # Text stays text in the SVG: it is smaller and can be searched.
     pyplot.rcParams["svg.fonttype"] = "none"
     pyplot.rcParams["svg.hashsalt"] = "node-whisper"
     figure, axes = pyplot.subplots(figsize=(9, 5.5))
@@ -126,15 +126,15 @@ def draw(results: Results, path: Path, title: str) -> None:
 
 
 _COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#999999", "#009e73", "#cc79a7")
-"""Okabe and Ito's, which tell apart for the colour-blind as well; the node's are blue."""
+"""The palette of Okabe and Ito, which colour-blind readers can distinguish; the node is blue."""
 
 
 _STEP = 1.5
-"""Clips whose lengths lie within one such factor are one point of a line."""
+"""Clips whose lengths differ by less than this factor form one point of a line."""
 
 
 def _line(samples: Sequence[Sample]) -> list[tuple[float, float]]:
-    """Medians of clips of about one length: a line that can be read through scattered points."""
+    """Medians of clips of similar length, which give a readable line through scattered points."""
     bins: dict[int, list[Sample]] = {}
     for one in samples:
         bins.setdefault(math.floor(math.log(one.audio_seconds, _STEP)), []).append(one)
@@ -148,7 +148,7 @@ def _line(samples: Sequence[Sample]) -> list[tuple[float, float]]:
 
 
 def _head(results: Results, *columns: str) -> tuple[str, str]:
-    """A table's two first lines: `columns`, and one of ratios for each node."""
+    """The first two lines of a table: `columns`, and a column of ratios for each node."""
     names = ["", *columns, *(f"times slower than {node}" for node in results.nodes)]
     return f"| {' | '.join(names)} |", "|---" * len(names) + "|"
 

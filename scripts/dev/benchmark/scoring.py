@@ -1,4 +1,4 @@
-"""Word error rate, counted the usual way: Whisper's English normalizer, then jiwer."""
+"""Word error rate by the usual method: Whisper's English normalizer, then jiwer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _basic = BasicTextNormalizer()
 
 @dataclass(frozen=True)
 class Score:
-    """Words wrong (substituted, left out, put in) of the words in the reference."""
+    """Wrong words (substituted, missing, inserted) and the number of words in the reference."""
 
     wrong: int
     words: int
@@ -29,12 +29,13 @@ class Score:
 
 
 def normal(text: str, language: str = "en") -> str:
-    """Text as it is compared."""
+    """Normalize a text for the comparison."""
     return str(_english(text) if language == "en" else _basic(text))
 
 
 def joined(text: str) -> str:
-    """Text to compare as a whole: the normalizer makes "one two three" 123 but keeps "1, 2, 3"."""
+    """Reduce a text for an exact comparison: the normalizer turns "one two three" into 123, but
+    keeps "1, 2, 3"."""
     return normal(text).replace(" ", "")
 
 

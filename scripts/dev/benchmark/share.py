@@ -1,4 +1,4 @@
-"""The node's own share of a command's latency, and how fast it takes bytes in."""
+"""The node's share of the latency of a command, and its speed in receiving bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmark.engines import Node
 from benchmark.node import request
 
 COMMAND_SECONDS = (2.5, 4.0)
-"""Clips of about 3 s."""
+"""The length of a command: about 3 s."""
 
 BODY_BYTES = 100_000_000
 
@@ -40,7 +40,7 @@ class Ingest:
 
 
 def of_latency(node: Node, clips: Sequence[Clip], rounds: int) -> Share | None:
-    """None if the corpus has no clip of that length."""
+    """Measure the overhead; None if the corpus has no clip of that length."""
     low, high = COMMAND_SECONDS
     chosen = [clip for clip in clips if low <= clip.seconds <= high]
     if not chosen:
@@ -64,7 +64,7 @@ def of_latency(node: Node, clips: Sequence[Clip], rounds: int) -> Share | None:
 
 
 def of_ingest(node: Node, rounds: int = 3) -> Ingest:
-    """The body is no audio at all: it is taken in whole, and costs nothing to transcribe."""
+    """Measure the upload of a body without audio, which is received whole and costs no decoding."""
     body = bytes(BODY_BYTES)
     there: list[float] = []
     bare: list[float] = []
@@ -75,7 +75,7 @@ def of_ingest(node: Node, rounds: int = 3) -> Ingest:
 
 
 def _into_sink(body: bytes) -> float:
-    """The same bytes over loopback to a thread that only counts them: what there is to reach."""
+    """Send the same bytes over loopback to a thread that only counts them: the upper limit."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def take() -> None:

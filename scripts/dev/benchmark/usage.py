@@ -1,4 +1,4 @@
-"""CPU seconds and memory of a process and everything it started."""
+"""CPU seconds and memory of a process and all its children."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import psutil
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident set in MiB: now, and the most it ever was (the kernel's own record)."""
+    """Resident set in MiB: the current value, and the peak that the kernel records."""
 
     now: float
     peak: float
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time so far, children included."""
+    """User and system time so far, including children."""
     total = 0.0
     for process in _family(pid):
         times = process.cpu_times()
@@ -26,7 +26,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def memory(pid: int) -> Memory:
-    """Resident memory; of a family, the sum."""
+    """Resident memory, summed over the process and its children."""
     now = peak = 0.0
     for process in _family(pid):
         resident = process.memory_info().rss / 2**20
