@@ -202,9 +202,9 @@ def test_a_window_in_the_expected_language_takes_no_detection(
         same, other = (
             engine.transcribe(
                 clip,
-                DecodeOptions("auto", prompt=prompt, fresh_prompt="Raum", expected_language=code),
+                DecodeOptions("auto", prompt="Raum", carried=before, expected_language=code),
             )
-            for code, prompt in (("de", "Raum"), ("en", "A room."))
+            for code, before in (("de", ""), ("en", "And so to the next room."))
         )
     finally:
         engine.close()

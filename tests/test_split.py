@@ -196,7 +196,7 @@ def test_one_channel_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_channel_has_its_own_prompt() -> None:
     engine = FakeEngine(name_tone)
     run(begin(engine, encoded(CALL)))
-    assert [options.prompt for _, options in engine.calls] == ["", "400", "", "800"]
+    assert [options.carried for _, options in engine.calls] == ["", "400", "", "800"]
 
 
 # Ports and outputs.
