@@ -1,8 +1,8 @@
-"""Stand-ins for the slow parts, and a client of the framing, for the fast tests.
+"""Stand-ins for the slow parts, and a native client, for the fast tests.
 
-`FakeEngine` returns the number of samples it was given, so that a test can tell whose audio an
-answer is about; `FakeDetector` takes loud for speech; `Node` is the real loop, server and worker
-around them on a loopback port; `Client` speaks the native protocol with code of its own.
+`FakeEngine` returns the number of its samples as the text, so that a test can match answers with
+audio. `FakeDetector` takes loud samples for speech. `Node` has the real loop, server and worker
+around them on a loopback port. `Client` implements the native protocol without `app`.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ from app.worker.job import JobSettings
 
 RATE = 16_000
 PATIENCE = 120.0
-"""Seconds after which a test is taken to hang. Nothing is measured by it."""
+"""Seconds until a test gives up; no test measures time with it."""
 
 UNHURRIED = Timeouts(header=600.0, body=600.0, idle=600.0, write=600.0)
-"""For what is not about deadlines: five hundred connections take a busy machine seconds to make."""
+"""For tests without timeouts: a busy machine needs seconds to open five hundred connections."""
 
 Samples = npt.NDArray[np.float32]
 ENGLISH = ModelInfo("fake.en", False, frozenset({"en"}))
@@ -58,7 +58,7 @@ MULTILINGUAL = ModelInfo("fake", True, frozenset({"en", "de", "haw"}))
 
 
 def eventually(true: Callable[[], Any], what: str = "it") -> None:
-    """Wait until `true()`; fail where that never happens."""
+    """Wait until `true()` holds; fail after PATIENCE seconds."""
     end = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < end, f"{what} never came true"
@@ -66,7 +66,7 @@ def eventually(true: Callable[[], Any], what: str = "it") -> None:
 
 
 class Clock:
-    """A stand-in for the module `time` that tests set ahead: the fixture `clock`.
+    """A stand-in for the module `time` that tests can advance: the fixture `clock`.
 
     Timeouts of minutes then pass at once, and none expires because the machine is busy.
     """
@@ -99,8 +99,8 @@ def pcm(count: int) -> bytes:
 
 
 def encoded(samples: Samples, rate: int = RATE, format: str = "WAV", **more: Any) -> bytes:
-    """`samples` as a file of `format`, by libsndfile."""
-    # A real file, not a buffer: some writers want to seek back and truncate.
+    """`samples` as a file of `format`, written by libsndfile."""
+    # A real file instead of a buffer, because some writers seek back and truncate.
     with tempfile.TemporaryFile() as file:
         soundfile.write(file, samples, rate, format=format, **more)
         file.seek(0)
@@ -108,7 +108,7 @@ def encoded(samples: Samples, rate: int = RATE, format: str = "WAV", **more: Any
 
 
 def body_of(data: bytes) -> Body:
-    """`data` as it lies in the spool. The caller closes it."""
+    """`data` as a body of the spool. The caller closes it."""
     return in_memory(data)
 
 
@@ -118,13 +118,13 @@ def body_of(data: bytes) -> Body:
 def hypothesis_of(
     text: str, seconds: float, language: str = "en", logprob: float = -0.1
 ) -> Hypothesis:
-    """One segment over all of `seconds`, or none where `text` is empty."""
+    """One segment over all of `seconds`, or none if `text` is empty."""
     segments = (Segment(0.0, seconds, text, 0.9),) if text else ()
     return Hypothesis(segments=segments, language=language, logprob=logprob, end=seconds)
 
 
 def transcript_of(text: str = "", **more: Any) -> Transcript:
-    """A transcript of silence but for what is given."""
+    """A transcript of silence, except for the given fields."""
     fields: dict[str, Any] = {
         "text": text,
         "language": "en",
@@ -150,7 +150,7 @@ def count_samples(samples: Samples, options: DecodeOptions) -> Hypothesis:
 
 
 class FakeEngine:
-    """Answers with `answer`; `hold()` makes it wait in the window until `release()`."""
+    """An engine that returns `answer`; `hold()` makes it wait in a window until `release()`."""
 
     def __init__(self, answer: Answer = count_samples) -> None:
         self.answer = answer
@@ -170,7 +170,7 @@ class FakeEngine:
 
     def transcribe(self, samples: Samples, options: DecodeOptions) -> Hypothesis:
         self.calls.append((samples, options))
-        # Either the gate stands open, or somebody lets exactly one window through.
+        # Either the gate is open, or `step` lets exactly one window through.
         end = time.monotonic() + PATIENCE
         while not (self._gate.is_set() or self._turns.acquire(timeout=0.005)):
             assert time.monotonic() < end, "nobody released the engine"
@@ -197,7 +197,7 @@ class FakeEngine:
 
 
 class FakeDetector:
-    """Loud is speech. Counts how often it is asked."""
+    """A detector that takes loud samples for speech, and counts its calls."""
 
     def __init__(self, level: float = 0.05) -> None:
         self.level = level
@@ -224,7 +224,7 @@ RAW = {
     "sample-rate": RATE,
     "channels": 1,
 }
-"""The header of `pcm()` but for its length."""
+"""The header of `pcm()` without its length."""
 
 
 def frame(header: dict[str, Any] | bytes, body: bytes = b"") -> bytes:
@@ -233,7 +233,7 @@ def frame(header: dict[str, Any] | bytes, body: bytes = b"") -> bytes:
 
 
 def message(body: bytes, **fields: Any) -> bytes:
-    """A whole request with raw samples; `keep_alive` stands for `keep-alive` and so on."""
+    """A whole request with raw samples. Field names have underscores for hyphens."""
     named = {name.replace("_", "-"): value for name, value in fields.items()}
     return frame({**RAW, "content-length": len(body), **named}, body)
 
@@ -260,7 +260,7 @@ class Client:
 
     @property
     def peer(self) -> str:
-        """The node's name for this end."""
+        """The node's name for this client."""
         return "{}:{}".format(*self.socket.getsockname())
 
     def send(self, data: bytes) -> None:
@@ -270,7 +270,7 @@ class Client:
         self.send(message(body, **fields))
 
     def reply(self) -> dict[str, Any] | None:
-        """The next reply; None at the end of the stream."""
+        """Read the next reply; None at the end of the stream."""
         start = self._exactly(2, at_start=True)
         if not start:
             return None
@@ -283,7 +283,7 @@ class Client:
         return reply
 
     def replies(self) -> list[dict[str, Any]]:
-        """All replies up to the end of the stream."""
+        """Read all replies up to the end of the stream."""
         return list(iter(self.reply, None))
 
     def half_close(self) -> None:
@@ -293,7 +293,7 @@ class Client:
         self.socket.close()
 
     def reset(self) -> None:
-        """Close with a reset instead of an end."""
+        """Close with a TCP reset."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
@@ -310,7 +310,7 @@ class Client:
 
 
 def text_or_code(reply: dict[str, Any] | None) -> str | None:
-    """A reply in a word: its text, its error's code, or else its status."""
+    """A reply in one word: its text, the code of its error, or its status."""
     if reply is None:
         return None
     if reply["status"] == "ok":
@@ -322,7 +322,7 @@ def text_or_code(reply: dict[str, Any] | None) -> str | None:
 
 
 class Lines:
-    """A stdout that remembers: a pipe, and a thread that reads it.
+    """A stdout that keeps its lines: a pipe, and a thread that reads it.
 
     While `flowing` is clear the pipe counts as full; once `broken` is set its reader is gone.
     """
@@ -366,13 +366,13 @@ class Lines:
         return [line for line in list(self.written) if line["id"] == request_id]
 
     def wait_for(self, request_id: str | None) -> dict[str, Any]:
-        """The line of that request, once it is written."""
+        """Wait for the line of that request and return it."""
         eventually(lambda: self.of(request_id), f"a line of {request_id} on stdout")
         return self.of(request_id)[0]
 
 
 class Sink(StdoutSink):
-    """The node's own, but for a pipe that counts as full."""
+    """The node's own sink, with a pipe that can count as full."""
 
     def __init__(self, disk: Disk, lines: Lines, on_broken: Callable[[], None]) -> None:
         super().__init__(disk, lines.writer, json_line, on_broken)
@@ -383,10 +383,10 @@ class Sink(StdoutSink):
 
 
 class Node:
-    """The node without its real engine, in threads of the test's process.
+    """The node with a fake engine, in threads of the test's process.
 
-    `drain` and `kill` go the way of a signal, so it must be made on the main thread. `port` has
-    further fields of the port.
+    `drain` and `kill` use signals, so it must be made on the main thread. `port` has further fields
+    of the port.
     """
 
     SIGNAL = signal.SIGUSR1
@@ -417,7 +417,7 @@ class Node:
         base = build.foundation(Path("/var/tmp"), journal, 1 << 62)
         if make_spool is not None:
             base = replace(base, spool=make_spool(base.disk))
-        # A threshold of 0 takes everything for speech: all of a body reaches the engine.
+        # A threshold of 0 takes all audio for speech, so that all of a body reaches the engine.
         settings = JobSettings(max_seconds, 0.0, "en", "", model.name)
         built = build.node(
             base,
@@ -439,7 +439,7 @@ class Node:
         self.disk, self.sink, self.journal = built.disk, built.sink, built.journal
         self.worker, self.server = built.worker, built.server
         self.cancelled: list[int] = []
-        """The jobs that the worker was told to cancel."""
+        """The jobs that the worker should cancel."""
         self._note_cancelled()
         framed = lambda: NativeProtocol(max_body, lambda: f"made-{os.urandom(4).hex()}")  # noqa: E731
         native = Port("native", "127.0.0.1", 0, new_protocol or framed)
@@ -470,13 +470,13 @@ class Node:
         return client
 
     def ask(self, body: bytes, **fields: Any) -> list[dict[str, Any]]:
-        """All replies to one request on a connection of its own."""
+        """Send one request on a new connection; return all replies."""
         with self.connect() as client:
             client.request(body, **fields)
             return client.replies()
 
     def drain(self) -> None:
-        # To the main thread: another one would not wake it from a system call.
+        # The signal goes to the main thread, because no other would wake it from a system call.
         signal.pthread_kill(threading.main_thread().ident or 0, self.SIGNAL)
 
     @property
@@ -496,7 +496,7 @@ class Node:
 
     @property
     def jobs(self) -> list[int]:
-        """The requests that the worker has."""
+        """The requests in the worker."""
         return self.server.pipeline.dispatch.jobs
 
     @property
@@ -507,7 +507,7 @@ class Node:
         eventually(lambda: not self.running, "the end of the loop")
 
     def stop(self) -> None:
-        """End at once, whatever is in progress; may be said twice."""
+        """End at once, regardless of work in progress. It may be called twice."""
         if self._stopped:
             return
         self._stopped = True

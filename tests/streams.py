@@ -1,4 +1,4 @@
-"""Streams of bytes for the protocols' tests: cut at random, and bodies put together again."""
+"""Streams of bytes for the tests of protocols: cut at random, and with bodies joined again."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ Seen = list[tuple[Any, ...]]
 
 
 def split(data: bytes, cuts: list[int]) -> list[bytes]:
-    """`data` in pieces, cut at `cuts`, which may be any numbers."""
+    """`data` in pieces, cut at `cuts`, which are any numbers (taken modulo its length)."""
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     return [data[a:b] for a, b in itertools.pairwise(places)]
 
 
 def see_body(seen: Seen, data: bytes | memoryview) -> None:
-    """Write a piece of a body down; pieces of one body are one body."""
+    """Record a piece of a body; join it to the piece before it."""
     piece = bytes(data)
     assert piece, "an empty piece of a body says nothing"
     if seen and seen[-1][0] == "body":

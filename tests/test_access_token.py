@@ -1,4 +1,4 @@
-"""Access tokens: read from files and variables, compared; and addresses that others reach."""
+"""Access tokens from files and variables and their comparison; addresses that others reach."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_access_token_admits_every_request_if_unset() -> None:
 
 
 def test_access_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By `hmac.compare_digest`, on bytes."""
+    """The comparison is `hmac.compare_digest` on bytes."""
     seen: list[tuple[object, object]] = []
 
     def compare(one: bytes, other: bytes) -> bool:
@@ -137,8 +137,8 @@ def test_read_token_reads_a_pipe() -> None:
         os.close(ours)
 
 
-def test_read_token_takes_the_token_that_the_docs_make(file: Path) -> None:
-    """`openssl rand -base64 32` and `secrets.token_urlsafe`, as docs/security.md has them."""
+def test_read_token_accepts_the_tokens_of_the_docs(file: Path) -> None:
+    """docs/security.md names `openssl rand -base64 32` and `secrets.token_urlsafe`."""
     file.write_bytes(secrets.token_urlsafe(32).encode())
     with capture_logs() as log:
         assert read_token(file, {})
@@ -160,5 +160,5 @@ def test_read_token_takes_the_token_that_the_docs_make(file: Path) -> None:
         ("x" * 300, False),
     ],
 )
-def test_reachable_by_others(host: str, expected: bool) -> None:
+def test_reachable_by_others_is_true_for_network_addresses(host: str, expected: bool) -> None:
     assert reachable_by_others(host) is expected

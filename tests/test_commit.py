@@ -26,7 +26,7 @@ from app.storage.spool import Spool
 
 MakeNode = Callable[..., Node]
 LARGE = MEMORY_BYTES // 2 + 100_000
-"""Samples of a body that does not stay in memory."""
+"""The number of samples of a body that does not stay in memory."""
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def entries(journal: Path, part: str = "new") -> list[str]:
 
 
 class Gate:
-    """Holds up a function on the disk thread."""
+    """Blocks a function on the disk thread until it is opened."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
         self.reached = threading.Event()
@@ -74,7 +74,7 @@ def no_space(*_: Any) -> None:
     raise OSError(28, "No space left on device")
 
 
-# Kept before it is accepted.
+# A request is kept before it is accepted.
 
 
 def test_accepted_reply_waits_for_the_disk_and_the_loop_does_not(
@@ -122,7 +122,7 @@ def test_entry_stays_until_its_line_is_written(
     node.lines.flowing.clear()
     replies = node.ask(pcm(samples), id="a", reply="transcript")
     assert [reply["id"] for reply in replies] == ["a"]
-    # The reply is out, the line is not: a crash would take it up again.
+    # The reply is sent but the line is not written: a crash would restart the request.
     [entry] = entries(journal)
     assert (journal / "new" / entry / "body").stat().st_size == 2 * samples
     node.lines.flowing.set()
@@ -294,7 +294,7 @@ def test_requests_being_written_at_the_end_are_kept(
     gate: Callable[[type, str], Gate],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # A medium, or this machine, may take longer than there is for last words.
+    # The disk may need longer than the time for the last replies.
     monkeypatch.setattr("app.requests.shutdown.LAST_REPLIES_SECONDS", PATIENCE)
     keeping = gate(Journal, "keep")
     node = make_node(journal=journal, drain_seconds=0.1)
@@ -316,7 +316,7 @@ def test_requests_being_written_at_the_end_fail_without_a_journal(
     closing = gate(BodyFile, "append")
     node = make_node(drain_seconds=0.1)
     with node.connect() as client:
-        # The body is complete; the part beyond memory is on its way to the disk.
+        # The body is complete, and the disk thread is writing the part beyond memory.
         client.request(pcm(LARGE)[: MEMORY_BYTES + 2], id="a", connection="keep-alive")
         assert closing.reached.wait(PATIENCE)
         node.drain()
@@ -336,7 +336,7 @@ def test_broken_stdout_leaves_the_journal_as_it_was(make_node: MakeNode, journal
     assert make_node(journal=journal).lines.wait_for("a")["recovered"] is True
 
 
-# Taken up again.
+# Recovery.
 
 
 def fill(journal: Path, count: int, samples: int = 1000) -> None:
@@ -380,7 +380,7 @@ def test_entries_are_taken_oldest_first_and_never_fill_the_node(
     node.engine.hold()
     node.engine.wait_for_calls(1)
     eventually(lambda: node.server.load.admitted == 2)
-    # There is room for somebody new, who waits for the turn of nobody that came before.
+    # There is a place for a new client, which need not wait for the recovered requests.
     with node.connect() as client:
         client.request(pcm(900), id="new")
         eventually(lambda: node.server.load.admitted == 3)
@@ -388,7 +388,7 @@ def test_entries_are_taken_oldest_first_and_never_fill_the_node(
         assert [text_or_code(reply) for reply in client.replies()] == ["900"]
     eventually(lambda: len(node.lines.written) == 41)
     recovered = [line["id"] for line in node.lines.written if "recovered" in line]
-    # Two at a time, of which the shorter goes first: never far from their order.
+    # Two run at a time and the shorter goes first, so the order is almost kept.
     assert len(recovered) == 40
     places = [int(name[1:]) for name in recovered]
     assert all(abs(place - index) <= 2 for index, place in enumerate(places))
@@ -398,12 +398,12 @@ def test_entries_are_taken_oldest_first_and_never_fill_the_node(
 def test_short_request_waits_for_one_window_of_a_recovered_one(
     make_node: MakeNode, journal: Path
 ) -> None:
-    """Also on the first connection: what was recovered is the first request, and no part of it."""
+    """The same holds on the first connection, which has no relation to the recovered request."""
     fill(journal, 1, samples=16_000 * 70)
     node = make_node(journal=journal)
     node.engine.hold()
     node.engine.wait_for_calls(1)
-    # Said only once the worker has it.
+    # The reply comes only after the worker has the request.
     assert [reply["status"] for reply in node.ask(pcm(900), id="new", reply="accepted")] == [
         "accepted"
     ]
@@ -460,7 +460,7 @@ def test_drain_leaves_entries_that_were_not_taken(make_node: MakeNode, journal: 
 
 
 def test_drain_ends_without_any_connection(make_node: MakeNode, journal: Path) -> None:
-    # Nobody is connected whose leaving could end the drain.
+    # There is no connection whose end could trigger the end of the drain.
     fill(journal, 1)
     os.truncate(next((journal / "new").iterdir()) / "body", 1)
     node = make_node(journal=journal)
@@ -483,7 +483,7 @@ def test_worker_marks_the_entry_in_the_engine(make_node: MakeNode, journal: Path
 def test_many_clients_with_a_journal_get_their_own_answers(
     make_node: MakeNode, journal: Path
 ) -> None:
-    """Many at once, each answered with its own."""
+    """Each of many simultaneous clients gets the text of its own audio."""
     node = make_node(journal=journal)
     clients: list[Client] = [node.connect() for _ in range(20)]
     for number, client in enumerate(clients):

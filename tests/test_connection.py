@@ -229,7 +229,7 @@ def test_connection_is_not_read_while_the_client_does_not_read(bench: Bench) -> 
 
 
 def small(count: int) -> bytes:
-    """So many messages that are refused, about 50 bytes each."""
+    """This number of messages that are rejected, about 50 bytes each."""
     return frame({"content-length": 0, "connection": "keep-alive"}) * count
 
 
@@ -272,7 +272,7 @@ def test_connection_with_undelivered_input_is_not_idle(
 
 
 def test_unsent_replies_to_many_short_messages_are_bounded(bench: Bench) -> None:
-    """Those of one read as well: 300 of them would be 20 times what may be unsent."""
+    """This holds for the messages of one read: 300 replies are 20 times the allowed amount."""
     length = MAX_UNSENT_BYTES // 16
 
     def answer(connection: Connection, _event: Event) -> None:
@@ -363,7 +363,7 @@ def test_reset_noticed_by_a_reply_is_reported_once(bench: Bench, part: bytes) ->
 
     bench.owner.at_end = say_more
     bench.reset()
-    # Not through the loop, which would see the reset first.
+    # The reply bypasses the loop, which would see the reset first.
     time.sleep(0.05)
     bench.connection.answer(first, Accepted(), final=True)
     bench.turn_until_called("closed")
@@ -391,7 +391,7 @@ def test_replies_after_a_reset_are_not_sent(bench: Bench) -> None:
 def test_timeouts_rest_while_too_many_replies_are_due(
     make_bench: Callable[..., Bench],
 ) -> None:
-    """A header that is not read, because too many replies are still to come, is not late."""
+    """A header that is not read because too many replies are due is not late."""
     bench = make_bench(Timeouts(0.05, 0.05, 0.05, 0.05))
     slots = [bench.connection.expect(str(number), silent=False) for number in range(MAX_SLOTS)]
     bench.peer.sendall(b"\0\x40{")
@@ -432,7 +432,7 @@ def test_pause_stops_reading_and_timeouts_until_resume(
 
 
 def test_waiting_connection_holds_little(bench: Bench) -> None:
-    """Of the bytes behind a header, no more is read than outside of a body at one time."""
+    """After a header, no more bytes are read than at once outside of a body."""
     bench.owner.decides = False
     bench.peer.setblocking(False)
     with contextlib.suppress(BlockingIOError):
@@ -474,7 +474,7 @@ def test_no_timeout_runs_while_the_node_works(make_bench: Callable[..., Bench]) 
     assert "lost" not in bench.owner.calls
     assert not bench.connection.state.closed
     bench.connection.answer(slot, Accepted(), final=True)
-    # Now it is the peer's turn, and it says nothing: the end, without a word.
+    # The client sends nothing further, so the connection is closed without a reply.
     assert [reply["id"] for reply in bench.receive_all()] == ["a"]
     assert "lost" not in bench.owner.calls
 
@@ -541,7 +541,7 @@ def test_read_block_names_the_reason(bench: Bench) -> None:
 
 
 class Numbers:
-    """A tiny protocol: each byte is a message that the protocol answers itself."""
+    """A tiny protocol. Each byte is a message, and the protocol itself answers it."""
 
     end_means_gone = True
     full = False
@@ -615,7 +615,7 @@ def test_switch_protocol_happens_once_and_only_while_nothing_is_due(bench: Bench
         bench.connection.switch_protocol(Numbers())
 
 
-def test_switch_protocol_is_refused_while_the_connection_ends(bench: Bench) -> None:
+def test_switch_protocol_is_rejected_while_the_connection_ends(bench: Bench) -> None:
     bench.connection.finish()
     with pytest.raises(RuntimeError, match="open"):
         bench.connection.switch_protocol(Numbers())

@@ -1,4 +1,4 @@
-"""Load: bytes, places, and what happens when there are no more of them."""
+"""Load: bytes and places, and the behaviour when none are left."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def waiting(node: Node) -> int:
 
 
 def begin(client: Client, length: int, **fields: Any) -> None:
-    """The header of a message, without its body."""
+    """Send the header of a message without its body."""
     client.send(frame({**RAW, "content-length": length, **fields}))
 
 
@@ -65,7 +65,7 @@ def test_bodies_beyond_the_byte_limit_wait_unread(make_node: MakeNode) -> None:
 
 
 def test_half_received_bodies_do_not_block_each_other(make_node: MakeNode) -> None:
-    """Each has half of a body that would take all there is: one of them gets on, then the next."""
+    """Each has sent half of a body that needs all bytes. They must be completed one by one."""
     node = make_node(max_body=2 * MIB, max_buffered_bytes=2 * MIB)
     body = pcm(MIB)
     with contextlib.ExitStack() as stack:
@@ -73,7 +73,7 @@ def test_half_received_bodies_do_not_block_each_other(make_node: MakeNode) -> No
         for number, client in enumerate(clients):
             client.send(message(body, id=str(number))[:2000])
         eventually(lambda: waiting(node) == 2)
-        # The rest comes in the reverse order, as far as the sockets take it.
+        # The rest is sent in reverse order, as far as the sockets accept it.
         rest = {
             client: memoryview(message(body, id=str(n)))[2000:] for n, client in enumerate(clients)
         }
@@ -118,7 +118,7 @@ def test_body_that_outgrows_the_free_bytes_receives_busy(make_node: MakeNode) ->
     assert node.lines.wait_for("g")["error"]["retry_after_seconds"] >= 1
 
 
-# When all is full.
+# A full node.
 
 
 def test_reject_sends_busy_with_a_retry_time(make_node: MakeNode) -> None:
@@ -133,13 +133,13 @@ def test_reject_sends_busy_with_a_retry_time(make_node: MakeNode) -> None:
         reply = three.reply()
         assert reply is not None
         assert (reply["id"], text_or_code(reply)) == ("three", "busy")
-        # Nothing was measured yet, so real time is what it is taken to be.
+        # The node has measured nothing yet, so it assumes real time.
         assert reply["error"]["retry_after_seconds"] == 60.0
         assert node.lines.wait_for("three")["error"]["code"] == "busy"
         node.engine.release()
         for client in (one, two):
             assert text_or_code(client.reply()) not in (None, "busy")
-        # The connection was kept, its body skipped.
+        # The connection is kept, and the body is skipped.
         eventually(lambda: node.server.load.admitted == 0)
         three.request(pcm(400))
         assert [text_or_code(reply) for reply in three.replies()] == ["400"]
@@ -184,7 +184,7 @@ def test_rejections_do_not_pile_up_behind_an_unread_stdout(
 
 
 def as_client(connection: Connection, address: str) -> None:
-    """Let a connection over loopback be another client's."""
+    """Make a loopback connection count as that of another client."""
     object.__setattr__(connection.peer, "address", address)
 
 
@@ -201,7 +201,7 @@ def connect_as(node: Node, address: str) -> Client:
 
 
 def test_hundreds_of_files_of_one_client_do_not_starve_another(make_node: MakeNode) -> None:
-    """500 files over 500 connections, most of them waiting; then one from elsewhere."""
+    """500 files wait on 500 connections of one client; then one file comes from another client."""
     node = make_node(queue_size=8)
     node.engine.hold()
     with contextlib.ExitStack() as stack:
@@ -211,7 +211,7 @@ def test_hundreds_of_files_of_one_client_do_not_starve_another(make_node: MakeNo
         node.engine.wait_for_calls(1)
         eventually(lambda: waiting(node) >= 490)
         single = stack.enter_context(connect_as(node, "192.0.2.2"))
-        # Longer than the others: it is its client that counts.
+        # It is longer than the others, so that only its client can favour it.
         single.request(pcm(1500))
         node.engine.release()
         assert text_or_code(single.reply()) == "1500"
@@ -233,13 +233,13 @@ def test_stalled_uploads_leave_places_for_other_clients(make_node: MakeNode) -> 
         assert text_or_code(single.reply()) == "700"
 
 
-# Uploads that hardly get on.
+# Slow uploads.
 
 
 def test_slow_uploads_give_way_when_others_wait(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of one address, so that no share protects the honest one."""
+    """All clients have one address, so that no share protects the honest one."""
     monkeypatch.setattr("app.requests.slow_uploads.WINDOW_SECONDS", 0.5)
     node = make_node(queue_size=4)
     with contextlib.ExitStack() as stack:
@@ -287,7 +287,7 @@ def test_steady_upload_is_kept_while_others_wait(make_node: MakeNode, clock: Clo
             client.send(data[at : at + 6000])
             there = at + 6000 - (len(data) - 120_000)
             eventually(lambda there=there: received(node) == there)
-            # A window ends, and the next one begins with what is there.
+            # A measuring window ends, and the next one begins with the present amount.
             clock.pass_by(WINDOW_SECONDS)
             node.server.loop.wake()
             eventually(lambda there=there: list((slow_uploads.sizes or {}).values()) == [there])

@@ -1,4 +1,4 @@
-"""The loop itself: sockets, timers, waking, deferring, signals; and nothing comes out of it."""
+"""The loop itself: sockets, timers, waking, deferring, signals, and exceptions in callbacks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.network.loop import READ, WRITE, Loop
 
 
 class Seen:
-    """A loop, and what it called back. It stops by itself before a test could hang."""
+    """A loop that records its callbacks. It stops by itself before a test could hang."""
 
     def __init__(self) -> None:
         self.wakes = 0

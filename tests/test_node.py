@@ -57,7 +57,7 @@ def jfk() -> bytes:
 
 @pytest.fixture(scope="module")
 def short() -> bytes:
-    """The first words of the clip, so that what does not depend on length is quick."""
+    """The first words of the clip, for quick tests that do not depend on the length."""
     return as_file(jfk_samples()[: 3 * 16000], format="FLAC")
 
 
@@ -124,7 +124,7 @@ def test_segments_lie_in_order_within_the_audio(node: Node, jfk: bytes) -> None:
 
 
 def test_original_client_works_unchanged(node: Node, jfk: bytes) -> None:
-    # Its four fields, everything in one go, its side never shut, then reading until the end.
+    # It sends four fields and the body at once, keeps its side open, and reads until the end.
     with socket.create_connection(("127.0.0.1", node.port), HANG) as client:
         client.sendall(message(jfk))
         received = b""
@@ -150,11 +150,11 @@ def test_stdout_line_equals_the_reply(node: Node, short: bytes) -> None:
     assert line == reply
     assert received_at.endswith("Z")
     moment = datetime.fromisoformat(received_at.replace("Z", "+00:00")).timestamp()
-    # Milliseconds are cut off, so it can lie one before.
+    # The time is truncated to milliseconds, so it can be one earlier.
     assert before - 0.001 <= moment <= datetime.now(timezone.utc).timestamp()
 
 
-def test_failure_is_on_stdout_too(node: Node) -> None:
+def test_failure_is_written_to_stdout(node: Node) -> None:
     reply = node.ask(b"this is no audio", id="failed-1")
     line = node.outcome("failed-1")
     assert line["status"] == "error"
@@ -164,7 +164,7 @@ def test_failure_is_on_stdout_too(node: Node) -> None:
 # The fields of a request.
 
 
-def test_reply_segments(node: Node, jfk: bytes) -> None:
+def test_reply_segments_sends_each_segment(node: Node, jfk: bytes) -> None:
     with node.connect() as client:
         client.send(jfk, id="s1", reply="segments")
         replies = []
@@ -178,12 +178,12 @@ def test_reply_segments(node: Node, jfk: bytes) -> None:
     assert [reply["segment"] for reply in segments] == final["segments"]
 
 
-def test_reply_accepted(node: Node, short: bytes) -> None:
+def test_reply_accepted_comes_before_the_work(node: Node, short: bytes) -> None:
     assert node.ask(short, id="a1", reply="accepted") == {"id": "a1", "status": "accepted"}
     assert node.outcome("a1")["status"] == "ok"
 
 
-def test_reply_none(node: Node, short: bytes) -> None:
+def test_reply_none_gets_no_reply(node: Node, short: bytes) -> None:
     with node.connect() as client:
         client.send(short, id="n1", reply="none")
         assert client.receive() is None
@@ -198,7 +198,7 @@ def test_reply_none_gets_no_error(node: Node) -> None:
         assert node.outcome(f"silent-{number}")["status"] == "error"
 
 
-def test_words(node: Node, jfk: bytes) -> None:
+def test_word_timestamps_give_words_with_times(node: Node, jfk: bytes) -> None:
     reply = node.ask(jfk, word_timestamps=True)
     assert words(reply["text"]) == JFK_WORDS
     for segment in reply["segments"]:
@@ -211,7 +211,7 @@ def test_words(node: Node, jfk: bytes) -> None:
             before = word["start"]
 
 
-def test_keep_alive_pipelined(node: Node, short: bytes) -> None:
+def test_keep_alive_allows_pipelined_requests(node: Node, short: bytes) -> None:
     with node.connect() as client:
         client.socket.sendall(
             message(short, id="k1", connection="keep-alive", reply="segments")
@@ -266,7 +266,7 @@ def test_closed_connection_is_transcribed(node: Node, short: bytes) -> None:
     assert node.outcome("gone-1")["text"] != ""
 
 
-def test_header_faults(node: Node) -> None:
+def test_invalid_header_gets_its_code(node: Node) -> None:
     assert code(node.ask(b"", content_length=None)) == "missing_field"
     assert code(node.ask(b"", content_length=True)) == "bad_header"
     assert code(node.ask(b"", content_length="5")) == "bad_header"
@@ -290,7 +290,7 @@ def test_header_faults(node: Node) -> None:
 def test_unsupported_request_is_rejected_at_the_header(
     node: Node, fields: Fields, field: str
 ) -> None:
-    # The body never comes: the reply must not wait for it.
+    # The body is never sent. The reply must not wait for it.
     with node.connect() as client:
         client.socket.sendall(message(b"", content_length=1000, **fields))
         reply = client.receive()
@@ -306,7 +306,7 @@ def test_regional_language_counts_as_its_language(node: Node, short: bytes) -> N
 # Audio.
 
 
-def test_empty_header_only_and_cut_off_files(node: Node, jfk: bytes) -> None:
+def test_files_without_samples_are_bad_audio(node: Node, jfk: bytes) -> None:
     wav = as_file(np.zeros(16000, dtype=np.float32), format="WAV")
     assert code(node.ask(b"")) == "bad_audio"
     assert code(node.ask(wav[:44])) == "bad_audio"
@@ -332,7 +332,7 @@ def test_truncated_file_is_transcribed_as_far_as_it_goes(node: Node, jfk: bytes)
 
 
 @pytest.mark.parametrize(("encoding", "kind"), [("s16", "<i2"), ("f32", "<f4")])
-def test_raw_samples(node: Node, encoding: str, kind: str) -> None:
+def test_raw_samples_give_the_words(node: Node, encoding: str, kind: str) -> None:
     samples = jfk_samples()
     scaled = samples if encoding == "f32" else np.round(samples * 32767)
     for order, dtype in (("little", kind), ("big", kind.replace("<", ">"))):
@@ -364,7 +364,7 @@ def test_samples_that_are_not_finite_are_rejected(node: Node) -> None:
     assert node.ask(as_file(samples, format="WAV", subtype="FLOAT"))["text"] == ""
 
 
-def test_any_rate_and_any_number_of_channels(node: Node, jfk: bytes) -> None:
+def test_every_rate_and_number_of_channels_gives_the_words(node: Node, jfk: bytes) -> None:
     samples = jfk_samples()
     six = np.repeat(soxr.resample(samples, 16000, 96000)[:, None], 6, axis=1)
     eight = soxr.resample(samples, 16000, 8000) * 0.5 + 0.4  # with a DC offset
@@ -442,7 +442,7 @@ def test_transcript_is_written_in_every_locale(short: bytes) -> None:
         assert [outcome["id"] for outcome in node.outcomes()] == ["x", "y"]
 
 
-def test_help_and_version() -> None:
+def test_help_and_version_are_printed() -> None:
     status, out, err = run("-h")
     assert (status, err) == (0, "")
     for option in ("--model", "-lv", "--host", "--port", "--drain-seconds", "--spool-dir"):
@@ -500,7 +500,7 @@ def test_damaged_model_is_rejected(tmp_path: Path, damage: str) -> None:
             file.seek(4)
             file.write(struct.pack("<i", 0x7FFFFFFF))
         elif damage == "tensor":
-            # The first tensor's name, which stands behind the vocabulary.
+            # The name of the first tensor, which follows the vocabulary.
             at = MODEL.read_bytes().index(b"decoder.positional_embedding")
             file.seek(at - 12)
             file.write(b"\xff" * 12)
@@ -524,7 +524,7 @@ def test_model_file_of_the_user_is_used(tmp_path: Path, short: bytes) -> None:
 
 
 def test_ctrl_c_during_the_start_is_no_crash() -> None:
-    # Once Python itself has started; later moments are met by the machine being slow.
+    # Python itself must have started; a slow machine gives later moments as well.
     process = subprocess.Popen(
         command("-lv"), cwd=ROOT, env=clean_environment(), stderr=subprocess.PIPE
     )

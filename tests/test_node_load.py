@@ -1,4 +1,4 @@
-"""Many clients, long files, short before long, and memory that does not grow with the audio."""
+"""Load: many clients, long files, short before long, and memory independent of the audio."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_fifty_clients_at_once_get_their_own_answers(node: Node) -> None:
             kinds.setdefault(Path(clip["file"]).suffix + clip["rate"], []).append(
                 SHARED / clip["file"]
             )
-    # Two of each kind of file, so that neighbours differ in everything.
+    # Two of each kind of file, so that neighbours differ in format and length.
     paths = [path for group in kinds.values() for path in group[:2]]
     assert len(paths) >= 8
     alone = {path: result(node.ask_file(path)) for path in paths}
@@ -91,7 +91,7 @@ def test_fifty_clients_at_once_get_their_own_answers(node: Node) -> None:
 
 
 def test_short_clip_does_not_wait_for_a_long_file(node: Node, speech: Any, short: bytes) -> None:
-    # Two minutes and more; its first segment says that it is being worked on.
+    # More than two minutes long. Its first segment shows that it is in progress.
     long = flac(np.tile(speech, 12))
     with node.connect() as client:
         client.send(long, id="long", reply="segments")
@@ -103,7 +103,7 @@ def test_short_clip_does_not_wait_for_a_long_file(node: Node, speech: Any, short
             pass
     assert reply is not None
     assert reply["audio_seconds"] == pytest.approx(132, abs=0.1)
-    # Every window was heard: the clip's words come back again and again.
+    # Every window was transcribed: the words of the clip are repeated.
     assert reply["text"].lower().count("country") >= 18
     node.outcome("long")
     order = [outcome["id"] for outcome in node.outcomes() if outcome["id"] in ("long", "short")]
@@ -142,7 +142,7 @@ def test_full_queue_lets_clients_wait(speech: Any, short: bytes) -> None:
 
 
 def test_waiting_request_of_a_closed_client_is_transcribed(speech: Any) -> None:
-    # The replies to the first ones provoke a reset before the node has read the rest.
+    # The replies to the first requests cause a reset before the node has read the rest.
     body = flac(speech[:RATE])
     with Node("--queue-size", "1") as node:
         with node.connect() as client:
@@ -155,16 +155,16 @@ def test_waiting_request_of_a_closed_client_is_transcribed(speech: Any) -> None:
 def test_reset_cancels_only_cancellable_requests(speech: Any, short: bytes) -> None:
     clip = flac(speech)
     with Node() as node:
-        # The second one is opened late: a connection that says nothing is closed after a while.
+        # The second one is opened late, because a silent connection is closed after a while.
         with node.connect() as busy:
             busy.send(flac(np.tile(speech, 4)), id="busy", reply="segments")
             assert busy.receive() is not None
             client = node.connect()
-            # Long enough that all three still lie behind the busy one when the reset comes.
+            # Long enough that all three still wait behind the busy one when the reset arrives.
             client.send(flac(np.tile(speech, 8)), id="c1", connection="keep-alive")
             client.send(clip, id="c2", connection="keep-alive", reply="accepted")
             client.send(clip, id="c3", connection="keep-alive", reply="none")
-            # One whole message behind them, refused at its header: its line says they were read.
+            # A further message is rejected at its header; its line shows that the others were read.
             client.send(b"", id="c4", connection="keep-alive", language="xx")
             node.outcome("c4")
             client.reset()
@@ -177,7 +177,7 @@ def test_reset_cancels_only_cancellable_requests(speech: Any, short: bytes) -> N
 
 def test_memory_does_not_grow_with_the_length_of_a_recording(speech: Any) -> None:
     minute = np.tile(speech, 6)[: 60 * RATE]
-    # An hour; with three, which takes the suite minutes on one processor, it was the same.
+    # One hour. Three hours gave the same result but take minutes on one processor.
     hours = np.zeros(3600 * RATE, dtype=np.int16)
     # Speech at the beginning, in the middle and at the end.
     for at in (0, len(hours) // 2, len(hours) - len(speech)):
@@ -185,14 +185,14 @@ def test_memory_does_not_grow_with_the_length_of_a_recording(speech: Any) -> Non
     long = flac(hours)
     del hours
     with Node("--drain-seconds", "150") as node:
-        # Three times: the allocator and the encoder's buffers have then reached their size.
+        # After three runs the buffers of the allocator and the encoder have their final size.
         for _ in range(3):
             assert node.ask(flac(minute))["status"] == "ok"
         before = node.peak_bytes()
         reply = node.ask(long)
         assert reply["audio_seconds"] == pytest.approx(3600)
         assert reply["text"].lower().count("ask not what your country") == 3
-        # Decoded it is 220 MiB; a body under 4 MiB, as this one, counts as memory of its own.
+        # The decoded audio is 220 MiB. A body under 4 MiB, like this one, stays in memory.
         assert node.peak_bytes() - before < 24 * MIB
         for _ in range(3):
             assert node.ask(long[: len(long) // 50])["truncated"] is True

@@ -1,4 +1,4 @@
-"""The end of the node: by a signal, by the drain's timeout, by a broken stdout."""
+"""The end of the node by a signal, the timeout of a drain, or a broken stdout."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def node() -> Iterator[Node]:
 
 
 def begin(node: Node, jfk: bytes, count: int, **fields: str) -> Client:
-    """A connection with `count` requests of which the first is certainly being worked on."""
+    """Open a connection with `count` requests, of which the first is certainly in progress."""
     client = node.connect()
     for number in range(count):
         client.send(jfk, id=f"r{number}", connection="keep-alive", **fields)
@@ -56,7 +56,7 @@ def test_idle_node_ends_at_once_with_0(node: Node, number: int) -> None:
 
 
 def test_process_1_ends_before_it_serves(tmp_path: Path) -> None:
-    """In a container without an init, while it waits for the first byte of a model."""
+    """The node is process 1 in a container without an init, and waits for a download."""
     namespace = ["unshare", "--pid", "--fork", "--kill-child"]
     if shutil.which("unshare") is None:
         pytest.skip("no unshare here (Debian: util-linux)")
@@ -97,7 +97,7 @@ def test_idle_connection_does_not_delay_the_end(node: Node) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_accepted_requests_are_finished_and_answered(node: Node, jfk: bytes, number: int) -> None:
     with begin(node, jfk, 3) as client:
-        # The uploads of the others are in: they go out one behind the other.
+        # The other uploads have arrived, because the client sends them one after the other.
         node.signal(number)
         node.wait_for_log("draining")
         eventually(lambda: not takes_connections(node))
@@ -109,7 +109,7 @@ def test_accepted_requests_are_finished_and_answered(node: Node, jfk: bytes, num
 
 
 def test_new_request_during_the_drain_receives_shutting_down(node: Node, jfk: bytes) -> None:
-    # Enough work before it that the node is certainly still there when the late one comes.
+    # Enough work before it, so that the node still runs when the late request comes.
     with begin(node, jfk, 5) as client:
         node.signal(signal.SIGTERM)
         node.wait_for_log("draining")
@@ -130,7 +130,7 @@ def test_second_signal_ends_the_node_at_once(node: Node, jfk: bytes) -> None:
         node.signal(signal.SIGTERM)
         status = node.wait()
     assert status == 128 + signal.SIGTERM
-    # At once: most of the work was not waited for.
+    # The node ended at once: most of the work was not done.
     assert len(node.outcomes()) < 12
 
 
@@ -160,7 +160,7 @@ def test_unfinished_upload_receives_shutting_down(jfk: bytes) -> None:
             node.signal(signal.SIGTERM)
             reply = client.receive()
         assert node.wait() == 0
-    # Whether the header was read before the signal is the kernel's affair; both are an end.
+    # The header may or may not be read before the signal; both ends are correct.
     assert reply is None or reply["error"]["code"] in ("shutting_down", "incomplete")
 
 
@@ -179,7 +179,7 @@ def test_broken_stdout_ends_the_node(jfk: bytes) -> None:
 
 
 def test_ctrl_c_that_ends_the_reader_too_is_one_signal(jfk: bytes) -> None:
-    # As in `node | tee log`, where both get it: the broken pipe must not count as a second one.
+    # In `node | tee log` both get Ctrl-C. The broken pipe must not count as a second signal.
     read, write = os.pipe()
     with Node("--drain-seconds", "150", stdout=write) as node:
         os.close(write)
@@ -193,7 +193,7 @@ def test_ctrl_c_that_ends_the_reader_too_is_one_signal(jfk: bytes) -> None:
 
 @pytest.mark.parametrize("drain", ["0", "0.3", "150"])
 def test_node_never_crashes_at_its_end(jfk: bytes, drain: str) -> None:
-    # In the middle of the engine's work, with its log flowing.
+    # The engine is working and writing its log.
     with Node("-lv", "--drain-seconds", drain) as node:
         with begin(node, jfk, 3):
             node.signal(signal.SIGTERM)

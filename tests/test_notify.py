@@ -1,4 +1,4 @@
-"""app/startup/systemd.py against a socket such as systemd listens on, and against a real worker."""
+"""app/startup/systemd.py with a socket like that of systemd, and with a real worker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from app.worker.worker import Worker
 
 
 class Systemd:
-    """The other end."""
+    """A socket that receives notifications like systemd."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -37,7 +37,7 @@ class Systemd:
         return self.socket.recv(4096).decode()
 
     def heard(self) -> list[str]:
-        """All that has come and was not yet heard."""
+        """Read all messages that have arrived."""
         messages = []
         while select.select([self.socket], [], [], 0)[0]:
             messages.append(self.hears())
@@ -130,7 +130,7 @@ def test_notifier_does_not_block_on_a_full_socket(
 
 
 class Pulse:
-    """A worker as the watchdog sees it."""
+    """A worker with the attributes that the watchdog reads."""
 
     def __init__(self) -> None:
         self.alive = True
@@ -148,14 +148,14 @@ def pulse() -> Pulse:
 
 @pytest.fixture
 def watchdog(pulse: Pulse) -> Iterator[Watchdog]:
-    """Of a systemd that does not want to hear: asked by the test alone."""
+    """A watchdog without systemd, which only the test calls."""
     loop, notifier = Loop(), Notifier({})
     yield Watchdog(loop, notifier, pulse)
     loop.close()
 
 
 def faults(watchdog: Watchdog, *changes: Callable[[], Any]) -> list[bool]:
-    """Whether there is a fault, after each of `changes`."""
+    """Return after each of `changes` whether there is a fault."""
     found = []
     for change in changes:
         change()
@@ -181,11 +181,11 @@ def test_long_window_is_no_fault_while_it_computes(watchdog: Watchdog, pulse: Pu
 def test_window_without_computation_is_a_fault(watchdog: Watchdog, pulse: Pulse) -> None:
     pulse.turn = 7, time.monotonic()
     nothing = lambda: None  # noqa: E731
-    # The first look only remembers.
+    # The first call only remembers the state.
     assert faults(watchdog, nothing, nothing, nothing) == [False, True, True]
-    # It moves after all.
+    # The worker computes again.
     assert faults(watchdog, lambda: setattr(pulse, "cpu", 1.0), nothing) == [False, True]
-    # Another window: that it has not computed in it yet says nothing.
+    # A new window: that it has not computed in it yet is no fault.
     pulse.turn = 8, time.monotonic()
     assert faults(watchdog, nothing, nothing) == [False, True]
     pulse.turn = None
@@ -253,7 +253,7 @@ def test_hanging_engine_is_detected(worker: Worker, engine: FakeEngine) -> None:
     worker.start()
     worker.submit(job(1))
     engine.wait_for_calls(1)
-    # A first look may fall before the thread has come to rest.
+    # The first call may come before the thread is idle.
     eventually(lambda: watchdog.fault() == "the worker is stuck in a window")
     hangs.set()
     eventually(lambda: worker.turn is None)
@@ -274,7 +274,7 @@ def test_loop_feeds_the_watchdog_while_the_worker_is_well(
         pulse.alive = False
         eventually(lambda: log)
         systemd.heard()
-        # It goes on looking, and stays silent; what it complains of it says once.
+        # It continues to watch without feeding, and logs the fault only once.
         time.sleep(0.1)
         assert systemd.heard() == []
         assert [entry["reason"] for entry in log] == ["the worker thread has ended"]

@@ -1,7 +1,7 @@
 """Ports and the contract of protocols: every event, tokens, allowed addresses, listening at every
 address of a name.
 
-The protocol is a toy with lines of text, one message at a time as in HTTP.
+The protocol is a toy with lines of text, one message at a time like HTTP.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def test_protocols_own_answer_within_a_message_is_sent_at_once(
     with Talk(toy()) as talk:
         talk.say("begin a - -", data(200))
         assert talk.hear() == "go on"
-        # More than replies may be due at one time.
+        # More than the maximum number of due replies.
         for number in range(MAX_SLOTS + 1):
             talk.say(f"tell {number}")
             assert talk.hear() == str(number)
@@ -440,7 +440,7 @@ def test_unauthenticated_client_does_not_see_header_errors(guarded: Node) -> Non
 def test_unauthenticated_client_does_not_see_length_errors(
     guarded: Node, length: int | None, code: str
 ) -> None:
-    """Its limits are the node's own business."""
+    """The limits of the node are no information for unauthenticated clients."""
     fields = {"content-length": length, "byteorder": "little", "token": "sesame"}
     known = {name: value for name, value in fields.items() if value is not None}
     for header, expected in (
@@ -552,7 +552,7 @@ def close(listeners: list[Listener]) -> None:
 
 
 def test_listen_opens_every_address_of_a_name(monkeypatch: pytest.MonkeyPatch, loop: Loop) -> None:
-    # The last is kept for documentation: no machine has it.
+    # The last address is reserved for documentation, so no machine has it.
     resolve_to(monkeypatch, "127.0.0.1", "127.0.0.2", "127.0.0.1", "192.0.2.1")
     greeted: list[Any] = []
     listeners = listen(loop, "name", 0, lambda sock, _address: greeted.append(sock))
@@ -600,7 +600,7 @@ def test_listener_pauses_without_descriptors_and_continues(
         socket.create_connection(("127.0.0.1", listener.port), timeout=PATIENCE),
     ):
         loop.run()
-    # Paused, it did not try again and again.
+    # While paused, it did not retry repeatedly.
     assert tries in (3, 4)
     assert [entry["event"] for entry in entries] == ["cannot accept"] * 2
     assert len(greeted) == 1
@@ -609,7 +609,7 @@ def test_listener_pauses_without_descriptors_and_continues(
 
 
 def test_missing_handshake_times_out(make_node: MakeNode) -> None:
-    """With TLS the header's deadline covers the handshake; the rest is in tests/test_tls.py."""
+    """With TLS the timeout of the header includes the handshake."""
     ssl = pytest.importorskip("ssl")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     node = make_node(port={"tls": context}, timeouts=Timeouts(header=0.1))

@@ -1,4 +1,4 @@
-"""Places and bytes: who is next, who waits, and that nothing is ever given out twice."""
+"""Places and bytes: the order of waiting requests, and no place is given out twice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.requests.quota import STEP_BYTES, Quota
 
 
 def let_in(quota: Quota) -> list[int]:
-    """All who fit now, in order."""
+    """Admit all requests that fit now; return them in order."""
     return list(iter(quota.next, None))
 
 

@@ -53,7 +53,7 @@ MakeNode = Callable[..., Node]
 
 
 def rejected(body: bytes, **fields: Any) -> bytes:
-    """A request that is refused at its header, with a body whose length is known."""
+    """A request that is rejected at its header, with a body of known length."""
     return message(body, **{"task": "sing", **fields})
 
 
@@ -106,7 +106,7 @@ def test_original_client_gets_its_reply_and_the_end_of_stream(node: Node) -> Non
 
 
 def three_windows() -> bytes:
-    """Raw samples that make three windows: cut at a gap after 20 s, twice."""
+    """Raw samples that make three windows, with a gap after each 20 s."""
     gap = np.zeros(RATE, dtype=np.float32)
     samples = np.concatenate([tone(20 * RATE), gap, tone(20 * RATE), gap, tone(12 * RATE)])
     return bytes((samples * 32767).astype("<i2").tobytes())
@@ -186,12 +186,12 @@ def test_header_error_is_sent_in_order_and_discards_exactly_its_body(
     with node.connect() as client:
         client.send(
             message(pcm(1000), id="1", connection="keep-alive")
-            # A body that would itself be taken for a request if one byte more or less were dropped.
+            # Skipping one byte more or less would turn the rest of this body into a request.
             + rejected(message(pcm(10), id="no"), id="2", connection="keep-alive")
             + message(pcm(1200), id="3", connection="keep-alive", language="fr")
             + message(pcm(1100), id="4")
         )
-        # The refusals are known by now, and yet the first reply is the first request's.
+        # The rejections are already known, but the first reply belongs to the first request.
         node.lines.wait_for("2")
         node.lines.wait_for("3")
         node.engine.release()
@@ -308,7 +308,7 @@ def test_short_request_goes_before_a_long_one_of_another_connection(node: Node) 
         long.request(three_windows())
         short.request(pcm(1500))
         eventually(lambda: len(node.jobs) == 3)
-        # Both are with the worker once a reply says so; this one rides behind them.
+        # A reply shows that the worker has both; this request follows them.
         assert node.ask(pcm(40 * RATE), reply="accepted")[0]["status"] == "accepted"
         node.engine.step()
         node.engine.wait_for_calls(2)
@@ -324,7 +324,7 @@ def test_short_request_goes_before_a_long_one_of_another_connection(node: Node) 
 def test_full_queue_stops_reading_and_loses_nothing(make_node: MakeNode) -> None:
     node = make_node(queue_size=2)
     node.engine.hold()
-    # Megabytes, so that they cannot all hide in the sockets' buffers.
+    # Megabytes, because the sockets' buffers could hold smaller bodies.
     big = pcm(3_000_000)
     waiting = node.connect()
     with node.connect() as first, node.connect() as second:
@@ -354,12 +354,12 @@ def test_waiting_clients_are_admitted_in_order_of_arrival(make_node: MakeNode) -
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(node.connect()) for _ in range(8)]
         for number, client in enumerate(clients):
-            # Longer ones first: were the order the scheduler's, it would be the reverse.
+            # Longer ones first, because the scheduler's own order would be the reverse.
             client.request(pcm(2000 - 100 * number))
             if number == 0:
                 node.engine.wait_for_calls(1)
             else:
-                # The next one sends only once this one is known to wait.
+                # The next one sends only after this one waits.
                 eventually(lambda peer=client.peer: peer in waiting_peers(node))
         node.engine.release()
         for number, client in enumerate(clients):
@@ -418,7 +418,7 @@ def test_nothing_is_admitted_while_stdout_is_not_read(
         eventually(lambda: client.peer in waiting_peers(node))
         node.lines.flowing.set()
         node.disk.nudge()
-        # Nothing else happens at the node: it must notice by itself.
+        # No other event occurs, so the node must notice it by itself.
         assert text_or_code(client.reply()) == "900"
 
 
@@ -437,7 +437,7 @@ def test_new_client_does_not_overtake_waiting_ones(
         node.lines.flowing.set()
         node.disk.nudge()
         eventually(lambda: node.sink.backlog == 0)
-        # Any event lets them in, this request too.
+        # Any event admits them, including this request.
         second.request(pcm(800))
         assert text_or_code(first.reply()) == "900"
         assert text_or_code(second.reply()) == "800"
@@ -510,10 +510,10 @@ def test_reset_after_the_end_of_the_stream_cancels_nothing(node: Node) -> None:
     client.request(pcm(1000), id="next")
     eventually(lambda: len(node.jobs) == 2)
     client.half_close()
-    # The end is heard: the node stops wanting to read.
+    # The node has noticed the end and no longer reads.
     eventually(lambda: all(not c.state.wants_read() for c in node.connections))
     client.reset()
-    # Sending a segment there now runs into the reset.
+    # Sending a segment there now fails with the reset.
     node.engine.release()
     assert node.lines.wait_for("seg")["status"] == "ok"
     assert node.lines.wait_for("next")["text"] == "1000"
@@ -582,7 +582,7 @@ def test_silent_connection_causes_no_line(node: Node, leave: Callable[[Client], 
     eventually(lambda: len(node.lines.written) == 1)
 
 
-def test_client_that_leaves_within_a_discarded_body(node: Node) -> None:
+def test_client_that_leaves_within_a_discarded_body_gets_no_line(node: Node) -> None:
     with node.connect() as client:
         client.send(rejected(b"12345678", id="r", connection="keep-alive")[:-4])
         assert text_or_code(client.reply()) == "bad_field"
@@ -592,8 +592,8 @@ def test_client_that_leaves_within_a_discarded_body(node: Node) -> None:
     eventually(lambda: len(node.lines.written) == 1)
 
 
-def test_client_that_vanishes_at_any_moment_does_no_harm(node: Node) -> None:
-    """Cut a stream of all kinds of messages anywhere, leave in any way; the node stays well."""
+def test_client_may_vanish_at_any_moment(node: Node) -> None:
+    """Cut a stream of all kinds of messages anywhere and leave in any way."""
     chance = random.Random(20)
     stream = (
         message(pcm(600), reply="segments", connection="keep-alive")
@@ -634,7 +634,7 @@ def test_client_that_vanishes_at_any_moment_does_no_harm(node: Node) -> None:
 )
 def test_lost_position_gets_its_error_at_once(node: Node, start: bytes, code: str) -> None:
     with node.connect() as client:
-        # More follows than lingers: the reply must survive it, and the rest need not be taken.
+        # More input follows than the node discards. The reply must still arrive.
         client.send(start)
         replies = client.replies()
         assert [(reply["id"], text_or_code(reply)) for reply in replies] == [(None, code)]
@@ -724,7 +724,7 @@ def test_missing_body_behind_a_request_in_progress_times_out(make_node: MakeNode
 
 
 def test_missing_discarded_body_times_out(make_node: MakeNode) -> None:
-    """Its refusal was told already; a second reply would be taken for another request's."""
+    """The client already has the rejection; a second reply would seem to answer another request."""
     node = make_node(timeouts=Timeouts(body=0.1))
     with node.connect() as client:
         client.send(rejected(b"12345678", id="r", connection="keep-alive")[:-4])
@@ -740,7 +740,7 @@ def test_slow_body_is_waited_for(make_node: MakeNode, clock: Clock) -> None:
         client.send(data[:-600])
         for at in range(len(data) - 600, len(data), 20):
             eventually(lambda at=at: node.uploads and size_of(node) == at - len(data) + 600)
-            # All pieces take longer than the deadline, each of them less.
+            # All pieces together take longer than the timeout; each one takes less.
             clock.pass_by(UNHURRIED.body / 2)
             node.server.loop.wake()
             client.send(data[at : at + 20])
@@ -762,7 +762,7 @@ def test_no_timeout_runs_in_the_queue(make_node: MakeNode, clock: Clock) -> None
         waiting.request(pcm(1100))
         eventually(lambda: waiting.peer in waiting_peers(node))
         clock.pass_by(2 * UNHURRIED.idle)
-        # By the answer to this one the loop has looked at its timers.
+        # When this one is answered, the loop has checked its timers.
         assert [text_or_code(reply) for reply in node.ask(b"", task="sing")] == ["bad_field"]
         node.engine.release()
         assert text_or_code(working.reply()) == "1000"
@@ -786,7 +786,7 @@ def test_client_that_does_not_take_its_replies_is_closed(make_node: MakeNode) ->
 
     node = make_node(FakeEngine(answer), timeouts=Timeouts(write=0.2))
     with node.connect(receive_buffer=4096) as client:
-        # In one go: it may be dropped as soon as the first reply is stuck.
+        # All at once, because the node may drop the client as soon as the first reply is stuck.
         requests = [message(pcm(500), id=str(n), connection="keep-alive") for n in range(6)]
         begun = frame({**RAW, "content-length": 100, "id": "open"}, b"12")
         client.send(b"".join(requests) + begun)
@@ -810,13 +810,13 @@ def test_slow_reader_gets_everything_and_is_not_read_meanwhile(make_node: MakeNo
         writer.start()
         eventually(lambda: any(c.state.outbox.size >= MAX_UNSENT_BYTES for c in node.connections))
         assert not any(c.state.wants_read() for c in node.connections)
-        # The others do not notice.
+        # Other clients are not affected.
         assert node.ask(pcm(300), reply="accepted")[0]["status"] == "accepted"
         assert [client.reply()["id"] for _ in range(count)] == [str(n) for n in range(count)]
         writer.join(PATIENCE)
 
 
-# Many.
+# Many clients.
 
 
 def test_connection_over_the_limit_receives_busy(make_node: MakeNode) -> None:
@@ -886,7 +886,7 @@ def test_engine_failure_is_internal_and_affects_one_request(
 
 
 class FullDisk(Spool):
-    """Room for `room` bytes a body; creating one fails below 0."""
+    """A spool with `room` bytes for each body; below 0 it cannot create any."""
 
     room = 0
 
@@ -933,7 +933,7 @@ def test_full_disk_receives_no_space(make_node: MakeNode, room: int) -> None:
 def test_broken_stdout_ends_the_node(make_node: MakeNode) -> None:
     node = make_node()
     node.lines.broken = True
-    # It answers what it has, and then goes.
+    # It answers the accepted requests and then ends.
     assert [text_or_code(reply) for reply in node.ask(pcm(500))] == ["500"]
     node.wait_until_stopped()
     assert node.server.shutdown.killed_by is None
@@ -1020,7 +1020,7 @@ def test_second_signal_ends_the_node_at_once(make_node: MakeNode) -> None:
 
 
 def test_signal_during_a_requested_drain_is_the_first(make_node: MakeNode) -> None:
-    """Ctrl-C in `node | tee log` ends the reader too, and the broken pipe may be heard first."""
+    """Ctrl-C in `node | tee log` also ends the reader, and the broken pipe may come first."""
     node = make_node()
     node.engine.hold()
     with node.connect() as client:

@@ -1,4 +1,4 @@
-"""app/network/tls.py: which files make a context, and what is said of those that do not."""
+"""app/network/tls.py: the files of a context, and the errors for invalid ones."""
 
 from __future__ import annotations
 

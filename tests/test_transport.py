@@ -27,7 +27,7 @@ Pair = tuple[Transport, socket.socket]
 
 @pytest.fixture
 def connected() -> Iterator[Callable[[], tuple[socket.socket, socket.socket]]]:
-    """Makes the two ends of TCP connections, ours first."""
+    """Make the two ends of a TCP connection, ours first."""
     ends: list[socket.socket] = []
 
     def connect() -> tuple[socket.socket, socket.socket]:
@@ -60,7 +60,7 @@ def context(certificates: Certificates) -> ssl.SSLContext:
 
 @pytest.fixture
 def tls(connected: Any, context: ssl.SSLContext, certificates: Certificates) -> Iterator[Pair]:
-    """A connection past its handshake; the peer is a blocking SSLSocket."""
+    """A connection after its handshake; the client is a blocking SSLSocket."""
     ours, theirs = connected()
     transport = open_transport(ours, context)
     peer = shake(transport, theirs, certificates.trusting())
@@ -78,7 +78,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 def shake(
     transport: Transport, theirs: socket.socket, context: ssl.SSLContext, **more: Any
 ) -> ssl.SSLSocket:
-    """The handshake of both sides; raises the peer's error if that fails, else ours."""
+    """Run the handshake of both sides. Raises the client's error if there is one, else ours."""
     results: list[ssl.SSLSocket | BaseException] = []
 
     def connect() -> None:
@@ -106,7 +106,7 @@ def shake(
 
 
 def until_done(transport: Transport, step: Callable[[], Any], mask: int | None = None) -> Any:
-    """Call `step` until it gives something, waiting for the socket as told in between."""
+    """Call `step` until it has a result, and wait for the socket in between."""
     end = time.monotonic() + PATIENCE
     while True:
         result = step()
@@ -120,7 +120,7 @@ def until_done(transport: Transport, step: Callable[[], Any], mask: int | None =
 
 
 def receive(transport: Transport, count: int = 262_144) -> bytes:
-    """The next bytes, b"" for the end."""
+    """Receive the next bytes, b"" at the end."""
     end = time.monotonic() + PATIENCE
     while (data := transport.receive(count)) is None:
         assert time.monotonic() < end, "nothing came"
@@ -160,7 +160,7 @@ def test_receive_returns_none_data_and_end(pair: Pair) -> None:
     peer.sendall(b"something")
     assert receive_until(transport, 9) == b"something"
     assert transport.receive(100) is None
-    peer.shutdown(socket.SHUT_WR)  # of TLS: without its goodbye
+    peer.shutdown(socket.SHUT_WR)  # TLS without close_notify
     assert receive(transport) == b""
     assert receive(transport) == b""
 
@@ -171,7 +171,7 @@ def test_both_directions_work_at_once(pair: Pair) -> None:
     got: list[bytes] = []
 
     def talk() -> None:
-        # A blocking peer that writes all before it reads any: our own writing has to wait for it.
+        # A blocking client that writes everything before it reads, so that our writing must wait.
         peer.sendall(there)
         data = bytearray()
         while len(data) < len(back):
@@ -203,7 +203,7 @@ def test_send_waits_for_a_client_that_does_not_read(pair: Pair) -> None:
     got = bytearray()
     while len(got) < total:
         got += peer.recv(MIB)
-    # Bytes that were not taken are sent again from the same position.
+    # Bytes that were not accepted are sent again from the same position.
     more = 0
     while more < MIB:
         sent = until_done(transport, lambda at=total + more: transport.send(data[at:]), WRITE)
@@ -287,7 +287,7 @@ def test_older_tls_versions_are_rejected(
     client.minimum_version = ssl.TLSVersion.TLSv1
     client.maximum_version = ssl.TLSVersion.TLSv1_1
     client.set_ciphers("ALL:@SECLEVEL=0")
-    # The peer's error, by our alert: it did offer the old one.
+    # The client's error comes from our alert, so it did offer the old version.
     with pytest.raises(ssl.SSLError, match=r"(?i)alert.protocol.version"):
         shake(transport, theirs, client)
     transport.close()
@@ -326,11 +326,11 @@ def test_last_bytes_and_close_notify_in_one_packet(tls: Pair) -> None:
     assert isinstance(peer, ssl.SSLSocket)
     peer.sendall(b"a")
     peer.sendall(b"b" * 20_000)
-    # Its goodbye, but the TCP connection stays: the selector will never say that there is an end.
+    # close_notify while the TCP connection stays open: the selector will never report an end.
     peer.setblocking(False)
     with pytest.raises(ssl.SSLWantReadError):
         peer.unwrap()
-    time.sleep(0.2)  # all of it is here now, or comes below
+    time.sleep(0.2)  # Some of it has arrived; the rest follows below.
     assert receive(transport, 1) == b"a"
     data = b""
     while len(data) < 20_000:
@@ -349,7 +349,7 @@ def test_decrypted_input_is_pending(tls: Pair) -> None:
     with pytest.raises(ssl.SSLWantReadError):
         peer.unwrap()
     while len(got) < 100:
-        # Wait for the whole of it, 100 bytes and a goodbye, then take it in one call.
+        # Wait for all of it, 100 bytes and close_notify, then receive it in one call.
         time.sleep(0.2)
         got += transport.receive(262_144) or b""
     end = time.monotonic() + PATIENCE
@@ -367,14 +367,14 @@ def test_thousands_of_tiny_records_arrive(tls: Pair) -> None:
         peer.sendall(struct.pack("!H", number))
     data = b""
     while len(data) < 6000:
-        # Whole records only: nothing decrypted is left where a selector cannot see it.
+        # Only whole records: no decrypted bytes remain that a selector cannot see.
         data += receive(transport, 7)
         assert not transport.pending
     assert data == b"".join(struct.pack("!H", number) for number in range(3000))
 
 
 def test_tiny_records_do_not_block_the_loop(tls: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit counts bytes on the wire: 22 and more for each plain byte."""
+    """The limit counts bytes on the wire, which are at least 22 for each plain byte."""
     transport, peer = tls
     assert isinstance(transport, TlsTransport)
     for _ in range(4000):
@@ -411,7 +411,7 @@ def test_broken_records_raise_after_the_data_before_them(tls: Pair) -> None:
 def test_client_that_never_reads_loses_nothing_by_closing(
     connected: Any, context: ssl.SSLContext, certificates: Certificates
 ) -> None:
-    """With unread session tickets in its socket its close would be a reset."""
+    """With unread session tickets in its socket, its close would send a reset."""
     ours, theirs = connected()
     transport = open_transport(ours, context)
     peer = shake(transport, theirs, certificates.trusting())
@@ -445,11 +445,11 @@ def test_plain_bytes_fail_the_handshake(
     assert not transport.handshaking
     with pytest.raises(BrokenPipeError):
         transport.send(memoryview(b"x"))
-    # The rest of it can be drained, so that closing does not reset the alert away.
+    # The rest can be drained, so that the close does not send a reset before the alert arrives.
     while receive(transport):
         pass
     transport.shutdown_sending()
-    assert len(theirs.recv(1000)) in (0, 7)  # an alert, in plain
+    assert len(theirs.recv(1000)) in (0, 7)  # an unencrypted alert
     transport.close()
 
 
@@ -511,7 +511,7 @@ def test_bytes_in_the_packet_of_the_handshake_arrive(
 
 
 def test_broken_pipe_differs_from_a_reset(pair: Pair) -> None:
-    """The peer closed in order; the first thing sent provokes a reset, the second fails on it."""
+    """The client closed normally. The first send causes a reset, and the second fails with it."""
     transport, peer = pair
     peer.shutdown(socket.SHUT_RDWR)
     peer.close()
