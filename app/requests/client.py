@@ -1,4 +1,4 @@
-"""The client of a request: who gets the replies, and whom the outcome on stdout concerns.
+"""The client of a request: it gets the replies, and is told when the outcome is on stdout.
 
 A request can come over a connection or out of the journal. Everything behind the uploads uses the
 `Client` interface and does not ask which. Loop thread, except `outcome_written`.
