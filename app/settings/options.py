@@ -101,9 +101,9 @@ OPTIONS = (
     Option(
         ("--wyoming-port",),
         None,
-        values.number(int, 0, 65535),
-        "port for Wyoming (Home Assistant): 10300 by convention, 0 picks a free port"
-        " (default: off)",
+        values.optional_port,
+        "port for Wyoming (Home Assistant): 10300 by convention, 0 picks a free port, off disables"
+        " it (default: off)",
         "PORT",
     ),
     Option(
@@ -145,7 +145,8 @@ OPTIONS = (
         ("--encoder-context",),
         "auto",
         values.encoder_context,
-        f"how much of the encoder to use: auto, full, or positions up to {FULL}",
+        f"number of encoder positions to compute per window: auto, full ({FULL}), or a number up to"
+        f" {FULL}",
         "CONTEXT",
     ),
     Option(
@@ -153,16 +154,16 @@ OPTIONS = (
         None,
         values.language,
         "language of requests that do not name one: a code, auto, or multi, which detects it in"
-        " each window, for recordings that change it (default: auto for multilingual models,"
-        " else en)",
+        " each window, for recordings in several languages (default: auto for multilingual models,"
+        " en for English-only models)",
         "CODE",
     ),
     Option(
         ("--languages",),
         (),
         values.languages,
-        "languages that detection chooses from, such as en,de, at most 16, with commas or given"
-        " again (default: all that the model knows)",
+        "languages that detection chooses from, such as en,de; at most 16; separate several by"
+        " commas or repeat the option (default: all that the model knows)",
         "CODES",
         repeatable=True,
     ),
@@ -176,7 +177,7 @@ OPTIONS = (
         ("--keep-markers",),
         False,
         values.flag,
-        "keep the model's markers of other sounds, such as [Music], which are no text otherwise",
+        "keep the model's markers of other sounds, such as [Music], in the text",
     ),
     Option(
         ("--vad-threshold",),
@@ -189,7 +190,7 @@ OPTIONS = (
         ("--queue-size",),
         64,
         values.number(int, 1, _MANY),
-        "requests admitted and unfinished; further requests wait unread",
+        "requests admitted and unfinished; the node does not read further ones",
         "N",
     ),
     Option(
@@ -217,8 +218,8 @@ OPTIONS = (
         ("--max-buffered-bytes",),
         None,
         values.number(int, 1, 1 << 50),
-        "bytes of bodies held at one time, in memory and in --spool-dir together; further bodies"
-        " wait unread; with --journal also the limit for repaired copies of them"
+        "bytes of bodies held at one time, in memory and in --spool-dir together; the node does not"
+        " read further bodies; with --journal also the limit for repaired copies of them"
         " (default: three times --max-message-bytes)",
         "N",
     ),
@@ -227,8 +228,8 @@ OPTIONS = (
         "wait",
         values.choice("wait", "reject"),
         "policy when the node is at capacity: wait leaves further requests unread, reject answers"
-        " busy and a time to retry",
-        "WHAT",
+        " busy with the time after which to retry",
+        "POLICY",
     ),
     Option(
         ("--models-dir",),
@@ -248,7 +249,7 @@ OPTIONS = (
         ("--journal",),
         None,
         values.path,
-        "record every accepted request in this directory and resume unfinished ones after a crash;"
+        "directory in which accepted requests are recorded, to be resumed after a crash;"
         " off by default because it wears SD cards",
         "DIR",
     ),

@@ -91,12 +91,17 @@ def prompt(text: str) -> str:
     return text
 
 
-def http_port(text: str) -> int | Literal["auto"] | None:
-    """A port, `auto`, or None for `off`."""
-    if text in ("auto", "off"):
-        return "auto" if text == "auto" else None
+def optional_port(text: str) -> int | None:
+    """A port, or None for `off`."""
+    if text == "off":
+        return None
     port: int = number(int, 0, 65535)(text)
     return port
+
+
+def http_port(text: str) -> int | Literal["auto"] | None:
+    """A port, `auto`, or None for `off`."""
+    return "auto" if text == "auto" else optional_port(text)
 
 
 def origins(text: str) -> tuple[str, ...]:
