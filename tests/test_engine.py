@@ -17,6 +17,8 @@ import soxr
 from node import HANG, JFK, ROOT, clean_environment
 
 from app.decoding import engine as engine_module
+from app.decoding.alignment import SHORTEST_SECONDS
+from app.decoding.attempts import Attempt
 from app.decoding.engine import Engine, pw
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, EngineAborted, EngineError
@@ -121,8 +123,39 @@ def test_words_make_up_their_segment(engine: Engine, speech: Any) -> None:
     for segment in timed.segments:
         assert segment.words
         assert " ".join(word.text for word in segment.words) == segment.text
-        for word in segment.words:
-            assert segment.start <= word.start <= word.end <= segment.end
+        assert (segment.start, segment.end) == (segment.words[0].start, segment.words[-1].end)
+
+
+BEGINS = {0: 0.29, 5: 3.25, 7: 5.37, 14: 8.15}
+ENDS = {4: 2.16, 6: 4.3, 13: 7.67, 21: 10.46}
+"""Where the clip's words beside its pauses begin and end, by pocketsphinx's forced alignment."""
+
+
+@pytest.mark.parametrize("prompt", ["", "Notes from the meeting, 2024."])
+def test_words_lie_where_they_are_spoken(engine: Engine, speech: Any, prompt: str) -> None:
+    hypothesis = engine.transcribe(speech, DecodeOptions(words=True, prompt=prompt))
+    words = [word for segment in hypothesis.segments for word in segment.words or ()]
+    assert len(words) == 22
+    before = 0.0
+    for word in words:
+        assert before <= word.start <= word.end - SHORTEST_SECONDS + 1e-6
+        before = word.end
+    for index, begin in BEGINS.items():
+        assert words[index].start == pytest.approx(begin, abs=0.15)
+    for index, end in ENDS.items():
+        # Soft endings are below what counts as loud.
+        assert words[index].end == pytest.approx(end, abs=0.3)
+
+
+def test_a_decode_for_words_ends_before_the_limit_of_whisper_cpp(engine: Engine) -> None:
+    """At the limit itself it would align what it has up to its last timestamp, and abort the
+    process where that is too little."""
+    limit = pw.whisper_n_text_ctx(engine._handle) // 2 - 4
+    for most_tokens in (0, limit):
+        attempt = Attempt(1500, "", most_tokens=most_tokens)
+        assert engine._parameters(PLAIN, attempt).max_tokens == limit
+        params = engine._parameters(DecodeOptions(words=True), attempt)
+        assert 0 < params.max_tokens < limit - 1
 
 
 NOTES = DecodeOptions(prompt="Notes from the meeting, 2024.")
@@ -271,6 +304,30 @@ def test_flash_attention_is_for_the_whole_encoder_alone(
     fresh.rest()
     assert fresh.transcribe(short, PLAIN) == before
     assert loads == [True, False, True, False]
+
+
+def test_alignment_is_loaded_for_words_alone(
+    fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It costs a decoder pass and excludes flash attention."""
+    loads: list[tuple[bool, bool]] = []
+    load = engine_module.pw.whisper_init_from_file_with_params
+
+    def note(path: str, params: Any) -> Any:
+        loads.append((params.flash_attn, params.dtw_token_timestamps))
+        return load(path, params)
+
+    monkeypatch.setattr(engine_module.pw, "whisper_init_from_file_with_params", note)
+    short, long = speech[: 3 * 16_000], np.pad(speech, (0, 3 * 16_000))
+    before = fresh.transcribe(short, PLAIN)
+    assert loads == []
+    fresh.transcribe(short, DecodeOptions(words=True))
+    fresh.transcribe(long, DecodeOptions(words=True))
+    assert loads == [(False, True)]
+    fresh.rest()
+    assert loads == [(False, True), (False, False)]
+    assert fresh.transcribe(short, PLAIN) == before
+    assert len(loads) == 2
 
 
 def test_where_all_windows_take_the_whole_encoder_it_is_loaded_once(

@@ -415,14 +415,7 @@ def with_pauses(pauses: tuple[float, ...]) -> tuple[Any, list[tuple[float, float
     "pauses",
     [
         *((pause,) for pause in PAUSES),
-        pytest.param(
-            PAUSES,
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="tiny.en guesses that 'ask' was said where 'Americans' ends, before the "
-                "pause; no moving of edges brings it to where it was said",
-            ),
-        ),
+        PAUSES,
     ],
     ids=str,
 )

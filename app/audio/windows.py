@@ -127,7 +127,7 @@ class Windower:
     def resume(self, seconds: float) -> None:
         """The last window was used only up to `seconds` from its beginning: search the rest again,
         as if it had never been looked at."""
-        rest = self._taken[int(seconds * SAMPLE_RATE) :]
+        rest = self._taken[round(seconds * SAMPLE_RATE) :]
         self._buffer = np.concatenate((rest, self._buffer))
         self._start -= len(rest)
         self._forget()

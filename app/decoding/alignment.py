@@ -1,66 +1,165 @@
-"""Moves the edges of words out of silence.
+"""When each word was spoken, from the decoder's attention and from the sound.
 
-whisper.cpp guesses when a token was spoken from the timestamps its decoder finds probable, and lets
-a word that is followed by a pause last until the next one. Within such a guess the first and the
-last loud 10 ms are nearer to where the word really begins and ends: on a clip joined from known
-words, with tiny.en and base, the mean error of beginnings fell from 0.04 and 0.32 s to 0.02 s, that
-of ends from 0.47 and 0.38 s to 0.10 and 0.13 s. whisper.cpp's alignment by dynamic time warping
-came to 0.19 and 0.35 s for beginnings with the same correction, and needs a preset per model. See
-docs/lab-book.md ("Word times"). Pure.
+whisper.cpp's alignment by dynamic time warping gives the moment at which the decoder's attention
+moves on from a token, in steps of 20 ms (`heads.py` says from which attention heads). That moment
+lies somewhere between the end of a word and a little after the beginning of the next; it says
+nothing of a pause between the two. The sound does: `align` finds the most plausible way through the
+window, frame by frame, as a chain of words and gaps (Viterbi 1967). A word costs what is quiet in
+it and its distance from where the attention was; a gap costs what is loud in it. Words come out in
+order, none shorter than `SHORTEST_SECONDS`, none outside the window. Measured against joined words
+and a forced alignment in docs/lab-book.md ("Word times"). Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from app.audio.stream import SAMPLE_RATE, Samples
-from app.messages import Segment, Word
+from app.messages import Segment
 
-_FRAME = SAMPLE_RATE // 100
-"""10 ms, in samples."""
+FRAME_SECONDS = 0.01
+"""One step of the search."""
 
-_LOUD_SHARE = 0.1
-"""Of the level that a window's loudest twentieth has (-20 dB): above the noise of a room, below the
-softest consonants but s, f and th."""
+_FRAME = round(FRAME_SECONDS * SAMPLE_RATE)
+
+_SHORTEST_FRAMES = 4
+SHORTEST_SECONDS = _SHORTEST_FRAMES * FRAME_SECONDS
+"""A short vowel lasts about this long, and so does the least that a player can highlight."""
+
+_QUIET_BELOW_PEAK = 26.0
+"""dB below the loud parts of a window; soft consonants lie above, a quiet room below."""
+
+_NOISE_MARGIN = 4.0
+"""dB. Where noise leaves less room, the threshold lies this much under the middle between it and
+the loud parts: more of a word than of a pause is near the threshold."""
+
+_RAMP = 10.0
+"""dB above or below the threshold at which a frame is surely loud or quiet."""
+
+_DISPLACEMENT = 2.0
+"""Cost of a second's distance from the attention, where a quiet frame in a word costs 1. So a word
+half a second from where the decoder looked is as implausible as a silent one."""
+
+_LONGEST_SECONDS, _LONGEST_PER_CHARACTER = 0.8, 0.1
+"""The first word has at most this much sound, and this for each of its characters: nothing tells
+when the attention came to it, and sound long before it was not written down."""
+
+_SILENCE_COUNTS = 0.25
+"""Of that, for a pause between the word and the moment at which the attention moves on."""
+
+_Costs = npt.NDArray[np.float64]
 
 
-_PAUSE_FRAMES = 25
-"""A quarter of a second: longer than any silence within a word."""
+def align(
+    segments: Sequence[Segment], moved: Sequence[float], samples: Samples, lag: float
+) -> tuple[Segment, ...]:
+    """`segments` with the times of their words, and with their own times around them.
 
-_WORD_FRAMES = 5
-"""50 ms: less is no word but the beginning of the next."""
-
-
-def snap(segments: Sequence[Segment], samples: Samples) -> tuple[Segment, ...]:
-    """`segments` with their words' times moved inward to what is loud in `samples`.
-
-    `samples` is the window, float32, shape [n], 16 kHz. Segments without words stay as they are.
+    `moved` is when the attention moved on from each word of all segments, in seconds from the
+    window's beginning; the times in `segments` are not read. `samples` is the window, float32,
+    shape [n], 16 kHz; `lag` is how many seconds after a word's beginning the attention moves to it.
+    A segment without words keeps its times.
     """
-    frames = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME)
-    if not len(frames):
+    words = [word for segment in segments for word in segment.words or ()]
+    if not words:
         return tuple(segments)
-    levels = frames.std(axis=1)
-    loud = levels > np.percentile(levels, 95) * _LOUD_SHARE
+    seconds = len(samples) / SAMPLE_RATE
+    # Rising, whatever came in.
+    rising = np.maximum.accumulate(np.clip(np.array(moved) - lag, 0.0, seconds))
+    spans = _spans(_loudness(samples), rising / FRAME_SECONDS, len(words[0].text))
+    if spans is None:
+        edges = np.linspace(0.0, seconds, len(words) + 1)
+        times = [(float(start), float(end)) for start, end in pairwise(edges)]
+    else:
+        times = [(_seconds(start), _seconds(end)) for start, end in spans]
+    timed = iter(times)
 
-    def snap_word(word: Word) -> Word:
-        first, last = round(word.start * 100), round(word.end * 100)
-        inside = np.flatnonzero(loud[first:last])
-        if not len(inside):
-            return word
-        # A word stretched over a pause was spoken behind it: what is loud before it is the end of
-        # the word before, whose guess came too short.
-        pauses = np.flatnonzero(np.diff(inside) > _PAUSE_FRAMES) + 1
-        parts = [part for part in np.split(inside, pauses) if len(part) >= _WORD_FRAMES]
-        inside = parts[-1] if parts else inside
-        start, end = first + int(inside[0]), first + int(inside[-1]) + 1
-        return replace(word, start=start / 100, end=end / 100)
+    def place(segment: Segment) -> Segment:
+        if not segment.words:
+            return segment
+        spans = zip(segment.words, timed, strict=False)
+        placed = tuple(replace(word, start=start, end=end) for word, (start, end) in spans)
+        return replace(segment, start=placed[0].start, end=placed[-1].end, words=placed)
 
-    return tuple(
-        segment
-        if segment.words is None
-        else replace(segment, words=tuple(snap_word(word) for word in segment.words))
-        for segment in segments
-    )
+    return tuple(place(segment) for segment in segments)
+
+
+def _seconds(frame: int) -> float:
+    return round(frame * FRAME_SECONDS, 2)
+
+
+def _loudness(samples: Samples) -> _Costs:
+    """How surely each frame is loud (1) or quiet (-1); float64, shape [n // _FRAME]."""
+    frames = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME).astype(np.float64)
+    if not len(frames):
+        return np.zeros(0)
+    power = np.pad(frames.var(axis=1), 1, mode="edge")
+    # A little smoothing: one pitch period of a low voice fills a frame.
+    power = power[:-2] / 4 + power[1:-1] / 2 + power[2:] / 4
+    levels = 10 * np.log10(np.maximum(power, 1e-12))
+    peak, floor = np.percentile(levels, 95), np.percentile(levels, 5)
+    threshold = max(peak - _QUIET_BELOW_PEAK, (peak + floor) / 2 - _NOISE_MARGIN)
+    loudness: _Costs = np.clip((levels - threshold) / _RAMP, -1.0, 1.0)
+    return loudness
+
+
+def _spans(loudness: _Costs, moved: _Costs, characters: int) -> list[tuple[int, int]] | None:
+    """First frame and the one after the last of each word; None where there is no room for all.
+
+    `moved` is when the attention moved on from each word, in frames, rising; `characters` are the
+    first word's.
+    """
+    count, frames = len(moved), len(loudness)
+    if frames < count * _SHORTEST_FRAMES:
+        return None
+    # States in a row: a gap, then the first word's _SHORTEST_FRAMES, a gap, and so on to a last
+    # gap. A gap and a word's last state may be stayed in; a gap may be left out.
+    stride = _SHORTEST_FRAMES + 1
+    states = count * stride + 1
+    position = np.arange(states) % stride
+    is_gap = position == 0
+    no_stay = np.where(is_gap | (position == stride - 1), 0.0, np.inf)
+    skip = np.where(position == 1, 0.0, np.inf)
+    owner = np.repeat(np.arange(count), stride)
+    rate = _DISPLACEMENT * FRAME_SECONDS
+    quiet, loud = np.maximum(0.0, -loudness), np.maximum(0.0, loudness)
+    before = np.cumsum(np.maximum(loud, _SILENCE_COUNTS)[: int(moved[0])][::-1])
+    longest = (_LONGEST_SECONDS + _LONGEST_PER_CHARACTER * characters) / FRAME_SECONDS
+    first = moved[0] - float(np.searchsorted(before, longest))
+    earliest = np.concatenate(([first], moved[:-1]))
+
+    best = np.full(states, np.inf)
+    steps = np.zeros((frames, states), dtype=np.int8)
+    for frame in range(frames):
+        if frame == 0:
+            best[:2] = 0.0
+        else:
+            one = np.concatenate(([np.inf], best[:-1]))
+            two = np.concatenate(([np.inf, np.inf], best[:-2])) + skip
+            best = best + no_stay
+            step = steps[frame]
+            better = one < best
+            best[better] = one[better]
+            step[better] = 1
+            better = two < best
+            best[better] = two[better]
+            step[better] = 2
+        away = np.maximum(0.0, np.maximum(earliest - frame, frame - moved))
+        cost = (quiet[frame] + rate * away)[owner]
+        best[:-1] += np.where(is_gap[:-1], loud[frame], cost)
+        best[-1] += loud[frame]
+    state = states - 1 if best[-1] <= best[-2] else states - 2
+    path = np.empty(frames, dtype=np.int64)
+    for frame in range(frames - 1, -1, -1):
+        path[frame] = state
+        state -= int(steps[frame, state])
+    # A word's frames: each state of its last but the gap before it.
+    owners = np.where(path % stride > 0, path // stride, -1)
+    edges = np.searchsorted(np.maximum.accumulate(owners), np.arange(count))
+    lengths = np.bincount(owners[owners >= 0], minlength=count)
+    return [(int(edge), int(edge + length)) for edge, length in zip(edges, lengths, strict=True)]

@@ -12,15 +12,14 @@ TIMESTAMP_SECONDS = 0.02
 class Token:
     """A token as the decoder wrote it: text, or a timestamp where `at` is not None.
 
-    `logprob` is the natural log of its probability, `start` and `end` are whisper.cpp's own guess
-    of when it was spoken.
+    `logprob` is the natural log of its probability; `moved` is when the decoder's attention moved
+    on from it, where words were asked for.
     """
 
     id: int
     text: bytes = b""
     logprob: float = 0.0
-    start: float = 0.0
-    end: float = 0.0
+    moved: float = 0.0
     at: float | None = None
 
 

@@ -7,11 +7,12 @@ and it does not import requests, tqdm and platformdirs into a program that has n
 One thread owns an `Engine` (the worker): two on one whisper.cpp context crash. Nothing is carried
 from one call to the next. Every parameter that matters is set anew, on a fresh parameter object;
 language detection, which whisper.cpp runs at whatever encoder context the call before left, is a
-step of its own here, at a context of our choosing; flash attention, which reads beyond a reduced
-context into what earlier audio left, is for the whole encoder alone, where it saves a third of the
-memory; and before sampling at a temperature above 0 the model is loaded again, because whisper.cpp
-seeds its first decoder's random generator at load only, as it chooses its attention. What is tried
-in which order, `app/decoding/attempts.py` says.
+step of its own here, at a context of our choosing. The model is loaded again wherever its way of
+loading has to change: flash attention, which reads beyond a reduced context into what earlier audio
+left, is for the whole encoder, where it saves a third of the memory; whisper.cpp's alignment of
+words, which excludes it, is for requests with word times; and whisper.cpp seeds its first decoder's
+random generator at load only, so sampling above temperature 0 begins with a fresh one. What is
+tried in which order, `app/decoding/attempts.py` says.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,13 @@ import structlog
 
 from app.audio.stream import SAMPLE_RATE, Samples
 from app.decoding import backends
-from app.decoding.alignment import snap
+from app.decoding.alignment import align
 from app.decoding.attempts import TEMPERATURE_STEP, Attempt, attempts, best
 from app.decoding.context import FULL, EncoderContext, for_detection, ladder
 from app.decoding.cues import fit
 from app.decoding.decoded import TIMESTAMP_SECONDS, Decoded, Token
 from app.decoding.engine_build import describe
+from app.decoding.heads import Shape, alignment_heads
 from app.decoding.hypothesis import EXTRA_TOKENS, Hypothesis
 from app.decoding.language_probe import LanguageProbe, LanguageWatch, ProbeError, confined
 from app.decoding.prompt import PromptEncoder
@@ -61,6 +63,9 @@ bounds under about 200 samples, and Whisper was not trained on fragments."""
 _BEST_OF = 5
 """Samples drawn at each temperature above 0; openai/whisper's default."""
 
+_SPARE_TOKENS = 2
+"""whisper_full counts from 0, and ends in order only where it is stopped before its last token."""
+
 _ERROR_LEVEL = 4
 """GGML_LOG_LEVEL_ERROR of ggml.h."""
 
@@ -72,6 +77,14 @@ _log = structlog.get_logger("engine")
 
 class _OtherLanguage(Exception):
     """The window is in another language than the one it was decoded in."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How the model is loaded: with flash attention, or with alignment, or with neither."""
+
+    flash: bool
+    aligned: bool = False
 
 
 class Engine:
@@ -92,9 +105,9 @@ class Engine:
         self._probe_fault: str | None = None
         self._watch: LanguageWatch | None = None
         self._raw: RawDecoder | None = None
-        self._usual = ladder(1.0, context)[0] >= FULL
-        """Whether short windows take flash attention: where all take the whole encoder."""
-        self._flash = self._usual
+        self._usual = _Way(flash=ladder(1.0, context)[0] >= FULL)
+        """For short windows: flash attention where all take the whole encoder."""
+        self._way = self._usual
         # By descriptor, so that loading again finds the bytes that were verified, whatever happens
         # to the name meanwhile.
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -117,6 +130,7 @@ class Engine:
         )
         # whisper_full decodes at most this many tokens, text and timestamps, in one go.
         self._most_tokens = int(pw.whisper_model_n_text_ctx(self._handle)) // 2 - 4
+        self._heads = alignment_heads(_shape(self._handle), name)
         self.info = _model_info(self._handle, name)
 
     def warm_up(self) -> None:
@@ -144,7 +158,7 @@ class Engine:
         expected = options.expected_language
         if expected is not None and self._language_probe() is not None:
             return self._expect(expected, samples, seconds, options)
-        language, probability = self._detect(samples, seconds, options.languages)
+        language, probability = self._detect(samples, seconds, options)
         carried = options.carried if expected in (None, language) else ""
         options = replace(options, language=language, carried=carried)
         hypothesis = self._best(samples, seconds, options)
@@ -183,7 +197,7 @@ class Engine:
 
         A failure is for the next window to tell, which tries again.
         """
-        if self._flash != self._usual:
+        if self._way != self._usual:
             with contextlib.suppress(EngineError):
                 self._load(self._usual)
 
@@ -200,22 +214,23 @@ class Engine:
             self._file = -1
 
     def _detect(
-        self, samples: Samples, seconds: float, among: tuple[str, ...]
+        self, samples: Samples, seconds: float, options: DecodeOptions
     ) -> tuple[str, float | None]:
-        """The language of a window, of those in `among` if there are any, by one encoder pass of
-        its own."""
+        """The language of a window, of those in `options` if there are any, by one encoder pass of
+        its own, with the model loaded as for its words."""
+        among = options.languages
         # Detection has no context parameter: it runs at the one that the call before has set. This
         # call sets it and, at 0.1 s of audio, ends before the encoder.
         context = for_detection(seconds, self._setting)
         silence = np.zeros(MIN_SAMPLES, dtype=np.float32)
         params = self._parameters(DecodeOptions(), Attempt(context, ""))
         params.duration_ms = 100
-        self._run(params, silence)
+        self._run(params, silence, options.words)
         params.duration_ms = 0
         params.language = "auto"
         params.detect_language = True
         self._detected_probability = None
-        self._run(params, samples)
+        self._run(params, samples, options.words)
         probe = self._language_probe() if among else None
         if probe is not None:
             heard = confined(probe.read(), among)
@@ -267,18 +282,17 @@ class Engine:
     def _decode(
         self, samples: Samples, seconds: float, options: DecodeOptions, attempt: Attempt
     ) -> Hypothesis:
-        self._run(self._parameters(options, attempt), samples, reseed=attempt.temperature > 0)
+        params = self._parameters(options, attempt)
+        self._run(params, samples, options.words, reseed=attempt.temperature > 0)
         decoded = self._read()
         builder = SegmentBuilder(seconds, options.language, options.words)
         segments = builder.build(decoded)
-        if options.words:
-            segments = snap(segments, samples)
         return Hypothesis(
             segments=segments,
             language=options.language,
             logprob=float(np.mean(builder.logprobs)) if builder.logprobs else 0.0,
             end=segments[-1].end if segments else seconds,
-            limited=builder.count >= (attempt.most_tokens or self._most_tokens),
+            limited=builder.count >= (params.max_tokens or self._most_tokens),
             encoder_context=attempt.context,
             decoded=decoded,
         )
@@ -298,31 +312,34 @@ class Engine:
                     about = (token.tid - self._first_timestamp) * TIMESTAMP_SECONDS
                 elif token.id < self._end_of_text:
                     text = pw.whisper_token_to_bytes(self._handle, token.id)
-                    guess = token.t0 / 100, token.t1 / 100
-                    tokens.append(Token(token.id, text, token.plog, *guess))
+                    tokens.append(Token(token.id, text, token.plog, token.t_dtw / 100))
         return Decoded(tuple(tokens), about)
 
     def _timed(
         self, hypothesis: Hypothesis, samples: Samples, seconds: float, options: DecodeOptions
     ) -> Hypothesis:
-        """`hypothesis` in segments that are short and beside their speech. Its end stays, since the
-        rest of the window may be decoded again from there."""
+        """`hypothesis` in segments that are short and beside their speech, its words in place. Its
+        end stays but for words behind it, since the rest of the window may be decoded again from
+        there."""
         segments = hypothesis.segments
-        seconds = min(seconds, hypothesis.end)
+        until = min(seconds, hypothesis.end)
         if self._raw is not None and any(
             segment.end - segment.start > LONG_SECONDS for segment in segments
         ):
             with contextlib.suppress(RawDecoderError):
                 vocabulary = Vocabulary(self._start_of_text(options), self._first_timestamp)
                 placed = place(
-                    hypothesis.decoded.tokens, seconds, options.language, vocabulary, self._raw
+                    hypothesis.decoded.tokens, until, options.language, vocabulary, self._raw
                 )
-                builder = SegmentBuilder(seconds, options.language, options.words)
+                builder = SegmentBuilder(until, options.language, options.words)
                 segments = builder.build(Decoded(placed))
-                if options.words:
-                    segments = snap(segments, samples)
-        segments = fit(segments, samples[: int(seconds * SAMPLE_RATE)])
-        return replace(hypothesis, segments=segments)
+        moved = [word.end for segment in segments for word in segment.words or ()]
+        segments = fit(segments, samples[: round(until * SAMPLE_RATE)])
+        if not moved:
+            return replace(hypothesis, segments=segments)
+        # The words go where they were spoken, and take the ends of their segments with them.
+        segments = align(segments, moved, samples[: round(seconds * SAMPLE_RATE)], self._heads.lag)
+        return replace(hypothesis, segments=segments, end=max(hypothesis.end, segments[-1].end))
 
     def _start_of_text(self, options: DecodeOptions) -> tuple[int, ...]:
         """The tokens that whisper.cpp puts before any text."""
@@ -334,11 +351,13 @@ class Engine:
         task = (translate if options.translate else transcribe)(self._handle)
         return start, int(language), int(task)
 
-    def _run(self, params: Any, samples: Samples, reseed: bool = False) -> None:
-        flash = params.audio_ctx >= FULL
+    def _run(
+        self, params: Any, samples: Samples, aligned: bool = False, reseed: bool = False
+    ) -> None:
+        way = _Way(flash=params.audio_ctx >= FULL and not aligned, aligned=aligned)
         # There is no model where loading it again failed, for want of memory most likely.
-        if self._handle is None or reseed or flash != self._flash:
-            self._load(flash)
+        if self._handle is None or reseed or way != self._way:
+            self._load(way)
         self._errors.clear()
         code = pw.whisper_full(self._handle, params, samples, len(samples))
         if self._aborting:
@@ -362,17 +381,19 @@ class Engine:
         )
         params.audio_ctx = attempt.context
         # One segment, whose timestamps are read from its tokens: whisper.cpp would otherwise run
-        # the encoder once more on whatever lies behind the last timestamp. For words it has to be
-        # several, since their times are guessed within each; there the callback ends it after one.
-        params.single_segment = not options.words
+        # the encoder once more on whatever lies behind the last timestamp.
+        params.single_segment = True
         pw.assign_encoder_begin_callback(params, _once())
         params.no_timestamps = False
-        params.token_timestamps = options.words
+        params.token_timestamps = False
         params.temperature = attempt.temperature
         params.temperature_inc = TEMPERATURE_STEP if attempt.rising else 0.0
         params.greedy = {"best_of": _BEST_OF if attempt.temperature > 0 else 1}
         params.suppress_blank = True
-        params.max_tokens = attempt.most_tokens
+        # A decode that is cut off at the model's own limit is aligned only up to its last
+        # timestamp, and whisper.cpp aborts the process where that leaves less than 0.16 s.
+        most = self._most_tokens - (_SPARE_TOKENS if options.words else 0)
+        params.max_tokens = min(attempt.most_tokens or most, most)
         params.print_progress = False
         params.print_realtime = False
         params.print_special = False
@@ -380,7 +401,7 @@ class Engine:
         pw.assign_abort_callback(params, self._after_pass)
         return params
 
-    def _load(self, flash: bool) -> None:
+    def _load(self, way: _Way) -> None:
         """Load the model, anew if it was loaded: the random generator starts from its seed.
 
         With flash attention whisper.cpp rounds the context up to a multiple of 256 and attends,
@@ -389,9 +410,13 @@ class Engine:
         """
         self._free()
         self._errors.clear()
-        self._flash = flash
+        self._way = way
         params = pw.whisper_context_default_params()
-        params.flash_attn = flash
+        params.flash_attn = way.flash
+        if way.aligned:
+            params.dtw_token_timestamps = True
+            params.dtw_aheads_preset = getattr(pw, f"WHISPER_AHEADS_{self._heads.preset}")
+            params.dtw_n_top = self._heads.top_layers
         path = f"/proc/self/fd/{self._file}"
         context = pw.whisper_init_from_file_with_params(path, params)
         # The binding wraps a null pointer as if it were a context; only the log tells.
@@ -428,6 +453,15 @@ def _once() -> Callable[[Any], bool]:
     """True when called the first time."""
     answers = iter((True,))
     return lambda _context: next(answers, False)
+
+
+def _shape(context: Any) -> Shape:
+    return Shape(
+        layers=int(pw.whisper_model_n_text_layer(context)),
+        heads=int(pw.whisper_model_n_text_head(context)),
+        mels=int(pw.whisper_model_n_mels(context)),
+        multilingual=bool(pw.whisper_is_multilingual(context)),
+    )
 
 
 def _model_info(context: Any, name: str) -> ModelInfo:

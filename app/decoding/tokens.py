@@ -28,14 +28,17 @@ _SLOW_SECONDS, _SLOW_BYTES_PER_SECOND = 5.0, 4
 
 @dataclass(slots=True)
 class _Word:
-    start: float
-    end: float
+    moved: float
     text: bytearray = field(default_factory=bytearray)
     logprobs: list[float] = field(default_factory=list)
 
 
 class SegmentBuilder:
-    """Builds the segments of one window of `seconds`; with words where asked for."""
+    """Builds the segments of one window of `seconds`; with words where asked for.
+
+    A word's times are both the moment at which the attention moved on from it: when it was spoken
+    is for `app/decoding/alignment.py` to say.
+    """
 
     def __init__(self, seconds: float, language: str, with_words: bool) -> None:
         self._seconds = seconds
@@ -56,7 +59,7 @@ class SegmentBuilder:
         if token.at is not None:
             self.timestamp(token.at)
         else:
-            self.token(token.text, token.logprob, token.start, token.end)
+            self.token(token.text, token.logprob, token.moved)
 
     def timestamp(self, at: float) -> None:
         """A timestamp token: what was gathered ends here, what follows begins here."""
@@ -64,18 +67,18 @@ class SegmentBuilder:
         self._close(at)
         self._start = min(at, self._seconds)
 
-    def token(self, text: bytes, logprob: float, start: float, end: float) -> None:
-        """A text token, with whisper.cpp's own guess of when it was spoken."""
+    def token(self, text: bytes, logprob: float, moved: float) -> None:
+        """A text token, and when the decoder's attention moved on from it; read for words alone."""
         self.count += 1
         self._text += text
         self._logprobs.append(logprob)
         self.logprobs.append(logprob)
         if self._with_words:
             if not self._words or self._begins_word(text):
-                self._words.append(_Word(start, end))
+                self._words.append(_Word(moved))
             word = self._words[-1]
             word.text += text
-            word.end = max(word.end, end)
+            word.moved = max(word.moved, moved)
             word.logprobs.append(logprob)
 
     def finish(self, about: float | None = None) -> tuple[Segment, ...]:
@@ -86,7 +89,7 @@ class SegmentBuilder:
         left = self._seconds - self._start
         if left > _SLOW_SECONDS and len(self._text) < _SLOW_BYTES_PER_SECOND * left:
             spoken = self._start + len(self._text) / _BYTES_PER_SECOND
-            spoken = max([spoken, *(word.end for word in self._words)])
+            spoken = max([spoken, *(word.moved for word in self._words)])
             self._close(min(self._seconds, max(spoken, about or 0.0)))
         else:
             self._close(self._seconds)
@@ -112,20 +115,15 @@ class SegmentBuilder:
         if text:
             # A padded window ends where its audio did.
             end = max(self._start, min(end, self._seconds))
-            words = tuple(self._finish_words(end)) if self._with_words else None
+            words = tuple(self._finish_words()) if self._with_words else None
             segment = Segment(self._start, end, text, confidence(self._logprobs), words)
             self._segments.append(segment)
         self._text.clear()
         self._logprobs = []
         self._words = []
 
-    def _finish_words(self, segment_end: float) -> Iterator[Word]:
-        # whisper.cpp's token times know nothing of where our segments end: keep them inside.
-        earliest = self._start
+    def _finish_words(self) -> Iterator[Word]:
         for word in self._words:
-            start = min(max(word.start, earliest), segment_end)
-            end = min(max(word.end, start), segment_end)
-            earliest = start
             text = word.text.decode(errors="replace").strip()
             if text:
-                yield Word(start, end, text, confidence(word.logprobs))
+                yield Word(word.moved, word.moved, text, confidence(word.logprobs))

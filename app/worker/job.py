@@ -32,9 +32,6 @@ _BYTES_PER_SECOND = 16_000
 _RESUME_SECONDS = 1.0
 """A hypothesis that ends this much before its window does may have left speech behind."""
 
-_RESUME_WORDS_SECONDS = 0.3
-"""The same where words are asked for: whisper.cpp then drops what follows the last timestamp."""
-
 _CARRIED_CHARACTERS = 600
 """Of the text before, about 150 of the 223 tokens a prompt may have; measured in
 docs/lab-book.md."""
@@ -228,10 +225,9 @@ class Transcription:
     def _take_back(self, window: Window, hypothesis: Hypothesis) -> None:
         """Whisper sometimes stops in the middle of a window: let the rest be searched again."""
         length = len(window.samples) / SAMPLE_RATE
-        rest = _RESUME_WORDS_SECONDS if self.job.request.word_timestamps else _RESUME_SECONDS
         if window.doubtful:
             return
-        if hypothesis.segments and hypothesis.end <= length - rest:
+        if hypothesis.segments and hypothesis.end <= length - _RESUME_SECONDS:
             # At least a second on, so that every turn gets somewhere.
             self._windower.resume(min(length, max(hypothesis.end, _RESUME_SECONDS)))
             self._taken_until = window.start + length
