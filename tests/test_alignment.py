@@ -1,4 +1,4 @@
-"""Words placed by attention and sound, on made-up sound: a tone is loud, the rest is not."""
+"""Words placed by attention and sound, with synthetic sound: a tone is loud, the rest is not."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from app.messages import Segment, Word
 
 RATE = 16000
 SMOOTHED = 0.011
-"""A frame: what smoothing may add to either side of a tone."""
+"""One frame, which smoothing may add to either side of a tone."""
 
 
 def sound(seconds: float, *loud: tuple[float, float], noise: float = 0.0) -> Any:
-    """A window with a tone in the spans of `loud`, and noise of that level all over."""
+    """A window with a tone in the spans of `loud`, and noise of the given level everywhere."""
     samples = np.random.default_rng(1).normal(0, 1, round(seconds * RATE)) * noise
     for start, end in loud:
         span = np.arange(round(start * RATE), round(end * RATE))
@@ -54,31 +54,31 @@ def test_words_begin_and_end_at_the_pauses_around_them(noise: float) -> None:
 
 
 @pytest.mark.parametrize("moved", [0.9, 1.0, 1.2, 1.5, 1.9, 2.1])
-def test_a_pause_parts_two_words_wherever_in_it_the_attention_moves(moved: float) -> None:
+def test_pause_separates_two_words(moved: float) -> None:
     samples = sound(4.0, (0.5, 1.0), (2.0, 2.5))
     assert aligned(samples, moved, 2.6) == close((0.5, 1.0), (2.0, 2.5))
 
 
-def test_words_without_a_pause_part_where_the_attention_moves() -> None:
+def test_words_without_a_pause_are_separated_by_the_attention() -> None:
     samples = sound(3.0, (0.5, 2.0))
     (first, second) = aligned(samples, 1.2, 2.0)
     assert first == pytest.approx((0.5, 1.2), abs=0.02)
     assert second == pytest.approx((1.2, 2.0), abs=0.02)
 
 
-def test_the_lag_of_the_attention_is_taken_off() -> None:
+def test_lag_of_the_attention_is_removed() -> None:
     samples = sound(3.0, (0.5, 2.0))
     (first, second) = aligned(samples, 1.3, 2.1, lag=0.1)
     assert first == pytest.approx((0.5, 1.2), abs=0.02)
     assert second == pytest.approx((1.2, 2.0), abs=0.02)
 
 
-def test_the_closure_of_a_consonant_stays_in_its_word() -> None:
+def test_closure_of_a_consonant_stays_in_its_word() -> None:
     samples = sound(3.0, (0.5, 1.0), (1.08, 1.6))
     assert aligned(samples, 1.7) == close((0.5, 1.6))
 
 
-def test_words_that_the_attention_skips_share_the_sound_before_the_next() -> None:
+def test_words_skipped_by_the_attention_share_the_sound() -> None:
     """The attention stands still, then moves over several words at once."""
     samples = sound(4.0, (1.0, 2.0), (3.0, 3.5))
     spans = aligned(samples, 2.0, 2.0, 2.0, 3.6)
@@ -87,8 +87,8 @@ def test_words_that_the_attention_skips_share_the_sound_before_the_next() -> Non
     assert spans[2][1] == pytest.approx(2.0, abs=SMOOTHED)
 
 
-def test_sound_behind_the_last_word_is_not_part_of_it() -> None:
-    """The decoder stopped early; its last word does not last to the end of the window."""
+def test_sound_after_the_last_word_is_not_part_of_it() -> None:
+    """The decoder stopped early, so its last word does not last to the end of the window."""
     samples = sound(12.0, (0.5, 1.0), (2.0, 12.0))
     assert aligned(samples, 1.05) == close((0.5, 1.0))
 
@@ -98,7 +98,7 @@ def test_sound_long_before_the_first_word_is_not_part_of_it() -> None:
     assert aligned(samples, 9.5) == close((9.0, 9.5))
 
 
-def test_digital_silence_leaves_words_where_the_attention_was() -> None:
+def test_words_in_digital_silence_follow_the_attention() -> None:
     (_, first), (second, _) = aligned(sound(3.0), 1.0, 2.0)
     assert first == pytest.approx(1.0, abs=0.05)
     assert second == pytest.approx(1.0, abs=0.05)
@@ -110,7 +110,7 @@ def test_loudness_is_relative_to_the_window(factor: float) -> None:
     assert aligned(samples * np.float32(factor), 1.5, 2.6) == aligned(samples, 1.5, 2.6)
 
 
-def test_a_constant_offset_is_not_loud() -> None:
+def test_constant_offset_is_not_loud() -> None:
     samples = sound(4.0, (0.5, 1.0), (2.0, 2.5)) + np.float32(0.5)
     assert aligned(samples, 1.5, 2.6) == close((0.5, 1.0), (2.0, 2.5))
 
@@ -125,7 +125,7 @@ def test_segments_take_the_times_of_their_words() -> None:
     assert spans == close((0.5, 1.0), (2.0, 2.5))
 
 
-def test_segments_without_words_stay() -> None:
+def test_segments_without_words_are_unchanged() -> None:
     samples = sound(2.0, (0.5, 1.0))
     without = Segment(0.0, 1.0, "no words", 0.5)
     empty = Segment(1.0, 2.0, "none", 0.5, ())

@@ -1,4 +1,4 @@
-"""The order in which a window is tried, and which result is taken."""
+"""The order of the attempts to decode a window, and the choice of the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOOP = hypothesis_of("again and " * 60, 5.0)
 GUESS = hypothesis_of("perhaps", 5.0, logprob=-3.0)
 
 SPEECH = Sound(np.random.default_rng(1).normal(0, 0.1, 5 * SAMPLE_RATE).astype(np.float32))
-"""Five seconds as loud as each other, which do not repeat themselves."""
+"""Five seconds of equal loudness without repetition."""
 
 
 def ways(seconds: float = 5.0, limit: int = 220, **options: object) -> list[Attempt]:
@@ -29,7 +29,7 @@ def ways(seconds: float = 5.0, limit: int = 220, **options: object) -> list[Atte
 
 
 def say(*hypotheses: Hypothesis) -> tuple[Callable[[Attempt], Hypothesis], list[Attempt]]:
-    """A decoder that says these in turn, and what it was asked for."""
+    """A decoder that returns these in turn, and the list of its attempts."""
     following = iter(hypotheses)
     asked: list[Attempt] = []
 
@@ -40,7 +40,7 @@ def say(*hypotheses: Hypothesis) -> tuple[Callable[[Attempt], Hypothesis], list[
     return decode, asked
 
 
-def test_greedy_at_a_rising_context_then_sampling() -> None:
+def test_attempts_raise_the_context_and_then_the_temperature() -> None:
     tried = ways()
     contexts = [attempt.context for attempt in tried]
     assert contexts == sorted(contexts)
@@ -49,39 +49,39 @@ def test_greedy_at_a_rising_context_then_sampling() -> None:
     assert [attempt.rising for attempt in tried] == [False] * (len(tried) - 1) + [True]
 
 
-def test_only_reduced_decodes_have_a_limit_of_their_own() -> None:
+def test_only_reduced_decodes_have_a_token_limit() -> None:
     for attempt in ways(limit=30):
         assert attempt.most_tokens == (30 if attempt.context < FULL else 0)
 
 
-def test_the_prompt_goes_before_the_temperature_rises() -> None:
+def test_prompt_is_dropped_before_the_temperature_rises() -> None:
     tried = ways(prompt="what was said")
     assert [bool(attempt.prompt) for attempt in tried] == [True] * (len(tried) - 2) + [False] * 2
     assert tried[-2] == Attempt(FULL, "")
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.4, 0.9])
-def test_a_temperature_is_where_it_starts(temperature: float) -> None:
+def test_attempts_start_at_the_given_temperature(temperature: float) -> None:
     tried = ways(temperature=temperature)
     assert {attempt.temperature for attempt in tried[:-1]} == {temperature}
     assert temperature < tried[-1].temperature <= 1.0
     assert tried[-1].rising
 
 
-def test_there_is_nothing_above_the_highest_temperature() -> None:
+def test_attempts_stop_at_the_highest_temperature() -> None:
     tried = ways(temperature=1.0, prompt="what was said")
     assert {attempt.temperature for attempt in tried} == {1.0}
     assert len(tried) == len(set(tried))
 
 
-def test_the_first_sound_result_is_taken() -> None:
+def test_best_takes_the_first_faultless_result() -> None:
     decode, asked = say(LOOP, GOOD)
     taken = best(ways(), 5.0, decode, SPEECH)
     assert (taken.text, taken.passes) == (GOOD.text, 2)
     assert asked == ways()[:2]
 
 
-def test_of_faulty_results_a_guess_beats_a_loop() -> None:
+def test_best_prefers_a_guess_to_a_loop() -> None:
     tried = ways()
     loops = [hypothesis_of(f"{number} again " * 40, 5.0) for number in range(len(tried) - 1)]
     decode, asked = say(GUESS, *loops)
@@ -90,21 +90,21 @@ def test_of_faulty_results_a_guess_beats_a_loop() -> None:
     assert asked == tried
 
 
-def test_of_loops_the_last_is_taken() -> None:
+def test_best_takes_the_last_of_several_loops() -> None:
     tried = ways()
     loops = [hypothesis_of(f"{number} again " * 40, 5.0) for number in range(len(tried))]
     decode, _ = say(*loops)
     assert best(tried, 5.0, decode, SPEECH).text == loops[-1].text
 
 
-def test_where_only_what_is_sure_is_wanted_the_cheap_rungs_are_all() -> None:
+def test_only_sure_tries_the_two_cheapest_contexts() -> None:
     tried = ways(only_sure=True, prompt="what was said")
     assert [attempt.context for attempt in tried] == [w.context for w in ways()][:2]
     assert {(attempt.temperature, attempt.prompt) for attempt in tried} == {(0.0, "what was said")}
     assert [attempt.context for attempt in ways(20.0, only_sure=True)] == [FULL]
 
 
-def test_where_only_what_is_sure_is_wanted_a_guess_is_nothing() -> None:
+def test_only_sure_rejects_a_guess() -> None:
     decode, asked = say(GUESS, LOOP)
     found = best(ways(only_sure=True), 5.0, decode, SPEECH, only_sure=True)
     assert (found.text, found.passes, found.end) == ("", 2, 5.0)
@@ -115,7 +115,7 @@ def test_where_only_what_is_sure_is_wanted_a_guess_is_nothing() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 0.2, 1.0, BOUNDED_SECONDS - 0.01])
 @pytest.mark.parametrize("options", [{}, {"prompt": "names"}, {"carried": "before"}])
-def test_a_window_under_three_seconds_never_takes_the_whole_encoder_nor_samples(
+def test_window_under_three_seconds_has_bounded_attempts(
     seconds: float, options: dict[str, object]
 ) -> None:
     tried = ways(seconds, **options)
@@ -129,16 +129,16 @@ def test_a_window_under_three_seconds_never_takes_the_whole_encoder_nor_samples(
     assert worst <= 5 * (usual + (prompts[0] if prompts else 0))
 
 
-def test_a_window_of_three_seconds_may_take_the_whole_encoder() -> None:
+def test_window_of_three_seconds_may_use_the_full_context() -> None:
     assert ways(BOUNDED_SECONDS)[-1].context == FULL
 
 
-def test_a_bounded_window_drops_what_came_before_it_at_last() -> None:
+def test_bounded_window_drops_prompt_and_carried_text_last() -> None:
     tried = ways(1.0, prompt="names", carried="before")
     assert [(way.prompt, way.carried) for way in tried] == [("names", "before")] * 2 + [("", "")]
 
 
-def test_a_reduced_decode_reads_the_end_of_a_prompt() -> None:
+def test_reduced_decode_has_fewer_prompt_tokens() -> None:
     for attempt in ways(prompt="names"):
         if attempt.prompt and attempt.context < FULL:
             assert attempt.prompt_tokens == REDUCED_PROMPT_TOKENS
@@ -146,7 +146,7 @@ def test_a_reduced_decode_reads_the_end_of_a_prompt() -> None:
             assert attempt.prompt_tokens == 223
 
 
-def test_the_same_words_from_two_contexts_stand() -> None:
+def test_best_accepts_equal_words_from_two_contexts() -> None:
     twice = hypothesis_of("by a similar process, by a similar process", 5.0)
     again = hypothesis_of("By a similar process. By a similar process.", 5.0)
     decode, asked = say(twice, again)
@@ -154,14 +154,14 @@ def test_the_same_words_from_two_contexts_stand() -> None:
     assert (taken.text, len(asked)) == (again.text, 2)
 
 
-def test_the_same_loop_at_two_token_limits_does_not_stand() -> None:
+def test_best_rejects_an_equal_loop_at_two_token_limits() -> None:
     loop = replace(hypothesis_of("five " * 8, 5.0), limited=True)
     decode, asked = say(loop, loop, GOOD)
     assert best(ways(), 5.0, decode, SPEECH).text == GOOD.text
     assert len(asked) == 3
 
 
-def test_a_loop_that_is_all_there_is_is_said_once() -> None:
+def test_best_cuts_a_loop_without_alternatives_to_one_copy() -> None:
     loop = replace(hypothesis_of("No. " * 8, 1.0), limited=True)
     tried = ways(1.0)
     decode, _ = say(*[loop] * len(tried))

@@ -1,5 +1,5 @@
-"""From bytes to mono float32 at 16 kHz: every format whole, cut short, lying and broken; and only
-`AudioError` for whatever cannot be used."""
+"""The decoder from bytes to mono float32 at 16 kHz: every format complete, truncated, with a wrong
+header or damaged; and only `AudioError` for unusable input."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FORMATS: dict[str, dict[str, Any]] = {
 
 
 class Decoded:
-    """What came of a body: the samples, or the code of the failure."""
+    """The result of decoding a body: the samples, or the code of the failure."""
 
     def __init__(self, data: bytes, raw: RawFormat | None = None, seconds: float = 3600.0) -> None:
         body = body_of(data)
@@ -65,7 +65,7 @@ class Decoded:
         except AudioError as error:
             self.code, self.message = error.failure.code, error.failure.message
         finally:
-            # The stream borrowed the descriptor: it must still be ours to close.
+            # The stream only borrows the descriptor, so the test must still be able to close it.
             os.fstat(body.fileno())
             body.close()
 
@@ -76,7 +76,7 @@ class Decoded:
 
 
 def far(one: Samples, other: Samples) -> float:
-    """The greatest difference of two equally long stretches."""
+    """The greatest difference between two arrays of equal length."""
     return float(np.abs(one - other).max())
 
 
@@ -107,7 +107,7 @@ def pack(samples: Samples, encoding: str, byteorder: str) -> bytes:
 
 @pytest.mark.parametrize("encoding", ["s16", "s24", "s32", "f32", "u8"])
 @pytest.mark.parametrize("byteorder", ["little", "big"])
-def test_every_encoding_of_raw_samples(encoding: Any, byteorder: Any) -> None:
+def test_raw_samples_of_every_encoding_are_decoded(encoding: Any, byteorder: Any) -> None:
     wave = tone(RATE)
     decoded = Decoded(pack(wave, encoding, byteorder), RawFormat(encoding, RATE, 1, byteorder))
     assert far(decoded.samples, wave) < (0.01 if encoding == "u8" else 1e-4)
@@ -117,7 +117,7 @@ def test_every_encoding_of_raw_samples(encoding: Any, byteorder: Any) -> None:
 
 @pytest.mark.parametrize("rate", [1_000, 8_000, 16_000, 44_100, 96_000, 384_000])
 @pytest.mark.parametrize("channels", [1, 2, 6])
-def test_every_rate_and_number_of_channels(rate: int, channels: int) -> None:
+def test_raw_samples_of_every_rate_and_channel_count_are_decoded(rate: int, channels: int) -> None:
     wave = tone(rate * 2, rate, channels, hertz=300)
     decoded = Decoded(pack(wave, "s16", "little"), RawFormat("s16", rate, channels, "little"))
     assert decoded.seconds == 2.0
@@ -132,40 +132,40 @@ def test_channels_are_mixed_evenly() -> None:
     assert strength(decoded.samples, 1500) == pytest.approx(0.25, abs=0.01)
 
 
-def test_sixty_four_channels() -> None:
+def test_sixty_four_channels_are_decoded() -> None:
     wave = tone(RATE, channels=64)
     decoded = Decoded(pack(wave, "s16", "little"), RawFormat("s16", RATE, 64, "little"))
     assert far(decoded.samples, wave[:, 0]) < 1e-3
 
 
-def test_what_resampling_must_not_let_through() -> None:
+def test_resampling_removes_frequencies_above_the_limit() -> None:
     wave = tone(96_000, 96_000, hertz=20_000)
     decoded = Decoded(pack(wave, "f32", "little"), RawFormat("f32", 96_000, 1, "little"))
-    # At the ends the tone's own sudden begin and end are heard.
+    # The abrupt begin and end of the tone itself have all frequencies.
     assert np.abs(decoded.samples[100:-100]).max() < 0.01
 
 
 @pytest.mark.parametrize("extra", [1, 3])
-def test_a_broken_last_sample_is_left_out_and_told(extra: int) -> None:
+def test_incomplete_last_sample_is_dropped_and_reported(extra: int) -> None:
     data = pack(tone(1000, channels=2), "s16", "little") + b"\1\2\3\4"[:extra]
     decoded = Decoded(data, RawFormat("s16", RATE, 2, "little"))
     assert len(decoded.samples) == 1000
     assert decoded.truncated
 
 
-def test_less_than_one_sample() -> None:
+def test_less_than_one_sample_is_bad_audio() -> None:
     assert Decoded(b"\1", RawFormat("s16", RATE, 1, "little")).code == "bad_audio"
     assert Decoded(b"\1\2\3", RawFormat("s16", RATE, 2, "little")).code == "bad_audio"
 
 
-def test_one_sample() -> None:
-    # A single sample is all offset.
+def test_single_sample_is_decoded() -> None:
+    # A single sample consists only of its offset, which is removed.
     decoded = Decoded(b"\0\x40", RawFormat("s16", RATE, 1, "little"))
     assert decoded.samples.tolist() == [0.0]
     assert Decoded(b"\0\x40", RawFormat("s16", 8000, 1, "little")).seconds == 1 / 8000
 
 
-def test_raw_samples_stay_raw_whatever_they_look_like() -> None:
+def test_raw_samples_stay_raw_even_if_they_resemble_a_file() -> None:
     looks_like_flac = JFK.read_bytes()[:20_000]
     decoded = Decoded(looks_like_flac, RawFormat("s16", RATE, 1, "little"))
     assert len(decoded.samples) == 10_000
@@ -175,7 +175,7 @@ def test_raw_samples_stay_raw_whatever_they_look_like() -> None:
 
 
 @pytest.mark.parametrize("rate", [RATE, 44_100])
-def test_nan_and_infinities_are_silence(rate: int) -> None:
+def test_nan_and_infinities_become_silence(rate: int) -> None:
     wave = tone(rate, rate)
     wave[1000:1100] = np.nan
     wave[2000] = np.inf
@@ -187,21 +187,21 @@ def test_nan_and_infinities_are_silence(rate: int) -> None:
         assert decoded.samples[2000] == decoded.samples[3000] == 0
 
 
-def test_nothing_but_nan() -> None:
+def test_samples_that_are_all_nan_become_silence() -> None:
     data = pack(np.full(RATE, np.nan, dtype=np.float32), "f32", "little")
     decoded = Decoded(data, RawFormat("f32", RATE, 1, "little"))
     assert len(decoded.samples) == RATE
     assert not decoded.samples.any()
 
 
-def test_one_bad_channel_does_not_spoil_the_others() -> None:
+def test_channel_of_nan_does_not_affect_the_others() -> None:
     both = np.stack([tone(RATE), np.full(RATE, np.nan, dtype=np.float32)], axis=1)
     decoded = Decoded(pack(both, "f32", "little"), RawFormat("f32", RATE, 2, "little"))
     assert strength(decoded.samples) == pytest.approx(0.25, abs=0.01)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])
-def test_the_largest_floats(channels: int) -> None:
+def test_largest_floats_stay_in_range(channels: int) -> None:
     huge = np.full((RATE, channels), np.finfo(np.float32).max, dtype=np.float32)
     huge[::2] *= -1
     huge[5::7] = np.inf
@@ -211,13 +211,13 @@ def test_the_largest_floats(channels: int) -> None:
     assert np.abs(decoded.samples).max() <= 1.0
 
 
-def test_samples_beyond_full_scale_are_scaled_not_clipped() -> None:
+def test_samples_beyond_full_scale_are_scaled_instead_of_clipped() -> None:
     decoded = Decoded(encoded(tone(RATE) * 8, subtype="FLOAT"))
     assert far(decoded.samples, tone(RATE) * 2) < 1e-4
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "DOUBLE", "PCM_U8"])
-def test_a_dc_offset_is_taken_off(subtype: str) -> None:
+def test_dc_offset_is_removed(subtype: str) -> None:
     decoded = Decoded(encoded(tone(44_100, 44_100) * 0.5 + 0.5, 44_100, subtype=subtype))
     assert abs(float(decoded.samples[1000:-1000].mean())) < 1e-3
     assert strength(decoded.samples) == pytest.approx(0.25, abs=0.01)
@@ -229,7 +229,7 @@ def test_a_dc_offset_is_taken_off(subtype: str) -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("channels", [1, 2])
-def test_a_whole_file_of_every_format(kind: str, channels: int) -> None:
+def test_whole_file_of_every_format_is_decoded(kind: str, channels: int) -> None:
     rate = 48_000 if kind == "Opus" else 44_100
     decoded = Decoded(encoded(tone(2 * rate, rate, channels), rate, **FORMATS[kind]))
     # MP3 adds padding before and after.
@@ -240,7 +240,7 @@ def test_a_whole_file_of_every_format(kind: str, channels: int) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_file_cut_anywhere_is_decoded_as_far_as_it_goes(kind: str) -> None:
+def test_truncated_file_is_decoded_up_to_its_end(kind: str) -> None:
     rate = 48_000 if kind == "Opus" else 16_000
     noise = np.random.default_rng(1).normal(0, 0.1, 3 * rate).astype(np.float32)
     data = encoded(noise, rate, **FORMATS[kind])
@@ -251,11 +251,11 @@ def test_a_file_cut_anywhere_is_decoded_as_far_as_it_goes(kind: str) -> None:
         decoded = Decoded(data[: int(len(data) * part)])
         assert decoded.code == "", f"{part}: {decoded.message}"
         heard.append(decoded.seconds)
-        # libsndfile writes a second of Ogg to a page, and half a page is nothing.
+        # libsndfile writes one second of Ogg per page, and half a page is not decoded.
         assert decoded.seconds == pytest.approx(part * 3, abs=1.2)
         assert decoded.truncated or kind == "MP3", part
         if kind not in ("Vorbis", "Opus", "MP3"):
-            # The last block of ADPCM may differ; nothing before it.
+            # Only the last block of ADPCM may differ.
             common = len(decoded.samples) - 2048
             assert np.array_equal(decoded.samples[:common], whole.samples[:common])
     assert heard == sorted(heard)
@@ -265,9 +265,9 @@ def test_a_file_cut_anywhere_is_decoded_as_far_as_it_goes(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_file_of_no_samples(kind: str) -> None:
+def test_file_without_samples_gives_silence_or_an_error(kind: str) -> None:
     decoded = Decoded(encoded(np.empty(0, dtype=np.float32), **FORMATS[kind]))
-    # A coded format may say anything from nothing to a frame of padding.
+    # A lossy format may give anything from no samples to a frame of padding.
     if not decoded.code:
         assert decoded.seconds < 0.2
         assert np.abs(decoded.samples).max(initial=0.0) < 1e-3
@@ -276,11 +276,11 @@ def test_a_file_of_no_samples(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "AIFF", "AU", "CAF", "W64"])
-def test_a_header_without_samples_is_bad_audio(kind: str) -> None:
+def test_header_without_samples_is_bad_audio(kind: str) -> None:
     assert Decoded(encoded(np.empty(0, dtype=np.float32), format=kind)).code == "bad_audio"
 
 
-def test_an_empty_body() -> None:
+def test_empty_body_is_bad_audio() -> None:
     assert Decoded(b"").code == "bad_audio"
     assert Decoded(b"", RawFormat("s16", RATE, 1, "little")).code == "bad_audio"
 
@@ -295,14 +295,14 @@ def test_an_empty_body() -> None:
         (bytes(1000), "not recognised"),
     ],
 )
-def test_what_is_not_read_is_named_beside_what_is(data: bytes, name: str) -> None:
+def test_unsupported_format_is_named_with_the_supported_ones(data: bytes, name: str) -> None:
     decoded = Decoded(data)
     assert decoded.code == "unsupported_media_type"
     assert name in decoded.message
     assert "FLAC" in decoded.message
 
 
-def test_the_clip_of_the_tests() -> None:
+def test_clip_is_decoded_like_by_soundfile_and_soxr() -> None:
     decoded = Decoded(JFK.read_bytes())
     reference, rate = soundfile.read(JFK, dtype="float32", always_2d=True)
     assert decoded.seconds == pytest.approx(len(reference) / rate)
@@ -314,7 +314,7 @@ def test_the_clip_of_the_tests() -> None:
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
-def test_in_blocks_it_is_what_it_is_as_a_whole(rate: int) -> None:
+def test_blocks_join_to_the_whole_resampled_audio(rate: int) -> None:
     noise = np.random.default_rng(2).normal(0, 0.1, (int(5.3 * rate), 2)).astype(np.float32)
     decoded = Decoded(encoded(noise, rate, subtype="FLOAT"))
     assert len(decoded.blocks) >= 5
@@ -325,7 +325,7 @@ def test_in_blocks_it_is_what_it_is_as_a_whole(rate: int) -> None:
     assert far(decoded.samples[:common], whole[:common]) < 1e-3
 
 
-# Lengths that lie.
+# Wrong lengths.
 
 
 def wav(length: int, samples: bytes, before: bytes = b"", riff: int = 0) -> bytes:
@@ -344,7 +344,7 @@ def wav(length: int, samples: bytes, before: bytes = b"", riff: int = 0) -> byte
 @pytest.mark.parametrize("length", [0, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
 @pytest.mark.parametrize("riff", [0, 36, 0xFFFFFFFF])
 @pytest.mark.parametrize("before", [b"", b"LIST\5\0\0\0INFO\0\0"], ids=["plain", "odd chunk"])
-def test_a_streamed_wav_does_not_read_as_silence(length: int, riff: int, before: bytes) -> None:
+def test_streamed_wav_is_not_read_as_silence(length: int, riff: int, before: bytes) -> None:
     decoded = Decoded(wav(length, pack(tone(RATE), "s16", "little"), before, riff))
     assert decoded.seconds == 1.0
     assert strength(decoded.samples) == pytest.approx(0.5, abs=0.01)
@@ -364,7 +364,7 @@ def test_a_streamed_wav_does_not_read_as_silence(length: int, riff: int, before:
         ("CAF", b"data", 4, ">q", -1),
     ],
 )
-def test_what_was_streamed_in_another_format_is_read_to_its_end(
+def test_streamed_file_of_another_format_is_read_to_its_end(
     kind: str, chunk: bytes, further: int, code: str, length: int
 ) -> None:
     data = bytearray(encoded(tone(RATE), format=kind))
@@ -376,7 +376,7 @@ def test_what_was_streamed_in_another_format_is_read_to_its_end(
 
 
 @pytest.mark.parametrize("length", [32_001, 64_000, 0x7FFE0000])
-def test_a_wav_that_promises_more_than_there_is(length: int) -> None:
+def test_wav_that_states_too_much_is_truncated(length: int) -> None:
     decoded = Decoded(
         wav(length, pack(tone(RATE), "s16", "little"), riff=36 + min(length, 1 << 31))
     )
@@ -385,11 +385,11 @@ def test_a_wav_that_promises_more_than_there_is(length: int) -> None:
     assert decoded.truncated
 
 
-def test_a_flac_that_breaks_off_keeps_what_came_before() -> None:
+def test_damaged_flac_keeps_the_audio_before_the_damage() -> None:
     noise = np.random.default_rng(3).normal(0, 0.1, 20 * RATE).astype(np.float32)
     data = encoded(noise, format="FLAC")
     broken = bytearray(data)
-    # Nonsense in the middle of a frame, and frames after it that cannot be trusted.
+    # Random bytes in the middle of a frame; the frames after it cannot be trusted.
     middle = len(data) // 2
     broken[middle : middle + 400] = bytes(400)
     decoded = Decoded(bytes(broken[: middle + 400]))
@@ -400,7 +400,7 @@ def test_a_flac_that_breaks_off_keeps_what_came_before() -> None:
 
 
 def streamed_flac(data: bytes) -> bytes:
-    """As an encoder leaves it that could not go back and write down how long it is."""
+    """A FLAC by an encoder that could not seek back and write the length."""
     flac = bytearray(data)
     # STREAMINFO's 36-bit count of samples, 0 for unknown: RFC 9639, section 8.2.
     flac[21] &= 0xF0
@@ -409,7 +409,7 @@ def streamed_flac(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("count", [2 * RATE, 2 * RATE + 333])
-def test_a_flac_that_does_not_say_its_length_is_whole_where_its_last_frame_is(count: int) -> None:
+def test_flac_of_unknown_length_is_complete_with_its_last_frame(count: int) -> None:
     samples = np.random.default_rng(4).normal(0, 0.1, count).astype(np.float32)
     data = streamed_flac(encoded(samples, format="FLAC"))
     decoded = Decoded(data)
@@ -418,16 +418,16 @@ def test_a_flac_that_does_not_say_its_length_is_whole_where_its_last_frame_is(co
     assert Decoded(data[:-5]).truncated
 
 
-# The cap.
+# The maximum length.
 
 
 @pytest.fixture(scope="module")
 def hours_of_silence() -> bytes:
-    # 1 kHz, so that the test makes 18 million samples and not 288.
+    # At 1 kHz the test makes 18 million samples instead of 288 million.
     return encoded(np.zeros(5 * 3600 * 1000, dtype=np.int16), 1000, format="FLAC")
 
 
-def test_a_small_file_of_hours_is_known_by_its_header(hours_of_silence: bytes) -> None:
+def test_too_long_file_is_rejected_by_its_header(hours_of_silence: bytes) -> None:
     assert len(hours_of_silence) < 500_000
     decoded = Decoded(hours_of_silence, seconds=4 * 3600.0)
     assert decoded.code == "audio_too_long"
@@ -435,7 +435,7 @@ def test_a_small_file_of_hours_is_known_by_its_header(hours_of_silence: bytes) -
     assert decoded.blocks == []
 
 
-def test_hours_that_the_header_keeps_quiet_about_are_stopped_at_the_cap(
+def test_too_long_file_of_unknown_length_is_stopped_at_the_limit(
     hours_of_silence: bytes,
 ) -> None:
     decoded = Decoded(streamed_flac(hours_of_silence), seconds=100.0)
@@ -444,34 +444,34 @@ def test_hours_that_the_header_keeps_quiet_about_are_stopped_at_the_cap(
 
 
 @pytest.mark.parametrize("raw", [None, RawFormat("s16", RATE, 1, "little")])
-def test_exactly_the_cap_is_not_over_it(raw: RawFormat | None) -> None:
+def test_file_of_exactly_the_limit_is_accepted(raw: RawFormat | None) -> None:
     for count, code in ((2 * RATE, ""), (2 * RATE + 1, "audio_too_long")):
         data = encoded(tone(count)) if raw is None else pack(tone(count), "s16", "little")
         assert Decoded(data, raw, seconds=2.0).code == code
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(999, 1), (500_000, 1), (16_000, 65)])
-def test_what_is_outside_of_what_is_decoded(rate: int, channels: int) -> None:
+def test_unsupported_rate_or_channel_count_is_bad_audio(rate: int, channels: int) -> None:
     silence = np.zeros((2000, channels), dtype=np.float32)
     decoded = Decoded(encoded(silence, rate))
     assert decoded.code == "bad_audio"
     assert f"{rate} Hz with {channels} channels" in decoded.message
 
 
-def test_an_unknown_codec_in_a_known_container() -> None:
+def test_unknown_codec_in_a_known_container_is_reported() -> None:
     data = encoded(tone(2000), format="CAF").replace(b"lpcm", b"aac ", 1)
     decoded = Decoded(data)
     assert decoded.code == "unsupported_media_type"
     assert "CAF" in decoded.message
 
 
-# Anything at all.
+# Random input.
 
 ALLOWED = {"", "bad_audio", "unsupported_media_type", "audio_too_long"}
 
 
 @given(st.binary(max_size=2000))
-def test_random_bytes_give_audio_or_the_one_exception(data: bytes) -> None:
+def test_random_bytes_give_audio_or_one_exception(data: bytes) -> None:
     assert Decoded(data, seconds=60.0).code in ALLOWED
 
 
@@ -485,7 +485,7 @@ RAWS = st.builds(
 
 
 @given(st.binary(max_size=2000), RAWS)
-def test_random_bytes_as_raw_samples(data: bytes, raw: RawFormat) -> None:
+def test_random_raw_samples_stay_in_range(data: bytes, raw: RawFormat) -> None:
     assert Decoded(data, raw, seconds=60.0).code in ("", "bad_audio")
 
 
@@ -502,12 +502,12 @@ SEEDS = {
     st.lists(st.tuples(st.integers(0, 299), st.integers(0, 255)), min_size=1, max_size=6),
     st.integers(0, 1 << 16),
 )
-def test_real_files_with_a_few_wrong_bytes(
+def test_damaged_files_give_audio_or_one_exception(
     kind: str, changes: list[tuple[int, int]], end: int
 ) -> None:
     data = bytearray(SEEDS[kind])
     for at, value in changes:
         data[at % len(data)] = value
-    # Every second one is cut as well.
+    # Every second file is also truncated.
     cut = len(data) if end % 2 else end % len(data)
     assert Decoded(bytes(data[:cut]), seconds=60.0).code in ALLOWED

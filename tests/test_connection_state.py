@@ -1,4 +1,4 @@
-"""The state of a connection by itself: why it is not read, and which timeout runs."""
+"""The state of a connection by itself: the reason that it is not read, and the running timeout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.network.outbox import MAX_SLOTS, Outbox
 
 
 class Protocol:
-    """As much of a protocol as the state looks at."""
+    """The part of a protocol that the state reads."""
 
     idle = True
     full = False

@@ -1,4 +1,4 @@
-"""How much of the encoder a window gets: the bounds that every choice keeps."""
+"""The encoder context of a window: the bounds of every choice."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ SETTINGS = st.one_of(st.sampled_from(["auto", "full"]), st.integers(1, FULL))
 
 
 @given(SECONDS, SETTINGS)
-def test_every_rung_is_one_the_engine_takes(seconds: float, setting: EncoderContext) -> None:
-    # More than FULL makes whisper.cpp fail, and 0 means the whole encoder.
+def test_every_context_is_valid_for_the_engine(seconds: float, setting: EncoderContext) -> None:
+    # More than FULL makes whisper.cpp fail, and 0 means the full context.
     for positions in (*ladder(seconds, setting), for_detection(seconds, setting)):
         assert isinstance(positions, int)
         assert 1 <= positions <= FULL
 
 
 @given(SECONDS, SETTINGS)
-def test_rungs_rise_to_the_whole_encoder(seconds: float, setting: EncoderContext) -> None:
+def test_contexts_rise_to_the_full_one(seconds: float, setting: EncoderContext) -> None:
     rungs = ladder(seconds, setting)
     assert list(rungs) == sorted(set(rungs))
     assert rungs[-1] == FULL
 
 
 @given(SECONDS, SETTINGS)
-def test_no_part_of_a_window_is_left_unheard(seconds: float, setting: EncoderContext) -> None:
+def test_first_context_covers_the_window(seconds: float, setting: EncoderContext) -> None:
     assert ladder(seconds, setting)[0] >= math.ceil(seconds * POSITIONS_PER_SECOND)
 
 
 @given(SECONDS)
-def test_full_is_full(seconds: float) -> None:
+def test_full_gives_only_the_full_context(seconds: float) -> None:
     assert ladder(seconds, "full") == (FULL,)
 
 
 @given(SECONDS)
-def test_a_longer_window_never_gets_less(seconds: float) -> None:
+def test_longer_window_never_gets_a_smaller_context(seconds: float) -> None:
     shorter, longer = ladder(seconds / 2, "auto"), ladder(seconds, "auto")
     assert shorter[0] <= longer[0]
 
@@ -66,11 +66,11 @@ def test_a_longer_window_never_gets_less(seconds: float) -> None:
         (30.0, FULL),
     ],
 )
-def test_auto(seconds: float, first: int) -> None:
+def test_auto_chooses_the_first_context_by_length(seconds: float, first: int) -> None:
     assert ladder(seconds, "auto")[0] == first
 
 
-def test_a_language_is_told_by_the_beginning() -> None:
+def test_detection_uses_the_beginning_of_a_window() -> None:
     assert for_detection(30.0, "auto") == MOST_FOR_DETECTION
     assert for_detection(1.0, "auto") == FLOOR
     assert for_detection(30.0, "full") == FULL
@@ -80,7 +80,7 @@ def test_a_language_is_told_by_the_beginning() -> None:
     ("seconds", "setting", "expected"),
     [(2.0, 512, (512, FULL)), (20.0, 512, (1000, FULL)), (30.0, 64, (FULL,)), (1.0, FULL, (FULL,))],
 )
-def test_a_fixed_number_covers_the_window(
+def test_fixed_context_is_raised_to_cover_the_window(
     seconds: float, setting: int, expected: tuple[int, ...]
 ) -> None:
     assert ladder(seconds, setting) == expected

@@ -1,5 +1,5 @@
-"""app/decoding/engine.py with the real whisper.cpp: what it must never do, and what a decode may
-say."""
+"""app/decoding/engine.py with the real whisper.cpp: its results, errors and independence of earlier
+decodes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture
 def fresh() -> Iterator[Engine]:
-    """An engine that a test may spoil."""
+    """An engine that a test may break."""
     engine = Engine(MODEL, "tiny.en-q8_0", 2, "auto")
     yield engine
     engine.close()
@@ -60,7 +60,7 @@ def check_numbers(hypothesis: Hypothesis, seconds: float) -> None:
     assert np.isfinite(hypothesis.end)
 
 
-def test_it_hears(engine: Engine, speech: Any) -> None:
+def test_engine_transcribes_the_clip(engine: Engine, speech: Any) -> None:
     hypothesis = engine.transcribe(speech, PLAIN)
     assert "ask what you can do for your country" in hypothesis.text.lower()
     assert hypothesis.language == "en"
@@ -69,20 +69,20 @@ def test_it_hears(engine: Engine, speech: Any) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 199, 200, 8000])
 @pytest.mark.parametrize("words", [False, True])
-def test_any_length_is_decoded_within_its_bounds(
+def test_times_stay_within_audio_of_any_length(
     engine: Engine, speech: Any, count: int, words: bool
 ) -> None:
-    # From the middle of the speech, so that there is something to be heard.
+    # From the middle of the clip, which contains speech.
     hypothesis = engine.transcribe(speech[16000 : 16000 + count], DecodeOptions(words=words))
     check_numbers(hypothesis, count / 16000)
 
 
-def test_a_short_clip_is_not_answered_with_the_text_before(engine: Engine, speech: Any) -> None:
+def test_empty_clip_does_not_return_the_earlier_text(engine: Engine, speech: Any) -> None:
     assert "country" in engine.transcribe(speech, PLAIN).text
     assert "country" not in engine.transcribe(speech[:0], PLAIN).text
 
 
-def test_a_strided_array_is_the_same_as_its_copy(engine: Engine, speech: Any) -> None:
+def test_strided_array_gives_the_same_result(engine: Engine, speech: Any) -> None:
     # whisper.cpp reads memory as if it were contiguous; a column of stereo is not.
     stereo = np.stack((speech, np.zeros_like(speech)), axis=1)
     column = stereo[:, 0]
@@ -90,12 +90,12 @@ def test_a_strided_array_is_the_same_as_its_copy(engine: Engine, speech: Any) ->
     assert engine.transcribe(column, PLAIN) == engine.transcribe(speech, PLAIN)
 
 
-def test_another_type_of_number_is_the_same(engine: Engine, speech: Any) -> None:
+def test_float64_samples_give_the_same_result(engine: Engine, speech: Any) -> None:
     double = speech.astype(np.float64)
     assert engine.transcribe(double, PLAIN) == engine.transcribe(speech, PLAIN)
 
 
-def test_nothing_is_carried_from_one_decode_to_the_next(engine: Engine, speech: Any) -> None:
+def test_decode_does_not_depend_on_earlier_ones(engine: Engine, speech: Any) -> None:
     first = engine.transcribe(speech, PLAIN)
     engine.transcribe(speech[:48000], DecodeOptions(words=True, prompt="Mr. Wordsworth, Esq."))
     generator = np.random.default_rng(1)
@@ -103,10 +103,8 @@ def test_nothing_is_carried_from_one_decode_to_the_next(engine: Engine, speech: 
     assert astuple(engine.transcribe(speech, PLAIN)) == astuple(first)
 
 
-def test_drawing_tokens_gives_other_results_and_the_same_ones_again(
-    engine: Engine, speech: Any
-) -> None:
-    # Babble, of which nothing is sure: greedy decoding and drawing at random must part somewhere.
+def test_sampling_differs_from_greedy_and_is_repeatable(engine: Engine, speech: Any) -> None:
+    # Noisy speech is ambiguous, so that greedy decoding and sampling give different results.
     noise = np.random.default_rng(1).normal(0, 0.1, 32000).astype(np.float32) + speech[16000:48000]
     greedy = engine.transcribe(noise, PLAIN)
     drawn = [engine.transcribe(noise, DecodeOptions(temperature=1.0)) for _ in range(2)]
@@ -115,7 +113,7 @@ def test_drawing_tokens_gives_other_results_and_the_same_ones_again(
     assert astuple(engine.transcribe(noise, PLAIN)) == astuple(greedy)
 
 
-def test_words_make_up_their_segment(engine: Engine, speech: Any) -> None:
+def test_words_form_the_text_of_their_segment(engine: Engine, speech: Any) -> None:
     plain = engine.transcribe(speech, PLAIN)
     timed = engine.transcribe(speech, DecodeOptions(words=True))
     assert timed.text == plain.text
@@ -165,7 +163,7 @@ def spans(hypothesis: Hypothesis) -> list[tuple[float, float]]:
     return [(segment.start, segment.end) for segment in hypothesis.segments]
 
 
-def test_a_prompt_leaves_the_segments_as_they_are_without(engine: Engine, speech: Any) -> None:
+def test_prompt_does_not_change_the_segments(engine: Engine, speech: Any) -> None:
     plain, prompted = engine.transcribe(speech, PLAIN), engine.transcribe(speech, NOTES)
     # The pause between the two halves of the sentence is at 7.7 to 8.1 s.
     assert np.array(spans(plain)) == pytest.approx(np.array([(0.2, 7.7), (8.1, 11.0)]), abs=0.4)
@@ -173,7 +171,7 @@ def test_a_prompt_leaves_the_segments_as_they_are_without(engine: Engine, speech
     check_numbers(prompted, len(speech) / 16000)
 
 
-def test_long_segments_are_divided_without_the_raw_decoder_too(
+def test_long_segments_are_divided_without_the_raw_decoder(
     fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_module, "attach", lambda *_: None)
@@ -182,7 +180,7 @@ def test_long_segments_are_divided_without_the_raw_decoder_too(
     assert np.array(spans(prompted)) == pytest.approx(np.array([(0.2, 7.7), (8.1, 11.0)]), abs=0.4)
 
 
-def test_placing_timestamps_does_not_change_the_text_nor_the_next_decode(
+def test_placed_timestamps_change_neither_text_nor_next_decode(
     fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = np.concatenate((speech, np.zeros(8000, np.float32), speech))
@@ -194,10 +192,10 @@ def test_placing_timestamps_does_not_change_the_text_nor_the_next_decode(
     assert all(end - start <= 8.0 for start, end in spans(prompted))
 
 
-def test_a_failure_is_an_error_and_never_a_text(
+def test_failed_call_raises_instead_of_returning_old_text(
     fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The context still holds this text when the next call fails.
+    # The context of whisper.cpp still contains this text when the next call fails.
     assert fresh.transcribe(speech, PLAIN).text
     with monkeypatch.context() as patch:
         patch.setattr(engine_module.pw, "whisper_full", lambda *_: -6)
@@ -206,10 +204,10 @@ def test_a_failure_is_an_error_and_never_a_text(
     assert fresh.transcribe(speech, PLAIN).text
 
 
-def test_a_failure_of_whisper_cpp_itself_is_an_error(
+def test_failure_of_whisper_cpp_raises_an_error(
     fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The real whisper_full, given a parameter that it refuses.
+    # The real whisper_full with a parameter that it rejects.
     full = engine_module.pw.whisper_full
 
     def refused(context: Any, params: Any, samples: Any, count: int) -> int:
@@ -249,7 +247,7 @@ def test_abort_holds_for_later_decodes(fresh: Engine, speech: Any) -> None:
         fresh.transcribe(speech, PLAIN)
 
 
-def test_what_is_no_model_is_an_error(tmp_path: Any) -> None:
+def test_file_that_is_no_model_raises_an_error(tmp_path: Any) -> None:
     path = tmp_path / "text.bin"
     path.write_text("This is no model.\n" * 100)
     with pytest.raises(EngineError):
@@ -272,7 +270,7 @@ engine.close()
 
 
 def note_loads(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """From now on each load of a model is written down: whether with flash attention."""
+    """Record for each later load of a model whether it uses flash attention."""
     loads: list[bool] = []
     load = engine_module.pw.whisper_init_from_file_with_params
 
@@ -284,10 +282,11 @@ def note_loads(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return loads
 
 
-def test_flash_attention_is_for_the_whole_encoder_alone(
+def test_flash_attention_is_used_only_with_the_full_context(
     fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At a reduced context it reads what an earlier request left; at the whole it saves memory."""
+    """With a reduced context it reads the remains of an earlier request; with the full context it
+    saves memory."""
     loads = note_loads(monkeypatch)
     short, long = speech[: 3 * 16_000], np.pad(speech, (0, 3 * 16_000))
     before = fresh.transcribe(short, PLAIN)
@@ -330,7 +329,7 @@ def test_alignment_is_loaded_for_words_alone(
     assert len(loads) == 2
 
 
-def test_where_all_windows_take_the_whole_encoder_it_is_loaded_once(
+def test_model_is_loaded_once_if_all_windows_use_the_full_context(
     speech: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads = note_loads(monkeypatch)
@@ -342,8 +341,8 @@ def test_where_all_windows_take_the_whole_encoder_it_is_loaded_once(
     assert loads == [True]
 
 
-def test_the_log_callback_is_gone_before_the_interpreter_is() -> None:
-    # Left installed, it aborts the process at exit: status 134.
+def test_log_callback_is_removed_before_the_interpreter_ends() -> None:
+    # A callback that stays installed aborts the process at exit with status 134.
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(MODEL)],
         cwd=ROOT,
@@ -367,7 +366,7 @@ def spoken_words(hypothesis: Hypothesis) -> list[str]:
 
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("gap", [0.2, 0.5])
-def test_a_phrase_said_several_times_is_whole_at_the_first_decode(
+def test_repeated_phrase_is_complete_after_the_first_decode(
     engine: Engine, speech: Any, count: int, gap: float
 ) -> None:
     phrase = speech[: int(PHRASE_SECONDS * 16000)]
@@ -379,7 +378,7 @@ def test_a_phrase_said_several_times_is_whole_at_the_first_decode(
 
 
 @pytest.mark.parametrize("prompt", [INSTRUCTION, "Kennedy, Khrushchev, Adenauer", "Umm, well."])
-def test_a_prompt_does_not_double_a_phrase(engine: Engine, speech: Any, prompt: str) -> None:
+def test_prompt_does_not_double_a_phrase(engine: Engine, speech: Any, prompt: str) -> None:
     phrase = speech[: int(PHRASE_SECONDS * 16000)]
     hypothesis = engine.transcribe(phrase, DecodeOptions(prompt=prompt))
     assert spoken_words(hypothesis) == PHRASE
@@ -387,7 +386,7 @@ def test_a_prompt_does_not_double_a_phrase(engine: Engine, speech: Any, prompt: 
 
 
 @pytest.mark.parametrize("filler", ["word, ", "x", " ", "\u65e5"])
-def test_the_longest_prompt_is_heard_by_its_end(engine: Engine, speech: Any, filler: str) -> None:
+def test_longest_prompt_is_used_by_its_end(engine: Engine, speech: Any, filler: str) -> None:
     end = " The president spoke of his fellow Amerikans and of their Kountry."
     room = 16_384 - len(end)
     long = filler * (room // len(filler.encode())) + end
@@ -395,8 +394,8 @@ def test_the_longest_prompt_is_heard_by_its_end(engine: Engine, speech: Any, fil
     assert engine.transcribe(phrase, DecodeOptions(prompt=long)).text
 
 
-def test_tokens_are_those_of_whisper_cpp(engine: Engine, speech: Any) -> None:
-    """The same text by our tokens and as `initial_prompt` gives the same decode."""
+def test_tokens_equal_those_of_whisper_cpp(engine: Engine, speech: Any) -> None:
+    """A prompt gives the same decode through our tokens and through `initial_prompt`."""
     text = " Grüezi mitenand, it's 1961's inauguration;  Mr. O'Neill"
     tokens = engine._prompts.encode(text, "", 223, timed=False)
     params = pw.whisper_full_default_params(pw.WHISPER_SAMPLING_GREEDY)
@@ -420,7 +419,7 @@ def test_tokens_are_those_of_whisper_cpp(engine: Engine, speech: Any) -> None:
 @pytest.mark.parametrize("at", [0.0, 0.9, 3.4, 5.0, 8.2])
 @pytest.mark.parametrize("length", [0.2, 0.3, 0.7, 1.5])
 @pytest.mark.parametrize("prompt", ["", INSTRUCTION])
-def test_a_fragment_never_takes_the_whole_encoder(
+def test_fragment_never_uses_the_full_context(
     engine: Engine, speech: Any, at: float, length: float, prompt: str
 ) -> None:
     part = speech[int(at * 16000) : int((at + length) * 16000)]

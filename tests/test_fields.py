@@ -1,4 +1,4 @@
-"""The JSON form of what the node says, where the framing's tests do not show it already."""
+"""The JSON form of replies, in addition to the tests of the framing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_every_reply_begins_with_id_and_status(
     assert (fields["id"], fields["status"]) == (request_id, status)
 
 
-def test_a_transcript_of_silence_has_all_its_fields() -> None:
+def test_transcript_of_silence_has_all_fields() -> None:
     fields = reply_fields("r", SILENCE)
     assert fields["text"] == ""
     assert fields["segments"] == []
@@ -53,14 +53,14 @@ def test_a_transcript_of_silence_has_all_its_fields() -> None:
     }
 
 
-def test_what_does_not_apply_is_left_out() -> None:
+def test_inapplicable_fields_are_omitted() -> None:
     assert "words" not in reply_fields("r", SEGMENT)["segment"]
     assert reply_fields("r", Segment(0, 1, "x", 1, ()))["segment"]["words"] == []
     assert "retry_after_seconds" not in reply_fields("r", Failure("busy", "later"))["error"]
     assert reply_fields("r", Failure("busy", "later", 0.0))["error"]["retry_after_seconds"] == 0.0
 
 
-def test_numbers_are_rounded_and_stay_numbers() -> None:
+def test_numbers_are_rounded_and_remain_numbers() -> None:
     third = Segment(1 / 3, 2 / 3, "x", 1 / 3)
     transcript = transcript_of(
         "x",
@@ -78,8 +78,8 @@ def test_numbers_are_rounded_and_stay_numbers() -> None:
     assert fields["language_probability"] == 0.667
 
 
-def test_nothing_ends_after_the_audio() -> None:
-    """Both are rounded alike: 3.095 s of audio hold no segment up to 3.1 s."""
+def test_no_segment_ends_after_the_audio() -> None:
+    """Both are rounded in the same way: 3.095 s of audio have no segment up to 3.1 s."""
     transcript = transcript_of(
         "x", segments=(Segment(0.0, 3.0954, "x", 1.0),), audio_seconds=3.0954
     )

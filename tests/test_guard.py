@@ -1,4 +1,4 @@
-"""A repetition that is in the audio stands; a loop is cut, or heard again."""
+"""A repetition in the audio is kept; a loop is cut or decoded again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RANDOM = np.random.default_rng(1)
 
 
 def noise(seconds: float) -> np.ndarray:
-    """As loud throughout, and changing all the time."""
+    """Noise of constant loudness without repetition."""
     count = int(seconds * SAMPLE_RATE)
     steps = np.repeat(_RANDOM.uniform(0.05, 0.95, count // 1_600 + 1), 1_600)[:count]
     carrier = np.sin(np.cumsum(np.pi * steps)) + _RANDOM.normal(0, 0.05, count)
@@ -36,72 +36,72 @@ def said(text: str, limited: bool = False) -> Hypothesis:
     return replace(hypothesis_of(text, 4.0), limited=limited)
 
 
-def test_an_honest_repetition_stands() -> None:
+def test_repetition_in_the_audio_is_kept() -> None:
     for count, sound in ((2, TWICE), (3, THRICE)):
         text = " ".join([f"{PHRASE}."] * count)
         assert judge(said(text), 4.0, True, "", sound) == (said(text), None)
 
 
-def test_a_compressible_repetition_stands_at_the_whole_encoder() -> None:
+def test_compressible_repetition_is_kept_at_the_full_context() -> None:
     text = " ".join(["Turn on the living room lamp in the hall."] * 3)
     assert judge(said(text), 6.0, False, "", THRICE)[1] is None
     assert judge(said(" ".join([text] * 3)), 6.0, False, "", ONCE)[1] == "repetition"
 
 
-def test_a_loop_in_audio_that_says_it_once_is_heard_again() -> None:
+def test_loop_over_audio_without_repetition_is_a_fault() -> None:
     text = "Go forward ten meters. Go forward ten meters."
     assert judge(said(text), 2.0, True, "", ONCE)[1] == "repetition"
 
 
 @pytest.mark.parametrize(("sound", "count"), [(ONCE, 1), (TWICE, 2), (THRICE, 3)])
-def test_a_loop_that_ran_into_the_limit_is_cut_to_what_is_there(sound: Sound, count: int) -> None:
+def test_loop_at_the_token_limit_is_cut_to_the_audio(sound: Sound, count: int) -> None:
     text = " ".join([f"{PHRASE}."] * 6 + ["By a"])
     kept, reason = judge(said(text, limited=True), 4.0, True, "", sound)
     assert (kept.text, reason) == (" ".join([f"{PHRASE}."] * count), None)
     assert not kept.limited
 
 
-def test_a_word_said_once_too_often_is_cut() -> None:
+def test_single_extra_repetition_is_cut() -> None:
     kept, reason = judge(said("Firefox Firefox Firefox"), 4.0, True, "", TWICE)
     assert (kept.text, reason) == ("Firefox Firefox", None)
     assert judge(said("No, no, no."), 4.0, True, "", ONCE)[0].text == "No, no, no."
 
 
-def test_a_loop_too_fast_for_the_audio_is_cut() -> None:
+def test_loop_too_fast_for_the_audio_is_cut() -> None:
     text = f"{PHRASE}. {PHRASE}!"
     assert len(text) > FASTEST * ONCE.loud_seconds
     kept, reason = judge(said(text), 2.0, True, "", ONCE)
     assert (kept.text, reason) == (f"{PHRASE}.", None)
 
 
-def test_a_loop_is_not_cut_to_less_than_the_audio_holds() -> None:
+def test_loop_is_not_cut_below_the_copies_in_the_audio() -> None:
     loop = said("Goodbye. " * 9, limited=True)
     assert judge(loop, 4.0, True, "", ONCE)[1] == "limit"
 
 
-def test_text_that_the_audio_cannot_hold_is_heard_again() -> None:
+def test_text_too_long_for_the_audio_is_a_fault() -> None:
     text = "Weasels have eaten our phone system. Wesils have eed nour phone sistem."
     assert judge(said(text), 2.0, True, "names", ONCE)[1] == "too fast"
 
 
-def test_half_of_a_repetition_is_heard_again() -> None:
+def test_half_of_a_repetition_is_a_fault() -> None:
     assert judge(said("Hey computer."), 4.0, True, "", TWICE)[1] == "lost"
     assert judge(said("Hey computer."), 4.0, True, "", ONCE)[1] is None
     assert judge(said("Hey computer. A computer."), 4.0, True, "", TWICE)[1] is None
 
 
-def test_a_word_for_a_sentence_is_heard_again_under_a_prompt() -> None:
+def test_single_word_for_a_sentence_under_a_prompt_is_a_fault() -> None:
     assert judge(said("A."), 4.0, True, "names", ONCE)[1] == "too slow"
     assert judge(said("A."), 4.0, True, "", ONCE)[1] is None
 
 
-def test_other_faults_stay() -> None:
+def test_other_faults_are_kept() -> None:
     guess = replace(said("perhaps it was"), logprob=-3.0)
     assert judge(guess, 4.0, True, "", ONCE)[1] == "improbable"
     assert judge(said(""), 4.0, True, "", ONCE)[1] == "empty"
 
 
-def test_a_cut_keeps_times_and_tokens_of_what_stays() -> None:
+def test_cut_keeps_times_and_tokens_of_the_rest() -> None:
     words = tuple(Word(at / 2, at / 2 + 0.5, text, 0.9) for at, text in enumerate("abcb"))
     first = Segment(0.0, 2.0, "a b c b", 0.9, words)
     second = Segment(2.0, 4.0, "c b c", 0.9, words[:3])
@@ -119,7 +119,7 @@ def test_a_cut_keeps_times_and_tokens_of_what_stays() -> None:
     assert twice.text == "a b c b c"
 
 
-def test_what_does_not_repeat_its_end_is_not_cut() -> None:
+def test_text_without_repetition_at_its_end_is_not_cut() -> None:
     for text in ("", "one", "one two three", "no no no but yes"):
         assert cut(said(text), 1) is None
     assert cut(said("no no"), 2) is None

@@ -1,5 +1,4 @@
-"""Each field of a request's header: what it may be, what it means, and the code where it is
-wrong."""
+"""Each field of a request's header: valid values, their meaning, and the code for invalid ones."""
 
 from __future__ import annotations
 
@@ -41,7 +40,7 @@ def request(**fields: Any) -> Request:
 
 
 def code(**fields: Any) -> str:
-    """The code of a header whose body can be skipped, and the field that its message names."""
+    """The code for a header whose body can be skipped, and the field in its message."""
     parsed = parse(**fields)
     assert parsed.request is None
     assert parsed.failure is not None
@@ -49,15 +48,15 @@ def code(**fields: Any) -> str:
 
 
 def lost(data: bytes) -> str:
-    """The code where the end of the message cannot be known."""
+    """The code for a header that leaves the end of the message unknown."""
     with pytest.raises(ProtocolError) as caught:
         parse_bytes(data)
-    # It is sent to the peer, so it must survive being encoded.
+    # The message is sent to the client, so it must be encodable.
     caught.value.failure.message.encode()
     return caught.value.failure.code
 
 
-def test_the_least_header_gives_the_defaults() -> None:
+def test_minimal_header_gives_the_defaults() -> None:
     assert request() == Request(
         id="made",
         content_length=100,
@@ -71,7 +70,7 @@ def test_the_least_header_gives_the_defaults() -> None:
     )
 
 
-def test_everything_at_once() -> None:
+def test_header_with_all_fields_is_read() -> None:
     fields = {
         "id": "a.b:c_d-1",
         "content_type": "audio/l16",
@@ -127,14 +126,14 @@ def test_everything_at_once() -> None:
     ],
     ids=lambda data: repr(data[:30]),
 )
-def test_not_one_utf8_json_object(data: bytes) -> None:
+def test_header_must_be_one_utf8_json_object(data: bytes) -> None:
     assert lost(data) == "bad_header"
 
 
 @pytest.mark.parametrize("value", ["x", "!~", "a" * 256, "{secret}"])
-def test_a_token(value: str) -> None:
+def test_token_is_read_and_never_printed(value: str) -> None:
     assert request(token=value).token == value
-    # Neither a refused header nor a printed one tells a stranger's log what it was.
+    # Neither a rejected header nor a printed one may leak the token into a log.
     refused = parse(token=value, task="sing")
     assert refused.token == value
     assert f"'{value}'" not in repr(refused)
@@ -142,7 +141,7 @@ def test_a_token(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "a" * 257, "a b", "tab\t", "ä", "a\n", 5, None, ["x"], True])
-def test_what_no_token_is(value: Any) -> None:
+def test_invalid_token_is_rejected_and_never_repeated(value: Any) -> None:
     assert code(token=value) == "bad_field token"
     parsed = parse(token=value)
     assert parsed.token is None
@@ -151,17 +150,17 @@ def test_what_no_token_is(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["9", "", True, False, None, 1.0, 1e3, [], {}, -1, -(10**30)])
-def test_a_content_length_that_is_none(value: Any) -> None:
+def test_content_length_must_be_an_unsigned_integer(value: Any) -> None:
     assert lost(json.dumps({**FLAC, "content-length": value}).encode()) == "bad_header"
 
 
-def test_a_content_length_that_is_missing() -> None:
+def test_content_length_is_required() -> None:
     assert lost(b"{}") == "missing_field"
     assert lost(b'{"content_length": 5, "Content-Length": 5}') == "missing_field"
 
 
 @pytest.mark.parametrize("length", [None, "9", -1, MAX_BODY + 1])
-def test_a_lost_position_keeps_what_was_read_of_who_asked_and_how(length: Any) -> None:
+def test_unusable_length_keeps_id_and_reply_mode(length: Any) -> None:
     def lose(**fields: Any) -> ProtocolError:
         with pytest.raises(ProtocolError) as caught:
             parse_bytes(json.dumps({**FLAC, "content-length": length, **fields}).encode())
@@ -174,7 +173,7 @@ def test_a_lost_position_keeps_what_was_read_of_who_asked_and_how(length: Any) -
     assert not lose(reply="loud").silent
 
 
-def test_the_limit_of_content_length() -> None:
+def test_content_length_is_limited() -> None:
     assert request(content_length=MAX_BODY).content_length == MAX_BODY
     assert request(content_length=0).content_length == 0
     for length in (MAX_BODY + 1, 1 << 63, 10**400):
@@ -182,7 +181,7 @@ def test_the_limit_of_content_length() -> None:
 
 
 @pytest.mark.parametrize("name", ["byteorder", "content-type", "content-encoding"])
-def test_a_required_field_that_is_missing(name: str) -> None:
+def test_missing_field_is_reported_with_its_name(name: str) -> None:
     fields = {key: value for key, value in FLAC.items() if key != name}
     parsed = parse_bytes(json.dumps({**fields, "connection": "keep-alive", "id": "r"}).encode())
     assert parsed.failure is not None
@@ -192,54 +191,54 @@ def test_a_required_field_that_is_missing(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["middle", "Little", "", None, 1, True, ["little"], {}])
-def test_byteorder(value: Any) -> None:
+def test_byteorder_must_be_little_or_big(value: Any) -> None:
     assert request(byteorder="big").raw is None
     assert code(byteorder=value) == "bad_field byteorder"
 
 
 @pytest.mark.parametrize("name", ["content-type", "content-encoding"])
 @pytest.mark.parametrize("value", [None, 5, True, ["flac"], {}])
-def test_the_labels_must_be_strings(name: str, value: Any) -> None:
+def test_content_type_and_encoding_must_be_strings(name: str, value: Any) -> None:
     assert code(**{name: value}) == f"bad_field {name}"
 
 
 @pytest.mark.parametrize("value", ["", "flac", "audio/ogg; codecs=opus", "x" * 5000, "\ud800"])
-def test_the_labels_may_be_any_string(value: str) -> None:
+def test_content_type_and_encoding_may_be_any_string(value: str) -> None:
     assert request(content_type=value, content_encoding=value).raw is None
 
 
 @pytest.mark.parametrize("value", ["audio/pcm", "audio/l16", "AUDIO/PCM", " audio/L16 ; rate=8000"])
-def test_what_is_raw(value: str) -> None:
+def test_content_type_of_raw_audio_is_recognised(value: str) -> None:
     assert request(**{**RAW, "content-type": value}).raw == RawFormat("s16", 16_000, 1, "little")
 
 
 @pytest.mark.parametrize("encoding", ["s16", "s24", "s32", "f32", "u8"])
-def test_encodings_of_raw_audio(encoding: str) -> None:
+def test_raw_audio_has_these_encodings(encoding: str) -> None:
     raw = request(**{**RAW, "content-encoding": encoding}).raw
     assert raw is not None
     assert raw.encoding == encoding
 
 
 @pytest.mark.parametrize("encoding", ["", "S16", "s8", "pcm", "flac"])
-def test_unknown_encodings_of_raw_audio(encoding: str) -> None:
+def test_unknown_encoding_of_raw_audio_is_rejected(encoding: str) -> None:
     assert code(**{**RAW, "content-encoding": encoding}) == "bad_field content-encoding"
 
 
 @pytest.mark.parametrize("name", ["sample-rate", "channels"])
-def test_raw_audio_needs_its_rate_and_its_channels(name: str) -> None:
+def test_raw_audio_requires_rate_and_channels(name: str) -> None:
     fields = {**FLAC, **{key: value for key, value in RAW.items() if key != name}}
     parsed = parse_bytes(json.dumps(fields).encode())
     assert parsed.failure is not None
     assert parsed.failure.code == "missing_field"
     assert parsed.failure.message.startswith(name)
-    # Of any other file they are nobody's business.
+    # They are ignored for any other file.
     assert request(**{name: "x"}).raw is None
 
 
 @pytest.mark.parametrize(
     ("name", "least", "most"), [("sample-rate", 1_000, 384_000), ("channels", 1, 64)]
 )
-def test_the_range_of_rate_and_channels(name: str, least: int, most: int) -> None:
+def test_rate_and_channels_have_a_range(name: str, least: int, most: int) -> None:
     for value in (least, most):
         assert request(**{**RAW, name: value}).raw is not None
     wrong: list[Any] = [least - 1, most + 1, -1, 10**30, float(least), str(least), True, None]
@@ -248,7 +247,7 @@ def test_the_range_of_rate_and_channels(name: str, least: int, most: int) -> Non
 
 
 @pytest.mark.parametrize("value", ["a", "A-Z.a_z:0-9", "x" * 128])
-def test_ids_that_are_taken(value: str) -> None:
+def test_valid_id_is_kept(value: str) -> None:
     assert request(id=value).id == value
 
 
@@ -256,31 +255,31 @@ def test_ids_that_are_taken(value: str) -> None:
     "value",
     ["", "x" * 129, "a b", "a/b", "a\n", "\n", "ä", "a\0", "\ud800", "\u0661", None, 5, True, []],
 )
-def test_ids_that_are_not(value: Any) -> None:
+def test_invalid_id_is_rejected_and_not_repeated(value: Any) -> None:
     assert code(id=value) == "bad_field id"
-    # An id that cannot be trusted is not echoed.
+    # An invalid id is not repeated in the reply.
     assert parse(id=value).id is None
 
 
-def test_an_id_is_made_once_and_echoed_with_another_fields_fault() -> None:
+def test_id_is_made_if_missing_and_repeated_in_errors() -> None:
     assert parse(id="mine", task="sing").id == "mine"
     assert parse(task="sing").id == "made"
 
 
 @pytest.mark.parametrize("value", ["transcript", "segments", "accepted", "none"])
-def test_reply(value: str) -> None:
+def test_reply_mode_is_kept_in_errors(value: str) -> None:
     assert request(reply=value).reply == value
-    # How an error is told follows it, whatever else is wrong.
+    # An error reply follows the mode, regardless of other errors.
     assert parse(reply=value, task="sing").reply == value
 
 
 @pytest.mark.parametrize("value", ["", "None", None, True, 0, ["none"], {"none": 1}])
-def test_reply_that_is_none_of_them(value: Any) -> None:
+def test_unknown_reply_mode_is_rejected(value: Any) -> None:
     assert code(reply=value) == "bad_field reply"
     assert parse(reply=value).reply == "transcript"
 
 
-def test_connection() -> None:
+def test_connection_sets_keep_alive() -> None:
     assert request(connection="keep-alive").keep_alive
     assert not request(connection="close").keep_alive
     assert parse(connection="keep-alive", task="sing").keep_alive
@@ -288,7 +287,7 @@ def test_connection() -> None:
 
 
 @pytest.mark.parametrize("value", ["Keep-Alive", "", None, True, 1, []])
-def test_connection_that_is_neither(value: Any) -> None:
+def test_unknown_connection_is_rejected(value: Any) -> None:
     assert code(connection=value) == "bad_field connection"
     assert not parse(connection=value).keep_alive
 
@@ -306,7 +305,7 @@ def test_connection_that_is_neither(value: Any) -> None:
         ("auto", "auto"),
     ],
 )
-def test_language(value: str, read: str) -> None:
+def test_language_is_reduced_to_its_code(value: str, read: str) -> None:
     assert request(language=value).language == read
 
 
@@ -314,36 +313,36 @@ def test_language(value: str, read: str) -> None:
     "value",
     ["", "e", "english", "e1", "en-", "-GB", "en GB", "en\0", "en-GB\n", "日本", None, 5, True, []],
 )
-def test_language_that_is_no_code(value: Any) -> None:
+def test_invalid_language_is_rejected(value: Any) -> None:
     assert code(language=value) == "bad_field language"
 
 
-def test_task() -> None:
+def test_task_is_transcribe_or_translate() -> None:
     assert request(task="translate").task == "translate"
     for value in ("", "Transcribe", None, True, 1, ["translate"]):
         assert code(task=value) == "bad_field task"
 
 
 @pytest.mark.parametrize("value", ["", " ", "Größe 日本 \U0001f600", "a\nb", "ü" * 8_192])
-def test_prompt(value: str) -> None:
+def test_prompt_may_be_any_text(value: str) -> None:
     assert request(prompt=value).prompt == value
 
 
 @pytest.mark.parametrize(
     "value", ["x" * 16_385, "ü" * 8_193, "a\0b", "\ud800", "\udfffx", None, 5, True, []]
 )
-def test_prompt_that_is_no_text(value: Any) -> None:
+def test_invalid_prompt_is_rejected(value: Any) -> None:
     assert code(prompt=value) == "bad_field prompt"
 
 
-def test_a_surrogate_pair_is_one_character() -> None:
+def test_surrogate_pair_is_one_character() -> None:
     data = json.dumps(FLAC)[:-1].encode() + b', "prompt": "\\ud83d\\ude00"}'
     parsed = parse_bytes(data)
     assert parsed.request is not None
     assert parsed.request.prompt == "\U0001f600"
 
 
-def test_word_timestamps() -> None:
+def test_word_timestamps_must_be_a_boolean() -> None:
     assert request(word_timestamps=True).word_timestamps
     assert not request(word_timestamps=False).word_timestamps
     for value in ("true", 1, 0, None, []):
@@ -351,7 +350,7 @@ def test_word_timestamps() -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_give_a_header_or_the_one_exception(data: bytes) -> None:
+def test_random_bytes_give_a_header_or_one_exception(data: bytes) -> None:
     try:
         parsed = parse_bytes(data)
     except ProtocolError:
@@ -370,7 +369,7 @@ NAMES = st.sampled_from(
 
 
 @given(st.dictionaries(NAMES, ANY, max_size=3))
-def test_any_value_of_any_field_gives_a_header_or_the_one_exception(fields: Any) -> None:
+def test_random_fields_give_a_header_or_one_exception(fields: Any) -> None:
     codes = ("bad_field", "missing_field")
     failure = None
     try:
@@ -385,7 +384,7 @@ def test_any_value_of_any_field_gives_a_header_or_the_one_exception(fields: Any)
         failure.message.encode()
 
 
-def test_a_lost_position_still_knows_whom_to_tell() -> None:
+def test_unusable_length_keeps_id_and_silence() -> None:
     header = {"id": "x1", "reply": "none", "content-length": -1}
     with pytest.raises(ProtocolError) as caught:
         parse_bytes(json.dumps(header).encode())

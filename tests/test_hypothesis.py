@@ -1,4 +1,4 @@
-"""What a decode is to be believed. Its thresholds are measured elsewhere; here is their logic."""
+"""The faults of a decode. The thresholds are measured elsewhere; these tests check the logic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOOP = " ".join(["thank you"] * 40)
 
 
 @pytest.mark.parametrize("reduced", [False, True])
-def test_ordinary_speech_stands(reduced: bool) -> None:
+def test_ordinary_speech_has_no_fault(reduced: bool) -> None:
     assert fault(GOOD, 5.0, reduced) is None
 
 
@@ -30,11 +30,11 @@ def test_ordinary_speech_stands(reduced: bool) -> None:
     ],
     ids=["limit", "repetition", "improbable"],
 )
-def test_what_does_not_stand(wrong: object, reduced: bool) -> None:
+def test_limited_repeated_or_improbable_text_has_a_fault(wrong: object, reduced: bool) -> None:
     assert fault(wrong, 30.0, reduced)  # type: ignore[arg-type]
 
 
-def test_the_faults_are_told_apart() -> None:
+def test_faults_are_distinct() -> None:
     reasons = {
         fault(replace(GOOD, limited=True), 30.0, False),
         fault(hypothesis_of(LOOP, 30.0), 30.0, False),
@@ -43,17 +43,17 @@ def test_the_faults_are_told_apart() -> None:
     assert len(reasons) == 3
 
 
-def test_silence_stands_where_the_whole_encoder_heard_it() -> None:
+def test_silence_is_a_fault_only_of_a_reduced_decode() -> None:
     silence = hypothesis_of("", 5.0, logprob=-9.0)
     assert fault(silence, 5.0, False) is None
     assert fault(silence, 5.0, True)
 
 
-def test_a_short_repetition_is_a_thing_people_say() -> None:
+def test_short_repetition_is_no_fault() -> None:
     assert fault(hypothesis_of("no, no, no, no", 2.0), 2.0, False) is None
 
 
-def test_a_reduced_decode_is_judged_more_strictly() -> None:
+def test_reduced_decode_is_judged_more_strictly() -> None:
     fast = hypothesis_of("one two three four five six seven eight nine ten eleven twelve", 1.0)
     assert fault(fast, 1.0, False) is None
     assert fault(fast, 1.0, True)
@@ -69,7 +69,7 @@ def test_join_compression_and_confidence() -> None:
     assert 0 < confidence([-0.1, -3.0]) < 1
 
 
-def test_a_prompt_said_again_is_an_echo() -> None:
+def test_repeated_prompt_is_an_echo() -> None:
     before = "Hopefully the recording levels are okay, I have a cold."
     again = replace(GOOD, segments=(Segment(0, 5, f"Blather. {before}", 0.9),))
     assert fault(again, 5.0, False, before) == "echo"
@@ -77,13 +77,13 @@ def test_a_prompt_said_again_is_an_echo() -> None:
     assert fault(again, 5.0, False, "I have a cold, so this sounds different.") is None
 
 
-def test_scripts_of_three_bytes_are_no_loops() -> None:
+def test_script_of_three_bytes_is_no_loop() -> None:
     hindi = "कृपया रसोई की बत्ती जला दीजिए और बैठक का पंखा बंद कर दीजिए"
     assert compression(hindi) < 1.6
     assert compression(hindi * 4) > 2.4
 
 
-def test_nothing_said_under_a_prompt_is_tried_again() -> None:
+def test_empty_text_under_a_prompt_is_a_fault() -> None:
     nothing = replace(GOOD, segments=(), logprob=0.0)
     assert fault(nothing, 20.0, False, "before") == "empty"
     assert fault(nothing, 20.0, False) is None
@@ -103,7 +103,7 @@ def said(*texts: str) -> object:
         ("बत्ती जला बत्ती जला",),
     ],
 )
-def test_words_said_twice_in_a_row_are_heard_again_with_more_of_the_encoder(
+def test_repeated_words_are_a_fault_of_a_reduced_decode(
     texts: tuple[str, ...],
 ) -> None:
     loop = said(*texts)
@@ -121,5 +121,5 @@ def test_words_said_twice_in_a_row_are_heard_again_with_more_of_the_encoder(
         ("हिंदी में की की",),
     ],
 )
-def test_what_only_looks_like_it_stands(texts: tuple[str, ...]) -> None:
+def test_ordinary_repetition_is_no_fault(texts: tuple[str, ...]) -> None:
     assert fault(said(*texts), 10.0, True) is None

@@ -1,4 +1,4 @@
-"""Languages as requests and options name them, on every port, and what becomes of them in a job."""
+"""Languages in requests and options, on every port, and their use in a job."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ SEVENTEEN = ["aa", *(f"b{letter}" for letter in "abcdefghijklmnop")]
     ("text", "code"),
     [("en", "en"), ("EN-gb", "en"), ("auto", "auto"), ("Multi", "multi"), ("nb-NO", "no")],
 )
-def test_a_code(text: str, code: str) -> None:
+def test_language_code_is_read(text: str, code: str) -> None:
     assert language_code(text) == code
 
 
-def test_a_list_of_codes() -> None:
+def test_list_of_codes_is_read() -> None:
     assert language_codes(["en", "de-AT, fr", "en"]) == ("en", "de", "fr")
     assert language_codes(["German"]) == ("de",)
 
@@ -67,16 +67,16 @@ def test_a_list_of_codes() -> None:
 @pytest.mark.parametrize(
     "values", [[], [""], ["en,"], ["auto"], ["en", "multi"], ["en de"], ["7"], SEVENTEEN]
 )
-def test_a_list_that_is_none(values: list[str]) -> None:
+def test_invalid_list_of_codes_is_rejected(values: list[str]) -> None:
     with pytest.raises(LanguageError):
         language_codes(values)
 
 
-def test_a_list_may_have_sixteen_codes() -> None:
+def test_list_may_have_sixteen_codes() -> None:
     assert len(language_codes(SEVENTEEN[:16])) == 16
 
 
-def test_a_list_confines_a_detection() -> None:
+def test_list_confines_the_detection() -> None:
     assert contradiction("de", ("de", "en"))
     for language in (None, "auto", "multi"):
         assert contradiction(language, ("de", "en")) is None
@@ -84,7 +84,7 @@ def test_a_list_confines_a_detection() -> None:
 
 
 def native(**fields: Any) -> Request | str:
-    """What a native header with these fields asks for, or the code and field of its failure."""
+    """The languages of a native header with these fields, or the code and field of its failure."""
     header = {
         "byteorder": "little",
         "content-type": "binary/flac",
@@ -99,7 +99,7 @@ def native(**fields: Any) -> Request | str:
     return f"{parsed.failure.code} {parsed.failure.message.split()[0]}"
 
 
-def test_languages_in_a_native_header() -> None:
+def test_native_header_with_valid_languages() -> None:
     request = native(language="multi", languages=["en", "de-CH"])
     assert isinstance(request, Request)
     assert (request.language, request.languages) == ("multi", ("en", "de"))
@@ -118,7 +118,7 @@ def test_languages_in_a_native_header() -> None:
         {"language": "en", "languages": ["en", "de"]},
     ],
 )
-def test_languages_that_a_native_header_must_not_hold(fields: dict[str, Any]) -> None:
+def test_native_header_rejects_invalid_languages(fields: dict[str, Any]) -> None:
     assert native(**fields) == "bad_field languages"
 
 
@@ -136,7 +136,7 @@ def upload(fields: Fields) -> Request:
         {"languages": ["english, german"], "language": ["auto"]},
     ],
 )
-def test_languages_in_a_form(fields: Fields) -> None:
+def test_form_with_valid_languages(fields: Fields) -> None:
     assert upload(fields).languages == ("en", "de")
 
 
@@ -149,13 +149,13 @@ def test_languages_in_a_form(fields: Fields) -> None:
         {"languages": ["en"], "language": ["de"]},
     ],
 )
-def test_languages_that_a_form_must_not_hold(fields: Fields) -> None:
+def test_form_rejects_invalid_languages(fields: Fields) -> None:
     with pytest.raises(FormError, match=r"^languages ") as caught:
         upload(fields)
     assert caught.value.failure.code == "bad_field"
 
 
-def test_a_form_may_ask_for_several_languages() -> None:
+def test_form_may_name_several_languages() -> None:
     assert upload({"language": ["multi"]}).language == "multi"
 
 
@@ -168,7 +168,7 @@ def test_a_form_may_ask_for_several_languages() -> None:
         ({"languages": ("en", "fr")}, "languages", "languages"),
     ],
 )
-def test_languages_that_a_model_does_not_know_are_refused(
+def test_languages_unknown_to_the_model_are_rejected(
     fields: dict[str, Any], english: str | None, multilingual: str | None
 ) -> None:
     for model, field in ((ENGLISH, english), (MULTILINGUAL, multilingual)):
@@ -193,7 +193,7 @@ def watch(heard: Mapping[str, float], among: tuple[str, ...] = (), seconds: floa
     return watch
 
 
-def test_a_watch_gives_up_a_window_in_another_language() -> None:
+def test_watch_stops_a_window_in_another_language() -> None:
     other = watch({"en": 0.01, "de": 0.9, "fr": 0.09})
     assert other.listen()
     assert (other.language, other.probability, other.changed) == ("de", 0.9, True)
@@ -209,7 +209,7 @@ def test_a_watch_gives_up_a_window_in_another_language() -> None:
     ],
     ids=["same", "unsure", "short", "not allowed"],
 )
-def test_a_watch_lets_a_window_go_on(
+def test_watch_continues_a_window_in_the_expected_language(
     heard: dict[str, float], among: tuple[str, ...], seconds: float
 ) -> None:
     same = watch(heard, among, seconds)
@@ -218,7 +218,7 @@ def test_a_watch_lets_a_window_go_on(
     assert same.probability == confined(heard, among)["en"]
 
 
-def test_a_watch_listens_once() -> None:
+def test_watch_detects_only_once() -> None:
     asked = []
     once = LanguageWatch(lambda: asked.append(1) or {"en": 1.0}, "en", (), 5.0)  # type: ignore[func-returns-value]
     for _ in range(3):
@@ -226,14 +226,14 @@ def test_a_watch_listens_once() -> None:
     assert asked == [1]
 
 
-def test_an_engine_without_the_functions_is_an_error() -> None:
+def test_probe_rejects_a_library_without_its_functions() -> None:
     library = Path(ctypes.util.find_library("c") or "libc.so.6")
     with pytest.raises(ProbeError, match="whisper_get_logits"):
         LanguageProbe(library, object(), 0, 1, ["en"])
 
 
 @pytest.mark.parametrize("handle", [1.5, 0.0, 7])
-def test_a_context_that_is_laid_out_in_another_way_is_an_error(handle: object) -> None:
+def test_probe_rejects_a_context_with_another_layout(handle: object) -> None:
     with pytest.raises(ProbeError, match="not where it is looked for"):
         _context_of(handle)
 
@@ -286,7 +286,7 @@ SEVERAL = [said("Good morning", 20.5, "en", 0.9), said("Guten Tag", 19.0, "de", 
         (("auto", ()), {"languages": ("fr",)}, "fr", ("fr",)),
     ],
 )
-def test_the_request_goes_before_the_node(
+def test_languages_of_the_request_replace_those_of_the_node(
     node: tuple[str, tuple[str, ...]],
     fields: dict[str, Any],
     language: str,
@@ -297,7 +297,7 @@ def test_the_request_goes_before_the_node(
     assert first.expected_language is None
 
 
-def test_the_first_speech_settles_the_language() -> None:
+def test_first_speech_determines_the_language() -> None:
     work, (first, second) = run(SEVERAL)
     assert (first.language, second.language) == ("auto", "en")
     transcript = work.transcript()
@@ -306,7 +306,7 @@ def test_the_first_speech_settles_the_language() -> None:
 
 
 @pytest.mark.parametrize("by_node", [False, True])
-def test_each_window_may_have_a_language_of_its_own(by_node: bool) -> None:
+def test_each_window_has_its_own_language_with_multi(by_node: bool) -> None:
     node, fields = ("multi", {}) if by_node else ("en", {"language": "multi"})
     work, (first, second) = run(SEVERAL, node, **fields, prompt="Names.")
     assert (first.language, first.expected_language) == ("auto", None)
@@ -317,14 +317,14 @@ def test_each_window_may_have_a_language_of_its_own(by_node: bool) -> None:
     assert (transcript.language, transcript.language_probability) == ("en", pytest.approx(0.9))
 
 
-def test_the_language_of_most_of_the_speech_is_the_transcripts() -> None:
+def test_transcript_has_the_language_of_most_of_the_speech() -> None:
     short = replace(SEVERAL[0], segments=(Segment(0.0, 3.0, "Good morning", 0.9),))
     work, _ = run([short, SEVERAL[1], SEVERAL[1]], node="multi")
     transcript = work.transcript()
     assert (transcript.language, transcript.language_probability) == ("de", 0.8)
 
 
-def test_without_speech_there_is_no_language() -> None:
+def test_transcript_without_speech_has_no_language() -> None:
     work, (_, second) = run([hypothesis_of("", 20.5), hypothesis_of("", 19.0)], node="multi")
     assert second.expected_language is None
     transcript = work.transcript()
@@ -338,7 +338,7 @@ PLAIN = replace(GERMAN, language=None)
 
 
 @pytest.mark.parametrize("segment", [GERMAN, PLAIN])
-def test_a_segment_says_its_language(segment: Segment) -> None:
+def test_segment_contains_its_language(segment: Segment) -> None:
     transcript = transcript_of("Guten Tag", segments=(segment,))
     shown = [
         reply_fields("r", segment)["segment"],

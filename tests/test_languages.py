@@ -1,7 +1,7 @@
-"""Languages and word times, on the real node: detection, fixed languages, translation, refusals.
+"""Languages and word times on the real node: detection, fixed languages, translation, rejections.
 
-With base-q8_0, which is multilingual and can be had by package: from models/, or made once from the
-package and kept beside the other test downloads, else these tests are skipped with the reason.
+The tests need base-q8_0, which is multilingual. It comes from models/, or is made once from a
+package and kept beside the other test downloads; otherwise these tests skip with the reason.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CLIPS = {"de": "pv_de.wav", "es": "pv_es.wav", "fr": "pv_fr.wav", "ja": "pv_ja.w
 
 
 def base_directory() -> Path:
-    """The directory that holds base-q8_0."""
+    """The directory that contains base-q8_0."""
     directories = [ROOT / "models", CACHE]
     try:
         return catalog.obtain("base-q8_0", directories, offline=True).path.parent
@@ -63,7 +63,7 @@ def node() -> Iterator[Node]:
 
 @pytest.fixture(scope="module")
 def english() -> Iterator[Node]:
-    """A node that knows English only."""
+    """A node with an English model."""
     with stopped_cleanly(Node("-m", "tiny.en")) as node:
         yield node
 
@@ -81,7 +81,7 @@ def as_file(samples: Any) -> bytes:
 
 
 def ask(node: Node, clip: Path | bytes, **fields: Any) -> Fields:
-    """The reply to a clip, which must be a transcript with a text."""
+    """Send a clip; return the reply, which must be a transcript with a text."""
     body = clip if isinstance(clip, bytes) else clip.read_bytes()
     reply = node.ask(body, **fields)
     assert reply["status"] == "ok", reply
@@ -105,32 +105,32 @@ def plain(text: str) -> str:
     ("language", "expected"),
     [("de", "wurde als"), ("es", "las arenas"), ("fr", "sous le consulat"), ("ja", "実在")],
 )
-def test_the_language_is_heard(node: Node, language: str, expected: str) -> None:
+def test_language_is_detected(node: Node, language: str, expected: str) -> None:
     reply = ask(node, SHARED / CLIPS[language])
     assert reply["language"] == language
     assert 0.5 < reply["language_probability"] <= 1
     assert expected in reply["text"].lower()
 
 
-def test_english_is_heard(node: Node) -> None:
+def test_english_is_detected(node: Node) -> None:
     reply = ask(node, JFK)
     assert reply["language"] == "en"
     assert 0.5 < reply["language_probability"] <= 1
     assert "ask what you can do for your country" in plain(reply["text"])
 
 
-def test_auto_may_be_asked_for(node: Node) -> None:
+def test_request_may_ask_for_detection(node: Node) -> None:
     assert ask(node, JFK, language="auto")["language_probability"] is not None
 
 
-def test_in_silence_no_language_is_heard(node: Node) -> None:
+def test_silence_has_no_language(node: Node) -> None:
     reply = node.ask(as_file(np.zeros(2 * RATE, dtype=np.float32)))
     assert (reply["status"], reply["text"]) == ("ok", "")
     assert (reply["language"], reply["language_probability"]) == (None, None)
 
 
 @needs_shared_audio
-def test_detection_changes_nothing_but_the_language(node: Node) -> None:
+def test_detection_changes_only_the_language(node: Node) -> None:
     clip = SHARED / CLIPS["de"]
     heard, told = ask(node, clip), ask(node, clip, language="de")
     assert heard["segments"] == told["segments"]
@@ -151,7 +151,7 @@ def test_detection_chooses_among_the_languages_of_a_request(node: Node) -> None:
     assert "wurde als" in reply["text"]
 
 
-def test_an_english_word_is_english_where_that_may_be_heard(node: Node) -> None:
+def test_english_word_is_detected_among_given_languages(node: Node) -> None:
     # "ask", of which base is not sure by itself.
     samples = samples_of(JFK)[round(3.35 * RATE) : round(3.85 * RATE)]
     heard = ask(node, as_file(samples))["language_probability"]
@@ -163,7 +163,7 @@ def test_an_english_word_is_english_where_that_may_be_heard(node: Node) -> None:
 
 
 @needs_shared_audio
-def test_without_the_probabilities_the_first_of_the_list_is_taken(
+def test_first_language_of_the_list_is_used_without_probabilities(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(*_: object) -> None:
@@ -190,7 +190,7 @@ def test_without_the_probabilities_the_first_of_the_list_is_taken(
 
 
 @needs_shared_audio
-def test_a_window_in_the_expected_language_takes_no_detection(
+def test_window_in_the_expected_language_needs_no_detection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = engine_module.Engine(base_directory() / "ggml-base-q8_0.bin", "base", 2, "auto")
@@ -215,7 +215,7 @@ def test_a_window_in_the_expected_language_takes_no_detection(
 
 
 @needs_shared_audio
-def test_each_window_has_the_language_that_is_spoken_in_it(node: Node) -> None:
+def test_each_window_gets_its_own_language(node: Node) -> None:
     parts, spans, at = [], [], 0.0
     for language in ("en", "de", "en", "fr", "fr", "en"):
         speech = samples_of(SHARED / CLIPS[language] if language in CLIPS else JFK)
@@ -233,25 +233,25 @@ def test_each_window_has_the_language_that_is_spoken_in_it(node: Node) -> None:
     assert plain(reply["text"]).count("sous le consulat") == 2
 
 
-# A language of one's own.
+# Fixed languages.
 
 
 @needs_shared_audio
 @pytest.mark.parametrize("asked", ["de", "de-DE", "DE-at"])
-def test_a_request_may_name_its_language(node: Node, asked: str) -> None:
+def test_request_may_name_its_language(node: Node, asked: str) -> None:
     reply = ask(node, SHARED / CLIPS["de"], language=asked)
     assert (reply["language"], reply["language_probability"]) == ("de", None)
     assert "wurde als" in reply["text"]
 
 
 @needs_shared_audio
-def test_a_language_is_not_for_the_next_request_too(node: Node) -> None:
+def test_language_applies_to_one_request_only(node: Node) -> None:
     assert ask(node, SHARED / CLIPS["fr"], language="es")["language"] == "es"
     assert ask(node, SHARED / CLIPS["fr"])["language"] == "fr"
 
 
 @needs_shared_audio
-def test_a_node_may_have_a_language() -> None:
+def test_node_option_sets_the_default_language() -> None:
     arguments = ["-m", "base-q8_0", "--models-dir", str(base_directory()), "--language", "fr"]
     with stopped_cleanly(Node(*arguments)) as node:
         reply = ask(node, SHARED / CLIPS["fr"])
@@ -272,7 +272,7 @@ def test_translation_into_english(node: Node, fields: Fields) -> None:
 
 
 def translate(node: Node, clip: Path, *fields: tuple[str, str]) -> Fields:
-    """What `/v1/audio/translations` answers."""
+    """Send a clip to `/v1/audio/translations`; return the text."""
     address = node.listening["http"].rstrip("/") + TRANSLATIONS
     kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
     body = form(("response_format", "verbose_json"), *fields, ("file", clip.read_bytes()))
@@ -293,18 +293,18 @@ def test_translation_over_http(node: Node) -> None:
     assert plain(" ".join(segment["text"] for segment in said["segments"])) == text.strip()
 
 
-def test_what_is_english_already_stays_so_over_http(node: Node) -> None:
-    """Without the development audio, too."""
+def test_translation_of_english_is_unchanged_over_http(node: Node) -> None:
+    """This test does not need the development audio."""
     said = translate(node, JFK, ("language", "en"))
     assert (said["task"], said["language"]) == ("translate", "english")
     assert "ask what you can do for your country" in plain(said["text"])
 
 
-# What a model cannot do.
+# Unsupported languages.
 
 
 @pytest.mark.parametrize("language", ["xx", "klingon", "yue"])
-def test_a_language_that_no_model_or_not_this_one_knows(node: Node, language: str) -> None:
+def test_unknown_language_is_rejected(node: Node, language: str) -> None:
     reply = node.ask(JFK.read_bytes(), language=language)
     assert reply["error"]["code"] == "bad_field", reply
     assert "language" in reply["error"]["message"]
@@ -319,21 +319,23 @@ def test_a_language_that_no_model_or_not_this_one_knows(node: Node, language: st
         ({"task": "translate", "language": "en"}, "task"),
     ],
 )
-def test_what_an_english_model_cannot_do(english: Node, fields: Fields, field: str) -> None:
+def test_english_model_rejects_other_languages_and_translation(
+    english: Node, fields: Fields, field: str
+) -> None:
     reply = english.ask(JFK.read_bytes(), **fields)
     assert reply["error"]["code"] == "bad_field", reply
     assert reply["error"]["message"].startswith(f"{field}:")
 
 
 @pytest.mark.parametrize("language", ["auto", "de"])
-def test_an_english_model_is_not_started_with_another_language(language: str) -> None:
+def test_english_model_does_not_start_with_another_language(language: str) -> None:
     status, out, err = run("--port", "0", "--offline", "-m", "tiny.en", "--language", language)
     assert (status, out) == (2, "")
     assert len(err.splitlines()) == 1
     assert f"--language {language}" in err
 
 
-def test_a_multilingual_model_is_not_started_with_an_unknown_language() -> None:
+def test_multilingual_model_does_not_start_with_an_unknown_language() -> None:
     models = ["-m", "base-q8_0", "--models-dir", str(base_directory())]
     status, out, err = run("--port", "0", "--offline", *models, "--language", "xx")
     assert (status, out) == (2, "")
@@ -345,7 +347,7 @@ def test_a_multilingual_model_is_not_started_with_an_unknown_language() -> None:
 
 
 @needs_shared_audio
-def test_a_result_does_not_depend_on_the_request_before_it(node: Node) -> None:
+def test_result_does_not_depend_on_the_previous_request(node: Node) -> None:
     jfk = samples_of(JFK)
     clip = SHARED / CLIPS["de"]
     # As long as the encoder's whole 30 s, and as short as its least; detected, told, with words.
@@ -358,7 +360,7 @@ def test_a_result_does_not_depend_on_the_request_before_it(node: Node) -> None:
     ]
     kept = ("text", "language", "language_probability", "segments", "encoder_context", "passes")
 
-    # Alone: the first request of its node.
+    # The first request of its node.
     arguments = ["-m", "base-q8_0", "--models-dir", str(base_directory())]
     with stopped_cleanly(Node(*arguments)) as fresh:
         reply = ask(fresh, clip)
@@ -377,7 +379,7 @@ def test_a_result_does_not_depend_on_the_request_before_it(node: Node) -> None:
 def test_japanese_words_are_groups_of_characters(node: Node) -> None:
     reply = ask(node, SHARED / CLIPS["ja"], word_timestamps=True)
     words = all_words(reply)
-    # Written without spaces, it would be one single word by spaces.
+    # Japanese has no spaces, so a division by spaces would give one word.
     assert len(words) >= 8
     assert max(len(word["text"]) for word in words) <= 5
     assert "\ufffd" not in reply["text"]
@@ -387,19 +389,19 @@ def test_japanese_words_are_groups_of_characters(node: Node) -> None:
         for word in segment["words"]:
             assert before <= word["start"] <= word["end"] <= segment["end"]
             before = word["start"]
-    # They rise, and do not all lie in one place.
+    # The times rise and differ.
     assert len({word["start"] for word in words}) > len(words) / 2
 
 
 PAUSES = (2.7, 4.8, 7.85)
-"""Where the clip is silent, and between which words."""
+"""The silences of the clip, and the words around each."""
 BETWEEN = {2.7: ("americans", "ask"), 4.8: ("not", "what"), 7.85: ("you", "ask")}
 
 INSERTED = 0.7
 
 
 def with_pauses(pauses: tuple[float, ...]) -> tuple[Any, list[tuple[float, float]]]:
-    """The clip with digital silence put in at each of `pauses`, and where that lies."""
+    """The clip with digital silence inserted at each of `pauses`, and the times of the silences."""
     samples = samples_of(JFK)
     pieces, spans, at = [], [], 0
     for number, second in enumerate(pauses):
@@ -419,7 +421,7 @@ def with_pauses(pauses: tuple[float, ...]) -> tuple[Any, list[tuple[float, float
     ],
     ids=str,
 )
-def test_words_do_not_lie_in_silence(english: Node, pauses: tuple[float, ...]) -> None:
+def test_words_are_not_in_silence(english: Node, pauses: tuple[float, ...]) -> None:
     samples, silences = with_pauses(pauses)
     reply = ask(english, as_file(samples), word_timestamps=True)
     assert "ask what you can do for your country" in plain(reply["text"])

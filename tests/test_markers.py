@@ -1,4 +1,4 @@
-"""Markers of other sounds: what counts as one, and what is left of segments and words."""
+"""Markers of other sounds: their recognition, and the rest of segments and words without them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIELD = SHARED.parent / "field"
 
 
 def stripped(text: str) -> str | None:
-    """The text that is left of a segment; None if the segment is dropped."""
+    """The text of a segment without markers; None if the segment is dropped."""
     left = without_markers([Segment(0.0, 5.0, text, 0.9)])
     return left[0].text if left else None
 
@@ -57,7 +57,7 @@ def stripped(text: str) -> str | None:
         "[_]",
     ],
 )
-def test_a_segment_of_markers_is_dropped(text: str) -> None:
+def test_segment_of_markers_is_dropped(text: str) -> None:
     assert stripped(text) is None
 
 
@@ -165,7 +165,7 @@ def test_markers_at_either_end_are_cut_off(text: str, left: str) -> None:
         "No (laughs) no.",
     ],
 )
-def test_speech_in_brackets_stays(text: str) -> None:
+def test_speech_in_brackets_is_kept(text: str) -> None:
     assert stripped(text) == text
 
 
@@ -180,25 +180,25 @@ def timed(text: str, words: Sequence[Word]) -> Segment:
     return Segment(0.0, 10.0, text, 0.9, tuple(words))
 
 
-def test_words_of_markers_go_and_times_shrink() -> None:
+def test_words_of_markers_are_dropped_and_times_shrink() -> None:
     words = spelled("[MUSIC", "PLAYING]", "Turn", "on.", "(laughs)", begin=1.0)
     (left,) = without_markers([timed("[MUSIC PLAYING] Turn on. (laughs)", words)])
     assert left == Segment(2.0, 3.0, "Turn on.", 0.9, words[2:4])
 
 
-def test_times_stay_at_the_end_without_a_marker() -> None:
+def test_times_are_unchanged_at_an_end_without_a_marker() -> None:
     words = spelled("[Music]", "Turn", "on.", begin=1.0)
     (left,) = without_markers([timed("[Music] Turn on.", words)])
     assert (left.start, left.end) == (1.5, 10.0)
 
 
-def test_a_note_within_a_word_leaves_the_word() -> None:
+def test_music_note_within_a_word_keeps_the_word() -> None:
     words = spelled("♪Turn", "on♪")
     (left,) = without_markers([timed("♪Turn on♪", words)])
     assert left.words == (replace(words[0], text="Turn"), replace(words[1], text="on"))
 
 
-def test_a_full_stop_behind_a_marker_goes_to_the_word_before() -> None:
+def test_full_stop_after_a_marker_joins_the_previous_word() -> None:
     words = spelled("Turn", "on", "(laughs).")
     (left,) = without_markers([timed("Turn on (laughs).", words)])
     assert left.text == "Turn on."
@@ -206,14 +206,14 @@ def test_a_full_stop_behind_a_marker_goes_to_the_word_before() -> None:
     assert left.end == 1.0
 
 
-def test_words_of_unspaced_scripts_go_too() -> None:
+def test_marker_words_of_unspaced_scripts_are_dropped() -> None:
     words = spelled("（", "音", "楽", "）", "こん", "にちは")
     (left,) = without_markers([timed("（音楽）こんにちは", words)])
     assert left.words == words[4:]
     assert left.start == 2.0
 
 
-def test_words_that_do_not_spell_the_text_stay() -> None:
+def test_words_that_do_not_match_the_text_are_kept() -> None:
     words = spelled("[Music]", "na\ufffd", "\ufffdve")
     (left,) = without_markers([timed("[Music] naïve", words)])
     assert (left.text, left.words) == ("naïve", words)
@@ -223,7 +223,7 @@ def heard(*segments: Segment, end: float = 10.0) -> Hypothesis:
     return replace(hypothesis_of("", 10.0), segments=segments, end=end)
 
 
-def test_a_hypothesis_of_markers_only_is_empty() -> None:
+def test_hypothesis_of_markers_only_is_empty() -> None:
     noise = heard(Segment(0.0, 10.0, "[Music]", 0.9))
     assert (noise.text, noise.spoken) == ("", ())
     assert fault(noise, 10.0, True) == "empty"
@@ -231,7 +231,7 @@ def test_a_hypothesis_of_markers_only_is_empty() -> None:
 
 
 def run(engine: FakeEngine, keep_markers: bool = False) -> Transcription:
-    """A request of 40 s in two windows, done."""
+    """Run a request of 40 s in two windows."""
     gap = np.zeros(RATE, dtype=np.float32)
     samples = np.concatenate([tone(20 * RATE), gap, tone(19 * RATE)])
     body = body_of((samples * 32767).astype("<i2").tobytes())
@@ -256,19 +256,19 @@ def engine() -> FakeEngine:
     return FakeEngine(lambda _samples, _options: next(following))
 
 
-def test_a_job_drops_markers(engine: FakeEngine) -> None:
+def test_job_drops_markers(engine: FakeEngine) -> None:
     transcript = run(engine).transcript()
     assert transcript.text == "Guten Tag."
     assert [segment.text for segment in transcript.segments] == ["Guten Tag."]
 
 
-def test_a_job_keeps_markers_where_asked(engine: FakeEngine) -> None:
+def test_job_keeps_markers_if_set(engine: FakeEngine) -> None:
     transcript = run(engine, keep_markers=True).transcript()
     assert transcript.text == "[Music] (lacht) Guten Tag. [Musik]"
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_marker_neither_settles_the_language_nor_is_carried(
+def test_marker_neither_determines_the_language_nor_is_carried(
     engine: FakeEngine, keep: bool
 ) -> None:
     transcript = run(engine, keep_markers=keep).transcript()
@@ -277,7 +277,7 @@ def test_a_marker_neither_settles_the_language_nor_is_carried(
     assert [options.language for _, options in engine.calls] == ["auto", "auto"]
 
 
-def test_what_follows_a_marker_is_searched_again() -> None:
+def test_audio_after_a_marker_is_decoded_again() -> None:
     calls: list[float] = []
 
     def answer(samples: Samples, _options: DecodeOptions) -> Hypothesis:

@@ -1,6 +1,6 @@
-"""Several channels to one: in phase, without what hides speech, without steps.
+"""The mix of several channels: in phase, without channels that hide speech, without steps.
 
-The speech test takes a wave of 1 kHz for speech, so what speaks where is known beforehand.
+The speech test takes a wave of 1 kHz for speech, so the speech in each channel is known.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def strength(samples: Samples, hertz: float) -> float:
 
 
 def speaks(samples: Samples) -> bool:
-    """A voice somewhere in the stretch, for a quarter of a second."""
+    """Whether a voice lasts for a quarter of a second somewhere in `samples`."""
     parts = [samples[at : at + 4_000] for at in range(0, len(samples) - 3_999, 800)]
     return any(
         strength(part, hertz) > 0.5 * float(part.std())
@@ -51,7 +51,7 @@ def mixed(samples: Samples, size: int = RATE, test: object = speaks, rate: int =
     return made
 
 
-def test_one_channel_is_copied() -> None:
+def test_single_channel_is_copied() -> None:
     samples = voice(2)[:, None]
     made = mixed(samples)
     assert np.array_equal(made, samples[:, 0])
@@ -59,7 +59,7 @@ def test_one_channel_is_copied() -> None:
 
 
 @pytest.mark.parametrize("channels", [2, 6, 64])
-def test_identical_channels_give_their_plain_mean_and_nobody_is_asked(channels: int) -> None:
+def test_identical_channels_give_their_mean_without_a_speech_test(channels: int) -> None:
     samples = np.repeat(voice(2)[:, None], channels, axis=1)
 
     def asked(_: Samples) -> bool:
@@ -75,12 +75,12 @@ def test_opposite_phase_does_not_cancel(level: float) -> None:
     assert strength(made, VOICE) == pytest.approx(0.25 * (1 + level), rel=0.01)
 
 
-def test_opposite_phase_is_heard_without_a_speech_test() -> None:
+def test_opposite_phase_needs_no_speech_test() -> None:
     one = voice(3)
     assert strength(mixed(stack(one, -one), test=None), VOICE) == pytest.approx(0.5, rel=0.01)
 
 
-def test_opposite_phase_that_begins_later() -> None:
+def test_opposite_phase_may_begin_later() -> None:
     random = np.random.default_rng(2)
     noise = random.normal(0, 0.001, (3 * RATE, 2)).astype(np.float32)
     one = voice(3)
@@ -89,14 +89,14 @@ def test_opposite_phase_that_begins_later() -> None:
 
 
 @pytest.mark.parametrize("channel", [0, 1])
-def test_a_hum_on_the_other_channel_is_left_out(channel: int) -> None:
+def test_hum_on_another_channel_is_left_out(channel: int) -> None:
     channels = [voice(5), voice(5, HUM)]
     made = mixed(stack(*(channels if channel == 0 else channels[::-1])))
     assert strength(made, VOICE) == pytest.approx(0.5, rel=0.02)
     assert strength(made, HUM) < 0.01
 
 
-def test_a_hum_is_left_out_before_the_first_word() -> None:
+def test_hum_is_left_out_before_the_first_word() -> None:
     """Speech begins in the middle of a block; the hum ends half a second before it."""
     begin = 7 * RATE // 2
     speech = np.concatenate((SILENCE, SILENCE, SILENCE, SILENCE[: RATE // 2], voice(4)))
@@ -106,13 +106,13 @@ def test_a_hum_is_left_out_before_the_first_word() -> None:
     assert strength(made[begin:], VOICE) > 0.45
 
 
-def test_two_voices_are_both_kept() -> None:
+def test_two_voices_are_kept() -> None:
     made = mixed(stack(voice(4), voice(4, OTHER_VOICE)))
     assert strength(made, VOICE) == pytest.approx(0.25, rel=0.05)
     assert strength(made, OTHER_VOICE) == pytest.approx(0.25, rel=0.05)
 
 
-def test_voices_that_take_turns_are_both_kept() -> None:
+def test_alternating_voices_are_kept() -> None:
     gap = np.zeros(3 * RATE, dtype=np.float32)
     one = np.concatenate((voice(3), gap, voice(3), gap))
     other = np.concatenate((gap, voice(3, OTHER_VOICE), gap, voice(3, OTHER_VOICE)))
@@ -122,16 +122,16 @@ def test_voices_that_take_turns_are_both_kept() -> None:
         assert strength(part, hertz) > 0.2
 
 
-def test_a_much_quieter_speaker_is_raised() -> None:
+def test_much_quieter_speaker_is_amplified() -> None:
     gap = np.zeros(3 * RATE, dtype=np.float32)
     one = np.concatenate((voice(3), gap, voice(3)))
     other = np.concatenate((voice(3, HUM, 0.001), voice(6, OTHER_VOICE, 0.5 / 30)))
     made = mixed(stack(one, other))[6 * RATE :]
-    # 30 times quieter as recorded, raised 10 times.
+    # It is 30 times quieter in the recording and is amplified 10 times.
     assert strength(made, VOICE) / strength(made, OTHER_VOICE) == pytest.approx(3, rel=0.05)
 
 
-def test_a_quiet_echo_on_the_other_channel_is_not_raised() -> None:
+def test_quiet_echo_on_another_channel_is_not_amplified() -> None:
     one = np.concatenate((voice(3), SILENCE, voice(3)))
     echo = np.roll(one, 300) * np.float32(0.05)
     made = mixed(stack(one, echo))
@@ -140,12 +140,12 @@ def test_a_quiet_echo_on_the_other_channel_is_not_raised() -> None:
 
 
 @pytest.mark.parametrize("dead", [SILENCE, np.full(RATE, 1e-6, dtype=np.float32)])
-def test_a_dead_channel_does_no_harm(dead: Samples) -> None:
+def test_dead_channel_does_not_change_the_speech(dead: Samples) -> None:
     made = mixed(stack(voice(3), np.tile(dead, 3)))
     assert strength(made, VOICE) >= 0.24
 
 
-def test_speech_in_the_centre_of_six_channels() -> None:
+def test_speech_in_the_centre_of_six_channels_is_kept() -> None:
     random = np.random.default_rng(3)
     around = random.normal(0, 0.2, (5, 4 * RATE)).astype(np.float32)
     made = mixed(stack(around[0], around[1], voice(4), *around[2:]))
@@ -158,7 +158,7 @@ def test_without_speech_all_channels_are_mixed() -> None:
     assert strength(made, 400) == pytest.approx(0.25, rel=0.02)
 
 
-def test_changes_make_no_steps() -> None:
+def test_changes_of_the_mix_make_no_steps() -> None:
     gap = np.zeros(3 * RATE, dtype=np.float32)
     one = np.concatenate((gap, voice(3), gap))
     samples = stack(one, voice(9, HUM))
@@ -168,7 +168,7 @@ def test_changes_make_no_steps() -> None:
 
 
 @pytest.mark.parametrize("size", [1_000, 5_000, 3 * RATE])
-def test_any_block_size(size: int) -> None:
+def test_mix_is_independent_of_the_block_size(size: int) -> None:
     made = mixed(stack(voice(6), voice(6, HUM)), size)
     assert strength(made[RATE:], VOICE) > 0.45
     assert strength(made[RATE:], HUM) < 0.02
@@ -184,7 +184,7 @@ def test_memory_does_not_grow_with_the_channels_or_the_length() -> None:
         assert mixer._held.nbytes <= 4 << 20
 
 
-def test_nobody_is_asked_twice_about_what_is_known() -> None:
+def test_known_channels_are_not_tested_again() -> None:
     count = itertools.count()
 
     def asked(samples: Samples) -> bool:
@@ -192,24 +192,24 @@ def test_nobody_is_asked_twice_about_what_is_known() -> None:
         return speaks(samples)
 
     mixed(stack(voice(9), voice(9, OTHER_VOICE)), test=asked)
-    # Each at first; the louder one again until it was found to speak while it was the louder.
+    # Both are tested at first; the louder one again until speech was found in it.
     assert next(count) <= 4
 
 
-def test_an_empty_stream() -> None:
+def test_empty_stream_gives_no_samples() -> None:
     mixer = Mixer(RATE, 2, speaks)
     assert len(mixer.mix(np.empty((0, 2), dtype=np.float32))) == 0
     assert len(mixer.flush()) == 0
 
 
-def test_channels_that_are_alike_after_they_differed_keep_their_order() -> None:
+def test_equal_channels_keep_their_order_after_they_differed() -> None:
     one, hum = voice(6), voice(6, HUM)
     other = np.concatenate((hum[: 3 * RATE], one[3 * RATE :]))
     made = mixed(stack(one, other))
     assert np.abs(made[3 * RATE :] - one[3 * RATE :]).max() < 1e-3
 
 
-def test_channels_that_turn_over_later_make_no_step() -> None:
+def test_later_change_of_phase_makes_no_step() -> None:
     one = voice(8)
     other = one.copy()
     other[4 * RATE :] *= -1

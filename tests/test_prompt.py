@@ -1,4 +1,4 @@
-"""From a prompt to tokens: whisper.cpp's splitting, the end that is kept, who gets which share."""
+"""The tokens of a prompt: whisper.cpp's splitting, the kept end, and the shares of both texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VOCABULARY = [bytes([value]) for value in range(256)] + [
 ]
 WORDS = Tokenizer(VOCABULARY)
 TIMES = 50_000
-"""Stands for the number of the timestamp of 0 s."""
+"""The number of the timestamp of 0 s in these tests."""
 
 
 def text_of(tokens: tuple[int, ...]) -> str:
@@ -29,20 +29,20 @@ def test_tokens_hold_the_text(text: str) -> None:
     assert text_of(WORDS.tail(text, 1_000)) == text
 
 
-def test_the_longest_token_that_fits_is_taken() -> None:
+def test_longest_matching_token_is_used() -> None:
     parts = [VOCABULARY[token] for token in WORDS.tail(" This is the nation's", 100)]
     assert parts == [b" Th", b"is", b" is", b" the", b" na", b"tion", b"'s"]
 
 
 @pytest.mark.parametrize("most", [0, 1, 2, 5, 100])
-def test_a_tail_is_the_end_of_all_tokens(most: int) -> None:
+def test_tail_equals_the_end_of_all_tokens(most: int) -> None:
     text = "This is the nation's 12 a is the Grüße"
     whole = WORDS.tail(text, 1_000)
     assert WORDS.tail(text, most) == whole[len(whole) - min(most, len(whole)) :]
 
 
 @pytest.mark.parametrize("text", ["x" * 16_384, "日" * 5_461, " " * 16_384, "a, " * 5_461])
-def test_the_longest_prompt_is_split_in_linear_time(text: str) -> None:
+def test_longest_prompt_is_split_in_linear_time(text: str) -> None:
     began = time.process_time()
     assert len(WORDS.tail(text, 223)) == 223
     # whisper.cpp's own search took minutes on some of them, or ran out of stack.
@@ -72,7 +72,7 @@ def test_prompt_and_carried_text_share_the_tokens(
     assert text.strip().endswith("c" if carried else "p")
 
 
-def test_each_keeps_its_end() -> None:
+def test_prompt_and_carried_text_keep_their_ends() -> None:
     names = " ".join(f"name{number}" for number in range(200))
     said = " ".join(f"said{number}" for number in range(200))
     text = text_of(share(WORDS, names, said))
@@ -86,12 +86,12 @@ def encoder() -> PromptEncoder:
     return PromptEncoder(lambda token: VOCABULARY[token], len(VOCABULARY), TIMES)
 
 
-def test_without_a_prompt_there_are_no_tokens() -> None:
+def test_empty_prompt_has_no_tokens() -> None:
     for timed in (False, True):
         assert encoder().encode(" ", "", 100, timed) == []
 
 
-def test_a_timed_prompt_is_a_segment_that_has_ended() -> None:
+def test_timed_prompt_is_a_finished_segment() -> None:
     plain = encoder().encode("Names", "said", 100, timed=False)
     timed = encoder().encode("Names", "said", 100, timed=True)
     assert text_of(tuple(plain)) == " Names said"
@@ -101,5 +101,5 @@ def test_a_timed_prompt_is_a_segment_that_has_ended() -> None:
 
 
 @pytest.mark.parametrize("timed", [False, True])
-def test_no_prompt_is_longer_than_its_room(timed: bool) -> None:
+def test_prompt_never_exceeds_its_limit(timed: bool) -> None:
     assert len(encoder().encode("x" * 500, "y" * 500, 25, timed)) == 25

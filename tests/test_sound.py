@@ -1,4 +1,4 @@
-"""What the audio says about a text: how much of it is loud, and how often it repeats itself."""
+"""Measurements of the audio to check a text: its loud seconds, and its repetitions."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def test_copies_are_counted(count: int, gap: float) -> None:
 
 
 @pytest.mark.parametrize("length", [1.0, 2.2, 4.0, 7.0, 11.0])
-def test_speech_that_goes_on_is_one_copy(length: float) -> None:
+def test_continuous_speech_is_one_copy(length: float) -> None:
     assert Sound(SPEECH[: int(length * SAMPLE_RATE)]).copies == 1
 
 
-def test_two_parts_of_a_speech_are_no_copies() -> None:
+def test_different_parts_of_a_speech_are_no_copies() -> None:
     second = SPEECH[int(3.3 * SAMPLE_RATE) : int(5.5 * SAMPLE_RATE)]
     assert Sound(np.concatenate([PHRASE, second])).copies == 1
 
 
-def test_copies_are_counted_beside_noise_and_at_another_level() -> None:
+def test_copies_are_counted_in_noise_and_at_another_level() -> None:
     twice = times(2, 0.5)
     twice[len(PHRASE) :] *= 0.5
     noise = np.random.default_rng(1).normal(0, 0.002, len(twice)).astype(np.float32)
@@ -47,13 +47,13 @@ def test_copies_are_counted_beside_noise_and_at_another_level() -> None:
 
 
 @pytest.mark.parametrize("samples", [0, 1, 100, 640, 5_000])
-def test_little_audio_says_nothing(samples: int) -> None:
+def test_short_audio_gives_no_count(samples: int) -> None:
     for sound in (Sound(np.zeros(samples, np.float32)), Sound(SPEECH[:samples])):
         assert sound.copies == 1
         assert 0 <= sound.loud_seconds <= 1
 
 
-def test_loud_seconds_leave_silence_out() -> None:
+def test_loud_seconds_exclude_silence() -> None:
     quiet = np.zeros(3 * SAMPLE_RATE, dtype=np.float32)
     alone = Sound(PHRASE).loud_seconds
     assert 0.5 < alone < 2.2

@@ -1,4 +1,4 @@
-"""Channels transcribed each by itself: order, limits, cost, and what every output says of them."""
+"""Channels that are transcribed separately: order, limits, cost, and their form in every output."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from app.worker.split import SplitTranscription
 
 
 def channels(*spoken: dict[float, tuple[float, float]], seconds: float = 60.0) -> Samples:
-    """Tones on several channels, shape [n, channels]: by hertz, from which second to which."""
+    """Tones on several channels, shape [n, channels], each with its hertz, begin and end."""
     columns = []
     for tones in spoken:
         column = np.zeros(round(seconds * RATE), dtype=np.float32)
@@ -55,7 +55,7 @@ def channels(*spoken: dict[float, tuple[float, float]], seconds: float = 60.0) -
 
 
 def name_tone(samples: Samples, _options: DecodeOptions) -> Hypothesis:
-    """The loudest frequency of a window is what is said in it."""
+    """An engine whose text is the loudest frequency of a window."""
     spectrum = np.abs(np.fft.rfft(samples))
     hertz = round(int(spectrum.argmax()) * RATE / len(samples) / 100) * 100
     return hypothesis_of(str(hertz), len(samples) / RATE)
@@ -77,7 +77,7 @@ def begin(
 
 
 def run(work: SplitTranscription) -> tuple[list[list[Segment]], Transcript]:
-    """Turn until done: the segments of every turn, and the whole."""
+    """Run all turns; return the segments of each turn, and the transcript."""
     turns = []
     for _ in range(1000):
         segments, done = work.turn()
@@ -92,25 +92,25 @@ def said(segments: Any) -> list[tuple[int | None, str]]:
     return [(segment.channel, segment.text) for segment in segments]
 
 
-def test_words_of_both_channels_are_there_in_order() -> None:
+def test_words_of_both_channels_are_in_order() -> None:
     turns, transcript = run(begin(FakeEngine(name_tone), encoded(CALL)))
     expected = [(1, "400"), (2, "800"), (1, "600"), (2, "1000")]
     assert said(transcript.segments) == expected
     assert transcript.text == "400 800 600 1000"
     starts = [segment.start for segment in transcript.segments]
     assert starts == sorted(starts) == pytest.approx([2, 10, 35, 45], abs=1.0)
-    # What is told as it becomes final is told in the same order, and before the end.
+    # Segments are reported in the same order as soon as they are final.
     assert said(segment for turn in turns for segment in turn) == expected
     assert len([turn for turn in turns if turn]) > 1
 
 
-def test_the_numbers_of_a_call() -> None:
+def test_transcript_counts_both_channels() -> None:
     _, transcript = run(begin(FakeEngine(name_tone), encoded(CALL)))
     assert (transcript.audio_seconds, transcript.channels) == (60.0, 2)
     assert transcript.passes == 4
 
 
-def test_seconds_left_are_those_of_all_channels() -> None:
+def test_seconds_left_include_all_channels() -> None:
     work = begin(FakeEngine(name_tone), encoded(CALL))
     left = [work.seconds_left]
     done = False
@@ -123,7 +123,7 @@ def test_seconds_left_are_those_of_all_channels() -> None:
     assert left[-1] == 0.0
 
 
-def test_a_guess_counts_each_channel() -> None:
+def test_guessed_seconds_count_each_channel() -> None:
     data = bytes(10 * RATE * 2 * 2)
     raw = RawFormat("s16", RATE, 2, "little")
     for mode, seconds in (("auto", 10.0), ("split", 20.0)):
@@ -131,19 +131,19 @@ def test_a_guess_counts_each_channel() -> None:
         assert Job(1, 1, request, body_of(data), 0.0).guessed_seconds == seconds
 
 
-def test_a_silent_channel_costs_no_decode() -> None:
+def test_silent_channel_needs_no_decode() -> None:
     engine = FakeEngine(name_tone)
     _, transcript = run(begin(engine, encoded(channels({}, {400: (2, 20)}, {}))))
     assert said(transcript.segments) == [(2, "400")]
     assert len(engine.calls) == 1
 
 
-def test_one_channel_is_split_into_one() -> None:
+def test_mono_recording_is_split_into_one_channel() -> None:
     _, transcript = run(begin(FakeEngine(name_tone), encoded(channels({400: (2, 20)}))))
     assert said(transcript.segments) == [(1, "400")]
 
 
-def test_opposite_phases_are_both_heard() -> None:
+def test_channels_of_opposite_phase_are_both_transcribed() -> None:
     left = channels({400: (2, 20)})
     _, transcript = run(begin(FakeEngine(name_tone), encoded(np.hstack([left, -left]))))
     assert said(transcript.segments) == [(1, "400"), (2, "400")]
@@ -168,14 +168,14 @@ def test_at_most_eight_channels_of_raw_samples(count: int, code: str | None) -> 
     assert unservable(Request("r", 3, raw), ENGLISH) is None
 
 
-def test_each_channel_counts_for_the_longest_recording() -> None:
+def test_maximum_length_counts_each_channel() -> None:
     assert run(begin(FakeEngine(name_tone), encoded(CALL), max_seconds=120.0))
     with pytest.raises(AudioError, match="each of its 2 channels") as caught:
         run(begin(FakeEngine(name_tone), encoded(CALL), max_seconds=119.0))
     assert caught.value.failure.code == "audio_too_long"
 
 
-def test_one_channel_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_channel_is_open_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[int] = []
 
     class Counted(job_module.AudioStream):
@@ -202,7 +202,7 @@ def test_each_channel_has_its_own_prompt() -> None:
 # Ports and outputs.
 
 
-def test_a_node_splits_the_channels_of_a_native_request(node: FakeNode) -> None:
+def test_native_request_can_split_channels(node: FakeNode) -> None:
     engine = node.engine
     engine.answer = name_tone
     replies = node.ask(encoded(CALL), channel_mode="split", reply="segments", **FILE)
@@ -215,13 +215,13 @@ def test_a_node_splits_the_channels_of_a_native_request(node: FakeNode) -> None:
     assert node.lines.wait_for(replies[-1]["id"])["segments"] == segments
 
 
-def test_a_node_mixes_channels_by_default(node: FakeNode) -> None:
+def test_channels_are_mixed_by_default(node: FakeNode) -> None:
     for fields in ({}, {"channel_mode": "auto"}):
         (reply,) = node.ask(encoded(CALL), **FILE, **fields)
         assert not any("channel" in segment for segment in reply["segments"])
 
 
-def test_a_node_rejects_what_is_no_channel_mode(node: FakeNode) -> None:
+def test_unknown_channel_mode_is_rejected(node: FakeNode) -> None:
     for value in ("left", "", None, 2):
         (reply,) = node.ask(b"abc", channel_mode=value, **FILE)
         assert reply["error"]["code"] == "bad_field"
@@ -237,7 +237,7 @@ def test_too_many_channels_are_a_bad_field(node: FakeNode) -> None:
 FILE = {"content_type": "binary/wav", "content_encoding": "wav"}
 
 
-def test_channels_in_a_form() -> None:
+def test_form_can_split_channels() -> None:
     served = Served("fake", frozenset({"fake"}), True)
 
     def asked(*values: str) -> str:
@@ -288,7 +288,7 @@ def test_every_json_names_the_channel() -> None:
 
 
 @pytest.mark.slow
-def test_two_who_talk_at_once_are_both_heard() -> None:
+def test_simultaneous_speakers_are_both_transcribed() -> None:
     samples, rate = soundfile.read(JFK, dtype="float32", always_2d=True)
     voice = soxr.resample(samples.mean(axis=1), rate, RATE)
     delay = np.zeros(3 * RATE, dtype=np.float32)

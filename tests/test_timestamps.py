@@ -16,8 +16,8 @@ STEPS = 1501
 
 
 class FakeDecoder:
-    """Knows when each token was spoken. Behind those in `sure` it would write a timestamp itself,
-    behind those in `never` it would not think of one. `begins` says when speech goes on."""
+    """A decoder that knows the time of each token. It expects a timestamp after the tokens in
+    `sure`, and none after those in `never`. `begins` has the times at which speech continues."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class FakeDecoder:
 
 
 def tokens_of(text: str) -> tuple[Token, ...]:
-    """A token a word, numbered from 1."""
+    """One token for each word, numbered from 1."""
     return tuple(
         Token(number, (" " + word).encode(), -0.1) for number, word in enumerate(text.split(), 1)
     )
@@ -71,19 +71,19 @@ def shown(tokens: Sequence[Token]) -> str:
     )
 
 
-def test_a_pair_of_timestamps_is_placed_between_sentences() -> None:
+def test_timestamps_are_placed_between_sentences() -> None:
     decoder = FakeDecoder({START: 0.2, 2: 2.0, 4: 5.0})
     placed = place(tokens_of("one two. three four."), 6.0, "en", VOCABULARY, decoder)
     assert shown(placed) == "<0.2> one two.<2.0><2.0> three four.<5.0>"
 
 
-def test_the_text_is_not_changed() -> None:
+def test_text_is_not_changed() -> None:
     tokens = tokens_of("one, two. three four five; six")
     placed = place(tokens, 30.0, "en", VOCABULARY, FakeDecoder({2: 9.0, 5: 20.0, 6: 22.0}))
     assert tuple(token for token in placed if token.at is None) == tokens
 
 
-def test_timestamps_that_are_there_are_kept() -> None:
+def test_existing_timestamps_are_kept() -> None:
     one, two = tokens_of("one two.")
     stamp = Token(FIRST + 50, at=1.0)
     decoder = FakeDecoder({2: 3.0})
@@ -91,7 +91,7 @@ def test_timestamps_that_are_there_are_kept() -> None:
     assert shown(placed) == "<0.0> one<1.0><1.0> two.<3.0>"
 
 
-def test_a_short_clause_does_not_end_a_segment_and_a_long_one_does() -> None:
+def test_only_a_long_clause_ends_a_segment() -> None:
     text = f"one, {'x' * 40}, {'y' * 20}."
     short = place(tokens_of(text), 9.0, "en", VOCABULARY, FakeDecoder({2: 3.0, 3: 6.0}))
     long = place(tokens_of(text), 9.0, "en", VOCABULARY, FakeDecoder({2: 4.5, 3: 6.0}))
@@ -99,20 +99,20 @@ def test_a_short_clause_does_not_end_a_segment_and_a_long_one_does() -> None:
     assert f"<4.5><4.5> {'y' * 20}.<6.0>" in shown(long)
 
 
-def test_a_short_clause_ends_a_segment_where_the_model_would_write_a_timestamp() -> None:
+def test_short_clause_ends_a_segment_if_the_model_expects_a_timestamp() -> None:
     text = f"one, {'x' * 40}, {'y' * 20}."
     decoder = FakeDecoder({2: 3.0, 3: 6.0}, sure=frozenset({2}))
     placed = place(tokens_of(text), 9.0, "en", VOCABULARY, decoder)
     assert f"<3.0><3.0> {'y' * 20}.<6.0>" in shown(placed)
 
 
-def test_an_abbreviation_is_not_the_end_of_a_sentence() -> None:
+def test_abbreviation_does_not_end_a_sentence() -> None:
     tokens = tokens_of("and Mr. Dashwood had then leisure to consider it.")
     decoder = FakeDecoder({2: 3.0, 9: 5.0}, never=frozenset({2}))
     assert shown(place(tokens, 6.0, "en", VOCABULARY, decoder)).count("<") == 2
 
 
-def test_a_short_sentence_ends_a_segment_only_before_a_gap() -> None:
+def test_short_sentence_ends_a_segment_only_before_a_gap() -> None:
     tokens = tokens_of("no. six spoons of fresh snow.")
     spoken = {1: 0.6, 6: 7.0}
     near = FakeDecoder(spoken, frozenset({1}))
@@ -123,7 +123,7 @@ def test_a_short_sentence_ends_a_segment_only_before_a_gap() -> None:
     assert shown(placed) == "<0.0> no.<0.6><5.0> six spoons of fresh snow.<7.0>"
 
 
-def test_a_timestamp_leaves_time_for_the_text_on_both_sides() -> None:
+def test_timestamp_leaves_time_for_the_text_on_both_sides() -> None:
     text = "one two. " + "three four five six seven eight. " * 4
     decoder = FakeDecoder({2: 9.9, 26: 9.9})
     placed = place(tokens_of(text.strip()), 10.0, "en", VOCABULARY, decoder)
@@ -143,13 +143,13 @@ def test_text_without_punctuation_is_divided_between_words() -> None:
     assert len(lasts) >= 2
 
 
-def test_a_number_with_a_point_is_not_the_end_of_a_sentence() -> None:
+def test_decimal_point_does_not_end_a_sentence() -> None:
     tokens = (Token(1, b" 2."), Token(2, b"5"), Token(3, b" ohms."))
     decoder = FakeDecoder({1: 2.0, 3: 4.0})
     assert shown(place(tokens, 5.0, "en", VOCABULARY, decoder)) == "<0.0> 2.5 ohms.<4.0>"
 
 
-def test_times_never_go_back_nor_beyond_the_window() -> None:
+def test_times_rise_within_the_window() -> None:
     decoder = FakeDecoder({2: 3.0, 4: 1.0, 6: 29.0})
     placed = place(tokens_of("a b. c d. e f."), 10.0, "en", VOCABULARY, decoder)
     stamps = [token.at for token in placed if token.at is not None]
@@ -157,7 +157,7 @@ def test_times_never_go_back_nor_beyond_the_window() -> None:
     assert stamps[-1] <= 10.0
 
 
-def test_little_text_over_a_long_time_begins_where_its_first_word_is_spoken() -> None:
+def test_short_text_begins_at_its_first_spoken_word() -> None:
     decoder = FakeDecoder({1: 20.6, 4: 22.0, 5: 23.0})
     placed = place(tokens_of("please enter your password. bye"), 29.0, "en", VOCABULARY, decoder)
     assert placed[0].at is not None
@@ -171,7 +171,7 @@ def test_no_text_gives_no_timestamps() -> None:
     assert place((), 5.0, "en", VOCABULARY, FakeDecoder({})) == ()
 
 
-def test_japanese_is_divided_behind_its_full_stop() -> None:
+def test_japanese_is_divided_after_its_full_stop() -> None:
     tokens = (Token(1, "\u5ba2\u89b3".encode()), Token(2, "\u3002".encode()), Token(3, b"\xe7"))
     decoder = FakeDecoder({2: 3.0, 3: 5.0})
     assert "<3.0><3.0>" in "".join(

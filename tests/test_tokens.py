@@ -1,4 +1,4 @@
-"""Tokens to segments and words, without an engine: the tokens are made up here."""
+"""Segments and words from synthetic tokens, without an engine."""
 
 from __future__ import annotations
 
@@ -47,25 +47,25 @@ def words_of(*tokens: object, seconds: float = 10.0, language: str = "en") -> li
 # Segments.
 
 
-def test_timestamps_bound_the_segments() -> None:
+def test_timestamps_limit_the_segments() -> None:
     segments = built(0.5, " One", " two.", 2.0, 3.0, " Three.", 4.0)
     assert spans(segments) == [(0.5, 2.0, "One two."), (3.0, 4.0, "Three.")]
 
 
-def test_one_timestamp_may_end_and_begin() -> None:
+def test_single_timestamp_ends_one_segment_and_begins_the_next() -> None:
     assert spans(built(0.0, " One.", 2.0, " Two.", 4.0)) == [(0.0, 2.0, "One."), (2.0, 4.0, "Two.")]
 
 
-def test_without_timestamps_the_window_is_the_segment() -> None:
+def test_segment_without_timestamps_is_the_window() -> None:
     assert spans(built(" One", " two.", seconds=4.0)) == [(0.0, 4.0, "One two.")]
 
 
-def test_what_has_no_end_ends_with_the_window() -> None:
+def test_segment_without_an_end_ends_with_the_window() -> None:
     assert spans(built(1.0, " One.", seconds=4.0)) == [(1.0, 4.0, "One.")]
 
 
-def test_little_text_does_not_last_to_the_end_of_a_long_window() -> None:
-    """The decoder stopped early: what follows has to be searched again."""
+def test_short_text_does_not_last_to_the_end_of_a_long_window() -> None:
+    """The decoder stopped early, so the following audio must be decoded again."""
     ((start, end, text),) = spans(built(1.0, " Go forward."))
     assert (start, text) == (1.0, "Go forward.")
     assert 1.5 < end < 4.0
@@ -84,11 +84,11 @@ def test_padding_is_not_part_of_the_audio() -> None:
     assert spans(built(0.8, " Yes.", 1.0, seconds=0.6)) == [(0.6, 0.6, "Yes.")]
 
 
-def test_a_timestamp_before_the_one_before_makes_no_negative_segment() -> None:
+def test_falling_timestamp_makes_no_negative_segment() -> None:
     assert spans(built(3.0, " One.", 1.0)) == [(3.0, 3.0, "One.")]
 
 
-def test_a_character_may_be_spread_over_tokens() -> None:
+def test_character_may_span_several_tokens() -> None:
     assert spans(built(0.0, " K", b"\xc3", b"\xb6", "ln", 1.0)) == [(0.0, 1.0, "Köln")]
 
 
@@ -110,7 +110,7 @@ def test_confidence_is_the_geometric_mean_of_each_segment() -> None:
     assert builder.count == 4
 
 
-def test_words_only_where_asked_for() -> None:
+def test_words_are_made_only_if_requested() -> None:
     (segment,) = built(" One")
     assert segment.words is None
     assert built(words=True) == []
@@ -119,28 +119,28 @@ def test_words_only_where_asked_for() -> None:
 # Words.
 
 
-def test_a_space_begins_a_word() -> None:
+def test_space_begins_a_word() -> None:
     tokens = [(" Tran", 0.4), ("scribe", 0.9), (" it", 1.2), (".", 1.3)]
     assert words_of(*tokens, 2.0) == [(0.9, "Transcribe"), (1.3, "it.")]
 
 
-def test_the_first_word_needs_no_space() -> None:
+def test_first_word_needs_no_space() -> None:
     assert words_of(("Yes", 0.4), (" no", 0.9)) == [(0.4, "Yes"), (0.9, "no")]
 
 
-def test_a_segment_does_not_go_on_with_the_word_before() -> None:
+def test_segment_begins_a_new_word() -> None:
     tokens = (0.0, (" Out", 1.0), 1.0, ("side", 2.0), 2.0)
     assert words_of(*tokens) == [(1.0, "Out"), (2.0, "side")]
 
 
 @pytest.mark.parametrize("language", ["zh", "ja", "th", "lo", "my", "yue"])
-def test_where_no_spaces_are_written_each_token_is_a_word(language: str) -> None:
+def test_each_token_of_an_unspaced_script_is_a_word(language: str) -> None:
     tokens = [("知識", 0.5), ("が", 0.8)]
     assert words_of(*tokens, language=language) == [(0.5, "知識"), (0.8, "が")]
     assert words_of(*tokens, language="ko") == [(0.8, "知識が")]
 
 
-def test_a_word_without_spaces_is_a_whole_character() -> None:
+def test_word_of_an_unspaced_script_is_a_whole_character() -> None:
     first, second, third = (bytes([byte]) for byte in "識".encode())
     tokens = [(first, 0.1), (second, 0.2), (third, 0.3), ("が", 0.5)]
     assert words_of(*tokens, language="ja") == [(0.3, "識"), (0.5, "が")]
@@ -150,7 +150,7 @@ def test_a_word_ends_with_the_latest_of_its_tokens() -> None:
     assert words_of((" One", 0.9), ("s", 0.4)) == [(0.9, "Ones")]
 
 
-def test_the_confidence_of_a_word_is_that_of_its_tokens() -> None:
+def test_confidence_of_a_word_is_that_of_its_tokens() -> None:
     builder = SegmentBuilder(4.0, "en", with_words=True)
     for text, p in ((b" One", 0.9), (b"s", 0.4), (b" b", 0.25)):
         builder.token(text, math.log(p), 0.0)
@@ -164,7 +164,7 @@ TOKENS = st.one_of(TIMES, st.tuples(st.binary(max_size=4) | st.just(b" a"), TIME
 
 
 @given(st.lists(TOKENS, max_size=30), st.floats(0, 30), st.sampled_from(["en", "ja"]))
-def test_any_tokens_give_sound_times(tokens: list, seconds: float, language: str) -> None:
+def test_any_tokens_give_valid_times(tokens: list, seconds: float, language: str) -> None:
     segments = built(*tokens, seconds=seconds, language=language, words=True)
     for segment in segments:
         assert 0 <= segment.start <= segment.end <= seconds

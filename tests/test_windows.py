@@ -1,7 +1,7 @@
-"""Cutting a stream into windows, with a detector that takes loud for speech.
+"""The division of a stream into windows, with a detector that takes loud samples for speech.
 
-Signals are made of stretches of noise of a known level, so what is speech, what is a pause and
-where the quietest place lies is known beforehand.
+Signals are sequences of noise of known levels, so that speech, pauses and the quietest place are
+known.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from app.audio.vad import CHUNK, SileroDetector
 from app.audio.windows import MAX_SECONDS, Window, Windower
 
 LOUD, MURMUR, SILENT = 0.2, 0.01, 0.0
-"""Speech to the detector; under its level but not plain silence; plain silence."""
+"""Three levels: speech to the detector, below its level but not digital silence, and silence."""
 
 Blocks = Iterable[Samples]
 
 
 def signal(*stretches: tuple[float, float]) -> Samples:
-    """Noise of (seconds, level) one after the other; no sample of it occurs twice."""
+    """A sequence of noises of (seconds, level); no sample occurs twice."""
     random = np.random.default_rng(5)
     parts = [
         random.normal(0, 1, int(seconds * RATE)).clip(-3, 3) * level for seconds, level in stretches
@@ -39,8 +39,7 @@ def signal(*stretches: tuple[float, float]) -> Samples:
 def cut(
     samples: Samples, sizes: Iterable[int] = (), threshold: float = 0.5, level: float = 0.05
 ) -> tuple[list[Window], FakeDetector]:
-    """All windows of `samples`, pushed in blocks of `sizes`, over and over, but for a doubtful
-    one."""
+    """All windows of `samples` except a doubtful one, pushed in blocks that repeat `sizes`."""
     windows, detector = cut_all(samples, sizes, threshold, level)
     return [window for window in windows if not window.doubtful], detector
 
@@ -48,7 +47,7 @@ def cut(
 def cut_all(
     samples: Samples, sizes: Iterable[int] = (), threshold: float = 0.5, level: float = 0.05
 ) -> tuple[list[Window], FakeDetector]:
-    """The same with a doubtful one."""
+    """All windows including a doubtful one."""
     detector = FakeDetector(level)
     windower = Windower(detector, threshold)
     windows: list[Window] = []
@@ -70,13 +69,13 @@ def cut_all(
 
 
 def span(window: Window) -> tuple[int, int]:
-    """Where the window lies in the stream, in samples."""
+    """The begin and end of the window in the stream, in samples."""
     start = round(window.start * RATE)
     return start, start + len(window.samples)
 
 
 def check(samples: Samples, windows: list[Window]) -> None:
-    """What holds of any windows: size, order, and that they are what stands there in the stream."""
+    """Check the size and order of windows, and their samples against the stream."""
     end = 0
     for window in windows:
         begin, finish = span(window)
@@ -89,7 +88,7 @@ def check(samples: Samples, windows: list[Window]) -> None:
 
 
 def covered(windows: list[Window], begin: float, end: float) -> bool:
-    """Whether every sample from `begin` to `end` (seconds) lies in a window."""
+    """Whether every sample from `begin` to `end` (seconds) is in a window."""
     inside = np.zeros(int(end * RATE) + 1, dtype=bool)
     for window in windows:
         first, last = span(window)
@@ -99,18 +98,18 @@ def covered(windows: list[Window], begin: float, end: float) -> bool:
 
 @pytest.mark.parametrize("seconds", [0.0, 0.01, 0.5, 31.0, 90.0])
 @pytest.mark.parametrize("level", [SILENT, MURMUR])
-def test_without_speech_there_is_no_window(seconds: float, level: float) -> None:
+def test_audio_without_speech_gives_no_window(seconds: float, level: float) -> None:
     assert cut(signal((seconds, level)))[0] == []
 
 
-def test_plain_silence_is_not_even_looked_at() -> None:
+def test_digital_silence_does_not_reach_the_detector() -> None:
     samples = signal((20, SILENT)) + np.float32(0.3)
     windows, detector = cut(samples)
     assert windows == []
     assert detector.asked == 0, "a constant is silence, whatever its level"
 
 
-def test_a_short_command_is_one_window_with_a_margin_before_it() -> None:
+def test_short_command_is_one_window_with_a_margin_before_it() -> None:
     samples = signal((2, MURMUR), (1.5, LOUD), (0.3, MURMUR))
     windows, _ = cut(samples)
     check(samples, windows)
@@ -119,7 +118,7 @@ def test_a_short_command_is_one_window_with_a_margin_before_it() -> None:
     assert 0.4 <= 2.0 - windows[0].start <= 0.7
 
 
-def test_speech_from_the_first_sample_to_the_last() -> None:
+def test_speech_over_the_whole_recording_is_one_window() -> None:
     samples = signal((3.01, LOUD))
     windows, _ = cut(samples)
     check(samples, windows)
@@ -127,7 +126,7 @@ def test_speech_from_the_first_sample_to_the_last() -> None:
 
 
 @pytest.mark.parametrize(("chunks", "count"), [(1, 0), (4, 0), (5, 1), (8, 1)])
-def test_speech_is_established_by_five_chunks_in_a_row(chunks: int, count: int) -> None:
+def test_speech_needs_five_chunks_in_a_row(chunks: int, count: int) -> None:
     speech = chunks * CHUNK / RATE
     samples = signal((64 * CHUNK / RATE, MURMUR), (speech, LOUD), (1, MURMUR))
     assert len(cut(samples)[0]) == count
@@ -138,13 +137,13 @@ def test_clicks_do_not_add_up() -> None:
     assert cut(signal(*([click, pause] * 50)))[0] == []
 
 
-def test_once_established_the_detector_is_not_asked_until_a_cut() -> None:
+def test_detector_rests_from_the_begin_of_speech_to_a_cut() -> None:
     samples = signal((10, LOUD))
     _, detector = cut(samples)
     assert detector.asked == 5
 
 
-def test_a_long_recording_is_cut_in_its_pauses_and_all_speech_is_kept() -> None:
+def test_long_recording_is_cut_in_pauses_and_keeps_all_speech() -> None:
     phrases = [(20.0, LOUD), (0.5, MURMUR)] * 6
     samples = signal(*phrases)
     windows, _ = cut(samples)
@@ -152,12 +151,12 @@ def test_a_long_recording_is_cut_in_its_pauses_and_all_speech_is_kept() -> None:
     for number in range(6):
         begin = number * 20.5
         assert covered(windows, begin, begin + 20)
-    # Every boundary lies in a pause.
+    # Every boundary is in a pause.
     for window in windows[1:]:
         assert window.start % 20.5 >= 20.0 or window.start % 20.5 == 0
 
 
-def test_the_cut_is_at_the_quietest_of_several_pauses() -> None:
+def test_cut_is_in_the_quietest_of_several_pauses() -> None:
     samples = signal(
         (19, LOUD),
         (0.4, MURMUR),
@@ -172,7 +171,7 @@ def test_the_cut_is_at_the_quietest_of_several_pauses() -> None:
     assert 22.4 <= windows[1].start <= 22.8
 
 
-def test_a_pause_too_early_is_not_used() -> None:
+def test_early_pause_is_not_used() -> None:
     samples = signal((5, LOUD), (0.5, MURMUR / 4), (19, LOUD), (0.5, MURMUR), (20, LOUD))
     windows, _ = cut(samples)
     check(samples, windows)
@@ -180,7 +179,7 @@ def test_a_pause_too_early_is_not_used() -> None:
 
 
 def test_quiet_speech_is_not_a_pause() -> None:
-    """The quietest place sounds like speech to the detector: the next quietest is taken."""
+    """The detector finds speech in the quietest place, so the next quietest is used."""
     samples = signal((20, LOUD), (0.5, 0.06), (3, LOUD), (0.5, 0.07), (20, LOUD))
     detector = FakeDetector()
 
@@ -199,7 +198,7 @@ def test_quiet_speech_is_not_a_pause() -> None:
     assert 23.5 <= second.start <= 24.0
 
 
-def test_speech_without_any_pause_is_cut_all_the_same() -> None:
+def test_speech_without_any_pause_is_cut() -> None:
     samples = signal((100, LOUD))
     windows, _ = cut(samples)
     check(samples, windows)
@@ -207,7 +206,7 @@ def test_speech_without_any_pause_is_cut_all_the_same() -> None:
     assert all(len(window.samples) >= 18 * RATE for window in windows[:-1])
 
 
-def test_silence_after_the_speech_is_taken_off_the_window() -> None:
+def test_silence_after_the_speech_is_removed_from_the_window() -> None:
     samples = signal((2, LOUD), (60, SILENT), (2, LOUD), (60, SILENT))
     windows, _ = cut(samples)
     check(samples, windows)
@@ -217,7 +216,7 @@ def test_silence_after_the_speech_is_taken_off_the_window() -> None:
     assert all(len(window.samples) < 4 * RATE for window in windows)
 
 
-def test_a_threshold_of_0_takes_everything_but_trailing_silence() -> None:
+def test_threshold_of_0_keeps_all_audio_but_trailing_silence() -> None:
     samples = signal((40, MURMUR), (1, SILENT))
     windows, _ = cut(samples, threshold=0.0)
     check(samples, windows)
@@ -227,7 +226,7 @@ def test_a_threshold_of_0_takes_everything_but_trailing_silence() -> None:
         assert len(window.samples) == count
 
 
-def test_exactly_thirty_seconds() -> None:
+def test_thirty_seconds_are_one_window() -> None:
     for extra in (-1, 0, 1):
         samples = signal((31, LOUD))[: 30 * RATE + extra]
         windows, _ = cut(samples)
@@ -251,7 +250,7 @@ def test_resume_searches_the_rest_of_the_window_again() -> None:
     second = windower.next()
     assert second is not None
     check(samples, [Window(0.0, first.samples[: int(5.5 * RATE)]), second])
-    # From the rest, the pause is dropped but for the margin.
+    # The pause before the rest is dropped except for the margin.
     assert 6.2 <= second.start <= 7.0
     assert span(second)[1] == len(samples)
     assert windower.exhausted
@@ -278,7 +277,7 @@ def test_resume_in_the_middle_of_a_stream_loses_nothing() -> None:
     assert covered(windows, 41, 61)
 
 
-def test_a_rest_without_speech_gives_no_further_window() -> None:
+def test_rest_without_speech_gives_no_further_window() -> None:
     windower = Windower(FakeDetector(), 0.5)
     windower.push(signal((5, LOUD), (3, MURMUR)))
     windower.end()
@@ -292,7 +291,7 @@ def test_a_rest_without_speech_gives_no_further_window() -> None:
 
 
 @pytest.mark.parametrize("level", [SILENT, MURMUR, LOUD])
-def test_memory_is_a_window_and_a_block_whatever_the_length(level: float) -> None:
+def test_memory_is_limited_to_a_window_and_a_block(level: float) -> None:
     windower = Windower(FakeDetector(), 0.5)
     block = signal((1, level))
     for _ in range(600):
@@ -304,7 +303,7 @@ def test_memory_is_a_window_and_a_block_whatever_the_length(level: float) -> Non
         assert base is None or base.nbytes <= (MAX_SECONDS + 2) * RATE * 4
 
 
-def test_a_window_is_not_kept_alive_by_the_rest() -> None:
+def test_rest_does_not_keep_the_window_in_memory() -> None:
     windower = Windower(FakeDetector(), 0.5)
     windower.push(signal((31, LOUD)))
     window = windower.next()
@@ -326,7 +325,7 @@ def test_any_split_into_blocks_gives_equal_windows(
     stretches: list[tuple[float, float]], sizes: list[int]
 ) -> None:
     samples = signal(*stretches)
-    # Many tiny blocks say no more and take long.
+    # Many tiny blocks test nothing further and take long.
     sizes[0] = max(sizes[0], 20_000)
     whole, _ = cut(samples)
     pieces, _ = cut(samples, sizes)
@@ -344,7 +343,7 @@ def test_long_speech_is_always_covered(stretches: list[tuple[float, float]]) -> 
     check(samples, windows)
     at = 0.0
     for seconds, level in stretches:
-        # Up to five chunks at its edges may be lost to a cut just there.
+        # A cut near an edge may lose up to five chunks.
         if level == LOUD and seconds > 1.0:
             assert covered(windows, at + 0.2, at + int(seconds * RATE) / RATE - 0.2)
         at += int(seconds * RATE) / RATE
@@ -359,7 +358,7 @@ def rhythm(seconds: float, loud: float = 0.03, quiet: float = 0.003) -> Samples:
 
 
 @pytest.mark.parametrize("seconds", [3.2, 20.0, 100.0])
-def test_a_recording_without_speech_ends_with_one_doubtful_window(seconds: float) -> None:
+def test_recording_without_speech_ends_with_one_doubtful_window(seconds: float) -> None:
     samples = rhythm(seconds)
     [window], _ = cut_all(samples)
     assert window.doubtful
@@ -373,18 +372,18 @@ def test_silence_and_steady_noise_get_no_second_look(seconds: float, level: floa
     assert cut_all(signal((seconds, level)))[0] == []
 
 
-def test_a_recording_with_speech_gets_no_second_look() -> None:
+def test_recording_with_speech_gets_no_second_look() -> None:
     samples = np.concatenate((rhythm(40.0), signal((2, LOUD)), rhythm(40.0)))
     windows, _ = cut_all(samples)
     assert windows
     assert not any(window.doubtful for window in windows)
 
 
-def test_a_threshold_of_0_leaves_no_second_look() -> None:
+def test_threshold_of_0_gives_no_second_look() -> None:
     assert not any(window.doubtful for window in cut_all(rhythm(40.0), threshold=0.0)[0])
 
 
-def test_the_second_look_is_where_the_detector_came_closest_to_speech() -> None:
+def test_second_look_is_at_the_highest_speech_probability() -> None:
     samples = rhythm(300.0)
     near = slice(200 * RATE, 210 * RATE)
     samples[near] *= 1.2
@@ -408,7 +407,7 @@ def test_the_second_look_is_where_the_detector_came_closest_to_speech() -> None:
     assert windower.exhausted
 
 
-def test_the_second_look_is_the_same_for_any_blocks() -> None:
+def test_second_look_is_independent_of_the_block_size() -> None:
     samples = rhythm(70.0)
     [whole], _ = cut_all(samples, [len(samples)])
     [pieces], _ = cut_all(samples, [7_001, 123, 40_000])
@@ -418,7 +417,7 @@ def test_the_second_look_is_the_same_for_any_blocks() -> None:
 # Levels.
 
 HEARD = 0.02
-"""A level that only loud or amplified samples reach: they are amplified to 0.03."""
+"""A level that only loud or amplified samples reach; the amplification is to 0.03."""
 
 
 def test_quiet_speech_is_amplified_for_the_detector() -> None:
@@ -431,7 +430,7 @@ def test_quiet_speech_is_amplified_for_the_detector() -> None:
         assert [span(window) for window in windows] == [span(window) for window in loud]
 
 
-def test_a_quiet_recording_is_cut_in_its_pauses() -> None:
+def test_quiet_recording_is_cut_in_its_pauses() -> None:
     samples = signal(*[(20.0, LOUD), (0.5, MURMUR)] * 6) * np.float32(10 ** (-50 / 20))
     windows, _ = cut(samples, level=HEARD)
     check(samples, windows)
@@ -439,21 +438,21 @@ def test_a_quiet_recording_is_cut_in_its_pauses() -> None:
         assert window.start % 20.5 >= 20.0 or window.start % 20.5 == 0
 
 
-def test_a_loud_beginning_does_not_hide_quiet_speech() -> None:
+def test_loud_beginning_does_not_hide_quiet_speech() -> None:
     samples = signal((0.3, 0.5), (8, MURMUR / 100), (2, LOUD / 100), (1, MURMUR / 100))
     detector = FakeDetector(HEARD)
     windower = Windower(detector, 0.5)
-    # Longer than what is looked at where it is loudest.
+    # Longer than the range in which the loudest level is measured.
     windower.push(np.concatenate((signal((10, SILENT)), samples)))
     windower.end()
     windows = list(iter(windower.next, None))
     assert covered(windows, 18.3, 20.3)
 
 
-# The real detector, for what the fake takes for granted.
+# The real detector, to verify the assumption of the fake one.
 
 
-def test_the_real_detector_hears_the_clip_and_not_the_noise() -> None:
+def test_real_detector_finds_speech_and_ignores_noise() -> None:
     samples, rate = soundfile.read(
         Path(__file__).resolve().parent / "audio" / "jfk.flac", dtype="float32", always_2d=True
     )
@@ -468,7 +467,7 @@ def test_the_real_detector_hears_the_clip_and_not_the_noise() -> None:
 
 
 def cut_at_pauses(samples: Samples, block: int = RATE) -> list[tuple[float, float]]:
-    """From where to where the windows of `samples` go, in seconds, with cuts at pauses."""
+    """The begins and ends of the windows of `samples` in seconds, with cuts at pauses."""
     windower = Windower(FakeDetector(), 0.5, at_pauses=True)
     found = []
     for at in range(0, len(samples) + block, block):
@@ -483,7 +482,7 @@ def cut_at_pauses(samples: Samples, block: int = RATE) -> list[tuple[float, floa
 
 
 @pytest.mark.parametrize("block", [RATE, 1000, 100 * RATE])
-def test_a_window_ends_at_a_pause_where_asked(block: int) -> None:
+def test_window_ends_at_a_pause_if_requested(block: int) -> None:
     speech = signal((5.0, LOUD), (0.6, MURMUR), (4.0, LOUD), (1.0, SILENT), (6.0, LOUD))
     first, second, third = cut_at_pauses(speech, block)
     assert first == pytest.approx((0.0, 5.2), abs=0.15)
@@ -491,12 +490,12 @@ def test_a_window_ends_at_a_pause_where_asked(block: int) -> None:
     assert third == pytest.approx((10.1, 16.6), abs=0.15)
 
 
-def test_a_short_pause_or_one_that_comes_early_ends_no_window() -> None:
+def test_short_or_early_pause_ends_no_window() -> None:
     speech = signal((1.0, LOUD), (0.6, MURMUR), (5.0, LOUD), (0.3, MURMUR), (5.0, LOUD))
     assert cut_at_pauses(speech) == [pytest.approx((0.0, 11.9), abs=0.05)]
 
 
-def test_speech_without_a_pause_is_cut_as_ever() -> None:
+def test_speech_without_a_pause_is_cut_at_the_usual_place() -> None:
     windows = cut_at_pauses(signal((70.0, LOUD)))
     assert all(end - start <= MAX_SECONDS for start, end in windows)
     assert windows[-1][1] == pytest.approx(70.0)
