@@ -175,7 +175,7 @@ def test_long_segments_are_divided_without_the_raw_decoder(
     fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_module, "attach", lambda *_: None)
-    fresh._load(flash=False)
+    fresh._load(fresh._way)
     prompted = fresh.transcribe(speech, NOTES)
     assert np.array(spans(prompted)) == pytest.approx(np.array([(0.2, 7.7), (8.1, 11.0)]), abs=0.4)
 
@@ -187,7 +187,7 @@ def test_placed_timestamps_change_neither_text_nor_next_decode(
     first, prompted = fresh.transcribe(long, PLAIN), fresh.transcribe(long, NOTES)
     assert fresh.transcribe(long, PLAIN) == first
     monkeypatch.setattr(engine_module, "attach", lambda *_: None)
-    fresh._load(flash=True)
+    fresh._load(fresh._way)
     assert fresh.transcribe(long, NOTES).text == prompted.text
     assert all(end - start <= 8.0 for start, end in spans(prompted))
 
