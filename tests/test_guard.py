@@ -74,6 +74,13 @@ def test_loop_too_fast_for_the_audio_is_cut() -> None:
     assert (kept.text, reason) == (f"{PHRASE}.", None)
 
 
+def test_loop_is_decoded_again_if_the_rest_repeats_itself_too() -> None:
+    text = "First, second, third, third, third, first, second, third" + ", third" * 12
+    shorter = cut(said(text, limited=True), 1)
+    assert shorter is not None
+    assert judge(said(text, limited=True), 2.7, True, "", ONCE)[1] == "limit"
+
+
 def test_loop_is_not_cut_below_the_copies_in_the_audio() -> None:
     loop = said("Goodbye. " * 9, limited=True)
     assert judge(loop, 4.0, True, "", ONCE)[1] == "limit"

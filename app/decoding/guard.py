@@ -73,7 +73,8 @@ def _unloop(
     if shorter is None:
         return hypothesis, reason
     too_long = rate > 0.0 and (hypothesis.limited or rate > FASTEST)
-    if heard > 1 or (too_long and SLOWEST_CUT <= _rate(shorter, sound) <= FASTEST):
+    fits = SLOWEST_CUT <= _rate(shorter, sound) <= FASTEST and not _stutters(shorter.text)
+    if heard > 1 or (too_long and fits):
         return shorter, None
     return hypothesis, reason
 
@@ -126,6 +127,14 @@ def _says_twice(text: str) -> bool:
     letters = "".join(normal_words(text))
     half = len(letters) // 2
     return SequenceMatcher(None, letters[:half], letters[half:]).ratio() >= _SAME_LETTERS
+
+
+def _stutters(text: str) -> bool:
+    """Whether a pair of neighbouring words comes twice: the decoder may have looped before the end,
+    too, so that cutting the end does not give what was said."""
+    words = normal_words(text)
+    pairs = list(zip(words, words[1:], strict=False))
+    return len(set(pairs)) < len(pairs)
 
 
 def _loop(words: Sequence[str]) -> tuple[int, int, int] | None:
