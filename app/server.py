@@ -127,7 +127,7 @@ class Server:
         for listener in self._listeners:
             listener.close()
         for connection in list(self.connections.values()):
-            connection.abandon()
+            connection.close_now()
         self.loop.close()
 
     @property
@@ -144,7 +144,7 @@ class Server:
             admitted=pipeline.quota.admitted,
             waiting=pipeline.quota.waiting,
             queued_seconds=pipeline.dispatch.queued_seconds,
-            buffered_bytes=pipeline.quota.reserved,
+            buffered_bytes=pipeline.quota.claimed_bytes,
             journal_entries=journal.entries if journal else 0,
             quarantined=journal.quarantined if journal else 0,
         )
@@ -191,7 +191,7 @@ class Server:
         elif isinstance(event, Query):
             self._report(connection, event)
 
-    def on_lost(self, connection: Connection, error: ProtocolError) -> None:
+    def on_protocol_error(self, connection: Connection, error: ProtocolError) -> None:
         self.pipeline.uploads.lost(connection, error)
 
     def on_end(self, connection: Connection, reset: bool) -> None:

@@ -48,7 +48,7 @@ class Owner:
         else:
             self.calls.append("refused")
 
-    def on_lost(self, connection: Connection, error: Any) -> None:
+    def on_protocol_error(self, connection: Connection, error: Any) -> None:
         self.calls.append("lost")
         failure = getattr(error, "failure", error)
         connection.answer(connection.expect(None, silent=False), failure, final=True)
@@ -140,7 +140,7 @@ class Bench:
     def close(self) -> None:
         self.peer.close()
         if "closed" not in self.owner.calls:
-            self.connection.abandon()
+            self.connection.close_now()
         self.loop.close()
 
 

@@ -72,7 +72,7 @@ def again(tmp_path: Path, disk: Disk) -> Iterator[OPEN]:
 def keep(journal: Journal, number: int = 0, seconds: float = 1_700_000_000.5) -> str:
     body = in_memory(b"audio")
     try:
-        return journal.keep(request(number), origin(seconds), body)
+        return journal.write(request(number), origin(seconds), body)
     finally:
         body.close()
 
@@ -100,7 +100,7 @@ def unusable(journal: Journal, entry: str) -> Unusable:
 def test_kept_entry_survives_a_crash(again: OPEN, tmp_path: Path) -> None:
     entry = keep(again())
     journal = again()
-    assert journal.left == [entry]
+    assert journal.entries_at_start == [entry]
     found = stored(journal, entry)
     assert found.request == Request(id="r0", content_length=5, prompt="p")
     assert found.origin == Origin("127.0.0.1:1", 1_700_000_000.5, "wyoming", recovered=True)
@@ -114,21 +114,21 @@ def test_removed_entry_is_gone(again: OPEN, tmp_path: Path) -> None:
     entry = keep(journal)
     journal.remove(entry)
     assert [names(tmp_path, part) for part in ("tmp", "new", "quarantine")] == [[], [], []]
-    assert again().left == []
+    assert again().entries_at_start == []
 
 
 def test_entries_are_sorted_by_age(again: OPEN) -> None:
     journal = again()
     times = [1_700_000_100.0, 5.0, 1_700_000_000.0, 0.0, 1_699_999_999.999]
     entries = {seconds: keep(journal, seconds=seconds) for seconds in times}
-    assert again().left == [entries[seconds] for seconds in sorted(times)]
-    assert [round(received_at(entry), 3) for entry in again().left] == sorted(times)
+    assert again().entries_at_start == [entries[seconds] for seconds in sorted(times)]
+    assert [round(received_at(entry), 3) for entry in again().entries_at_start] == sorted(times)
 
 
 def test_entries_of_the_same_moment_have_different_names(again: OPEN) -> None:
     journal = again()
     assert len({keep(journal, number) for number in range(20)}) == 20
-    assert len(again().left) == 20
+    assert len(again().entries_at_start) == 20
 
 
 def test_entry_is_synced_before_it_is_renamed(
@@ -291,7 +291,7 @@ def test_damaged_entry_has_an_outcome_and_goes_to_quarantine(
     assert f"id: {found.request_id}\n" in note
     assert "received: 2023-11-14T22:13:20Z\n" in note
     assert "journal_damaged" in note
-    assert again().left == []
+    assert again().entries_at_start == []
 
 
 @pytest.mark.parametrize("name", ["lost+found", "x.9", "", "00000000000000000001-00000000.x"])
@@ -331,7 +331,7 @@ def test_entry_is_quarantined_after_three_crashes_with_it_in_the_engine(
         journal.crash_marker.set(stem(entry))
         with capture_logs() as log:
             journal = again()
-        entry = next(name for name in journal.left if stem(name) == stem(entry))
+        entry = next(name for name in journal.entries_at_start if stem(name) == stem(entry))
         assert entry == f"{stem(entry)}.{crashes + 1}"
         assert [line["crashes"] for line in log] == [crashes + 1]
     found = unusable(journal, entry)
@@ -341,7 +341,7 @@ def test_entry_is_quarantined_after_three_crashes_with_it_in_the_engine(
     note = json.dumps((tmp_path / "journal" / "quarantine" / entry / "note.txt").read_text())
     assert f"crashes: {MAX_CRASHES}" in note
     assert "id: r1" in note
-    assert again().left == [other]
+    assert again().entries_at_start == [other]
     assert stored(again(), other).request.id == "r2"
 
 
@@ -352,7 +352,7 @@ def test_crash_with_an_idle_engine_is_not_counted(again: OPEN) -> None:
         journal = again()
     journal.crash_marker.set(stem(entry))
     journal.crash_marker.set("")
-    assert again().left == [entry]
+    assert again().entries_at_start == [entry]
 
 
 def test_crash_is_counted_once(again: OPEN) -> None:
@@ -360,7 +360,7 @@ def test_crash_is_counted_once(again: OPEN) -> None:
     entry = keep(journal)
     journal.crash_marker.set(entry)
     for _ in range(3):
-        assert again().left == [f"{entry}.1"]
+        assert again().entries_at_start == [f"{entry}.1"]
 
 
 def test_crash_after_an_entry_was_removed_is_not_counted(again: OPEN) -> None:
@@ -368,7 +368,7 @@ def test_crash_after_an_entry_was_removed_is_not_counted(again: OPEN) -> None:
     entry, other = keep(journal), keep(journal)
     journal.crash_marker.set(entry)
     journal.remove(entry)
-    assert again().left == [other]
+    assert again().entries_at_start == [other]
 
 
 def test_clean_end_is_not_counted_as_a_crash(again: OPEN, tmp_path: Path, disk: Disk) -> None:
@@ -376,7 +376,7 @@ def test_clean_end_is_not_counted_as_a_crash(again: OPEN, tmp_path: Path, disk: 
     entry = keep(journal)
     journal.crash_marker.set(entry)
     journal.close(clean=True)
-    assert again().left == [entry]
+    assert again().entries_at_start == [entry]
 
 
 def test_journal_starts_where_a_crash_cannot_be_counted(
@@ -391,7 +391,7 @@ def test_journal_starts_where_a_crash_cannot_be_counted(
 
     monkeypatch.setattr(os, "rename", refuse)
     with capture_logs() as log:
-        assert again().left == [entry]
+        assert again().entries_at_start == [entry]
     assert "cannot count the crash" in [line["event"] for line in log]
 
 
@@ -413,7 +413,7 @@ def kept_large(journal: Journal, disk: Disk, data: bytes) -> tuple[Body, str]:
     body = Spool(journal.scratch, disk, journal.copies).create(None)
     body.write(data)
     kept: list[str] = []
-    disk.submit(lambda: kept.append(journal.keep(request(), origin(), body)))
+    disk.submit(lambda: kept.append(journal.write(request(), origin(), body)))
     disk.start()
     assert disk.close(PATIENCE)
     return body, kept[0]
@@ -503,7 +503,7 @@ def test_crash_is_counted_under_any_name(again: OPEN, tmp_path: Path, name: byte
     kept = keep(journal)
     (tmp_path / "journal" / "new" / kept).rename(tmp_path / "journal" / "new" / entry)
     journal.crash_marker.set(stem(entry))
-    assert again().left == [f"{entry}.1"]
+    assert again().entries_at_start == [f"{entry}.1"]
 
 
 # In a node.

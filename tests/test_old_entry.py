@@ -89,7 +89,7 @@ def test_journal_loads_an_entry_whose_body_was_changed(tmp_path: Path, disk: Dis
     journal = Journal(tmp_path / "journal", disk)
     data = os.urandom(MEMORY_BYTES + 1)
     body = in_memory(data)
-    name = journal.keep(Request(id="r", content_length=len(data)), Origin("p", 1000.0), body)
+    name = journal.write(Request(id="r", content_length=len(data)), Origin("p", 1000.0), body)
     body.close()
     journal.close(clean=True)
     entry = tmp_path / "journal" / "new" / name

@@ -10,98 +10,98 @@ from app.requests.quota import STEP_BYTES, Quota
 
 def let_in(quota: Quota) -> list[int]:
     """Admit all requests that fit now; return them in order."""
-    return list(iter(quota.next, None))
+    return list(iter(quota.admit_next, None))
 
 
 def test_quota_admits_a_client_in_order_of_arrival() -> None:
     quota = Quota(places=2, capacity=1000)
     for number in (5, 3, 9):
-        quota.line_up(number, "a", 10)
+        quota.enqueue(number, "a", 10)
     assert let_in(quota) == [5, 3]
-    assert (quota.admitted, quota.waiting, quota.reserved) == (2, 1, 20)
-    quota.leave(5)
+    assert (quota.admitted, quota.waiting, quota.claimed_bytes) == (2, 1, 20)
+    quota.release(5)
     assert let_in(quota) == [9]
 
 
 def test_client_with_fewer_places_goes_before_one_with_more() -> None:
     quota = Quota(places=3, capacity=1000)
     for number in range(10):
-        quota.line_up(number, "busy", 10)
+        quota.enqueue(number, "busy", 10)
     assert let_in(quota) == [0, 1, 2]
-    quota.line_up(100, "single", 10)
-    quota.line_up(101, "other", 10)
-    quota.leave(0)
+    quota.enqueue(100, "single", 10)
+    quota.enqueue(101, "other", 10)
+    quota.release(0)
     assert let_in(quota) == [100]
-    quota.leave(1)
+    quota.release(1)
     assert let_in(quota) == [101]
-    quota.leave(2)
+    quota.release(2)
     assert let_in(quota) == [3]
 
 
 def test_single_client_does_not_get_the_last_places() -> None:
     quota = Quota(places=8, capacity=1000)
     for number in range(20):
-        quota.line_up(number, "trickling", 10)
+        quota.enqueue(number, "trickling", 10)
     assert let_in(quota) == [0, 1, 2, 3, 4, 5]
-    quota.line_up(100, "honest", 10)
+    quota.enqueue(100, "honest", 10)
     assert let_in(quota) == [100]
 
 
 def test_single_client_does_not_get_the_last_bytes() -> None:
     quota = Quota(places=64, capacity=1000)
     for number in range(3):
-        quota.line_up(number, "hoarding", 300)
+        quota.enqueue(number, "hoarding", 300)
     assert let_in(quota) == [0, 1]
-    quota.line_up(100, "honest", 250)
+    quota.enqueue(100, "honest", 250)
     assert let_in(quota) == [100]
 
 
 def test_single_body_may_take_all_bytes() -> None:
     quota = Quota(places=64, capacity=1000)
-    quota.line_up(1, "a", 1000)
+    quota.enqueue(1, "a", 1000)
     assert let_in(quota) == [1]
 
 
 def test_first_request_that_does_not_fit_is_waited_for() -> None:
     quota = Quota(places=64, capacity=1000)
-    quota.line_up(1, "a", 600)
-    quota.line_up(2, "b", 500)
-    quota.line_up(3, "c", 10)
+    quota.enqueue(1, "a", 600)
+    quota.enqueue(2, "b", 500)
+    quota.enqueue(3, "c", 10)
     assert let_in(quota) == [1]
     assert quota.full
-    quota.leave(1)
+    quota.release(1)
     assert let_in(quota) == [2, 3]
     assert not quota.full
 
 
 def test_request_that_leaves_the_line_does_not_block_others() -> None:
     quota = Quota(places=64, capacity=1000)
-    quota.line_up(1, "a", 600)
-    quota.line_up(2, "b", 500)
-    quota.line_up(3, "c", 10)
+    quota.enqueue(1, "a", 600)
+    quota.enqueue(2, "b", 500)
+    quota.enqueue(3, "c", 10)
     assert let_in(quota) == [1]
-    quota.leave(2)
-    quota.leave(2)
+    quota.release(2)
+    quota.release(2)
     assert let_in(quota) == [3]
 
 
 def test_unknown_lengths_grow_in_steps_up_to_the_limit() -> None:
     quota = Quota(places=64, capacity=3 * STEP_BYTES)
-    quota.line_up(1, "a", None)
-    quota.line_up(2, "b", None)
+    quota.enqueue(1, "a", None)
+    quota.enqueue(2, "b", None)
     assert let_in(quota) == [1, 2]
-    assert quota.reserved == 2 * STEP_BYTES
+    assert quota.claimed_bytes == 2 * STEP_BYTES
     assert quota.grow(1, STEP_BYTES)
-    assert quota.reserved == 2 * STEP_BYTES
+    assert quota.claimed_bytes == 2 * STEP_BYTES
     assert quota.grow(1, STEP_BYTES + 1)
-    assert quota.reserved == 3 * STEP_BYTES
+    assert quota.claimed_bytes == 3 * STEP_BYTES
     assert not quota.grow(2, STEP_BYTES + 1)
     assert quota.grow(1, 2 * STEP_BYTES)
     quota.shrink(1, STEP_BYTES)
     assert quota.grow(2, STEP_BYTES + 1)
-    quota.leave(1)
-    quota.leave(2)
-    assert quota.reserved == 0
+    quota.release(1)
+    quota.release(2)
+    assert quota.claimed_bytes == 0
 
 
 ASKS = st.lists(
@@ -123,20 +123,20 @@ def test_quota_keeps_its_bounds_and_admits_everybody(
     inside: list[int] = []
     left = 0
     for number, (client, size, grown, leaves) in enumerate(asks):
-        quota.line_up(number, client, size)
+        quota.enqueue(number, client, size)
         inside += let_in(quota)
         if inside:
             quota.grow(inside[-1], grown)
         if leaves and inside:
-            quota.leave(inside.pop(0))
+            quota.release(inside.pop(0))
             left += 1
         assert quota.admitted == len(inside) <= places
-        assert 0 <= quota.reserved <= steps * STEP_BYTES
+        assert 0 <= quota.claimed_bytes <= steps * STEP_BYTES
     while quota.waiting or inside:
         inside += let_in(quota)
         assert inside, "nobody holds anything, and yet nobody gets in"
-        quota.leave(inside.pop(0))
+        quota.release(inside.pop(0))
         left += 1
     assert left == len(asks)
-    assert quota.reserved == 0
+    assert quota.claimed_bytes == 0
     assert not quota.full

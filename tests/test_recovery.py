@@ -57,7 +57,7 @@ def journal(tmp_path: Path, disk: Disk) -> Iterator[Journal]:
     journal = Journal(tmp_path / "journal", disk)
     for number in range(10):
         body = in_memory(b"audio")
-        journal.keep(Request(id=str(number), content_length=5), Origin("p", 1000.0 + number), body)
+        journal.write(Request(id=str(number), content_length=5), Origin("p", 1000.0 + number), body)
         body.close()
     journal.close(clean=True)
     journal = Journal(tmp_path / "journal", disk)
@@ -118,7 +118,7 @@ def test_entries_are_admitted_oldest_first_and_take_half_of_the_places(
         )
         assert (quota.admitted, len(recovery)) == (len(taken), max(0, 7 - 3 * round_))
         for in_flight in taken:
-            quota.leave(in_flight.number)
+            quota.release(in_flight.number)
     assert quota.admitted == 0
 
 
@@ -130,8 +130,8 @@ def test_no_entry_is_admitted_without_a_place_or_with_a_stdout_backlog(
     assert len(recovery) == 10
     rest.behind = False
     for number in range(100, 105):
-        quota.line_up(number, f"client-{number}", 10)
-        assert quota.next() == number
+        quota.enqueue(number, f"client-{number}", 10)
+        assert quota.admit_next() == number
     recovery.take()
     assert (len(recovery), quota.admitted) == (9, 6)
 
@@ -154,8 +154,8 @@ def test_unusable_entry_gives_up_its_place(
     disk: Disk,
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "journal" / "new" / journal.left[0] / "request.json").write_bytes(b"")
-    unreadable = tmp_path / "journal" / "new" / journal.left[2] / "body"
+    (tmp_path / "journal" / "new" / journal.entries_at_start[0] / "request.json").write_bytes(b"")
+    unreadable = tmp_path / "journal" / "new" / journal.entries_at_start[2] / "body"
     unreadable.unlink()
     unreadable.mkdir()
     with capture_logs() as log:
@@ -163,8 +163,8 @@ def test_unusable_entry_gives_up_its_place(
         finish(disk)
     assert [in_flight.request.id for in_flight in rest.taken] == ["1"]
     assert rest.failures == [(None, "journal_damaged")]
-    assert (tmp_path / "journal" / "quarantine" / journal.left[0]).is_dir()
+    assert (tmp_path / "journal" / "quarantine" / journal.entries_at_start[0]).is_dir()
     assert [(line["event"], line["entry"]) for line in log] == [
-        ("cannot read; kept for the next start", journal.left[2])
+        ("cannot read; kept for the next start", journal.entries_at_start[2])
     ]
     assert (quota.admitted, rest.freed) == (1, 2)

@@ -47,7 +47,7 @@ def submit(node: Node, client: Any, number: int, samples: int, **fields: Any) ->
     quota, commit = node.server.pipeline.quota, node.server.pipeline.commit
 
     def accept() -> None:
-        assert quota.admit(number, client.name)
+        assert quota.admit_directly(number, client.name)
         commit.accept(in_flight, body)
 
     on_loop(node, accept)

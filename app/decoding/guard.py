@@ -10,6 +10,7 @@ without another decode. What is neither is decoded again. Pure; figures are in d
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
@@ -133,7 +134,7 @@ def _stutters(text: str) -> bool:
     """Whether a pair of neighbouring words comes twice: the decoder may have looped before the end,
     too, so that cutting the end does not give what was said."""
     words = normal_words(text)
-    pairs = list(zip(words, words[1:], strict=False))
+    pairs = list(itertools.pairwise(words))
     return len(set(pairs)) < len(pairs)
 
 

@@ -1,9 +1,9 @@
-"""One connection: a transport, a protocol, and the state of the two.
+"""One client connection: connects a transport to a protocol.
 
-A `Connection` reads while its state allows it, delivers its protocol's events to its owner (the
-server), and sends replies in the order of the requests, in whatever order they become ready. It
-does not decide which requests are admitted; it only stops reading until the owner has decided or
-calls `resume`. Its `ConnectionState` draws how it ends. Loop thread only.
+A `Connection` reads while its state allows it and delivers its protocol's events to its owner, the
+server. It sends replies in the order of the requests, even if they become ready in another order.
+It does not decide which requests are admitted; it only stops reading until the owner has decided or
+calls `resume`. `app/network/connection_state.py` has a diagram of the states. Loop thread only.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from app.network.transport import Transport
 from app.protocols.base import Protocol, ProtocolError
 
 BODY_BYTES = 262_144
-"""Read in one turn of a body, so that a fast sender does not delay others. Measured in
-docs/lab-book.md, "Bytes read in one turn"."""
+"""Bytes of a body read in one turn of the loop, so that a fast sender does not delay others.
+Measured in docs/lab-book.md, "Bytes read in one turn"."""
 
 HEADER_BYTES = 16_384
-"""Read in one turn outside of a body. A waiting connection holds as much behind its header; a
-header seldom has a tenth of it."""
+"""Bytes read in one turn outside of a body. A connection that waits for a place holds up to this
+many bytes after its header. Headers seldom reach a tenth of that."""
 
 _log = structlog.get_logger("connection")
 
@@ -40,11 +40,11 @@ class Owner(Interface):
     def on_event(self, connection: Connection, event: Event) -> None:
         """Handle an event of the protocol. After a `Begin` none follows until `decide`."""
 
-    def on_lost(self, connection: Connection, error: ProtocolError) -> None:
-        """Handle input that cannot be parsed any further; the owner sends the reason."""
+    def on_protocol_error(self, connection: Connection, error: ProtocolError) -> None:
+        """Handle input that cannot be parsed any further; send the reason."""
 
     def on_end(self, connection: Connection, reset: bool) -> None:
-        """Handle the end of the client's stream; after a `reset` it takes no replies either."""
+        """Handle the end of the client's stream. After a reset the client receives no replies."""
 
     def on_closed(self, connection: Connection) -> None:
         """Handle the end of the connection, once; its socket is closed."""
@@ -74,10 +74,8 @@ class Connection:
         self._deadline = Deadline(loop, timeouts, self.state.awaited, self._time_out)
         self._update()
 
-    # Called by the owner.
-
     def decide(self, accept: bool) -> None:
-        """Answer the last `Begin`. The events that follow it come at the end of the turn."""
+        """Accept or reject the last `Begin`. Later events are delivered at the end of the turn."""
         self.state.undecided = False
         self._deadline.restart_input()
         if accept:
@@ -87,7 +85,7 @@ class Connection:
         self._pump.schedule()
 
     def pause(self) -> None:
-        """Read nothing and deliver no events until `resume`; the client's deadlines rest."""
+        """Read nothing and deliver no events until `resume`, and suspend the client's timeouts."""
         self.state.paused = True
         self._update()
 
@@ -98,16 +96,16 @@ class Connection:
             self._pump.schedule()
 
     def expect(self, request_id: str | None, silent: bool) -> Slot:
-        """Reserve the place of a request's replies, behind those of the requests before."""
+        """Reserve the slot of a request's replies, after those of earlier requests."""
         return self._outbox.expect(request_id, silent)
 
     def answer(self, slot: Slot, reply: Reply, final: bool) -> None:
-        """Send `reply` once the slots before are done; `final` completes the slot."""
+        """Send `reply` once the earlier slots are complete; `final` completes the slot."""
         if self.state.closed:
             return
         data = b"" if slot.silent else self.protocol.encode(slot.request_id, reply)
         if self._outbox.put(slot, data, final):
-            # The write timeout runs from the moment when there is something to take.
+            # The write timeout runs from the moment when there is output for the client to read.
             self._deadline.restart_output()
         self._send()
         self._update()
@@ -116,10 +114,11 @@ class Connection:
             self._pump.schedule()
 
     def switch_protocol(self, protocol: Protocol, unread: bytes = b"") -> None:
-        """Continue with `protocol`; `unread` is the input behind the old one's last message. Raises
-        `RuntimeError` the second time, while a reply is due, and while the connection ends."""
+        """Continue with `protocol`; `unread` is input after the old protocol's last message. Raises
+        `RuntimeError` if the protocol was switched before, if a reply is due, or if the connection
+        is closing."""
         if self.state.switched or not self.state.open or self._outbox.owing:
-            raise RuntimeError("a connection switches once, open and with no reply due")
+            raise RuntimeError("switch only once, on an open connection with no reply due")
         self.state.switched = True
         self.state.protocol = protocol
         self._deadline.restart_input()
@@ -127,11 +126,11 @@ class Connection:
         self._pump.schedule()
 
     def finish(self) -> None:
-        """Take no further message; close after the replies that are due."""
+        """Accept no further message; close after the replies that are due."""
         self._advance(Lifecycle.FINISHING)
         self._update()
 
-    def abandon(self) -> None:
+    def close_now(self) -> None:
         """Close at once; for use after the last turn of the loop."""
         self.state.lifecycle = Lifecycle.CLOSED
         self._close()
@@ -139,8 +138,6 @@ class Connection:
     @property
     def protocol(self) -> Protocol:
         return self.state.protocol
-
-    # Called by the loop.
 
     def _ready(self, mask: int) -> None:
         transport = self._transport
@@ -155,7 +152,7 @@ class Connection:
             if mask & transport.read_when and self.state.wants_read():
                 self._receive()
         except Exception:
-            # A bug: close, or the socket would be ready for it again and again.
+            # Otherwise the ready socket would trigger the same bug again and again.
             self._advance(Lifecycle.CLOSED)
             raise
         finally:
@@ -194,12 +191,12 @@ class Connection:
             self._deliver_events()
 
     def _deliver_events(self) -> None:
-        # Also while the pump runs, and after it if it raises.
+        # Set before the pump runs, so that it also holds if the pump raises.
         self.state.undelivered = True
         try:
             self.state.undelivered = self._pump.drain(self.state, self._deliver)
         except ProtocolError as error:
-            self._lose(error)
+            self._fail_parsing(error)
         except Exception:
             self._advance(Lifecycle.CLOSED)
             raise
@@ -209,8 +206,8 @@ class Connection:
     def _deliver(self, event: Event) -> None:
         self.state.begun = True
         if isinstance(event, Send):
-            # Not in a slot: a client that sends a ping with every piece of its audio would fill
-            # the outbox, and the audio could not end.
+            # Sent outside the slots, because a client that pings with every chunk of audio would
+            # fill the outbox, and its audio could not end.
             self._send_now(event.data)
             if not event.keep_alive:
                 self.finish()
@@ -218,9 +215,9 @@ class Connection:
             self.state.undecided = isinstance(event, Begin)
             self._owner.on_event(self, event)
 
-    def _lose(self, error: ProtocolError) -> None:
+    def _fail_parsing(self, error: ProtocolError) -> None:
         self._advance(Lifecycle.FINISHING)
-        self._owner.on_lost(self, error)
+        self._owner.on_protocol_error(self, error)
         self.protocol.abandon()
 
     def _send_now(self, data: bytes) -> None:
@@ -237,8 +234,8 @@ class Connection:
         except OSError as error:
             may_read_on = not self.protocol.end_means_gone
             if isinstance(error, BrokenPipeError) and may_read_on and not self.state.peer_ended:
-                # Not ECONNRESET: our reply to the client's closed socket provoked the reset, and
-                # its last bytes and its end lie unread.
+                # Not ECONNRESET: the node's reply to the client's closed socket caused the reset,
+                # and the client's last bytes are still unread.
                 self._outbox.discard_output()
             else:
                 self._break_off()
@@ -252,10 +249,10 @@ class Connection:
         self._advance(Lifecycle.CLOSED if reset else Lifecycle.FINISHING)
 
     def _break_off(self) -> None:
-        """Close: the client takes no more output."""
-        # Closed first, so that nothing the owner still answers is tried on this socket.
+        """Close, because the client reads no more output."""
+        # Closed first, so that later replies of the owner are not sent on this socket.
         self._advance(Lifecycle.CLOSED)
-        # Behind the client's end this is only its socket closing: on_end was called, work goes on.
+        # After the client's end of stream `on_end` has been called, and the request continues.
         if not self.state.peer_ended:
             self._owner.on_end(self, reset=True)
 
@@ -272,7 +269,7 @@ class Connection:
             self._loop.defer(self._close)
 
     def _update(self) -> None:
-        """After any change: advance if all is sent, and compute interest anew."""
+        """Advance if all is sent, and recompute which events to wait for, after any change."""
         if self.state.lifecycle is Lifecycle.FINISHING and self.state.all_sent:
             self._advance(Lifecycle.CLOSED if self.state.peer_ended else Lifecycle.LINGERING)
         if self.state.closed:
@@ -280,7 +277,7 @@ class Connection:
         if self.state.undelivered and self.state.takes_events():
             self._pump.schedule()
         if self._interest.update():
-            # The client's time did not run while the node did not read.
+            # The client's timeout did not run while the node did not read.
             self._deadline.restart_input()
 
     def _close(self) -> None:
@@ -291,7 +288,8 @@ class Connection:
     def _time_out(self, awaited: Awaited) -> None:
         if awaited in (Awaited.HEADER, Awaited.BODY):
             part = "body" if awaited is Awaited.BODY else "header"
-            self._lose(ProtocolError(Failure(TIMEOUT, f"the {part} did not arrive in time")))
+            failure = Failure(TIMEOUT, f"the {part} did not arrive in time")
+            self._fail_parsing(ProtocolError(failure))
         elif awaited is Awaited.TAKING:
             self._break_off()
         else:

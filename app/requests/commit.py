@@ -52,7 +52,7 @@ class Commit:
             # Without a journal this only marks the end of the writes before it.
             if self._journal is None:
                 return ""
-            return self._journal.keep(in_flight.request, in_flight.origin, body)
+            return self._journal.write(in_flight.request, in_flight.origin, body)
 
         self._waiting[in_flight.number] = in_flight
         self._disk.submit(keep, lambda result: self._kept(in_flight, body, result))

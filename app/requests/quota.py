@@ -1,11 +1,12 @@
-"""The quota of places and bytes: how many requests may be unfinished, how much audio may be held.
+"""The quota: limits on the number of unfinished requests and on the bytes of audio that are held.
 
-A request asks once, at its header, and holds its place and its bytes until its outcome is known.
-Without a free place it waits in line. The line moves in the order of arrival, except that a client
-(an address) with fewer places goes before one with more, so that hundreds of connections of one
-client do not block the single request of another. If the first one does not fit, the others wait
-with it; otherwise large bodies would never be admitted beside small ones. No client gets all places
-or bytes, so that stalled uploads of one client do not block the others. Pure; loop thread only.
+A request asks for a place once, when its header arrives. It holds its place and its bytes until its
+outcome is known. Without a free place it waits in line. The line moves in the order of arrival,
+except that a client (an address) with fewer places goes before one with more, so that hundreds of
+connections of one client do not block the single request of another. If the first request in line
+does not fit, the later ones wait as well; otherwise large bodies would never be admitted beside
+small ones. A client with a place gets at most three quarters of the places and bytes, so that its
+stalled uploads do not block the others; its first body may take all bytes. Pure; loop thread only.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ from dataclasses import dataclass
 STEP_BYTES = 1_048_576
 """A body of unknown length is reserved in steps of this size."""
 
-_KEPT_FOR_OTHERS = 4
-"""One part in this many of the places and bytes is not available to a single client."""
+_RESERVED_FRACTION = 0.25
+"""Fraction of the places and bytes that a single client may not use."""
+
+_RECOVERY_FRACTION = 0.5
+"""Fraction of the places that `admit_directly` gives to one client. That client is the journal,
+whose requests must leave places for those that arrive."""
 
 
 @dataclass(slots=True, eq=False)
@@ -28,20 +33,20 @@ class _Claim:
 
 
 class Quota:
-    """`places` for requests and `capacity` bytes for bodies. Requests are named by their
-    numbers."""
+    """`places` for requests and `capacity` bytes for bodies. Requests are identified by number."""
 
     def __init__(self, places: int, capacity: int) -> None:
         self._places = places
         self._capacity = capacity
         self._admitted: dict[int, _Claim] = {}
         self._line: dict[int, _Claim] = {}
-        """In order of arrival."""
+        """The requests that wait, in order of arrival."""
         self._held: Counter[str] = Counter()
-        """Places by client."""
+        """Number of places by client."""
         self._held_bytes: Counter[str] = Counter()
-        self.reserved = 0
-        """Bytes that are held or reserved."""
+        """Number of bytes by client."""
+        self.claimed_bytes = 0
+        """Number of bytes that are held or reserved."""
 
     @property
     def admitted(self) -> int:
@@ -58,22 +63,23 @@ class Quota:
         """True if any further request would have to wait, even the smallest of a new client."""
         return bool(self._line) or not self._has_space(0)
 
-    def line_up(self, number: int, client: str, size: int | None) -> None:
+    def enqueue(self, number: int, client: str, size: int | None) -> None:
         """Put a request in line for a place and `size` bytes; None reserves one step."""
         self._line[number] = _Claim(number, client, STEP_BYTES if size is None else size)
 
-    def admit(self, number: int, client: str) -> bool:
+    def admit_directly(self, number: int, client: str) -> bool:
         """Give a place without bytes, outside of the line, while `client` has less than half of the
-        places; return whether it did."""
-        if not self._has_space(0) or self._held[client] >= max(1, self._places // 2):
+        places. Return whether the place was given."""
+        most = max(1, int(self._places * _RECOVERY_FRACTION))
+        if not self._has_space(0) or self._held[client] >= most:
             return False
         self._admitted[number] = _Claim(number, client, 0)
         self._held[client] += 1
         return True
 
-    def next(self) -> int | None:
+    def admit_next(self) -> int | None:
         """Admit the next request in line, if it fits, and return its number."""
-        # First those with the fewest places, and among them in order of arrival.
+        # Clients with the fewest places come first; within a client, the oldest request.
         firsts: dict[str, _Claim] = {}
         for claim in self._line.values():
             firsts.setdefault(claim.client, claim)
@@ -96,7 +102,7 @@ class Quota:
         if size <= claim.size:
             return True
         more = -(-size // STEP_BYTES) * STEP_BYTES - claim.size
-        if self.reserved + more > self._capacity:
+        if self.claimed_bytes + more > self._capacity:
             return False
         claim.size += more
         self._take(claim, more)
@@ -109,7 +115,7 @@ class Quota:
             self._take(claim, size - claim.size)
             claim.size = size
 
-    def leave(self, number: int) -> None:
+    def release(self, number: int) -> None:
         """Remove a request, admitted or in line. Does nothing if it is neither."""
         self._line.pop(number, None)
         if claim := self._admitted.pop(number, None):
@@ -119,18 +125,17 @@ class Quota:
                 del self._held[claim.client], self._held_bytes[claim.client]
 
     def _take(self, claim: _Claim, size: int) -> None:
-        self.reserved += size
+        self.claimed_bytes += size
         self._held_bytes[claim.client] += size
 
     def _has_space(self, size: int) -> bool:
-        return len(self._admitted) < self._places and self.reserved + size <= self._capacity
+        return len(self._admitted) < self._places and self.claimed_bytes + size <= self._capacity
 
     def _within_share(self, claim: _Claim) -> bool:
         held = self._held[claim.client]
         if not held:
             return True
         size = self._held_bytes[claim.client] + claim.size
-        return (
-            held < self._places - self._places // _KEPT_FOR_OTHERS
-            and size <= self._capacity - self._capacity // _KEPT_FOR_OTHERS
-        )
+        return held < self._places - int(
+            self._places * _RESERVED_FRACTION
+        ) and size <= self._capacity - int(self._capacity * _RESERVED_FRACTION)

@@ -59,7 +59,7 @@ class WaitingLine:
         """Put an upload in line; return whether it has been admitted at once."""
         self._waiting[upload.number] = upload
         client = upload.in_flight.client.name
-        self._quota.line_up(upload.number, client, upload.in_flight.request.content_length)
+        self._quota.enqueue(upload.number, client, upload.in_flight.request.content_length)
         self.move_up()
         return upload.number not in self._waiting
 
@@ -75,7 +75,7 @@ class WaitingLine:
 
     def release(self, number: int) -> None:
         """Free the place and the bytes of a request."""
-        self._quota.leave(number)
+        self._quota.release(number)
         self._loop.defer(self.move_up)
 
     def move_up(self) -> None:
@@ -85,7 +85,7 @@ class WaitingLine:
         for source in self._sources:
             source.take()
         while self._waiting and not self._outcomes.behind:
-            number = self._quota.next()
+            number = self._quota.admit_next()
             if number is None:
                 break
             self._admit(self._waiting.pop(number))

@@ -46,7 +46,7 @@ class JournalSource:
         self._outcomes = outcomes
         self._numbers = numbers
         self._on_free = on_free
-        self._entries = deque(journal.left)
+        self._entries = deque(journal.entries_at_start)
 
     def __len__(self) -> int:
         """Return the number of entries that are still to be read."""
@@ -56,7 +56,7 @@ class JournalSource:
         """Begin to read the next entries, while there are places."""
         while self._entries and not self._outcomes.behind:
             number = next(self._numbers)
-            if not self._quota.admit(number, AbsentClient.name):
+            if not self._quota.admit_directly(number, AbsentClient.name):
                 break
             self._read(number, self._entries.popleft())
 
@@ -78,5 +78,5 @@ class JournalSource:
             )
         else:
             _log.error("cannot read; kept for the next start", entry=entry, error=str(result))
-        self._quota.leave(number)
+        self._quota.release(number)
         self._on_free()

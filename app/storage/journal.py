@@ -1,19 +1,20 @@
-"""Requests on disk from the moment they are accepted until their outcome has been written out.
+"""The journal: accepted requests on disk until their outcome has been written to stdout.
 
-A directory in the manner of Maildir:
+The directory is organised like a Maildir:
 
     lock                      held by the node that uses the journal
-    engine                    which entry is in the engine, see app/storage/crash_marker.py
+    engine                    name of the entry being decoded, see app/storage/crash_marker.py
     tmp/                      incomplete entries and entries being removed; emptied at start
     new/<entry>/body          the audio as it was received; never changed
     new/<entry>/request.json  the rest, see app/storage/record.py
     quarantine/<entry>/       entries that are not tried again, with a note.txt
 
-An entry is made in tmp/, synced, and renamed into new/, so there it is always complete. Its name
-begins with the time of receipt, so that names sort by age, and ends with the number of crashes with
-it in the engine, if there were any: `.1`, `.2`. A rename needs no space on a full disk.
+An entry is made in tmp/, synced, and renamed into new/, so entries in new/ are always complete. An
+entry's name begins with the time of receipt, so that names sort by age. It ends with the number of
+crashes during its decoding, if there were any: `.1`, `.2`. The count is in the name because a
+rename works even on a full disk.
 
-Removal is a rename back to tmp/ and is not synced: after a power cut an entry may be there again,
+Removal is a rename back to tmp/ and is not synced: after a power cut the entry may exist again,
 which "at least once" allows. All methods run on the disk thread, except those that open and close.
 """
 
@@ -41,7 +42,7 @@ MAX_CRASHES = 3
 """One crash can have another cause, an operator's kill for example; three are the file's fault."""
 
 _DIGITS = 20
-"""The nanoseconds in an entry's name have so many."""
+"""Digits of the timestamp (nanoseconds) in an entry's name."""
 
 _NO_LIMIT = 1 << 62
 
@@ -66,7 +67,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """An entry that is not transcribed (any more), with its outcome."""
+    """An entry that will not be transcribed, with the failure to report."""
 
     entry: str
     request_id: str | None
@@ -75,10 +76,10 @@ class Unusable:
 
 
 class Journal:
-    """The journal in `directory`, which is made if it is missing.
+    """The journal in `directory`, created if missing.
 
-    Copies of bodies for the decoder are made in `directory`, or in `spool_dir` where that has no
-    space; together they take at most `max_copied_bytes`. Raises `JournalError`.
+    Copies of bodies for the decoder are made in `directory`, or in `spool_dir` if the journal's
+    file system has no space; together they take at most `max_copied_bytes`. Raises `JournalError`.
     """
 
     def __init__(
@@ -92,16 +93,16 @@ class Journal:
         self._disk = disk
         self._new = directory / "new"
         self.scratch = directory / "tmp"
-        """Bodies are received here."""
+        """The directory in which bodies are received."""
         self.copies = PrivateCopies(self.scratch, spool_dir, max_copied_bytes)
         try:
             self._lock = _locked(directory)
             self._clean()
             self.crash_marker = CrashMarker(directory / "engine")
             self._count_crash()
-            self.left = sorted(os.listdir(self._new))
+            self.entries_at_start = sorted(os.listdir(self._new))
             """The entries at start, oldest first."""
-            self.entries = len(self.left)
+            self.entries = len(self.entries_at_start)
             """The number of entries now. Any thread may read it and `quarantined`."""
             self.quarantined = len(os.listdir(directory / "quarantine"))
             """The number of entries in quarantine now."""
@@ -115,12 +116,12 @@ class Journal:
             )
             raise JournalError(reason) from None
 
-    def keep(self, request: Request, origin: Origin, body: Body) -> str:
-        """Write the request to disk, safe from a power cut; the entry's name.
+    def write(self, request: Request, origin: Origin, body: Body) -> str:
+        """Write the request durably and return the entry's name.
 
-        Raises `OSError`, and then nothing of it is left.
+        Raises `OSError`, in which case no files are left.
         """
-        # The random part keeps names apart where the clock was set back.
+        # The random part keeps names unique if the clock was set back.
         name = f"{max(0, int(origin.received_at * 1e9)):0{_DIGITS}d}-{secrets.token_hex(4)}"
         at = self.scratch / name
         at.mkdir(0o700)
@@ -137,15 +138,16 @@ class Journal:
         try:
             durable.sync(self._new)
         except OSError:
-            # It may be on the medium or not. The client receives an error, so it must not be done.
+            # The rename may or may not have reached the disk. The client receives an error, so the
+            # request must not run after a restart.
             self.remove(name)
             raise
         return name
 
     def load(self, entry: str) -> Stored | Unusable:
-        """Read an entry back. Raises `OSError` where a later try may succeed.
+        """Read an entry back. Raises `OSError` if a retry may succeed.
 
-        An unusable entry stays where it is until its outcome is written; `quarantine` follows.
+        An unusable entry stays in new/ until its outcome is written; `quarantine` follows.
         """
         try:
             return self._load(entry)
@@ -155,15 +157,15 @@ class Journal:
             return Unusable(entry, error.request_id, origin, Failure(JOURNAL_DAMAGED, message))
 
     def remove(self, entry: str) -> None:
-        """Remove an entry, its outcome having been written. Raises `OSError`, and then the request
-        is done again after the next start."""
+        """Remove an entry whose outcome has been written. Raises `OSError`, in which case the
+        request runs again after the next start."""
         os.rename(self._new / entry, self.scratch / entry)
         self.entries -= 1
         # Files that cannot be deleted now are deleted at the next start.
         shutil.rmtree(self.scratch / entry, ignore_errors=True)
 
     def quarantine(self, unusable: Unusable) -> None:
-        """Move an entry, its outcome having been written, out of the way. Raises `OSError`."""
+        """Move an entry whose outcome has been written to quarantine/. Raises `OSError`."""
         entry = unusable.entry
         os.rename(self._new / entry, self._directory / "quarantine" / entry)
         self.entries -= 1
@@ -175,14 +177,14 @@ class Journal:
             f"crashes: {_crashes(entry)}\n"
             f"reason: {unusable.failure.code}: {unusable.failure.message}\n"
         )
-        # A person may have put the entry there, under any name.
+        # The entry may have been placed there by hand, so its name may not be valid UTF-8.
         data = note.encode(errors="backslashreplace")
         durable.write(self._directory / "quarantine" / entry / "note.txt", data)
 
     def _load(self, entry: str) -> Stored | Unusable:
         at = self._new / entry
         try:
-            kept = record.decode((at / "request.json").read_bytes())
+            stored = record.decode((at / "request.json").read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             raise DamagedError("the file request.json is missing") from None
         if (crashes := _crashes(entry)) >= MAX_CRASHES:
@@ -191,35 +193,35 @@ class Journal:
                 "it is now in quarantine"
             )
             failure = Failure(QUARANTINED, message)
-            return Unusable(entry, kept.request.id, kept.origin, failure)
+            return Unusable(entry, stored.request.id, stored.origin, failure)
         try:
             old_entry.restore(at)
             body, checksum = load(at / "body", self._disk, self.copies)
         except FileNotFoundError:
-            raise DamagedError("the file body is missing", kept.request.id) from None
-        if (body.size, checksum) != (kept.size, kept.checksum):
+            raise DamagedError("the file body is missing", stored.request.id) from None
+        if (body.size, checksum) != (stored.size, stored.checksum):
             body.close()
-            raise DamagedError("the body does not match its checksum", kept.request.id)
-        return Stored(entry, kept.request, kept.origin, body)
+            raise DamagedError("the body does not match its checksum", stored.request.id)
+        return Stored(entry, stored.request, stored.origin, body)
 
     def close(self, clean: bool) -> None:
-        """Release the journal. `clean` if no crash is to be counted against the entry in the
-        engine."""
+        """Release the journal. `clean` is True if the entry being decoded must not be blamed for a
+        crash."""
         if clean:
             self.crash_marker.set("")
         self.crash_marker.close()
         os.close(self._lock)
 
     def _clean(self) -> None:
-        for left in os.listdir(self.scratch):
-            path = self.scratch / left
+        for name in os.listdir(self.scratch):
+            path = self.scratch / name
             try:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             except OSError as error:
                 _log.warning("cannot delete", file=str(path), error=error.strerror)
 
     def _count_crash(self) -> None:
-        """Count a crash of the last process against the entry in its engine."""
+        """Count a crash of the last process against the entry that it was decoding."""
         marked = self.crash_marker.read()
         self.crash_marker.set("")
         for entry in os.listdir(self._new) if marked else ():
@@ -242,7 +244,7 @@ def stem(entry: str) -> str:
 def received_at(entry: str) -> float:
     """Return the time of receipt in seconds since the epoch; 0 if the name has none."""
     digits = entry.partition("-")[0]
-    # The node writes no more; a larger number is no valid time.
+    # The node never writes more digits; a longer number is not a valid time.
     return int(digits) / 1e9 if digits.isdecimal() and len(digits) <= _DIGITS else 0.0
 
 
@@ -256,7 +258,7 @@ def _crashes(entry: str) -> int:
 
 
 def _locked(directory: Path) -> int:
-    """Make the directories that are missing; the descriptor that holds the lock."""
+    """Make the directories that are missing, and return the descriptor that holds the lock."""
     for path in (directory, *(directory / name for name in _DIRECTORIES)):
         if not path.is_dir():
             path.mkdir(0o700)
