@@ -1,4 +1,4 @@
-"""Fixtures for more than one test file, built from tests/fakes.py."""
+"""Fixtures for more than one test file, built from tests/helpers/fakes.py."""
 
 from __future__ import annotations
 

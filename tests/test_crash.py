@@ -1,7 +1,7 @@
 """A node with a journal that is killed, or loses its disk or the reader of stdout: real processes.
 
-The fake engine (tests/fake_node.py) returns a checksum of its samples, so that starts are quick and
-altered audio is noticed. scripts/dev/crash runs the same for longer, also with the real engine.
+The fake engine (helpers/fake_node.py) returns a checksum of its samples, so that starts are quick
+and altered audio is noticed. scripts/dev/crash runs the same for longer, also with the real engine.
 NODE_WHISPER_KILLS is the number of kills in the first test.
 """
 

@@ -20,7 +20,7 @@ OURS = re.compile(r"`((?:app|scripts|tests|deploy|models|docs)/[\w./-]*\w/?)`")
 MODULE = re.compile(r"`([\w/]+\.py)`")
 """A module as the documents write it: its path from the root, or from one of these folders."""
 
-ROOMS = (ROOT, ROOT / "app", ROOT / "scripts", ROOT / "scripts" / "dev", ROOT / "tests")
+FOLDERS = (ROOT, ROOT / "app", ROOT / "scripts", ROOT / "scripts" / "dev", ROOT / "tests")
 
 
 def text_of(page: Path) -> str:
@@ -53,7 +53,7 @@ def test_named_files_exist(page: Path) -> None:
     for name in OURS.findall(text_of(page)):
         assert (ROOT / name).exists(), name
     for name in MODULE.findall(text_of(page)):
-        assert any((room / name).is_file() for room in ROOMS), name
+        assert any((room / name).is_file() for room in FOLDERS), name
 
 
 def test_search_finds_links_and_names() -> None:

@@ -16,8 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-
-from tests.node import JFK, Client, Fields, Node, eventually
+from node import JFK, Client, Fields, Node, eventually
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin")

@@ -3,14 +3,14 @@ whispered, on one of several channels, out of range, and without speech. The spe
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import soxr
+from benchmark import degrade
+from benchmark.noises import NOISES
 from fakes import RATE, Samples, body_of, encoded
 from node import JFK, ROOT
 
@@ -21,11 +21,6 @@ from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions
 from app.messages import Request, Transcript
 from app.worker.job import Job, JobSettings, Transcription
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts" / "dev"))
-
-from benchmark import degrade
-from benchmark.noises import NOISES
 
 pytestmark = pytest.mark.slow
 

@@ -3,11 +3,9 @@ only if it is sure."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from benchmark.noises import NOISES
 from fakes import RATE, FakeDetector, FakeEngine, Samples, body_of, encoded, hypothesis_of
 
 from app.audio.level import is_steady
@@ -17,10 +15,6 @@ from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions
 from app.messages import Request, Transcript
 from app.worker.job import Job, JobSettings, Transcription
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts" / "dev"))
-
-from benchmark.noises import NOISES
 
 STEADY = {"white", "pink", "brown", "blue", "hum-50", "hum-60", "hum-and-hiss", "engine"}
 STEADY |= {"one-bit-dither", "bit-crushed", "traffic"}

@@ -1,7 +1,7 @@
 """deploy/node-whisper.service: systemd's checks of the unit, and a node under its restrictions.
 
 systemd does not run in a test environment. systemd-analyze checks the unit. MemoryDenyWriteExecute,
-the only setting that could break a decoder, is applied like systemd does it (tests/mdwe.py) to a
+the only setting that could break a decoder, is applied like systemd does it (helpers/mdwe.py) to a
 real node with a real model, and the test itself listens at NOTIFY_SOCKET.
 """
 
@@ -30,7 +30,7 @@ from test_audio import FORMATS
 from app.settings import settings as config
 
 UNIT = ROOT / "deploy" / "node-whisper.service"
-MDWE = ROOT / "tests" / "mdwe.py"
+MDWE = ROOT / "tests" / "helpers" / "mdwe.py"
 TOKEN = "a-token-for-the-tests"
 
 needs_systemd = pytest.mark.skipif(

@@ -19,7 +19,7 @@ from reliability.crashes import Clip, Crashes
 
 _SPEECH = ROOT / "tests" / "audio" / "jfk.flac"
 NODE = (sys.executable, "-m", "app", "--offline", "--output", "json", "--log-format", "json")
-FAKE = (sys.executable, "tests/fake_node.py", *NODE[3:], "--vad-threshold", "0")
+FAKE = (sys.executable, "tests/helpers/fake_node.py", *NODE[3:], "--vad-threshold", "0")
 
 
 def clips(large: bool) -> list[Clip]:

@@ -27,7 +27,7 @@ from typing import Any
 import psutil
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 JFK = ROOT / "tests" / "audio" / "jfk.flac"
 SHARED = ROOT.parent / "shared" / "audio"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "security.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "security.md"
 
 
 @dataclass(frozen=True)
