@@ -268,7 +268,7 @@ def test_note_is_written_to_the_cache_if_the_directory_is_read_only(
     listing, directory, data = small
     path = directory / "ggml-tiny.en-q8_0.bin"
     path.write_bytes(data)
-    # Root may write anywhere, so a directory of that name stands where the note would go.
+    # Root may write anywhere, so a directory with the name of the note prevents the write.
     (directory / ".verified.json").mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     catalog.obtain("tiny.en", [directory], offline=True, catalog=listing)
@@ -299,7 +299,7 @@ def test_inspect_accepts_every_file_type_of_upstream(tmp_path: Path, ftype: int)
     hp = dataclasses.replace(HP, ftype=ftype, n_vocab=51866, n_mels=128)
     path = tmp_path / "model.bin"
     data = model_bytes(hp)
-    if ftype == 0:  # in a float32 file the convolutions are float32 too; model_bytes says 16
+    if ftype == 0:  # in a float32 file the convolutions are float32 too; model_bytes writes float16
         path.write_bytes(data)
         with pytest.raises(CatalogError, match=r"conv1\.weight is of type 1, not 0"):
             modelfile.inspect(path)

@@ -105,7 +105,7 @@ def test_amplified_silence_is_clipped_in_integers_only(noise: Clip) -> None:
     assert integer_peak <= 1.0 < float_peak
 
 
-def test_the_vocabulary_has_150_words() -> None:
+def test_vocabulary_has_150_words() -> None:
     assert len(set(prompts.VOCABULARY.split(", "))) == 150
     assert len(prompts.VOCABULARY.split()) == 150
 
@@ -129,7 +129,7 @@ def test_help_names_every_condition(noise: Clip) -> None:
     assert all(name in help_text for name in {*families, conditions_cli.NONSPEECH})
 
 
-def test_an_unknown_condition_is_rejected() -> None:
+def test_unknown_condition_is_rejected() -> None:
     with pytest.raises(SetupError, match=r"unknown condition weather: use .*level"):
         conditions_cli.choose(conditions.of_speech([]), ("weather", "level"))
 

@@ -126,7 +126,7 @@ def test_words_form_the_text_of_their_segment(engine: Engine, speech: Any) -> No
 
 BEGINS = {0: 0.29, 5: 3.25, 7: 5.37, 14: 8.15}
 ENDS = {4: 2.16, 6: 4.3, 13: 7.67, 21: 10.46}
-"""Where the clip's words beside its pauses begin and end, by pocketsphinx's forced alignment."""
+"""The begins and ends of the words beside pauses, by pocketsphinx's forced alignment."""
 
 
 @pytest.mark.parametrize("prompt", ["", "Notes from the meeting, 2024."])
@@ -141,11 +141,11 @@ def test_words_lie_where_they_are_spoken(engine: Engine, speech: Any, prompt: st
     for index, begin in BEGINS.items():
         assert words[index].start == pytest.approx(begin, abs=0.15)
     for index, end in ENDS.items():
-        # Soft endings are below what counts as loud.
+        # Soft endings are below the level that counts as loud.
         assert words[index].end == pytest.approx(end, abs=0.3)
 
 
-def test_a_decode_for_words_ends_before_the_limit_of_whisper_cpp(engine: Engine) -> None:
+def test_decode_with_words_ends_before_the_limit_of_whisper_cpp(engine: Engine) -> None:
     """At the limit itself it would align what it has up to its last timestamp, and abort the
     process where that is too little."""
     limit = pw.whisper_n_text_ctx(engine._handle) // 2 - 4

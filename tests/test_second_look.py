@@ -124,7 +124,7 @@ def test_is_sure_needs_text_and_confidence() -> None:
 
 @pytest.mark.parametrize("name", NOISES)
 def test_real_detector_finds_no_speech_in_amplified_noise(name: str) -> None:
-    """Footsteps are the exception: the detector hears a voice in them at any level."""
+    """Footsteps are the exception: the detector finds speech in them at any level."""
     if name == "footsteps":
         pytest.skip("its bursts last as long as words; the engine makes a marker of them")
     noise = NOISES[name](6.0, RATE, np.random.default_rng(9))

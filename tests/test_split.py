@@ -150,7 +150,7 @@ def test_channels_of_opposite_phase_are_both_transcribed() -> None:
 
 
 @pytest.mark.parametrize(("count", "code"), [(8, None), (9, "bad_field")])
-def test_at_most_eight_channels_of_a_file(count: int, code: str | None) -> None:
+def test_file_may_have_at_most_eight_channels(count: int, code: str | None) -> None:
     data = encoded(np.zeros((RATE, count), dtype=np.float32))
     try:
         run(begin(FakeEngine(name_tone), data))
@@ -161,7 +161,7 @@ def test_at_most_eight_channels_of_a_file(count: int, code: str | None) -> None:
 
 
 @pytest.mark.parametrize(("count", "code"), [(8, None), (9, "bad_field")])
-def test_at_most_eight_channels_of_raw_samples(count: int, code: str | None) -> None:
+def test_raw_samples_may_have_at_most_eight_channels(count: int, code: str | None) -> None:
     raw = RawFormat("s16", RATE, count, "little")
     failure = unservable(Request("r", 3, raw, channel_mode="split"), ENGLISH)
     assert (None if failure is None else failure.code) == code

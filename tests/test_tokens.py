@@ -37,7 +37,7 @@ def spans(segments: list[Segment]) -> list[tuple[float, float, str]]:
 
 
 def words_of(*tokens: object, seconds: float = 10.0, language: str = "en") -> list:
-    """When the attention moved on from every word, and its text."""
+    """The time at which the attention leaves each word, and its text."""
     segments = built(*tokens, seconds=seconds, language=language, words=True)
     words = [word for segment in segments for word in segment.words]
     assert all(word.start == word.end for word in words)
@@ -146,7 +146,7 @@ def test_word_of_an_unspaced_script_is_a_whole_character() -> None:
     assert words_of(*tokens, language="ja") == [(0.3, "識"), (0.5, "が")]
 
 
-def test_a_word_ends_with_the_latest_of_its_tokens() -> None:
+def test_word_ends_with_the_latest_of_its_tokens() -> None:
     assert words_of((" One", 0.9), ("s", 0.4)) == [(0.9, "Ones")]
 
 

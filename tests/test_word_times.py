@@ -24,7 +24,7 @@ PIECES = (
     (4.8, 7.85, "what your country can do for you"),
     (7.85, 11.0, "ask what you can do for your country"),
 )
-"""Where the clip can be cut in its pauses, and what is said between."""
+"""The places to cut the clip in its pauses, and the words between them."""
 
 GAPS = (0.3, 0.9, 0.5, 1.2, 0.4, 0.7)
 LEAST_SECONDS = 0.02
@@ -38,14 +38,14 @@ def node() -> Iterator[Node]:
 
 
 def sounds(samples: Any) -> tuple[float, float]:
-    """When the first and the last loud 10 ms of a piece are."""
+    """The times of the first and the last loud 10 ms of a piece."""
     levels = samples[: len(samples) // 160 * 160].reshape(-1, 160).std(axis=1)
     loud = np.flatnonzero(levels > levels.max() * 0.05)
     return loud[0] / 100, (loud[-1] + 1) / 100
 
 
 def joined(order: tuple[int, ...]) -> tuple[Any, list[tuple[str, float, float]]]:
-    """Pieces in that order with gaps between, and each one's text, beginning and end."""
+    """Join pieces with gaps between them; return the text, begin and end of each."""
     clip, rate = soundfile.read(JFK, dtype="float32", always_2d=True)
     clip = soxr.resample(clip.mean(axis=1), rate, RATE)
     noise = np.random.default_rng(1)

@@ -1,4 +1,4 @@
-"""`python -m app` with an engine that answers at once, for tests of everything around the engine.
+"""`python -m app` with a fake engine, for tests of everything around the engine.
 
 Run it as a program. Everything is real except `app.decoding.engine`. The fake engine takes a moment
 for each window and returns a checksum of its samples as the text, so that altered audio gives

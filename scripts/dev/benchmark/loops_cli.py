@@ -1,9 +1,10 @@
-"""The program behind scripts/dev/loops: what the guard does with loops and with honest repetitions.
+"""The program behind scripts/dev/loops: the guard's verdicts on loops and on real repetitions.
 
-Each short clip is decoded at several margins behind the end of speech, without a prompt and behind
-four prompts as plain text: that makes the decoder loop. Each is also said two and three times in a
-row, 0.5 s apart. Every decode is judged by its text alone (`hypothesis.fault`) and by text and
-audio (`guard.judge`). Exit code 1 if a loop that the text shows is let through as it is.
+Each short clip is decoded with several margins after the end of speech, without a prompt and with
+four prompts as plain text, which make the decoder loop. Each clip is also repeated two and three
+times at a distance of 0.5 s. Every decode is judged by its text alone (`hypothesis.fault`) and by
+text and audio (`guard.judge`). Exits with status 1 if the guard accepts a loop unchanged that the
+text shows.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ MARGINS = (32, 64, 128, 320)
 GAP_SECONDS = 0.5
 LIKE_LOOPS = {"limit", "repetition", "too fast"}
 RIGHT = 0.75
-"""difflib's ratio of the letters of a text and its reference: mishearings are above, a sentence too
-much or too little is below."""
+"""difflib's ratio of the letters of a text and its reference. Misheard words are above it; an extra
+or a missing sentence is below."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A recording to decode: `samples` of one window, `text` that is said in it."""
+    """A recording to decode: the `samples` of one window and the spoken `text`."""
 
     name: str
     kind: str
@@ -56,7 +57,7 @@ class Case:
 
 
 class _PlainPrompts(PromptEncoder):
-    """Leaves the timestamps out, which keep most loops from beginning."""
+    """Omits the timestamps, which prevent most loops."""
 
     @classmethod
     def of(cls, prompts: PromptEncoder) -> _PlainPrompts:
@@ -69,9 +70,9 @@ class _PlainPrompts(PromptEncoder):
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/dev/loops", description=__doc__)
     audio = ROOT.parent / "shared" / "audio"
-    parser.add_argument("--audio", type=Path, default=audio, help="with refs.tsv")
+    parser.add_argument("--audio", type=Path, default=audio, help="folder with refs.tsv")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "ggml-tiny.en-q8_0.bin")
-    parser.add_argument("--clips", type=int, default=1_000, help="how many (default: all)")
+    parser.add_argument("--clips", type=int, default=1_000, help="number of clips (default: all)")
     arguments = parser.parse_args(argv)
     short = [
         clip
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             kind, verdict, hypothesis = _judged(engine, case)
             verdicts[kind, verdict] += 1
             if verdict == "stands" and kind == "loop":
-                print(f"{case.name}: let through: {hypothesis.text}", file=sys.stderr)
+                print(f"{case.name}: loop accepted: {hypothesis.text}", file=sys.stderr)
     finally:
         engine.close()
     print("| decodes | judged by text and audio | |\n|---|---|--:|")
@@ -125,7 +126,7 @@ def _windows(samples: np.ndarray, detector: SileroDetector) -> list[np.ndarray]:
 
 
 def _judged(engine: Engine, case: Case) -> tuple[str, str, Hypothesis]:
-    """What a decode is, what the guard says of it, and what is left of it."""
+    """Return the kind of a decode, the guard's verdict, and the remaining hypothesis."""
     seconds = len(case.samples) / corpus.RATE
     context = max(FLOOR, int(POSITIONS_PER_SECOND * seconds) + case.margin)
     attempt = Attempt(min(context, FULL - 1), case.prompt, most_tokens=most_tokens(seconds, "en"))

@@ -1,8 +1,8 @@
-"""The program behind scripts/dev/word_times: how far the node's word times are from the truth.
+"""The program behind scripts/dev/word_times: the errors of the node's word times.
 
-Joins of single words with known gaps, clips aligned by pocketsphinx, and long recordings joined
-from those are sent to a node, with and without a prompt. Begins and ends are scored apart, over the
-words that the node heard right.
+The node transcribes joins of single words with known gaps, clips aligned by pocketsphinx, and long
+recordings joined from those, with and without a prompt. Begins and ends are scored separately, over
+the words that the node recognised correctly.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LEAST_SECONDS = 0.02
 
 @dataclass
 class Score:
-    """Errors in seconds of the words heard right, and faults of all words."""
+    """Errors in seconds of the correctly recognised words, and faults of all words."""
 
     begins: list[float]
     ends: list[float]
@@ -85,12 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/dev/word_times", description=__doc__)
     add = parser.add_argument
-    add("--audio", type=Path, default=ROOT.parent / "shared" / "audio", help="with refs.tsv")
+    add("--audio", type=Path, default=ROOT.parent / "shared" / "audio", help="folder with refs.tsv")
     add("--model", action="append", help="default: tiny.en and base")
     add("--threads", type=int, default=len(os.sched_getaffinity(0)))
     add("--venv", type=Path, default=ROOT / ".venv", help="the node's environment")
     add("--checkout", type=Path, default=ROOT, help="run the node of another checkout")
-    add("--seed", type=int, default=7, help="of the joins: which words, and how long the gaps are")
+    add("--seed", type=int, default=7, help="seed of the joins: the choice of words, and the gaps")
     add("--noise", type=float, metavar="DB", help="add white noise at this ratio to speech")
     add("-v", "--verbose", action="store_true", help="print the words that are far off")
     add("--every", type=int, default=1, metavar="N", help="take each Nth recording of a kind")
@@ -129,7 +129,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def recordings(audio: Path, aligner: Aligner, seed: int) -> dict[str, list[Recording]]:
-    """The truth, by kind."""
+    """The recordings with known times, by kind."""
     clips = [
         clip
         for clip in corpus.read(audio)

@@ -1,9 +1,9 @@
-"""Recordings whose words have known times, none of them from Whisper.
+"""Recordings with known word times that do not come from Whisper.
 
-Two kinds. *Joins*: words cut out of the clips where silence surrounds them, trimmed by level, put
-behind one another with known gaps. *Aligned*: whole clips whose reference texts pocketsphinx's
-acoustic model has aligned, one by one and joined into long recordings. The aligner's own error is
-measured on the joins.
+There are two kinds. *Joins* are words that silence surrounds in the clips, trimmed by level and
+joined with known gaps. *Aligned* are whole clips, single and joined into long recordings, whose
+reference texts were aligned by pocketsphinx's acoustic model. The joins also give the error of the
+aligner itself.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ Samples = npt.NDArray[np.float32]
 _FRAME = RATE // 100
 _MARGIN_SECONDS = 0.3
 _ROOM_LEVEL = 10 ** (-65 / 20)
-"""Noise in the gaps: digital silence would be easier than any recording."""
+"""Level of the noise in the gaps; digital silence would be easier than any recording."""
 
 _SPEECH_LEVEL = 0.07
 """RMS of each piece; about -23 dB of full scale."""
 
 _LOUD_SHARE = 0.06
-"""Of a clip's loud parts (-24 dB): what is trimmed as silence."""
+"""The level, relative to a clip's loud parts (-24 dB), below which sound is trimmed."""
 
 _NOISY_SHARE = 0.2
-"""The same for clips of a single word, most of which have a noise floor above that."""
+"""The same for clips of a single word, most of which have a higher noise floor."""
 
 _LEAST_PAUSE = 6
-"""Quiet frames that part two islands of sound; the closure of a plosive is shorter."""
+"""Quiet frames that separate two islands of sound; the closure of a plosive is shorter."""
 
 _WORD_FRAMES = (12, 130)
 _OVERLAP_SECONDS = 0.03
@@ -43,7 +43,7 @@ _OVERLAP_SECONDS = 0.03
 
 @dataclass(frozen=True)
 class Spoken:
-    """One word and when it was said, in seconds from the beginning of its recording."""
+    """One word and its times, in seconds from the beginning of its recording."""
 
     text: str
     start: float
@@ -69,7 +69,7 @@ class Aligner:
         )
 
     def align(self, recording: Samples, words: Sequence[str]) -> list[Spoken] | None:
-        """When each of `words` is said; None where one is not in the dictionary or was lost."""
+        """Return the times of `words`; None if a word is not in the dictionary or was not found."""
         if not words or any(self._decoder.lookup_word(word) is None for word in words):
             return None
         centred = recording - recording.mean()
@@ -77,7 +77,7 @@ class Aligner:
         data = scaled.astype("<i2").tobytes()
         self._decoder.set_align_text(" ".join(words))
         self._decoder.reinit_feat()
-        # The first pass settles the cepstral mean.
+        # The first pass estimates the cepstral mean.
         for _ in range(2):
             self._decoder.start_utt()
             self._decoder.process_raw(data, full_utt=True)
@@ -93,14 +93,14 @@ class Aligner:
 
 
 def plain(text: str) -> list[str]:
-    """The words of `text` in lower case, without punctuation, hyphenated ones in parts."""
+    """The words of `text` in lower case, without punctuation; hyphenated words are divided."""
     parts = re.split(r"[\s\-]+", text.lower().replace("\u2019", "'"))
     bare = (re.sub(r"[^a-z0-9']", "", part.strip("'")) for part in parts)
     return [word for word in bare if word]
 
 
 def aligned(clips: Sequence[Clip], aligner: Aligner) -> list[Recording]:
-    """Each clip with a margin, as far as its text can be aligned."""
+    """The clips whose text can be aligned, each with a margin."""
     noise = np.random.default_rng(1)
     found: list[Recording] = []
     for clip in clips:
@@ -113,7 +113,7 @@ def aligned(clips: Sequence[Clip], aligner: Aligner) -> list[Recording]:
 
 
 def single_words(recordings: Sequence[Recording]) -> list[Recording]:
-    """The words that silence surrounds, each trimmed to its sound."""
+    """The words with silence around them, each trimmed to its sound."""
     return [word for recording in recordings for word in _cut(recording)]
 
 
@@ -124,7 +124,7 @@ def join(
     gaps: tuple[float, float],
     noise: np.random.Generator,
 ) -> Recording:
-    """`pieces` in order, at one level, as many as fit, with gaps of random length between."""
+    """Join as many `pieces` as fit, in order and at one level, with gaps of random length."""
     parts: list[Samples] = [_room(0.4, noise)]
     at = len(parts[0])
     words: list[Spoken] = []
@@ -145,7 +145,7 @@ def _cut(recording: Recording) -> Iterator[Recording]:
     alone = len(recording.words) == 1
     islands = _islands(recording.samples, _NOISY_SHARE if alone else _LOUD_SHARE)
     if alone:
-        # Sounds of a single word may be apart; what is far from the longest is not the word.
+        # A single word may have separate sounds; a sound far from the longest is not part of it.
         start, end = max(islands, key=lambda island: island[1] - island[0])
         near = [island for island in islands if island[0] < end + 30 and island[1] > start - 30]
         islands = [(near[0][0], near[-1][1])]
@@ -166,7 +166,7 @@ def _shared(word: Spoken, island: tuple[int, int]) -> float:
 
 
 def _islands(recording: Samples, share: float) -> list[tuple[int, int]]:
-    """First frame and the one after the last of each stretch of sound."""
+    """The first frame and the frame after the last of each span of sound."""
     levels = recording[: len(recording) // _FRAME * _FRAME].reshape(-1, _FRAME).std(axis=1)
     loud = np.flatnonzero(levels > np.percentile(levels, 95) * share)
     gaps = np.flatnonzero(np.diff(loud) > _LEAST_PAUSE)
@@ -176,7 +176,7 @@ def _islands(recording: Samples, share: float) -> list[tuple[int, int]]:
 
 
 def _faded(sound: Samples) -> Samples:
-    """5 ms of fade at either end, against clicks."""
+    """Fade 5 ms at either end to avoid clicks."""
     faded = sound.copy()
     ramp = np.linspace(0, 1, 80, dtype=np.float32)
     faded[:80] *= ramp
