@@ -1,5 +1,6 @@
 """Difficult recordings through the real detector and the real engine: quiet, with an offset,
-whispered, on one of several channels, out of range, and without speech. The speech is jfk.flac."""
+whispered, on one of several channels, out of range, and without speech. The speech is jfk.flac;
+`test_field.py` has recordings that are not part of the project."""
 
 from __future__ import annotations
 
@@ -25,9 +26,7 @@ from app.worker.job import Job, JobSettings, Transcription
 pytestmark = pytest.mark.slow
 
 MODEL = ROOT / "models" / "ggml-tiny.en-q8_0.bin"
-FIELD = ROOT.parent / "shared" / "field"
 SAID = "ask not what your country can do for you"
-LAMP = "turn on the living room lamp"
 
 
 class CountingEngine:
@@ -154,20 +153,3 @@ def test_noise_that_gets_a_second_look_stays_empty(name: str, counting: Counting
     for samples in (noise, degrade.gained(noise, 40.0)):
         assert transcribe(encoded(samples, subtype="PCM_16"), counting).text == ""
     assert counting.calls <= 2
-
-
-@pytest.mark.skipif(
-    not FIELD.exists(), reason="the inputs of the field are not part of the project"
-)
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("05-quiet-55dB.wav", LAMP),
-        ("05-quiet-60dB-float.wav", LAMP),
-        ("05-whispered.flac", SAID),
-        ("07-antiphase.wav", LAMP),
-        ("08-float-17dB-over.wav", LAMP),
-    ],
-)
-def test_inputs_of_the_field_are_heard(name: str, text: str, counting: CountingEngine) -> None:
-    assert text in heard((FIELD / name).read_bytes(), counting)
