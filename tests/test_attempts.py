@@ -28,7 +28,7 @@ def ways(seconds: float = 5.0, limit: int = 220, **options: object) -> list[Atte
     return list(attempts(seconds, DecodeOptions(**options), "auto", limit))  # type: ignore[arg-type]
 
 
-def say(*hypotheses: Hypothesis) -> tuple[Callable[[Attempt], Hypothesis], list[Attempt]]:
+def decoder_of(*hypotheses: Hypothesis) -> tuple[Callable[[Attempt], Hypothesis], list[Attempt]]:
     """A decoder that returns these in turn, and the list of its attempts."""
     following = iter(hypotheses)
     asked: list[Attempt] = []
@@ -75,7 +75,7 @@ def test_attempts_stop_at_the_highest_temperature() -> None:
 
 
 def test_best_takes_the_first_faultless_result() -> None:
-    decode, asked = say(LOOP, GOOD)
+    decode, asked = decoder_of(LOOP, GOOD)
     taken = best(ways(), 5.0, decode, SPEECH)
     assert (taken.text, taken.passes) == (GOOD.text, 2)
     assert asked == ways()[:2]
@@ -84,7 +84,7 @@ def test_best_takes_the_first_faultless_result() -> None:
 def test_best_prefers_a_guess_to_a_loop() -> None:
     tried = ways()
     loops = [hypothesis_of(f"{number} again " * 40, 5.0) for number in range(len(tried) - 1)]
-    decode, asked = say(GUESS, *loops)
+    decode, asked = decoder_of(GUESS, *loops)
     taken = best(tried, 5.0, decode, SPEECH)
     assert (taken.text, taken.passes) == (GUESS.text, len(tried))
     assert asked == tried
@@ -93,7 +93,7 @@ def test_best_prefers_a_guess_to_a_loop() -> None:
 def test_best_takes_the_last_of_several_loops() -> None:
     tried = ways()
     loops = [hypothesis_of(f"{number} again " * 40, 5.0) for number in range(len(tried))]
-    decode, _ = say(*loops)
+    decode, _ = decoder_of(*loops)
     assert best(tried, 5.0, decode, SPEECH).text == loops[-1].text
 
 
@@ -105,11 +105,11 @@ def test_only_sure_tries_the_two_cheapest_contexts() -> None:
 
 
 def test_only_sure_rejects_a_guess() -> None:
-    decode, asked = say(GUESS, LOOP)
+    decode, asked = decoder_of(GUESS, LOOP)
     found = best(ways(only_sure=True), 5.0, decode, SPEECH, only_sure=True)
     assert (found.text, found.passes, found.end) == ("", 2, 5.0)
     assert len(asked) == 2
-    decode, _ = say(GUESS, GOOD)
+    decode, _ = decoder_of(GUESS, GOOD)
     assert best(ways(only_sure=True), 5.0, decode, SPEECH, only_sure=True).text == GOOD.text
 
 
@@ -149,14 +149,14 @@ def test_reduced_decode_has_fewer_prompt_tokens() -> None:
 def test_best_accepts_equal_words_from_two_contexts() -> None:
     twice = hypothesis_of("by a similar process, by a similar process", 5.0)
     again = hypothesis_of("By a similar process. By a similar process.", 5.0)
-    decode, asked = say(twice, again)
+    decode, asked = decoder_of(twice, again)
     taken = best(ways(), 5.0, decode, SPEECH)
     assert (taken.text, len(asked)) == (again.text, 2)
 
 
 def test_best_rejects_an_equal_loop_at_two_token_limits() -> None:
     loop = replace(hypothesis_of("five " * 8, 5.0), limited=True)
-    decode, asked = say(loop, loop, GOOD)
+    decode, asked = decoder_of(loop, loop, GOOD)
     assert best(ways(), 5.0, decode, SPEECH).text == GOOD.text
     assert len(asked) == 3
 
@@ -164,5 +164,5 @@ def test_best_rejects_an_equal_loop_at_two_token_limits() -> None:
 def test_best_cuts_a_loop_without_alternatives_to_one_copy() -> None:
     loop = replace(hypothesis_of("No. " * 8, 1.0), limited=True)
     tried = ways(1.0)
-    decode, _ = say(*[loop] * len(tried))
+    decode, _ = decoder_of(*[loop] * len(tried))
     assert best(tried, 1.0, decode, SPEECH).text == "No."

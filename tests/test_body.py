@@ -74,7 +74,9 @@ def fill(body: Body, data: bytes) -> None:
 
 @pytest.mark.parametrize("declared", [True, False])
 @pytest.mark.parametrize("size", [0, 1, MEMORY_BYTES, MEMORY_BYTES + 1])
-def test_body_holds_what_was_written(tmp_path: Path, disk: Disk, size: int, declared: bool) -> None:
+def test_body_contains_the_written_bytes(
+    tmp_path: Path, disk: Disk, size: int, declared: bool
+) -> None:
     body = Spool(tmp_path, disk).create(size if declared else None)
     data = os.urandom(size)
     fill(body, data)

@@ -230,7 +230,7 @@ def test_silent_table_counts_texts_and_decodes() -> None:
     assert cells(row) == ["recorded", "2", "1", "3", "1.2"]
 
 
-def test_speed_is_told_against_the_first_node() -> None:
+def test_speed_is_relative_to_the_first_node() -> None:
     answers = [
         answer("old", UNTOUCHED, "", cpu_seconds=2.0),
         answer("new", UNTOUCHED, "", cpu_seconds=1.5),

@@ -95,7 +95,7 @@ class Bench:
         end = time.monotonic() + PATIENCE
 
         def look() -> None:
-            assert time.monotonic() < end, "it never came true"
+            assert time.monotonic() < end, "timed out waiting for a condition"
             if true():
                 self.loop.stop()
             else:

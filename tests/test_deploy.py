@@ -33,7 +33,7 @@ class Strict(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
 
 def _mapping(loader: Any, node: Any) -> dict[Any, Any]:
     keys = [loader.construct_object(key) for key, _ in node.value]
-    assert len(keys) == len(set(keys)), f"a key stands twice, at {node.start_mark}"
+    assert len(keys) == len(set(keys)), f"duplicate key, at {node.start_mark}"
     found: dict[Any, Any] = super(Strict, loader).construct_mapping(node, deep=True)
     return found
 

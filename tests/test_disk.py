@@ -113,7 +113,7 @@ def test_oserror_is_returned_like_a_result(disk: Disk) -> None:
     assert log == []
 
 
-def test_bug_in_a_task_is_returned_as_oserror_and_the_thread_goes_on(disk: Disk) -> None:
+def test_bug_in_a_task_is_returned_as_oserror_and_the_thread_continues(disk: Disk) -> None:
     with capture_logs() as log:
         result = result_of(disk, failing(ZeroDivisionError("x")))
     assert isinstance(result, OSError)

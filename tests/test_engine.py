@@ -130,7 +130,7 @@ ENDS = {4: 2.16, 6: 4.3, 13: 7.67, 21: 10.46}
 
 
 @pytest.mark.parametrize("prompt", ["", "Notes from the meeting, 2024."])
-def test_words_lie_where_they_are_spoken(engine: Engine, speech: Any, prompt: str) -> None:
+def test_words_have_the_times_of_forced_alignment(engine: Engine, speech: Any, prompt: str) -> None:
     hypothesis = engine.transcribe(speech, DecodeOptions(words=True, prompt=prompt))
     words = [word for segment in hypothesis.segments for word in segment.words or ()]
     assert len(words) == 22
@@ -351,7 +351,7 @@ def test_log_callback_is_removed_before_the_interpreter_ends() -> None:
         timeout=HANG,
     )
     assert done.returncode == 0, done.stderr[-1000:]
-    assert b"whisper" in done.stderr, "the callback was never called, so this shows nothing"
+    assert b"whisper" in done.stderr, "the callback was never called, so the test proves nothing"
 
 
 PHRASE_SECONDS = 2.5

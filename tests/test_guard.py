@@ -32,80 +32,80 @@ THRICE = Sound(np.tile(noise(2.0), 3))
 PHRASE = "By a similar process, they printed"
 
 
-def said(text: str, limited: bool = False) -> Hypothesis:
+def spoken(text: str, limited: bool = False) -> Hypothesis:
     return replace(hypothesis_of(text, 4.0), limited=limited)
 
 
 def test_repetition_in_the_audio_is_kept() -> None:
     for count, sound in ((2, TWICE), (3, THRICE)):
         text = " ".join([f"{PHRASE}."] * count)
-        assert judge(said(text), 4.0, True, "", sound) == (said(text), None)
+        assert judge(spoken(text), 4.0, True, "", sound) == (spoken(text), None)
 
 
 def test_compressible_repetition_is_kept_at_the_full_context() -> None:
     text = " ".join(["Turn on the living room lamp in the hall."] * 3)
-    assert judge(said(text), 6.0, False, "", THRICE)[1] is None
-    assert judge(said(" ".join([text] * 3)), 6.0, False, "", ONCE)[1] == "repetition"
+    assert judge(spoken(text), 6.0, False, "", THRICE)[1] is None
+    assert judge(spoken(" ".join([text] * 3)), 6.0, False, "", ONCE)[1] == "repetition"
 
 
 def test_loop_over_audio_without_repetition_is_a_fault() -> None:
     text = "Go forward ten meters. Go forward ten meters."
-    assert judge(said(text), 2.0, True, "", ONCE)[1] == "repetition"
+    assert judge(spoken(text), 2.0, True, "", ONCE)[1] == "repetition"
 
 
 @pytest.mark.parametrize(("sound", "count"), [(ONCE, 1), (TWICE, 2), (THRICE, 3)])
 def test_loop_at_the_token_limit_is_cut_to_the_audio(sound: Sound, count: int) -> None:
     text = " ".join([f"{PHRASE}."] * 6 + ["By a"])
-    kept, reason = judge(said(text, limited=True), 4.0, True, "", sound)
+    kept, reason = judge(spoken(text, limited=True), 4.0, True, "", sound)
     assert (kept.text, reason) == (" ".join([f"{PHRASE}."] * count), None)
     assert not kept.limited
 
 
 def test_single_extra_repetition_is_cut() -> None:
-    kept, reason = judge(said("Firefox Firefox Firefox"), 4.0, True, "", TWICE)
+    kept, reason = judge(spoken("Firefox Firefox Firefox"), 4.0, True, "", TWICE)
     assert (kept.text, reason) == ("Firefox Firefox", None)
-    assert judge(said("No, no, no."), 4.0, True, "", ONCE)[0].text == "No, no, no."
+    assert judge(spoken("No, no, no."), 4.0, True, "", ONCE)[0].text == "No, no, no."
 
 
 def test_loop_too_fast_for_the_audio_is_cut() -> None:
     text = f"{PHRASE}. {PHRASE}!"
     assert len(text) > FASTEST * ONCE.loud_seconds
-    kept, reason = judge(said(text), 2.0, True, "", ONCE)
+    kept, reason = judge(spoken(text), 2.0, True, "", ONCE)
     assert (kept.text, reason) == (f"{PHRASE}.", None)
 
 
 def test_loop_is_decoded_again_if_the_rest_repeats_itself_too() -> None:
     text = "First, second, third, third, third, first, second, third" + ", third" * 12
-    shorter = cut(said(text, limited=True), 1)
+    shorter = cut(spoken(text, limited=True), 1)
     assert shorter is not None
-    assert judge(said(text, limited=True), 2.7, True, "", ONCE)[1] == "limit"
+    assert judge(spoken(text, limited=True), 2.7, True, "", ONCE)[1] == "limit"
 
 
 def test_loop_is_not_cut_below_the_copies_in_the_audio() -> None:
-    loop = said("Goodbye. " * 9, limited=True)
+    loop = spoken("Goodbye. " * 9, limited=True)
     assert judge(loop, 4.0, True, "", ONCE)[1] == "limit"
 
 
 def test_text_too_long_for_the_audio_is_a_fault() -> None:
     text = "Weasels have eaten our phone system. Wesils have eed nour phone sistem."
-    assert judge(said(text), 2.0, True, "names", ONCE)[1] == "too fast"
+    assert judge(spoken(text), 2.0, True, "names", ONCE)[1] == "too fast"
 
 
 def test_half_of_a_repetition_is_a_fault() -> None:
-    assert judge(said("Hey computer."), 4.0, True, "", TWICE)[1] == "lost"
-    assert judge(said("Hey computer."), 4.0, True, "", ONCE)[1] is None
-    assert judge(said("Hey computer. A computer."), 4.0, True, "", TWICE)[1] is None
+    assert judge(spoken("Hey computer."), 4.0, True, "", TWICE)[1] == "lost"
+    assert judge(spoken("Hey computer."), 4.0, True, "", ONCE)[1] is None
+    assert judge(spoken("Hey computer. A computer."), 4.0, True, "", TWICE)[1] is None
 
 
 def test_single_word_for_a_sentence_under_a_prompt_is_a_fault() -> None:
-    assert judge(said("A."), 4.0, True, "names", ONCE)[1] == "too slow"
-    assert judge(said("A."), 4.0, True, "", ONCE)[1] is None
+    assert judge(spoken("A."), 4.0, True, "names", ONCE)[1] == "too slow"
+    assert judge(spoken("A."), 4.0, True, "", ONCE)[1] is None
 
 
 def test_other_faults_are_kept() -> None:
-    guess = replace(said("perhaps it was"), logprob=-3.0)
+    guess = replace(spoken("perhaps it was"), logprob=-3.0)
     assert judge(guess, 4.0, True, "", ONCE)[1] == "improbable"
-    assert judge(said(""), 4.0, True, "", ONCE)[1] == "empty"
+    assert judge(spoken(""), 4.0, True, "", ONCE)[1] == "empty"
 
 
 def test_cut_keeps_times_and_tokens_of_the_rest() -> None:
@@ -114,7 +114,7 @@ def test_cut_keeps_times_and_tokens_of_the_rest() -> None:
     second = Segment(2.0, 4.0, "c b c", 0.9, words[:3])
     tokens = [Token(1, f" {letter}".encode()) for letter in "abcbcbc"]
     whole = replace(
-        said(""), segments=(first, second), decoded=Decoded(tuple(tokens)), limited=True
+        spoken(""), segments=(first, second), decoded=Decoded(tuple(tokens)), limited=True
     )
     kept = cut(whole, 1)
     assert kept is not None
@@ -128,5 +128,5 @@ def test_cut_keeps_times_and_tokens_of_the_rest() -> None:
 
 def test_text_without_repetition_at_its_end_is_not_cut() -> None:
     for text in ("", "one", "one two three", "no no no but yes"):
-        assert cut(said(text), 1) is None
-    assert cut(said("no no"), 2) is None
+        assert cut(spoken(text), 1) is None
+    assert cut(spoken("no no"), 2) is None

@@ -81,7 +81,7 @@ def transcribe(data: bytes, engine: CountingEngine) -> Transcript:
     return made
 
 
-def heard(data: bytes, engine: CountingEngine) -> str:
+def plain_text(data: bytes, engine: CountingEngine) -> str:
     """The text without case and punctuation, which may differ between correct texts."""
     letters = transcribe(data, engine).text.lower().replace(",", "").replace(".", "")
     return " ".join(letters.split())
@@ -90,24 +90,24 @@ def heard(data: bytes, engine: CountingEngine) -> str:
 @pytest.mark.parametrize(
     ("level", "subtype"), [(-70, "FLOAT"), (-70, "PCM_24"), (-60, "PCM_24"), (-50, "PCM_16")]
 )
-def test_quiet_speech_is_heard(
+def test_quiet_speech_is_transcribed(
     level: float, subtype: str, speech: Samples, counting: CountingEngine
 ) -> None:
     data = encoded(degrade.at_level(speech, RATE, level), subtype=subtype)
-    assert SAID in heard(data, counting)
+    assert SAID in plain_text(data, counting)
 
 
 @pytest.mark.parametrize("level", [-20.0, -60.0])
-def test_speech_with_an_offset_is_heard(
+def test_speech_with_an_offset_is_transcribed(
     level: float, speech: Samples, counting: CountingEngine
 ) -> None:
     data = encoded(degrade.offset(degrade.at_level(speech, RATE, level), 0.5), subtype="PCM_24")
-    assert SAID in heard(data, counting)
+    assert SAID in plain_text(data, counting)
 
 
-def test_whispered_speech_is_heard(speech: Samples, counting: CountingEngine) -> None:
+def test_whispered_speech_is_transcribed(speech: Samples, counting: CountingEngine) -> None:
     data = encoded(degrade.whispered(speech, RATE, np.random.default_rng(1)))
-    assert "what you can do for your country" in heard(data, counting)
+    assert "what you can do for your country" in plain_text(data, counting)
 
 
 CHANNELS: dict[str, Callable[[Samples], Samples]] = {
@@ -122,19 +122,19 @@ CHANNELS: dict[str, Callable[[Samples], Samples]] = {
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-def test_speech_on_one_of_several_channels_is_heard(
+def test_speech_on_one_of_several_channels_is_transcribed(
     name: str, speech: Samples, counting: CountingEngine
 ) -> None:
-    assert SAID in heard(encoded(CHANNELS[name](speech)), counting)
+    assert SAID in plain_text(encoded(CHANNELS[name](speech)), counting)
 
 
 @pytest.mark.parametrize("factor", [50.0, 32_768.0 * 5])
-def test_samples_out_of_range_are_heard(
+def test_samples_out_of_range_are_transcribed(
     factor: float, speech: Samples, counting: CountingEngine
 ) -> None:
     samples = speech * np.float32(factor)
     data = encoded(np.rint(samples) if factor > 1_000 else samples, subtype="FLOAT")
-    assert SAID in heard(data, counting)
+    assert SAID in plain_text(data, counting)
 
 
 @pytest.mark.parametrize("name", ["white", "brown", "hum-50", "one-bit-dither", "silence"])

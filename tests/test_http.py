@@ -656,7 +656,7 @@ def test_inference_reads_the_fields_of_whisper_cpp() -> None:
 
     assert told(("language", "auto")).language is None, "tiny.en has nothing to detect"
     assert told(("detect_language", "true")).language is None
-    assert told(("language", "de")).language == "de", "for the server to refuse"
+    assert told(("language", "de")).language == "de", "the server rejects it"
     assert told(("translate", "true")).task == "translate"
     assert told(("translate", "false"), ("temperature_inc", "0.2")).task == "transcribe"
     assert told(("response_format", "verbose_json")).word_timestamps
@@ -701,7 +701,7 @@ def test_health_and_the_page_are_served() -> None:
     assert "unsafe" not in policy
     assert page.headers["x-content-type-options"] == "nosniff"
     assert page.headers["referrer-policy"] == "no-referrer"
-    assert ask("http://127.0.0.1:8080/").body == page.body, "an address may be a whole one"
+    assert ask("http://127.0.0.1:8080/").body == page.body, "the target may be an absolute URL"
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/v1/models", "/nothing"])

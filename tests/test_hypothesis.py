@@ -89,7 +89,7 @@ def test_empty_text_under_a_prompt_is_a_fault() -> None:
     assert fault(nothing, 20.0, False) is None
 
 
-def said(*texts: str) -> object:
+def decoded(*texts: str) -> object:
     segments = tuple(Segment(at, at + 1.0, text, 0.9) for at, text in enumerate(texts))
     return replace(hypothesis_of("", 10.0, logprob=-0.1), segments=segments)
 
@@ -106,7 +106,7 @@ def said(*texts: str) -> object:
 def test_repeated_words_are_a_fault_of_a_reduced_decode(
     texts: tuple[str, ...],
 ) -> None:
-    loop = said(*texts)
+    loop = decoded(*texts)
     assert fault(loop, 10.0, True) == "repetition"
     assert fault(loop, 10.0, False) is None
 
@@ -122,4 +122,4 @@ def test_repeated_words_are_a_fault_of_a_reduced_decode(
     ],
 )
 def test_ordinary_repetition_is_no_fault(texts: tuple[str, ...]) -> None:
-    assert fault(said(*texts), 10.0, True) is None
+    assert fault(decoded(*texts), 10.0, True) is None

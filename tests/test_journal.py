@@ -109,7 +109,7 @@ def test_kept_entry_survives_a_crash(again: OPEN, tmp_path: Path) -> None:
     assert names(tmp_path, "tmp") == []
 
 
-def test_removed_entry_is_gone(again: OPEN, tmp_path: Path) -> None:
+def test_removed_entry_is_deleted(again: OPEN, tmp_path: Path) -> None:
     journal = again()
     entry = keep(journal)
     journal.remove(entry)
@@ -304,7 +304,7 @@ def test_foreign_file_is_reported_as_damaged(again: OPEN, tmp_path: Path, name: 
     assert (found.failure.code, found.request_id) == ("journal_damaged", None)
 
 
-def test_load_raises_oserror_where_a_later_try_may_succeed(
+def test_load_raises_oserror_if_a_later_try_may_succeed(
     again: OPEN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = again()
@@ -379,7 +379,7 @@ def test_clean_end_is_not_counted_as_a_crash(again: OPEN, tmp_path: Path, disk: 
     assert again().entries_at_start == [entry]
 
 
-def test_journal_starts_where_a_crash_cannot_be_counted(
+def test_journal_starts_if_a_crash_cannot_be_counted(
     again: OPEN, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = again()
@@ -541,7 +541,7 @@ def test_node_transcribes_a_repaired_copy_and_keeps_the_body(
     assert node.lines.wait_for("a")["status"] == "ok"
 
 
-def test_node_replies_no_space_where_the_disk_is_full_for_a_copy(
+def test_node_replies_no_space_if_the_disk_is_full_for_a_copy(
     make_node: Callable[..., Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:

@@ -262,13 +262,13 @@ def run(
         body.close()
 
 
-def said(text: str, seconds: float, language: str, probability: float | None) -> Hypothesis:
+def decoded(text: str, seconds: float, language: str, probability: float | None) -> Hypothesis:
     return replace(
         hypothesis_of(text, seconds, language, logprob=-0.1), language_probability=probability
     )
 
 
-SEVERAL = [said("Good morning", 20.5, "en", 0.9), said("Guten Tag", 19.0, "de", 0.8)]
+SEVERAL = [decoded("Good morning", 20.5, "en", 0.9), decoded("Guten Tag", 19.0, "de", 0.8)]
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,7 @@ def test_slow_uploads_give_way_when_others_wait(
     assert "slower than speech" in node.lines.wait_for("slow-0")["error"]["message"]
 
 
-def test_slow_upload_is_kept_while_nobody_waits(make_node: MakeNode, clock: Clock) -> None:
+def test_slow_upload_is_kept_while_no_client_waits(make_node: MakeNode, clock: Clock) -> None:
     node = make_node(queue_size=2)
     data = message(pcm(300), id="slow")
     with node.connect() as client:

@@ -33,7 +33,7 @@ def test_json_line_marks_a_recovered_request() -> None:
     assert recovered == json.loads(json_line("r", ORIGIN, TRANSCRIPT))
 
 
-def test_json_line_of_a_failure_has_no_id_where_none_was_read() -> None:
+def test_json_line_of_a_failure_has_no_id_if_none_was_read() -> None:
     fields = json.loads(json_line(None, ORIGIN, Failure("bad_header", "no\nJSON")))
     assert (fields["id"], fields["status"]) == (None, "error")
     assert fields["error"] == {"code": "bad_header", "message": "no\nJSON"}

@@ -73,7 +73,7 @@ def test_locks_satisfy_pyproject(name: str, python: str, machine: str) -> None:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-def test_files_agree_where_both_are_installed(python: str) -> None:
+def test_files_agree_if_both_are_installed(python: str) -> None:
     together = ("", "-announce", "-convert", "-test")
     versions: dict[str, set[str]] = {}
     for name in together:

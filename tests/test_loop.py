@@ -150,7 +150,7 @@ def test_signals_are_delivered_on_the_loop(seen: Seen) -> None:
     try:
         seen.loop.handle_signals(signal.SIGUSR2)
         signal.raise_signal(signal.SIGUSR2)
-        assert seen.signals == [], "not in the handler"
+        assert seen.signals == [], "signals are not delivered in the handler"
         signal.raise_signal(signal.SIGUSR2)
         seen.on_wake = seen.loop.stop
         seen.run()

@@ -219,12 +219,12 @@ def test_words_that_do_not_match_the_text_are_kept() -> None:
     assert (left.text, left.words) == ("naïve", words)
 
 
-def heard(*segments: Segment, end: float = 10.0) -> Hypothesis:
+def decoded(*segments: Segment, end: float = 10.0) -> Hypothesis:
     return replace(hypothesis_of("", 10.0), segments=segments, end=end)
 
 
 def test_hypothesis_of_markers_only_is_empty() -> None:
-    noise = heard(Segment(0.0, 10.0, "[Music]", 0.9))
+    noise = decoded(Segment(0.0, 10.0, "[Music]", 0.9))
     assert (noise.text, noise.spoken) == ("", ())
     assert fault(noise, 10.0, True) == "empty"
     assert fault(noise, 10.0, False) is None
@@ -283,7 +283,7 @@ def test_audio_after_a_marker_is_decoded_again() -> None:
     def answer(samples: Samples, _options: DecodeOptions) -> Hypothesis:
         calls.append(len(samples) / RATE)
         if len(calls) == 1:
-            return heard(Segment(0.0, 8.0, "[Music]", 0.9), end=8.0)
+            return decoded(Segment(0.0, 8.0, "[Music]", 0.9), end=8.0)
         return hypothesis_of("hello", len(samples) / RATE)
 
     assert run(FakeEngine(answer)).transcript().text == "hello hello"

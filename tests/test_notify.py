@@ -33,14 +33,14 @@ class Systemd:
         self.socket.bind("\0" + name[1:] if name.startswith("@") else name)
         self.socket.settimeout(30)
 
-    def hears(self) -> str:
+    def receive(self) -> str:
         return self.socket.recv(4096).decode()
 
-    def heard(self) -> list[str]:
+    def receive_all(self) -> list[str]:
         """Read all messages that have arrived."""
         messages = []
         while select.select([self.socket], [], [], 0)[0]:
-            messages.append(self.hears())
+            messages.append(self.receive())
         return messages
 
 
@@ -73,7 +73,7 @@ def test_notifier_sends_ready_stopping_and_watchdog(
     notifier.ready("port 7, tiny.en")
     notifier.alive()
     notifier.stopping("2 to finish")
-    assert systemd.heard() == [
+    assert systemd.receive_all() == [
         "READY=1\nSTATUS=port 7, tiny.en",
         "WATCHDOG=1",
         "STOPPING=1\nSTATUS=2 to finish",
@@ -126,7 +126,7 @@ def test_notifier_does_not_block_on_a_full_socket(
             if log:
                 break
     assert log
-    assert set(systemd.heard()) == {"WATCHDOG=1"}
+    assert set(systemd.receive_all()) == {"WATCHDOG=1"}
 
 
 class Pulse:
@@ -269,17 +269,17 @@ def test_loop_feeds_the_watchdog_while_the_worker_is_well(
     thread = threading.Thread(target=loop.run, daemon=True)
     with capture_logs() as log:
         thread.start()
-        assert [systemd.hears() for _ in range(5)] == ["WATCHDOG=1"] * 5
+        assert [systemd.receive() for _ in range(5)] == ["WATCHDOG=1"] * 5
         assert log == []
         pulse.alive = False
         eventually(lambda: log)
-        systemd.heard()
+        systemd.receive_all()
         # It continues to watch without feeding, and logs the fault only once.
         time.sleep(0.1)
-        assert systemd.heard() == []
+        assert systemd.receive_all() == []
         assert [entry["reason"] for entry in log] == ["the worker thread has ended"]
         pulse.alive = True
-        assert systemd.hears() == "WATCHDOG=1"
+        assert systemd.receive() == "WATCHDOG=1"
     loop.stop()
     thread.join(30)
     loop.close()

@@ -64,7 +64,7 @@ def test_restore_puts_back_the_head(entry: Path) -> None:
     assert (entry / "body").read_bytes() == BODY
 
 
-def test_restore_does_not_write_what_is_there(entry: Path) -> None:
+def test_restore_does_not_write_unchanged_bytes(entry: Path) -> None:
     (entry / "head").write_bytes(BODY[:64])
     (entry / "undo").write_bytes(record(70, BODY[70:80]))
     os.utime(entry / "body", (1, 1))

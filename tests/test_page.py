@@ -51,7 +51,7 @@ def test_page_loads_only_its_own_existing_files(path: str) -> None:
     served = pages.load()
     text = served[path].body.decode()
     elsewhere = set(re.findall(r"""["'(](?:https?:)?//[^"')]*""", text))
-    assert elsewhere <= {'"http://www.w3.org/2000/svg'}, "a name, not an address"
+    assert elsewhere <= {'"http://www.w3.org/2000/svg'}, "only the name of a namespace is allowed"
     wanted = re.findall(r"""(?:from|href=|src=)\s*"([^"]+)""", text)
     assert wanted or path not in ("/", "/page.js")
     for name in wanted:

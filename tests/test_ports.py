@@ -166,10 +166,10 @@ class Talk:
         self._file.close()
         self.client.close()
 
-    def say(self, *lines: str) -> None:
+    def send(self, *lines: str) -> None:
         self.client.send("".join(line + "\n" for line in lines).encode())
 
-    def hear(self) -> str:
+    def receive(self) -> str:
         return self._file.readline().decode().rstrip("\n")
 
 
@@ -188,8 +188,8 @@ def data(count: int) -> str:
 def test_message_of_unknown_length_is_followed_by_another(toy: MakeNode) -> None:
     node = toy()
     with Talk(node) as talk:
-        talk.say("begin a - -", data(700), data(300), "end", "begin b 1000 -", data(500), "end")
-        assert [talk.hear() for _ in range(4)] == ["go on", "a 1000", "go on", "b 500"]
+        talk.send("begin a - -", data(700), data(300), "end", "begin b 1000 -", data(500), "end")
+        assert [talk.receive() for _ in range(4)] == ["go on", "a 1000", "go on", "b 500"]
     line = node.lines.wait_for("a")
     assert line["text"] == "1000"
 
@@ -197,8 +197,8 @@ def test_message_of_unknown_length_is_followed_by_another(toy: MakeNode) -> None
 def test_protocols_own_answer_keeps_its_order(toy: MakeNode) -> None:
     node = toy()
     with Talk(node) as talk:
-        talk.say("tell one", "begin a - -", data(400), "end", "tell two", "tell bye")
-        assert [talk.hear() for _ in range(6)] == ["one", "go on", "a 400", "two", "bye", ""]
+        talk.send("tell one", "begin a - -", data(400), "end", "tell two", "tell bye")
+        assert [talk.receive() for _ in range(6)] == ["one", "go on", "a 400", "two", "bye", ""]
     assert len(node.lines.written) <= 1
 
 
@@ -206,21 +206,21 @@ def test_protocols_own_answer_within_a_message_is_sent_at_once(
     toy: MakeNode,
 ) -> None:
     with Talk(toy()) as talk:
-        talk.say("begin a - -", data(200))
-        assert talk.hear() == "go on"
+        talk.send("begin a - -", data(200))
+        assert talk.receive() == "go on"
         # More than the maximum number of due replies.
         for number in range(MAX_SLOTS + 1):
-            talk.say(f"tell {number}")
-            assert talk.hear() == str(number)
-        talk.say(data(200), "end", "tell bye")
-        assert [talk.hear() for _ in range(3)] == ["a 400", "bye", ""]
+            talk.send(f"tell {number}")
+            assert talk.receive() == str(number)
+        talk.send(data(200), "end", "tell bye")
+        assert [talk.receive() for _ in range(3)] == ["a 400", "bye", ""]
 
 
 def test_fields_behind_the_body_are_applied(toy: MakeNode) -> None:
     node = toy()
     with Talk(node) as talk:
-        talk.say("begin a - -", data(400), "end fr", "begin b - -", data(400), "end en")
-        assert [talk.hear() for _ in range(4)] == ["go on", "a bad_field", "go on", "b 400"]
+        talk.send("begin a - -", data(400), "end fr", "begin b - -", data(400), "end en")
+        assert [talk.receive() for _ in range(4)] == ["go on", "a bad_field", "go on", "b 400"]
     assert node.engine.calls[0][1].language == "en"
     eventually(lambda: node.server.load.buffered_bytes == 0)
 
@@ -228,29 +228,29 @@ def test_fields_behind_the_body_are_applied(toy: MakeNode) -> None:
 def test_broken_message_frees_its_bytes(toy: MakeNode) -> None:
     node = toy(queue_size=1)
     with Talk(node) as talk:
-        talk.say("begin a 800 -", data(100), "break", "begin b - -", data(400), "end")
-        assert [talk.hear() for _ in range(4)] == ["go on", "a bad_field", "go on", "b 400"]
+        talk.send("begin a 800 -", data(100), "break", "begin b - -", data(400), "end")
+        assert [talk.receive() for _ in range(4)] == ["go on", "a bad_field", "go on", "b 400"]
     eventually(lambda: node.server.load.admitted == 0)
     eventually(lambda: node.server.load.buffered_bytes == 0)
 
 
 def test_protocol_error_between_messages_is_reported(toy: MakeNode) -> None:
     with Talk(toy()) as talk:
-        talk.say("end")
-        assert [talk.hear(), talk.hear()] == ["None bad_header", ""]
+        talk.send("end")
+        assert [talk.receive(), talk.receive()] == ["None bad_header", ""]
 
 
-def test_end_of_stream_cancels_if_it_means_gone(toy: MakeNode) -> None:
+def test_end_of_stream_cancels_if_the_protocol_says_so(toy: MakeNode) -> None:
     node = toy(queue_size=1)
     node.engine.hold()
     with Talk(node) as talk, Talk(node) as other:
-        talk.say("begin a - -", data(400), "end")
+        talk.send("begin a - -", data(400), "end")
         node.engine.wait_for_calls(1)
-        other.say("begin b - -", data(300), "end")
+        other.send("begin b - -", data(300), "end")
         talk.client.half_close()
         eventually(lambda: any(c.state.peer_ended for c in node.connections))
         node.engine.release()
-        assert [other.hear(), other.hear()] == ["go on", "b 300"]
+        assert [other.receive(), other.receive()] == ["go on", "b 300"]
     assert node.lines.wait_for("b")["status"] == "ok"
 
 
@@ -258,9 +258,9 @@ def test_end_of_stream_cancels_requests_that_wait_for_the_worker(toy: MakeNode) 
     node = toy()
     node.engine.hold()
     with Talk(node) as busy, Talk(node) as gone:
-        busy.say("begin a - -", data(400), "end")
+        busy.send("begin a - -", data(400), "end")
         node.engine.wait_for_calls(1)
-        gone.say("begin b - -", data(300), "end")
+        gone.send("begin b - -", data(300), "end")
         eventually(lambda: len(node.jobs) == 2)
         gone.client.half_close()
         # The worker notices it after the window in progress.
@@ -275,10 +275,10 @@ def test_full_protocol_is_not_fed(toy: MakeNode) -> None:
     node.engine.hold()
     count = 20_000
     with Talk(node) as talk:
-        talk.say("begin a - -", data(400), "end")
+        talk.send("begin a - -", data(400), "end")
         node.engine.wait_for_calls(1)
         [connection] = node.connections
-        talk.say(*["tell " + "x" * 100] * 100)
+        talk.send(*["tell " + "x" * 100] * 100)
         eventually(lambda: not connection.state.wants_read())
         talk.client.socket.settimeout(0.2)
         sent = 0
@@ -286,7 +286,7 @@ def test_full_protocol_is_not_fed(toy: MakeNode) -> None:
         with contextlib.suppress(TimeoutError):
             while sent < len(lines):
                 sent += talk.client.socket.send(lines[sent : sent + 65536])
-        assert sent < len(lines), "it was read from all the time"
+        assert sent < len(lines), "the node never stopped reading"
         assert len(connection.protocol.unread) < 100_000  # type: ignore[attr-defined]
         node.engine.release()
 
@@ -294,10 +294,10 @@ def test_full_protocol_is_not_fed(toy: MakeNode) -> None:
 def test_busy_is_sent_in_the_ports_protocol(toy: MakeNode) -> None:
     node = toy(max_connections=1)
     with Talk(node) as first:
-        first.say("tell hello")
-        assert first.hear() == "hello"
+        first.send("tell hello")
+        assert first.receive() == "hello"
         with Talk(node) as second:
-            assert [second.hear(), second.hear()] == ["None busy", ""]
+            assert [second.receive(), second.receive()] == ["None busy", ""]
 
 
 # Questions about the node.
@@ -321,13 +321,13 @@ def test_reports_are_answered_during_the_work(toy: MakeNode) -> None:
     )
     node.engine.hold()
     with Talk(node) as talk, Talk(node) as busy:
-        busy.say("begin a - sesame", data(400), "end")
+        busy.send("begin a - sesame", data(400), "end")
         node.engine.wait_for_calls(1)
-        talk.say("ask ready -", "ask metrics -", "ask status -", "ask status sesame")
-        heard = [talk.hear() for _ in range(4)]
+        talk.send("ask ready -", "ask metrics -", "ask status -", "ask status sesame")
+        heard = [talk.receive() for _ in range(4)]
         assert heard == ["ready", "metrics", "None unauthorized", "status"]
         node.engine.release()
-        assert [busy.hear(), busy.hear()] == ["go on", "a 400"]
+        assert [busy.receive(), busy.receive()] == ["go on", "a 400"]
     assert asked == ["ready", "metrics", "status"]
 
 
@@ -340,8 +340,8 @@ def test_metrics_can_require_the_token(toy: MakeNode) -> None:
         authorize=lambda token: token == "sesame",
     )
     with Talk(node) as talk:
-        talk.say("ask metrics -", "ask metrics sesame")
-        assert [talk.hear(), talk.hear()] == ["None unauthorized", "m"]
+        talk.send("ask metrics -", "ask metrics sesame")
+        assert [talk.receive(), talk.receive()] == ["None unauthorized", "m"]
 
 
 def test_load_counts_requests_and_bytes(toy: MakeNode) -> None:
@@ -349,10 +349,10 @@ def test_load_counts_requests_and_bytes(toy: MakeNode) -> None:
     assert node.server.load.ready
     node.engine.hold()
     with Talk(node) as one, Talk(node) as two, Talk(node) as three:
-        one.say("begin a - -", data(16_000), "end")
+        one.send("begin a - -", data(16_000), "end")
         node.engine.wait_for_calls(1)
-        two.say("begin b 800 -")
-        three.say("begin c 800 -")
+        two.send("begin b 800 -")
+        three.send("begin c 800 -")
         eventually(lambda: node.server.load.waiting == 1)
         load = node.server.load
         assert (load.connections, load.admitted, load.places) == (3, 2, 2)
@@ -479,7 +479,7 @@ def test_neither_text_nor_token_goes_to_the_log() -> None:
         finally:
             node.stop()
     logged = str(entries)
-    assert "known" in logged, "ids do go to the log"
+    assert "known" in logged, "ids are logged"
     assert "secret" not in logged
     assert "sesame" not in logged
 

@@ -134,7 +134,7 @@ def test_quota_keeps_its_bounds_and_admits_everybody(
         assert 0 <= quota.claimed_bytes <= steps * STEP_BYTES
     while quota.waiting or inside:
         inside += let_in(quota)
-        assert inside, "nobody holds anything, and yet nobody gets in"
+        assert inside, "no place is taken, but no client is admitted"
         quota.release(inside.pop(0))
         left += 1
     assert left == len(asks)

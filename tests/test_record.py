@@ -32,7 +32,7 @@ REQUEST = Request(
 RECORD = Record(REQUEST, Origin("[::1]:4711", 1_700_000_000.123456, "http"), 10, 0xFFFFFFFF)
 
 
-def test_decode_returns_what_was_encoded_without_the_token() -> None:
+def test_decode_returns_the_encoded_request_without_the_token() -> None:
     again = decode(encode(RECORD))
     assert again.request.token is None
     for name in set(Request.__slots__) - {"token"}:

@@ -82,7 +82,7 @@ def test_outcome_is_not_confirmed_before_it_is_on_stdout(node: Node) -> None:
     assert lease.written.wait(PATIENCE)
 
 
-def test_cancellable_client_that_is_gone_gets_its_requests_cancelled(node: Node) -> None:
+def test_requests_of_a_lost_cancellable_client_are_cancelled(node: Node) -> None:
     node.engine.hold()
     first, second, other = Lease(-1), Lease(-2), Lease(-3)
     other.cancellable = False
@@ -126,7 +126,7 @@ class Journal:
         self.removed.append(entry)
 
 
-def test_journal_client_stands_for_the_client_before_it() -> None:
+def test_journal_client_wraps_the_original_client() -> None:
     journal: Any = Journal()
     lease = Lease(-5)
     client = JournalClient(lease, journal, "0017-ab.2")
@@ -139,7 +139,7 @@ def test_journal_client_stands_for_the_client_before_it() -> None:
     assert lease.written.is_set()
 
 
-def test_absent_clients_are_in_sequence_with_nobody() -> None:
+def test_absent_clients_have_different_sequences_and_the_name_journal() -> None:
     one, other = AbsentClient(1), AbsentClient(2)
     assert one.sequence != other.sequence
     assert max(one.sequence, other.sequence) < 0

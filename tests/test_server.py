@@ -282,7 +282,7 @@ def test_header_of_the_greatest_length_is_served(node: Node) -> None:
         ({"task": "translate"}, "task"),
     ],
 )
-def test_english_model_rejects_what_it_cannot_do(
+def test_english_model_rejects_other_languages_and_translation(
     node: Node, fields: dict[str, str], named: str
 ) -> None:
     [reply] = node.ask(pcm(500), id="x", **fields)
@@ -337,7 +337,7 @@ def test_full_queue_stops_reading_and_loses_nothing(make_node: MakeNode) -> None
         with contextlib.suppress(TimeoutError):
             while sent < len(data):
                 sent += waiting.socket.send(data[sent : sent + 65536])
-        assert sent < len(data), "the node read a body that it had no room for"
+        assert sent < len(data), "the node read a body although it was full"
         waiting.socket.settimeout(PATIENCE)
         node.engine.release()
         waiting.send(data[sent:])

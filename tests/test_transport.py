@@ -112,7 +112,7 @@ def until_done(transport: Transport, step: Callable[[], Any], mask: int | None =
         result = step()
         if result not in (None, 0, False):
             return result
-        assert time.monotonic() < end, "it never got on"
+        assert time.monotonic() < end, "timed out waiting for a result"
         wanted = mask if mask is not None else transport.read_when
         readers = [transport] if wanted & READ else []
         writers = [transport] if wanted & WRITE else []
@@ -123,7 +123,7 @@ def receive(transport: Transport, count: int = 262_144) -> bytes:
     """Receive the next bytes, b"" at the end."""
     end = time.monotonic() + PATIENCE
     while (data := transport.receive(count)) is None:
-        assert time.monotonic() < end, "nothing came"
+        assert time.monotonic() < end, "timed out waiting for bytes"
         select.select([transport], [], [], PATIENCE)
     return data
 
@@ -213,7 +213,7 @@ def test_send_waits_for_a_client_that_does_not_read(pair: Pair) -> None:
     assert got == data[: total + more]
 
 
-def test_reset_raises(pair: Pair) -> None:
+def test_receive_raises_after_a_reset(pair: Pair) -> None:
     transport, peer = pair
     reset(peer)
     with pytest.raises(ConnectionResetError):
@@ -236,7 +236,7 @@ def test_shutdown_sends_a_clean_end_and_input_is_drained(pair: Pair) -> None:
     transport.close()
 
 
-def test_shutdown_and_close_ignore_a_client_that_is_gone(pair: Pair) -> None:
+def test_shutdown_and_close_ignore_a_lost_client(pair: Pair) -> None:
     transport, peer = pair
     reset(peer)
     select.select([transport], [], [], PATIENCE)
@@ -468,7 +468,7 @@ def test_reset_during_the_handshake_raises(
     transport.close()
 
 
-def test_client_gone_before_the_handshake_raises(connected: Any, context: ssl.SSLContext) -> None:
+def test_client_lost_before_the_handshake_raises(connected: Any, context: ssl.SSLContext) -> None:
     ours, theirs = connected()
     reset(theirs)
     select.select([ours], [], [], PATIENCE)

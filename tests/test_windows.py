@@ -106,7 +106,7 @@ def test_digital_silence_does_not_reach_the_detector() -> None:
     samples = signal((20, SILENT)) + np.float32(0.3)
     windows, detector = cut(samples)
     assert windows == []
-    assert detector.asked == 0, "a constant is silence, whatever its level"
+    assert detector.asked == 0, "a constant of any level is silence"
 
 
 def test_short_command_is_one_window_with_a_margin_before_it() -> None:

@@ -63,7 +63,7 @@ def joined(order: tuple[int, ...]) -> tuple[Any, list[tuple[str, float, float]]]
     return np.concatenate(parts), said
 
 
-def heard(node: Node, samples: Any, prompt: str) -> Times:
+def word_times(node: Node, samples: Any, prompt: str) -> Times:
     file = io.BytesIO()
     soundfile.write(file, samples, RATE, format="FLAC")
     fields: dict[str, Any] = {"word-timestamps": True}
@@ -86,7 +86,7 @@ def test_words_beside_a_join_begin_and_end_with_the_sound(
     node: Node, order: tuple[int, ...], prompt: str
 ) -> None:
     samples, said = joined(order)
-    words = heard(node, samples, prompt)
+    words = word_times(node, samples, prompt)
     assert all(end - start >= LEAST_SECONDS for _, start, end in words)
     assert all(before[2] <= after[1] for before, after in pairwise(words))
     assert words[-1][2] <= len(samples) / RATE

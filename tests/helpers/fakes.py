@@ -57,11 +57,11 @@ ENGLISH = ModelInfo("fake.en", False, frozenset({"en"}))
 MULTILINGUAL = ModelInfo("fake", True, frozenset({"en", "de", "haw"}))
 
 
-def eventually(true: Callable[[], Any], what: str = "it") -> None:
+def eventually(true: Callable[[], Any], what: str = "a condition") -> None:
     """Wait until `true()` holds; fail after PATIENCE seconds."""
     end = time.monotonic() + PATIENCE
     while not true():
-        assert time.monotonic() < end, f"{what} never came true"
+        assert time.monotonic() < end, f"timed out waiting for {what}"
         time.sleep(0.005)
 
 
@@ -173,7 +173,7 @@ class FakeEngine:
         # Either the gate is open, or `step` lets exactly one window through.
         end = time.monotonic() + PATIENCE
         while not (self._gate.is_set() or self._turns.acquire(timeout=0.005)):
-            assert time.monotonic() < end, "nobody released the engine"
+            assert time.monotonic() < end, "the test did not release the engine"
         if self.aborted:
             raise EngineAborted
         return self.answer(samples, options)

@@ -109,5 +109,5 @@ def answers(data: bytes, *methods: str, closed: bool = False) -> list[Answer]:
             body += event.data
         assert isinstance(event, h11.EndOfMessage), event
         found.append(Answer(status, headers, bytes(body), tuple(early)))
-    assert reader.trailing_data[0] == b"", "there is more than was asked for"
+    assert reader.trailing_data[0] == b"", "there are bytes after the last response"
     return found

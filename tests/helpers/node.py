@@ -203,7 +203,7 @@ class Client:
         assert header["content-type"] == "application/json"
         assert header["content-encoding"] == "utf-8"
         body = self._read(header["content-length"])
-        assert len(body) == header["content-length"], "the reply broke off"
+        assert len(body) == header["content-length"], "the reply is truncated"
         reply = json.loads(body.decode())
         assert {"id", "status"} <= reply.keys()
         return reply
@@ -326,7 +326,7 @@ def eventually(holds: Callable[[], bool]) -> None:
     """Wait until `holds` returns True."""
     until = time.monotonic() + HANG
     while not holds():
-        assert time.monotonic() < until, "it never came to hold"
+        assert time.monotonic() < until, "timed out waiting for a condition"
         time.sleep(0.02)
 
 

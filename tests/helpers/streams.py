@@ -18,7 +18,7 @@ def split(data: bytes, cuts: list[int]) -> list[bytes]:
 def see_body(seen: Seen, data: bytes | memoryview) -> None:
     """Record a piece of a body; join it to the piece before it."""
     piece = bytes(data)
-    assert piece, "an empty piece of a body says nothing"
+    assert piece, "a piece of a body must not be empty"
     if seen and seen[-1][0] == "body":
         piece = seen.pop()[1] + piece
     seen.append(("body", piece))
