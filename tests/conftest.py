@@ -25,11 +25,11 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 def make_node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """Start nodes with a fake engine. At the end, no exception may have escaped from a loop."""
     # Imported here so that tests of the scripts do not need the node's requirements.
-    from fakes import PATIENCE, Node, failed_callbacks
+    from fakes import HANG, Node, failed_callbacks
     from structlog.testing import capture_logs
 
     # A test that is delayed for a moment must not lose the last replies.
-    monkeypatch.setattr("app.network.deadlines.LINGER_SECONDS", PATIENCE)
+    monkeypatch.setattr("app.network.deadlines.LINGER_SECONDS", HANG)
     nodes: list[Node] = []
 
     def make(*arguments: Any, **options: Any) -> Node:

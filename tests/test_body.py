@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes import PATIENCE, eventually
+from fakes import HANG, eventually
 
 from app.audio.patch import Patch
 from app.storage.body import MEMORY_BYTES, Body, in_memory, load
@@ -25,7 +25,7 @@ def disk() -> Iterator[Disk]:
     disk = Disk(lambda: None)
     disk.start()
     yield disk
-    assert disk.close(PATIENCE)
+    assert disk.close(HANG)
 
 
 def content(descriptor: int) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import PATIENCE, Client, Node, eventually, message, pcm, text_or_code
+from fakes import HANG, Client, Node, eventually, message, pcm, text_or_code
 
 from app.messages import Origin, RawFormat, Request
 from app.network.connection import BODY_BYTES
@@ -48,7 +48,7 @@ class Gate:
 
         def held(*arguments: Any) -> Any:
             self.reached.set()
-            assert self._open.wait(PATIENCE)
+            assert self._open.wait(HANG)
             return real(*arguments)
 
         monkeypatch.setattr(owner, name, held)
@@ -84,14 +84,14 @@ def test_accepted_reply_waits_for_the_disk_and_the_loop_does_not(
     node = make_node(journal=journal)
     with node.connect() as client:
         client.request(pcm(2000), id="a", reply="accepted", connection="keep-alive")
-        assert keeping.reached.wait(PATIENCE)
+        assert keeping.reached.wait(HANG)
         # Requests that need no disk are served.
         assert [text_or_code(reply) for reply in node.ask(b"", task="sing")] == ["bad_field"]
         client.socket.settimeout(0.2)
         with pytest.raises(TimeoutError):
             client.reply()
         assert node.engine.calls == []
-        client.socket.settimeout(PATIENCE)
+        client.socket.settimeout(HANG)
         keeping.open()
         assert client.reply() == {"id": "a", "status": "accepted"}
     assert node.lines.wait_for("a")["text"] == "2000"
@@ -104,11 +104,11 @@ def test_silent_connection_ends_only_once_the_request_is_on_disk(
     node = make_node(journal=journal)
     with node.connect() as client:
         client.request(pcm(2000), id="a", reply="none")
-        assert keeping.reached.wait(PATIENCE)
+        assert keeping.reached.wait(HANG)
         client.socket.settimeout(0.2)
         with pytest.raises(TimeoutError):
             client.reply()
-        client.socket.settimeout(PATIENCE)
+        client.socket.settimeout(HANG)
         keeping.open()
         assert client.replies() == []
         assert "recovered" not in node.lines.wait_for("a")
@@ -183,7 +183,7 @@ def test_reset_during_the_write_cancels_the_request(
     client = node.connect()
     client.request(pcm(2000), id="gone", connection="keep-alive")
     client.request(pcm(2500), id="kept", reply="accepted", connection="keep-alive")
-    assert keeping.reached.wait(PATIENCE)
+    assert keeping.reached.wait(HANG)
     # The second one is complete as well.
     eventually(lambda: node.disk.backlog == 1)
     client.reset()
@@ -212,10 +212,10 @@ def test_large_and_small_bodies_of_a_connection_stay_in_order(
             ),
         )
         thread.start()
-        assert appending.reached.wait(PATIENCE)
+        assert appending.reached.wait(HANG)
         appending.open()
         assert [reply["id"] for reply in client.replies()] == ["large", "small"]
-        thread.join(PATIENCE)
+        thread.join(HANG)
     assert node.lines.wait_for("small")["text"] == "2000"
     assert node.lines.wait_for("large")["audio_seconds"] == round(LARGE / 16_000, 3)
     ids = [line["id"] for line in node.lines.written]
@@ -233,7 +233,7 @@ def test_client_faster_than_the_disk_is_not_read_and_has_no_timeout(
             target=client.request, args=(pcm(8 * 1024 * 1024),), kwargs={"reply": "accepted"}
         )
         sender.start()
-        assert appending.reached.wait(PATIENCE)
+        assert appending.reached.wait(HANG)
         [connection] = node.connections
         eventually(lambda: connection.state.read_block() is ReadBlock.PAUSED)
         assert connection.state.awaited() is Awaited.NOTHING
@@ -242,7 +242,7 @@ def test_client_faster_than_the_disk_is_not_read_and_has_no_timeout(
         assert MAX_UNWRITTEN_BYTES < upload.body.unwritten <= MAX_UNWRITTEN_BYTES + BODY_BYTES
         appending.open()
         assert [text_or_code(reply) for reply in client.replies()] == ["accepted"]
-        sender.join(PATIENCE)
+        sender.join(HANG)
     node.engine.abort()
 
 
@@ -295,12 +295,12 @@ def test_requests_being_written_at_the_end_are_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The disk may need longer than the time for the last replies.
-    monkeypatch.setattr("app.requests.shutdown.LAST_REPLIES_SECONDS", PATIENCE)
+    monkeypatch.setattr("app.requests.shutdown.LAST_REPLIES_SECONDS", HANG)
     keeping = gate(Journal, "keep")
     node = make_node(journal=journal, drain_seconds=0.1)
     with node.connect() as client:
         client.request(pcm(2000), id="a", connection="keep-alive")
-        assert keeping.reached.wait(PATIENCE)
+        assert keeping.reached.wait(HANG)
         node.drain()
         eventually(lambda: node.engine.aborted)
         keeping.open()
@@ -318,7 +318,7 @@ def test_requests_being_written_at_the_end_fail_without_a_journal(
     with node.connect() as client:
         # The body is complete, and the disk thread is writing the part beyond memory.
         client.request(pcm(LARGE)[: MEMORY_BYTES + 2], id="a", connection="keep-alive")
-        assert closing.reached.wait(PATIENCE)
+        assert closing.reached.wait(HANG)
         node.drain()
         eventually(lambda: node.engine.aborted)
         closing.open()
@@ -349,7 +349,7 @@ def fill(journal: Path, count: int, samples: int = 1000) -> None:
         body.close()
     kept.close(clean=True)
     disk.start()
-    assert disk.close(PATIENCE)
+    assert disk.close(HANG)
 
 
 def test_entries_are_done_after_a_crash_with_id_and_time(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from fakes import PATIENCE, RAW, UNHURRIED, Clock, frame, message
+from fakes import HANG, RAW, UNHURRIED, Clock, frame, message
 from structlog.testing import capture_logs
 
 from app.messages import Accepted, Begin, BodyData, End, Event, Failure, Reply, Send
@@ -68,7 +68,7 @@ class Bench:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.peer = socket.create_connection(listener.getsockname())
             self.ours, _ = listener.accept()
-        self.peer.settimeout(PATIENCE)
+        self.peer.settimeout(HANG)
         self.loop = Loop()
         self.owner = Owner()
         port = Port("native", "", 0, lambda: NativeProtocol(1 << 24, lambda: "made"))
@@ -92,7 +92,7 @@ class Bench:
         )
 
     def turn_until(self, true: Callable[[], Any]) -> None:
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + HANG
 
         def look() -> None:
             assert time.monotonic() < end, "timed out waiting for a condition"

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from fakes import PATIENCE, eventually
+from fakes import HANG, eventually
 from structlog.testing import capture_logs
 
 from app.storage.disk import Disk
@@ -58,7 +58,7 @@ def disk(woken: threading.Event, pipe: Pipe) -> Iterator[Disk]:
     disk.start()
     yield disk
     pipe.left = b""
-    assert disk.close(PATIENCE)
+    assert disk.close(HANG)
 
 
 def test_tasks_run_in_order_and_their_results_return_on_the_loop(
@@ -72,7 +72,7 @@ def test_tasks_run_in_order_and_their_results_return_on_the_loop(
 
     for number in range(50):
         disk.submit(lambda number=number: task(number), results.append)  # type: ignore[misc]
-    assert woken.wait(PATIENCE)
+    assert woken.wait(HANG)
 
     def all_came() -> bool:
         for completion in disk.take_completions():
@@ -152,7 +152,7 @@ def test_close_finishes_submitted_tasks(pipe: Pipe) -> None:
         disk.submit(lambda number=number: done.append(number))  # type: ignore[misc]
     pipe.left = b"x" * 10_000
     disk.start()
-    assert disk.close(PATIENCE)
+    assert disk.close(HANG)
     assert done == list(range(100))
     assert not pipe.left
     # Calls after the end have no effect.
@@ -170,7 +170,7 @@ def test_close_gives_up_on_a_stalled_reader(pipe: Pipe) -> None:
     assert not disk.close(0.05)
     assert pipe.left
     # The thread ends nevertheless.
-    assert disk.close(PATIENCE)
+    assert disk.close(HANG)
 
 
 def test_error_of_the_thread_itself_ends_it_and_is_reported(
@@ -184,8 +184,8 @@ def test_error_of_the_thread_itself_ends_it_and_is_reported(
         os.close(pipe.writer)
         pipe.writer = -1
         disk.nudge()
-        assert woken.wait(PATIENCE)
-        assert not disk.close(PATIENCE)
+        assert woken.wait(HANG)
+        assert not disk.close(HANG)
     assert disk.failed
     assert [entry["event"] for entry in log] == ["the disk thread has failed"]
 
@@ -194,5 +194,5 @@ def test_close_gives_descriptors_back() -> None:
     before = set(os.listdir("/proc/self/fd"))
     disk = Disk(lambda: None)
     disk.start()
-    assert disk.close(PATIENCE)
+    assert disk.close(HANG)
     assert set(os.listdir("/proc/self/fd")) == before

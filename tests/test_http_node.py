@@ -11,7 +11,7 @@ from typing import Any
 
 import openai
 import pytest
-from fakes import ENGLISH, PATIENCE, Client, FakeEngine, Node, encoded, eventually, tone
+from fakes import ENGLISH, HANG, Client, FakeEngine, Node, encoded, eventually, tone
 from forms import BOUNDARY, TRANSCRIPTIONS, Answer, answers, chunked, form, post, request
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -120,7 +120,7 @@ def held(engine: FakeEngine) -> Iterator[None]:
 
 def test_plain_client_uploads_several_files_in_turn(serve: MakeNode) -> None:
     node = serve()
-    connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=HANG)
     kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
     for _ in range(2):
         connection.request("POST", TRANSCRIPTIONS, form(("file", WAV)), kind)
@@ -327,7 +327,7 @@ def test_form_with_unsupported_language_or_task_is_rejected(serve: MakeNode) -> 
 def test_openai_client_translates_in_every_format(serve: MakeNode) -> None:
     node = serve(model=ModelInfo("fake", True, frozenset({"de", "en"})))
     base = f"http://127.0.0.1:{node.port}/v1"
-    with openai.OpenAI(base_url=base, api_key="none", timeout=PATIENCE, max_retries=0) as client:
+    with openai.OpenAI(base_url=base, api_key="none", timeout=HANG, max_retries=0) as client:
         create: Any = client.audio.translations.create
         asked = {"file": ("a.wav", WAV), "model": "whisper-1", "extra_body": {"language": "de"}}
         answers = {

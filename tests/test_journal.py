@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import PATIENCE, Node, eventually, frame, pcm, text_or_code
+from fakes import HANG, Node, eventually, frame, pcm, text_or_code
 from structlog.testing import capture_logs
 
 from app.audio.stream import AudioError, AudioStream
@@ -50,7 +50,7 @@ def disk() -> Iterator[Disk]:
     disk = Disk(lambda: None)
     yield disk
     disk.start()
-    assert disk.close(PATIENCE)
+    assert disk.close(HANG)
 
 
 @pytest.fixture
@@ -415,7 +415,7 @@ def kept_large(journal: Journal, disk: Disk, data: bytes) -> tuple[Body, str]:
     kept: list[str] = []
     disk.submit(lambda: kept.append(journal.write(request(), origin(), body)))
     disk.start()
-    assert disk.close(PATIENCE)
+    assert disk.close(HANG)
     return body, kept[0]
 
 

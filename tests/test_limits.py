@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fakes import (
-    PATIENCE,
+    HANG,
     RATE,
     RAW,
     Client,
@@ -89,7 +89,7 @@ def test_half_received_bodies_do_not_block_each_other(make_node: MakeNode) -> No
 
         eventually(push)
         for client in clients:
-            client.socket.settimeout(PATIENCE)
+            client.socket.settimeout(HANG)
             assert [reply["status"] for reply in client.replies()] == ["ok"]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
-from fakes import PATIENCE
+from fakes import HANG
 from structlog.testing import capture_logs
 
 from app.network.loop import READ, WRITE, Loop
@@ -32,7 +32,7 @@ class Seen:
         self.on_wake()
 
     def run(self) -> None:
-        self.loop.call_at(time.monotonic() + PATIENCE, self._give_up)
+        self.loop.call_at(time.monotonic() + HANG, self._give_up)
         self.loop.run()
         assert not self.hung
 

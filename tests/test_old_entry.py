@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes import PATIENCE
+from fakes import HANG
 
 from app.messages import Origin, Request
 from app.storage.body import MEMORY_BYTES, in_memory
@@ -82,7 +82,7 @@ def disk() -> Iterator[Disk]:
     disk = Disk(lambda: None)
     yield disk
     disk.start()
-    assert disk.close(PATIENCE)
+    assert disk.close(HANG)
 
 
 def test_journal_loads_an_entry_whose_body_was_changed(tmp_path: Path, disk: Disk) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 from fakes import (
-    PATIENCE,
+    HANG,
     RATE,
     Client,
     FakeEngine,
@@ -490,7 +490,7 @@ def test_neither_text_nor_token_goes_to_the_log() -> None:
 def test_client_of_another_network_is_closed_at_once(make_node: MakeNode) -> None:
     node = make_node(port={"allowed": (ipaddress.ip_network("10.0.0.0/8"),)})
     with node.connect() as client:
-        client.socket.settimeout(PATIENCE)
+        client.socket.settimeout(HANG)
         with contextlib.suppress(ConnectionResetError):
             assert client.socket.recv(1) == b""
     assert not node.connections
@@ -559,7 +559,7 @@ def test_listen_opens_every_address_of_a_name(monkeypatch: pytest.MonkeyPatch, l
     assert len(listeners) == 2
     [port] = {listener.port for listener in listeners}
     for address in ("127.0.0.1", "127.0.0.2"):
-        with socket.create_connection((address, port), timeout=PATIENCE):
+        with socket.create_connection((address, port), timeout=HANG):
             pass
     with pytest.raises(OSError, match="in use"):
         listen(loop, "name", port, lambda *_: None)
@@ -597,7 +597,7 @@ def test_listener_pauses_without_descriptors_and_continues(
     monkeypatch.setattr(socket.socket, "accept", exhausted)
     with (
         capture_logs() as entries,
-        socket.create_connection(("127.0.0.1", listener.port), timeout=PATIENCE),
+        socket.create_connection(("127.0.0.1", listener.port), timeout=HANG),
     ):
         loop.run()
     # While paused, it did not retry repeatedly.

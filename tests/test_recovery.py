@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import PATIENCE, eventually
+from fakes import HANG, eventually
 from structlog.testing import capture_logs
 
 from app.messages import Failure, Origin, Request
@@ -49,7 +49,7 @@ def disk() -> Iterator[Disk]:
     disk = Disk(lambda: None)
     disk.start()
     yield disk
-    assert disk.close(PATIENCE)
+    assert disk.close(HANG)
 
 
 @pytest.fixture

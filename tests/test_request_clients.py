@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fakes import PATIENCE, Node, eventually, pcm
+from fakes import HANG, Node, eventually, pcm
 
 from app.messages import Failure, Origin, RawFormat, Reply, Request, Segment, Transcript
 from app.requests.client import AbsentClient, JournalClient
@@ -64,7 +64,7 @@ numbers = itertools.count(1_000_000)
 def test_request_of_any_client_gets_replies_and_its_outcome_is_confirmed(node: Node) -> None:
     lease = Lease(-1)
     submit(node, lease, next(numbers), 2000, reply="segments")
-    assert lease.written.wait(PATIENCE)
+    assert lease.written.wait(HANG)
     replies = [(type(reply), final) for reply, final in lease.replies]
     assert replies == [(Segment, False), (Transcript, True)]
     eventually(lambda: [line["text"] for line in node.lines.written] == ["2000"])
@@ -79,7 +79,7 @@ def test_outcome_is_not_confirmed_before_it_is_on_stdout(node: Node) -> None:
     assert not lease.written.wait(0.2)
     node.lines.flowing.set()
     node.disk.nudge()
-    assert lease.written.wait(PATIENCE)
+    assert lease.written.wait(HANG)
 
 
 def test_requests_of_a_lost_cancellable_client_are_cancelled(node: Node) -> None:

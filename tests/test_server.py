@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import (
+    HANG,
     MULTILINGUAL,
-    PATIENCE,
     RATE,
     RAW,
     UNHURRIED,
@@ -71,7 +71,7 @@ def test_original_client_gets_its_reply_and_the_end_of_stream(node: Node) -> Non
         }
     ).encode("utf-8")
     received = b""
-    with socket.create_connection(("127.0.0.1", node.port), timeout=PATIENCE) as sock:
+    with socket.create_connection(("127.0.0.1", node.port), timeout=HANG) as sock:
         sock.sendall(struct.pack("!H", len(header)) + header + flac)
         while data := sock.recv(4096):
             received += data
@@ -338,7 +338,7 @@ def test_full_queue_stops_reading_and_loses_nothing(make_node: MakeNode) -> None
             while sent < len(data):
                 sent += waiting.socket.send(data[sent : sent + 65536])
         assert sent < len(data), "the node read a body although it was full"
-        waiting.socket.settimeout(PATIENCE)
+        waiting.socket.settimeout(HANG)
         node.engine.release()
         waiting.send(data[sent:])
         [reply] = waiting.replies()
@@ -685,7 +685,7 @@ def test_header_byte_by_byte_does_not_extend_its_timeout(make_node: MakeNode) ->
     with node.connect() as client:
         client.send(struct.pack("!H", 65_535))
         client.socket.setblocking(False)
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + HANG
         received = b""
         while not received and time.monotonic() < end:
             with contextlib.suppress(BlockingIOError):
@@ -813,7 +813,7 @@ def test_slow_reader_gets_everything_and_is_not_read_meanwhile(make_node: MakeNo
         # Other clients are not affected.
         assert node.ask(pcm(300), reply="accepted")[0]["status"] == "accepted"
         assert [client.reply()["id"] for _ in range(count)] == [str(n) for n in range(count)]
-        writer.join(PATIENCE)
+        writer.join(HANG)
 
 
 # Many clients.
@@ -859,7 +859,7 @@ def test_two_hundred_clients_at_once_get_their_own_answers(node: Node) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(HANG)
     assert answers == {number: [str(1000 + number)] for number in range(200)}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes import PATIENCE, eventually, transcript_of
+from fakes import HANG, eventually, transcript_of
 from structlog.testing import capture_logs
 
 from app.messages import Failure, Origin
@@ -53,7 +53,7 @@ def reader() -> Iterator[Reader]:
 def disk() -> Iterator[Disk]:
     disk = Disk(lambda: None)
     yield disk
-    disk.close(PATIENCE)
+    disk.close(HANG)
 
 
 def sink_of(disk: Disk, descriptor: int, broken: threading.Event | None = None) -> StdoutSink:
@@ -73,7 +73,7 @@ def test_lines_are_written_whole_and_in_order(disk: Disk, reader: Reader) -> Non
     assert [(line["id"], line["text"]) for line in lines] == [
         (str(number), text) for number, text in enumerate(texts)
     ]
-    assert disk.close(PATIENCE)
+    assert disk.close(HANG)
     assert sink.backlog == 0
 
 
@@ -85,7 +85,7 @@ def test_put_does_not_wait_for_a_stalled_reader(disk: Disk, reader: Reader) -> N
     # Tasks do not wait either.
     ran = threading.Event()
     disk.submit(ran.set)
-    assert ran.wait(PATIENCE)
+    assert ran.wait(HANG)
     assert len(reader.read(300)) == 300
     eventually(lambda: sink.backlog == 0)
 
@@ -113,7 +113,7 @@ def test_file_is_synced_before_then_is_called(
         sink = sink_of(disk, file.fileno())
         sink.put("a", ORIGIN, TRANSCRIPT)
         sink.put("b", ORIGIN, TRANSCRIPT, lambda: steps.append("followed"))
-        assert disk.close(PATIENCE)
+        assert disk.close(HANG)
     assert steps == ["synced", "followed"]
     lines = (tmp_path / "out").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["id"] for line in lines] == ["a", "b"]
@@ -128,7 +128,7 @@ def test_error_in_then_is_logged(disk: Disk, reader: Reader) -> None:
         sink.put("a", ORIGIN, TRANSCRIPT, refuse)
         sink.put("b", ORIGIN, TRANSCRIPT)
         reader.read(2)
-        assert disk.close(PATIENCE)
+        assert disk.close(HANG)
     assert [entry["event"] for entry in log] == ["cannot complete an outcome after its line"]
 
 
@@ -140,10 +140,10 @@ def test_lost_reader_is_reported_once_and_then_is_not_called(disk: Disk, reader:
         reader.leave()
         for _ in range(3):
             sink.put("r", ORIGIN, TRANSCRIPT, followed.set)
-        assert broken.wait(PATIENCE)
+        assert broken.wait(HANG)
         sink.put("r", ORIGIN, TRANSCRIPT, followed.set)
         # The unwritten lines are counted, and do not prevent the end.
-        assert disk.close(PATIENCE)
+        assert disk.close(HANG)
     assert sink.backlog > 0
     assert not followed.is_set()
     assert len([entry for entry in log if "cannot write to stdout" in entry["event"]]) == 1
@@ -163,11 +163,11 @@ def test_full_disk_behind_stdout_is_waited_for(
         eventually(lambda: log)
         ran = threading.Event()
         disk.submit(ran.set)
-        assert ran.wait(PATIENCE)
+        assert ran.wait(HANG)
         assert (sink.backlog, followed) == (3, [])
         os.dup2(reader.writer, full.fileno())
         assert [json.loads(line)["id"] for line in reader.read(3)] == ["0", "1", "2"]
-        assert disk.close(PATIENCE)
+        assert disk.close(HANG)
     assert followed == [0, 1, 2]
     assert not broken.is_set()
     assert [entry["event"] for entry in log] == ["the disk of stdout is full; waiting for space"]

@@ -19,7 +19,7 @@ from app.network.loop import READ, WRITE
 from app.network.tls import server_context
 from app.network.transport import PlainTransport, TlsTransport, Transport, open_transport
 
-PATIENCE = 30.0
+HANG = 30.0
 MIB = 1024 * 1024
 
 Pair = tuple[Transport, socket.socket]
@@ -34,7 +34,7 @@ def connected() -> Iterator[Callable[[], tuple[socket.socket, socket.socket]]]:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             theirs = socket.create_connection(listener.getsockname())
             ours, _ = listener.accept()
-        theirs.settimeout(PATIENCE)
+        theirs.settimeout(HANG)
         ends.extend((ours, theirs))
         return ours, theirs
 
@@ -95,7 +95,7 @@ def shake(
     except OSError as error:
         ours = error
         transport.shutdown_sending()
-    thread.join(PATIENCE)
+    thread.join(HANG)
     (theirs_made,) = results
     if isinstance(theirs_made, BaseException):
         raise theirs_made
@@ -107,7 +107,7 @@ def shake(
 
 def until_done(transport: Transport, step: Callable[[], Any], mask: int | None = None) -> Any:
     """Call `step` until it has a result, and wait for the socket in between."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + HANG
     while True:
         result = step()
         if result not in (None, 0, False):
@@ -116,15 +116,15 @@ def until_done(transport: Transport, step: Callable[[], Any], mask: int | None =
         wanted = mask if mask is not None else transport.read_when
         readers = [transport] if wanted & READ else []
         writers = [transport] if wanted & WRITE else []
-        select.select(readers, writers, [], PATIENCE)
+        select.select(readers, writers, [], HANG)
 
 
 def receive(transport: Transport, count: int = 262_144) -> bytes:
     """Receive the next bytes, b"" at the end."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + HANG
     while (data := transport.receive(count)) is None:
         assert time.monotonic() < end, "timed out waiting for bytes"
-        select.select([transport], [], [], PATIENCE)
+        select.select([transport], [], [], HANG)
     return data
 
 
@@ -184,11 +184,11 @@ def test_both_directions_work_at_once(pair: Pair) -> None:
     while unsent or len(received) < len(there):
         readers = [transport] if transport.read_when & READ else []
         writers = [transport] if unsent else []
-        assert any(select.select(readers, writers, [], PATIENCE)[:2])
+        assert any(select.select(readers, writers, [], HANG)[:2])
         if unsent:
             unsent = unsent[transport.send(unsent) :]
         received += transport.receive(65_536) or b""
-    thread.join(PATIENCE)
+    thread.join(HANG)
     assert received == there
     assert got == [back]
 
@@ -239,7 +239,7 @@ def test_shutdown_sends_a_clean_end_and_input_is_drained(pair: Pair) -> None:
 def test_shutdown_and_close_ignore_a_lost_client(pair: Pair) -> None:
     transport, peer = pair
     reset(peer)
-    select.select([transport], [], [], PATIENCE)
+    select.select([transport], [], [], HANG)
     transport.shutdown_sending()
     transport.close()
 
@@ -312,7 +312,7 @@ def test_handshake_in_single_bytes_succeeds(
         for byte in outgoing.read():
             theirs.sendall(bytes([byte]))
             assert transport.read_when == READ
-            select.select([transport], [], [], PATIENCE)
+            select.select([transport], [], [], HANG)
             transport.handshake()
             calls += 1
         if not done:
@@ -336,7 +336,7 @@ def test_last_bytes_and_close_notify_in_one_packet(tls: Pair) -> None:
     while len(data) < 20_000:
         data += receive(transport)
     if not transport.pending:
-        select.select([transport], [], [], PATIENCE)
+        select.select([transport], [], [], HANG)
     assert receive(transport) == b""
 
 
@@ -352,7 +352,7 @@ def test_decrypted_input_is_pending(tls: Pair) -> None:
         # Wait for all of it, 100 bytes and close_notify, then receive it in one call.
         time.sleep(0.2)
         got += transport.receive(262_144) or b""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + HANG
     while not transport.pending and time.monotonic() < end:
         assert transport.receive(262_144) in (None, b"")
         time.sleep(0.01)
@@ -419,7 +419,7 @@ def test_client_that_never_reads_loses_nothing_by_closing(
     thread = threading.Thread(target=lambda: (peer.sendall(data), peer.close()))
     thread.start()
     assert receive_all(transport) == data
-    thread.join(PATIENCE)
+    thread.join(HANG)
     transport.close()
 
 
@@ -471,7 +471,7 @@ def test_reset_during_the_handshake_raises(
 def test_client_lost_before_the_handshake_raises(connected: Any, context: ssl.SSLContext) -> None:
     ours, theirs = connected()
     reset(theirs)
-    select.select([ours], [], [], PATIENCE)
+    select.select([ours], [], [], HANG)
     transport = TlsTransport(ours, context)
     with pytest.raises(ConnectionResetError):
         transport.handshake()
@@ -515,7 +515,7 @@ def test_broken_pipe_differs_from_a_reset(pair: Pair) -> None:
     transport, peer = pair
     peer.shutdown(socket.SHUT_RDWR)
     peer.close()
-    select.select([transport], [], [], PATIENCE)
+    select.select([transport], [], [], HANG)
 
     def reply_again_and_again() -> None:
         while True:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 import soxr
-from fakes import PATIENCE, FakeEngine, eventually, pcm
+from fakes import FakeEngine, eventually, pcm
 from fakes import Node as FakeNode
 from node import HANG, JFK, Node, stopped_cleanly
 from wyoming.asr import Transcribe, Transcript
@@ -165,7 +165,7 @@ def test_no_audio_gives_an_empty_transcript_and_no_outcome(serve: Callable[..., 
 
 def test_invalid_bytes_on_the_port_get_bad_header(serve: Callable[..., FakeNode]) -> None:
     node = serve()
-    with socket.create_connection(("127.0.0.1", node.port), PATIENCE) as sock:
+    with socket.create_connection(("127.0.0.1", node.port), HANG) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\n")
         answer = b"".join(iter(lambda: sock.recv(4096), b""))
     assert b'"code": "bad_header"' in answer
@@ -178,7 +178,7 @@ def codes(node: FakeNode) -> list[str | None]:
 
 def begin(node: FakeNode, size: int) -> socket.socket:
     """A connection that has sent half of its audio."""
-    sock = socket.create_connection(("127.0.0.1", node.port), PATIENCE)
+    sock = socket.create_connection(("127.0.0.1", node.port), HANG)
     data = {"rate": 16_000, "width": 2, "channels": 1}
     line = {"type": "audio-chunk", "data": data, "payload_length": size}
     sock.sendall(json.dumps(line).encode() + b"\n" + bytes(size // 2))
@@ -242,7 +242,7 @@ def test_stalled_audio_times_out(serve: Callable[..., FakeNode]) -> None:
 
 def test_address_outside_wyoming_allow_is_closed(serve: Callable[..., FakeNode]) -> None:
     node = serve(None, "--wyoming-allow", "192.0.2.0/24")
-    peer = socket.create_connection(("127.0.0.1", node.port), PATIENCE)
+    peer = socket.create_connection(("127.0.0.1", node.port), HANG)
     with peer, contextlib.suppress(ConnectionResetError):
         assert peer.recv(1) == b""
     eventually(lambda: node.server.load.connections == 0)

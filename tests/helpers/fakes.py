@@ -46,7 +46,7 @@ from app.storage.spool import Spool
 from app.worker.job import JobSettings
 
 RATE = 16_000
-PATIENCE = 120.0
+HANG = 120.0
 """Seconds until a test gives up; no test measures time with it."""
 
 UNHURRIED = Timeouts(header=600.0, body=600.0, idle=600.0, write=600.0)
@@ -58,8 +58,8 @@ MULTILINGUAL = ModelInfo("fake", True, frozenset({"en", "de", "haw"}))
 
 
 def eventually(true: Callable[[], Any], what: str = "a condition") -> None:
-    """Wait until `true()` holds; fail after PATIENCE seconds."""
-    end = time.monotonic() + PATIENCE
+    """Wait until `true()` holds; fail after HANG seconds."""
+    end = time.monotonic() + HANG
     while not true():
         assert time.monotonic() < end, f"timed out waiting for {what}"
         time.sleep(0.005)
@@ -171,7 +171,7 @@ class FakeEngine:
     def transcribe(self, samples: Samples, options: DecodeOptions) -> Hypothesis:
         self.calls.append((samples, options))
         # Either the gate is open, or `step` lets exactly one window through.
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + HANG
         while not (self._gate.is_set() or self._turns.acquire(timeout=0.005)):
             assert time.monotonic() < end, "the test did not release the engine"
         if self.aborted:
@@ -245,7 +245,7 @@ class Client:
         self.socket = socket.socket()
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(HANG)
         try:
             self.socket.connect(("127.0.0.1", port))
         except OSError:
@@ -343,11 +343,11 @@ class Lines:
     @broken.setter
     def broken(self, value: bool) -> None:
         self._leaving = value
-        self._thread.join(PATIENCE)
+        self._thread.join(HANG)
 
     def close(self) -> None:
         os.close(self.writer)
-        self._thread.join(PATIENCE)
+        self._thread.join(HANG)
         assert not self._thread.is_alive()
 
     def _read(self) -> None:
@@ -399,7 +399,7 @@ class Node:
         max_body: int = 16 * 1024 * 1024,
         queue_size: int = 64,
         max_connections: int = 1000,
-        drain_seconds: float = PATIENCE,
+        drain_seconds: float = HANG,
         timeouts: Timeouts | None = None,
         make_spool: Callable[[Disk], Spool] | None = None,
         journal: Path | None = None,
@@ -521,8 +521,8 @@ class Node:
             self._thread.join(0.02)
         signal.signal(self.SIGNAL, self._old_handler)
         self.worker.stop()
-        assert self.worker.join(PATIENCE)
-        assert self.disk.close(PATIENCE)
+        assert self.worker.join(HANG)
+        assert self.disk.close(HANG)
         self.lines.close()
         if self.journal is not None:
             self.journal.close(clean=True)
