@@ -21,6 +21,7 @@ from app.decoding.alignment import SHORTEST_SECONDS
 from app.decoding.attempts import Attempt
 from app.decoding.engine import Engine, pw
 from app.decoding.hypothesis import Hypothesis
+from app.decoding.raw_decoder import RawDecoderError
 from app.decoding.transcriber import DecodeOptions, EngineAborted, EngineError
 
 pytestmark = pytest.mark.slow
@@ -171,10 +172,14 @@ def test_prompt_does_not_change_the_segments(engine: Engine, speech: Any) -> Non
     check_numbers(prompted, len(speech) / 16000)
 
 
+def unreachable(*_: object) -> None:
+    raise RawDecoderError("not exported")
+
+
 def test_long_segments_are_divided_without_the_raw_decoder(
     fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "attach", lambda *_: None)
+    monkeypatch.setattr(engine_module, "attach", unreachable)
     fresh._load(fresh._way)
     prompted = fresh.transcribe(speech, NOTES)
     assert np.array(spans(prompted)) == pytest.approx(np.array([(0.2, 7.7), (8.1, 11.0)]), abs=0.4)
@@ -186,7 +191,7 @@ def test_placed_timestamps_change_neither_text_nor_next_decode(
     long = np.concatenate((speech, np.zeros(8000, np.float32), speech))
     first, prompted = fresh.transcribe(long, PLAIN), fresh.transcribe(long, NOTES)
     assert fresh.transcribe(long, PLAIN) == first
-    monkeypatch.setattr(engine_module, "attach", lambda *_: None)
+    monkeypatch.setattr(engine_module, "attach", unreachable)
     fresh._load(fresh._way)
     assert fresh.transcribe(long, NOTES).text == prompted.text
     assert all(end - start <= 8.0 for start, end in spans(prompted))

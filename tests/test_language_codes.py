@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,13 +22,8 @@ from fakes import (
 )
 
 from app.decoding.hypothesis import Hypothesis
-from app.decoding.language_probe import (
-    LanguageProbe,
-    LanguageWatch,
-    ProbeError,
-    _context_of,
-    confined,
-)
+from app.decoding.language_probe import LanguageProbe, LanguageWatch, confined
+from app.decoding.raw_decoder import Logits, RawDecoderError
 from app.decoding.transcriber import DecodeOptions
 from app.messages import RawFormat, Request, Segment
 from app.protocols.http.dialect import ReplyOptions, read
@@ -226,16 +219,43 @@ def test_watch_detects_only_once() -> None:
     assert asked == [1]
 
 
-def test_probe_rejects_a_library_without_its_functions() -> None:
-    library = Path(ctypes.util.find_library("c") or "libc.so.6")
-    with pytest.raises(ProbeError, match="whisper_get_logits"):
-        LanguageProbe(library, object(), 0, 1, ["en"])
+class FakeDecoder:
+    """A decoder with 3 of 8 tokens for languages: 4, 5 and 6."""
+
+    def __init__(self) -> None:
+        self.fed: list[int] = [3, 3]
+
+    def rewind(self, past: int) -> None:
+        del self.fed[past:]
+
+    def feed(self, tokens: Sequence[int]) -> Logits:
+        self.fed += tokens
+        return self.logits()
+
+    def logits(self) -> Logits:
+        weights = [100.0, 100.0, 100.0, 100.0, 1.0, 2.0, 5.0, 100.0]
+        return np.log(np.array(weights, np.float32)) + 1000
 
 
-@pytest.mark.parametrize("handle", [1.5, 0.0, 7])
-def test_probe_rejects_a_context_with_another_layout(handle: object) -> None:
-    with pytest.raises(ProbeError, match="not where it is looked for"):
-        _context_of(handle)
+def test_probe_returns_the_probabilities_of_the_language_tokens() -> None:
+    decoder: Any = FakeDecoder()
+    probe = LanguageProbe(decoder, 3, 4, ["en", "de", "fr"])
+    heard = {"en": 0.125, "de": 0.25, "fr": 0.625}
+    assert probe.read() == pytest.approx(heard, rel=1e-3)
+    assert decoder.fed == [3, 3]
+    assert probe.hear() == pytest.approx(heard, rel=1e-3)
+    # The start token stands first, whatever was decoded before.
+    assert decoder.fed == [3]
+
+
+def test_probe_reports_a_failed_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_tokens: object) -> None:
+        raise RawDecoderError("whisper_decode failed with code -3")
+
+    decoder: Any = FakeDecoder()
+    monkeypatch.setattr(decoder, "feed", fail)
+    with pytest.raises(RawDecoderError, match="-3"):
+        LanguageProbe(decoder, 3, 4, ["en", "de", "fr"]).hear()
 
 
 # A job of several windows.

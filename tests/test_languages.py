@@ -24,7 +24,7 @@ from forms import BOUNDARY, TRANSLATIONS, form
 from node import HANG, JFK, ROOT, SHARED, Fields, Node, needs_shared_audio, run, stopped_cleanly
 
 from app.decoding import engine as engine_module
-from app.decoding.language_probe import ProbeError
+from app.decoding.raw_decoder import RawDecoderError
 from app.decoding.transcriber import DecodeOptions
 from app.model_files import catalog, package_source
 from app.model_files.entry import CatalogError, SourceError
@@ -167,9 +167,9 @@ def test_first_language_of_the_list_is_used_without_probabilities(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(*_: object) -> None:
-        raise ProbeError("not exported")
+        raise RawDecoderError("not exported")
 
-    monkeypatch.setattr(engine_module, "LanguageProbe", refuse)
+    monkeypatch.setattr(engine_module, "attach", refuse)
     engine = engine_module.Engine(base_directory() / "ggml-base-q8_0.bin", "base", 2, "auto")
     clip = samples_of(SHARED / CLIPS["de"]).astype(np.float32)
     try:
@@ -185,7 +185,7 @@ def test_first_language_of_the_list_is_used_without_probabilities(
                 assert (heard.language_probability is None) == (language == "fr")
     finally:
         engine.close()
-    warnings = [entry for entry in logs if entry["log_level"] == "warning"]
+    warnings = [entry for entry in logs if "--languages" in entry["event"]]
     assert [entry["reason"] for entry in warnings] == ["not exported"]
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import _pywhispercpp
 import pytest
-import structlog
 
 from app.decoding.raw_decoder import RawDecoder, RawDecoderError, attach
 
@@ -33,19 +32,23 @@ def binding(file: str = _pywhispercpp.__file__) -> Any:
     )
 
 
-@pytest.mark.parametrize("handle", [[], (1,), 0.5, Slot([]), Slot(2**62)])
+@pytest.mark.parametrize("handle", [[], (1,), 0.0, 0.5, 7, Slot([]), Slot(2**62)])
 def test_raw_decoder_is_disabled_by_an_unknown_layout(handle: Any) -> None:
-    with structlog.testing.capture_logs() as logs:
-        assert attach(binding(), handle, 1) is None
-    assert [entry["log_level"] for entry in logs] == ["warning"]
-    assert logs[0]["reason"]
+    with pytest.raises(RawDecoderError) as caught:
+        attach(binding(), handle, 1)
+    assert str(caught.value)
 
 
-@pytest.mark.parametrize("file", ["/nowhere/_pywhispercpp.so", _ctypes.__file__])
-def test_raw_decoder_is_disabled_by_missing_functions(file: str) -> None:
-    with structlog.testing.capture_logs() as logs:
-        assert attach(binding(file), [], 1) is None
-    assert [entry["log_level"] for entry in logs] == ["warning"]
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        ("/nowhere/_pywhispercpp.so", "cannot open"),
+        (_ctypes.__file__, "undefined symbol: whisper_decode"),
+    ],
+)
+def test_raw_decoder_is_disabled_by_missing_functions(file: str, reason: str) -> None:
+    with pytest.raises(RawDecoderError, match=reason):
+        attach(binding(file), [], 1)
 
 
 def test_raw_decoder_rejects_more_tokens_than_the_context_holds() -> None:

@@ -39,7 +39,7 @@ from app.decoding.decoded import TIMESTAMP_SECONDS, Decoded, Token
 from app.decoding.engine_build import describe
 from app.decoding.heads import Shape, alignment_heads
 from app.decoding.hypothesis import EXTRA_TOKENS, Hypothesis
-from app.decoding.language_probe import LanguageProbe, LanguageWatch, ProbeError, confined
+from app.decoding.language_probe import LanguageProbe, LanguageWatch, confined
 from app.decoding.prompt import PromptEncoder
 from app.decoding.raw_decoder import RawDecoder, RawDecoderError, attach
 from app.decoding.sound import Sound
@@ -102,9 +102,10 @@ class Engine:
         self._detected_probability: float | None = None
         self._handle: Any = None
         self._probe: LanguageProbe | None = None
-        self._probe_fault: str | None = None
+        self._probe_warned = False
         self._watch: LanguageWatch | None = None
         self._raw: RawDecoder | None = None
+        self._raw_fault = ""
         self._usual = _Way(flash=ladder(1.0, context)[0] >= FULL)
         """For short windows: flash attention where all take the whole encoder."""
         self._way = self._usual
@@ -242,30 +243,28 @@ class Engine:
         return language, self._detected_probability
 
     def _language_probe(self) -> LanguageProbe | None:
-        """The way to all languages' probabilities; None where this engine has none, of which the
-        log warns once."""
-        if self._probe is None and self._handle is not None and self._probe_fault is None:
+        """Return the reader of all languages' probabilities; None, with one warning in the log, if
+        this engine does not give them."""
+        if self._probe is None and self._raw is not None:
             count = len(self.info.languages)
-            try:
-                self._probe = LanguageProbe(
-                    Path(pw.__file__),
-                    self._handle,
-                    pw.whisper_token_sot(self._handle),
-                    pw.whisper_model_n_vocab(self._handle),
-                    [pw.whisper_lang_str(index) for index in range(count)],
-                )
-            except ProbeError as error:
-                self._probe_fault = str(error)
-                _log.warning(
-                    "this engine tells only the most probable language; where that is not among"
-                    " --languages, the first of them is taken",
-                    reason=self._probe_fault,
-                )
+            self._probe = LanguageProbe(
+                self._raw,
+                pw.whisper_token_sot(self._handle),
+                pw.whisper_token_lang(self._handle, 0),
+                [pw.whisper_lang_str(index) for index in range(count)],
+            )
+        elif self._probe is None and self._handle is not None and not self._probe_warned:
+            self._probe_warned = True
+            _log.warning(
+                "this engine reports only the most probable language; if that is not in"
+                " --languages, the first language of the list is used",
+                reason=self._raw_fault,
+            )
         return self._probe
 
     def _hear(self) -> dict[str, float]:
         probe = self._language_probe()
-        return {} if probe is None else probe.hear(self._threads)
+        return {} if probe is None else probe.hear()
 
     def _after_pass(self) -> bool:
         """Called by whisper.cpp after each pass of encoder and decoder: whether to stop."""
@@ -423,7 +422,13 @@ class Engine:
         if self._errors:
             raise EngineError(f"whisper.cpp cannot load the model: {self._last_error()}")
         self._handle = context
-        self._raw = attach(pw, context, self._threads)
+        try:
+            self._raw = attach(pw, context, self._threads)
+        except RawDecoderError as error:
+            self._raw_fault = str(error)
+            _log.warning(
+                "long segments are split without the decoder's help", reason=self._raw_fault
+            )
 
     def _free(self) -> None:
         self._probe = None

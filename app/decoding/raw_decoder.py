@@ -1,10 +1,11 @@
 """whisper.cpp's decoder one step at a time: token numbers in, the next token's logits out.
 
-`whisper_full` leaves the encoded audio behind, and `whisper_decode` reads it with whatever text it
-is given. The binding exports both functions but cannot pass an array of tokens or return the
-logits, so this module calls the library itself, by ctypes. The context's address is taken from the
-binding's wrapper object. Before it is used, the memory there is compared with what the binding says
-of the model. Anything unexpected switches the decoder off with one log line. Worker thread.
+After `whisper_full` the encoded audio stays in the context, and `whisper_decode` reads it together
+with any text. The binding exports both functions but cannot pass an array of tokens or return the
+logits, so this module calls the library itself, by ctypes, which releases the GIL. The context's
+address is taken from the binding's wrapper object. Before it is used, the memory there is compared
+with the model's sizes as the binding reports them. `app/decoding/timestamps.py` and
+`app/decoding/language_probe.py` use this decoder. Worker thread.
 """
 
 from __future__ import annotations
@@ -18,22 +19,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import structlog
 
 Logits = npt.NDArray[np.float32]
 
 _VALUE_OFFSET = 16
-"""Where a pybind11 object holds the address of its C++ object: behind the reference count and the
-type, on 64-bit CPython."""
+"""Offset of the C++ object's address in a pybind11 object, in bytes: after the reference count and
+the type, on 64-bit CPython."""
 
 _CONTEXT_BYTES = 256
-"""Of whisper.cpp's context, from its start: load times, types, parameters, the model's sizes."""
-
-_log = structlog.get_logger("engine")
+"""Bytes read from the start of whisper.cpp's context: load times, types, parameters, the model's
+sizes."""
 
 
 class RawDecoderError(Exception):
-    """whisper.cpp refused a step."""
+    """The decoder cannot be reached, or whisper.cpp rejected a step; the message says why."""
 
 
 class RawDecoder:
@@ -52,22 +51,23 @@ class RawDecoder:
         self._threads = threads
         self._past = 0
         self.steps = 0
-        """Decoder calls so far."""
+        """Number of decoder calls so far."""
 
     @property
     def past(self) -> int:
-        """Tokens fed since the last rewind to 0."""
+        """Number of tokens fed since the last rewind to 0."""
         return self._past
 
     def rewind(self, past: int) -> None:
-        """Forget all but the first `past` tokens."""
+        """Forget all tokens except the first `past` ones."""
         self._past = past
 
     def feed(self, tokens: Sequence[int]) -> Logits:
-        """Append `tokens`, at least one; the logits of the token after them, shape [vocabulary].
+        """Append `tokens`, at least one; return the logits of the token after them.
 
-        The array is whisper.cpp's own memory, valid until the next call. Raises `RawDecoderError`
-        if whisper.cpp fails or the text context is full.
+        The result is as in `logits`. Raises `RawDecoderError` if whisper.cpp fails or the text
+        context is full. Overwrites the decoder's memory, so a decode of whisper.cpp that has begun
+        its text cannot continue afterwards.
         """
         if self._past + len(tokens) > self._most:
             raise RawDecoderError("the text context is full")
@@ -79,17 +79,25 @@ class RawDecoder:
             raise RawDecoderError(f"whisper_decode failed with code {code}")
         self._past += len(tokens)
         self.steps += 1
+        # There is one row per token, and whisper.cpp fills in the last.
+        return self.logits(len(tokens) - 1)
+
+    def logits(self, row: int = 0) -> Logits:
+        """One row of the last decoder pass, including passes of whisper.cpp itself: [vocabulary].
+
+        The array is whisper.cpp's own memory, valid until the next call.
+        """
         rows = self._library.whisper_get_logits(self._context)
-        # One row a token, of which whisper.cpp fills in the last.
-        size = self._vocabulary * len(tokens)
+        size = self._vocabulary * (row + 1)
         logits: Logits = np.ctypeslib.as_array(rows, shape=(size,))[-self._vocabulary :]
         return logits
 
 
-def attach(pw: Any, handle: Any, threads: int) -> RawDecoder | None:
-    """The decoder behind the binding's context `handle`; None where it cannot be reached safely.
+def attach(pw: Any, handle: Any, threads: int) -> RawDecoder:
+    """Return the decoder of the binding's context `handle`.
 
-    `pw` is the binding's module, already imported.
+    `pw` is the binding's module, already imported. Raises `RawDecoderError` if the library lacks a
+    function or the memory layout is unexpected.
     """
     vocabulary, most = pw.whisper_model_n_vocab(handle), pw.whisper_model_n_text_ctx(handle)
     try:
@@ -97,16 +105,15 @@ def attach(pw: Any, handle: Any, threads: int) -> RawDecoder | None:
         context = _address(
             handle, struct.pack("=ii", vocabulary, pw.whisper_model_n_audio_ctx(handle))
         )
-        if library.whisper_token_beg(context) != pw.whisper_token_beg(handle):
-            raise RawDecoderError("the library is not the one that the binding uses")
-    except (OSError, AttributeError, RawDecoderError) as error:
-        _log.warning("long segments are split without the decoder's help", reason=str(error))
-        return None
+    except (OSError, AttributeError) as error:
+        raise RawDecoderError(str(error)) from error
+    if library.whisper_token_beg(context) != pw.whisper_token_beg(handle):
+        raise RawDecoderError("the library is not the one that the binding uses")
     return RawDecoder(library, context, vocabulary, most, threads)
 
 
 def _library(module: Path) -> ctypes.CDLL:
-    # A symbol is looked up in the extension module's own dependencies, whatever they are called.
+    # The loader looks up a symbol in the extension module's own dependencies, whatever their names.
     library = ctypes.CDLL(str(module))
     library.whisper_decode.restype = ctypes.c_int
     library.whisper_decode.argtypes = [
@@ -124,15 +131,18 @@ def _library(module: Path) -> ctypes.CDLL:
 
 
 def _address(handle: Any, sizes: bytes) -> int:
-    """The context's address. `sizes` stands in its first bytes: the model's vocabulary and audio
-    context, one after the other (whisper.cpp's whisper_hparams)."""
-    # By file and not by pointer: an address that is none gives an error instead of a crash.
+    """Return the context's address.
+
+    `sizes` must occur in its first bytes: the model's vocabulary and audio context, one after the
+    other (whisper.cpp's `whisper_hparams`).
+    """
+    # A read through the file returns an error for an invalid address; a pointer would crash.
     memory = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
     try:
         wrapper = _pointer(memory, id(handle) + _VALUE_OFFSET)
         context = _pointer(memory, wrapper)
         if sizes not in os.pread(memory, _CONTEXT_BYTES, context):
-            raise RawDecoderError("the binding's objects are laid out in another way")
+            raise RawDecoderError("the binding's objects have an unknown memory layout")
     finally:
         os.close(memory)
     return context
@@ -142,5 +152,5 @@ def _pointer(memory: int, address: int) -> int:
     try:
         (value,) = struct.unpack("=Q", os.pread(memory, 8, address))
     except (struct.error, OverflowError) as error:
-        raise RawDecoderError("the binding's objects are laid out in another way") from error
+        raise RawDecoderError("the binding's objects have an unknown memory layout") from error
     return int(value)
