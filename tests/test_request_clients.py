@@ -24,7 +24,7 @@ class Lease:
 
     name = "queue"
     durable = True
-    mark = ""
+    journal_entry = ""
     cancellable = True
 
     def __init__(self, sequence: int) -> None:
@@ -131,7 +131,7 @@ def test_journal_client_wraps_the_original_client() -> None:
     lease = Lease(-5)
     client = JournalClient(lease, journal, "0017-ab.2")
     assert (client.name, client.sequence, client.cancellable) == ("queue", -5, True)
-    assert (client.durable, client.mark) == (True, "0017-ab")
+    assert (client.durable, client.journal_entry) == (True, "0017-ab")
     client.reply(Failure("internal", "x"), final=True)
     assert len(lease.replies) == 1
     client.outcome_written()

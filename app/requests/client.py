@@ -36,8 +36,8 @@ class Client(Interface):
         not, and it must be told when the outcome is on stdout."""
 
     @property
-    def mark(self) -> str:
-        """The name for the crash marker while the engine works on the request; can be empty."""
+    def journal_entry(self) -> str:
+        """The journal's name for the request, for the crash marker; empty without a journal."""
 
     def reply(self, reply: Reply, final: bool) -> None:
         """Send a reply; `final` if it is the last one. Ignored after the last one."""
@@ -50,7 +50,7 @@ class ConnectionClient:
     """A client on a connection, whose replies go into `slot`."""
 
     durable = False
-    mark = ""
+    journal_entry = ""
 
     def __init__(self, connection: Connection, slot: Slot, cancellable: bool) -> None:
         self._connection = connection
@@ -73,7 +73,7 @@ class AbsentClient:
     name = "journal"
     cancellable = False
     durable = False
-    mark = ""
+    journal_entry = ""
 
     def __init__(self, number: int) -> None:
         self.sequence = -number
@@ -97,7 +97,7 @@ class JournalClient:
         self.name = client.name
         self.sequence = client.sequence
         self.cancellable = client.cancellable
-        self.mark = stem(entry)
+        self.journal_entry = stem(entry)
 
     def reply(self, reply: Reply, final: bool) -> None:
         self._client.reply(reply, final)

@@ -58,7 +58,7 @@ class Dispatch:
             body,
             time.monotonic(),
             client.name,
-            mark=client.mark,
+            journal_entry=client.journal_entry,
         )
         self._submitted[job.number] = in_flight
         self._seconds[job.number] = job.guessed_seconds

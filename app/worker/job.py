@@ -1,8 +1,9 @@
-"""One request on its way through the worker: its body opened, cut and transcribed turn by turn.
+"""One request in the worker: its body is opened, cut and transcribed turn by turn.
 
-A `Job` is what the loop hands over. A `Transcription` is the worker's side of it: `turn()` does one
-piece of work, at most one window for the engine and a minute of audio without speech, and says what
-came of it. Nothing here knows of threads or of other jobs. Worker thread.
+A `Job` is a request handed from the loop to the worker; a `Transcription` is the worker's state for
+it. `Transcription.turn` does one piece of work, at most one window for the engine and a minute of
+audio without speech, and returns the new segments. This module does not deal with threads or other
+jobs. Worker thread.
 """
 
 from __future__ import annotations
@@ -24,26 +25,28 @@ from app.messages import SAMPLE_BYTES, Request, Segment, Transcript, Word
 from app.worker.language import SpokenLanguage
 
 _TURN_SECONDS = 60.0
-"""Audio without speech that one turn may go through: about as long to decode as a window takes."""
+"""Most audio without speech that one turn scans; scanning it takes about as long as decoding one
+window."""
 
 _BYTES_PER_SECOND = 16_000
-"""To guess a length before the file is open: half of 16 kHz 16-bit PCM, about FLAC."""
+"""Assumed bytes per second of a file that is not open yet: half the rate of 16 kHz 16-bit PCM,
+about that of FLAC."""
 
 _RESUME_SECONDS = 1.0
-"""A hypothesis that ends this much before its window does may have left speech behind."""
+"""A hypothesis that ends this much before its window does may have missed speech."""
 
 _CARRIED_CHARACTERS = 600
-"""Of the text before, about 150 of the 223 tokens a prompt may have; measured in
-docs/lab-book.md."""
+"""Most characters of preceding text in the prompt (about 150 of 223 tokens)."""
 
 _CARRY_MIN_LOGPROB = -0.7
 _CARRY_MAX_COMPRESSION = 2.0
-"""A window's text goes into the next one's prompt only if it is surer and less repetitive than what
-is merely let through: a loop that is carried on stays a loop."""
+"""A window's text goes into the next prompt only if it is more probable and less repetitive
+than the limits for accepting a hypothesis require: a loop in a prompt causes another loop."""
 
 
 class JobBody(Interface):
-    """The audio of a job, as `app/storage/body.py` makes it: complete, and the worker's alone."""
+    """The audio of a job, as `app/storage/body.py` makes it: complete, and used only by the
+    worker."""
 
     size: int
 
@@ -65,13 +68,13 @@ class Job:
     queued_at: float
     """`time.monotonic()` when the body was complete."""
     client: str = ""
-    """Whose it is, by address: clients share the engine's time."""
-    mark: str = ""
-    """What the journal calls it, to know what was in the engine when a process died."""
+    """The client's address; clients share the engine's time."""
+    journal_entry: str = ""
+    """The journal's name for the request, written to the crash marker before decoding."""
 
     @property
     def guessed_seconds(self) -> float:
-        """About how much audio this is, before it has been opened."""
+        """Estimated seconds of audio before the file is opened."""
         raw = self.request.raw
         if raw is None:
             return self.body.size / _BYTES_PER_SECOND
@@ -82,36 +85,40 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobSettings:
-    """What holds for every job: `max_seconds` of audio, `vad_threshold` as `Windower` takes it,
-    `language` and `prompt` where a request names none, the `model`'s full name, whether to keep
-    markers of other sounds, such as "[Music]", and the `languages` that detection chooses from, all
-    where there are none."""
+    """Settings that apply to every job."""
 
     max_seconds: float
+    """Longest recording accepted."""
     vad_threshold: float
+    """The `threshold` of a `Windower`."""
     language: str
+    """The language of a request that names none."""
     prompt: str
+    """The prompt of a request without one."""
     model: str
+    """The model's full name."""
     keep_markers: bool = False
+    """True to keep markers of other sounds, such as "[Music]", in the text."""
     languages: tuple[str, ...] = ()
+    """The languages that detection chooses from; empty for all."""
 
 
 class Transcription:
-    """The work on one job, or on one `channel` of it, counted from 0. Raises what audio and engine
-    raise."""
+    """The work on one job, or on one `channel` of it, counted from 0. Raises `AudioError`,
+    `EngineError` and `OSError`."""
 
     def __init__(
         self,
         job: Job,
         engine: Transcriber,
         detector: Detector,
-        limits: JobSettings,
+        settings: JobSettings,
         speaks: SpeechTest | None = None,
         channel: int | None = None,
     ) -> None:
         self.job = job
         self._engine = engine
-        self._limits = limits
+        self._settings = settings
         self._started_at = time.monotonic()
         self._spent = 0.0
         request = job.request
@@ -119,17 +126,17 @@ class Transcription:
             job.body.fileno(),
             job.body.size,
             request.raw,
-            limits.max_seconds,
+            settings.max_seconds,
             job.body.patch,
             speaks,
             channel,
         )
-        self._language = SpokenLanguage(request, limits.language, limits.languages)
-        self._windower = Windower(detector, limits.vad_threshold, self._language.is_multi)
+        self._language = SpokenLanguage(request, settings.language, settings.languages)
+        self._windower = Windower(detector, settings.vad_threshold, self._language.is_multi)
         self._ended = False
         self._carried = ""
         self._taken_until = 0.0
-        """Where the last window ended that was taken back in part, in seconds."""
+        """End, in seconds, of the last window of which a part was returned to the windower."""
         self._encoder_context = 0
         self._passes = 0
         self._second_passes = 0
@@ -137,12 +144,12 @@ class Transcription:
 
     @property
     def channels(self) -> int:
-        """Of the file, also where the work is on one of them."""
+        """Number of channels of the file, even if this job transcribes only one of them."""
         return self._stream.channels
 
     @property
     def length(self) -> float:
-        """About how much audio there is, in seconds."""
+        """Estimated seconds of audio."""
         guessed = self.job.guessed_seconds
         if self.job.request.channel_mode == "split":
             guessed /= self.channels
@@ -150,11 +157,11 @@ class Transcription:
 
     @property
     def seconds_left(self) -> float:
-        """About how much audio is still to come."""
+        """Estimated seconds of audio that are not transcribed yet."""
         return max(0.0, self.length - self._stream.seconds)
 
     def turn(self) -> tuple[list[Segment], bool]:
-        """Do one piece of work: the segments it gave, and whether the job is done."""
+        """Do one piece of work. Return the new segments, and whether the job is done."""
         started = time.monotonic()
         window = self._next_window()
         segments = self._transcribe(window) if window is not None else []
@@ -163,7 +170,7 @@ class Transcription:
         return segments, self._windower.exhausted
 
     def transcript(self) -> Transcript:
-        """The whole, after the last turn."""
+        """Return the transcript; call it after the last turn."""
         language, probability = self._language.summary()
         return Transcript(
             text=join(self.segments),
@@ -173,7 +180,7 @@ class Transcription:
             audio_seconds=self._stream.seconds,
             queue_seconds=self._started_at - self.job.queued_at,
             processing_seconds=self._spent,
-            model=self._limits.model,
+            model=self._settings.model,
             truncated=self._stream.truncated,
             encoder_context=self._encoder_context,
             passes=self._passes,
@@ -200,12 +207,12 @@ class Transcription:
         request = self.job.request
         options = DecodeOptions(
             translate=request.task == "translate",
-            # A prompt makes the decoder hear its words in noise.
-            prompt="" if window.doubtful else request.prompt or self._limits.prompt,
+            # With a prompt the decoder tends to hallucinate the prompt's words in noise.
+            prompt="" if window.doubtful else request.prompt or self._settings.prompt,
             carried="" if window.doubtful else self._carried[-_CARRIED_CHARACTERS:],
             words=request.word_timestamps,
             temperature=request.temperature,
-            only_sure=self._is_rest(window) or window.doubtful,
+            only_sure=self._is_repeat(window) or window.doubtful,
         )
         options = self._language.options(options)
         hypothesis = self._engine.transcribe(amplified(window.samples), options)
@@ -216,25 +223,25 @@ class Transcription:
         self._passes += hypothesis.passes
         self._second_passes += hypothesis.passes - 1
         self._carried = _worth_carrying(hypothesis)
-        self._take_back(window, hypothesis)
-        shown = hypothesis.segments if self._limits.keep_markers else hypothesis.spoken
+        self._return_rest(window, hypothesis)
+        shown = hypothesis.segments if self._settings.keep_markers else hypothesis.spoken
         return [
             self._language.tagged(_shifted(segment, window.start), hypothesis) for segment in shown
         ]
 
-    def _take_back(self, window: Window, hypothesis: Hypothesis) -> None:
-        """Whisper sometimes stops in the middle of a window: let the rest be searched again."""
+    def _return_rest(self, window: Window, hypothesis: Hypothesis) -> None:
+        """Return the rest of a window to the windower, if Whisper stopped in its middle."""
         length = len(window.samples) / SAMPLE_RATE
         if window.doubtful:
             return
         if hypothesis.segments and hypothesis.end <= length - _RESUME_SECONDS:
-            # At least a second on, so that every turn gets somewhere.
+            # Advance at least one second, so that every turn makes progress.
             self._windower.resume(min(length, max(hypothesis.end, _RESUME_SECONDS)))
             self._taken_until = window.start + length
 
-    def _is_rest(self, window: Window) -> bool:
-        """Whether all of a window has been in one before. The decoder saw no more words there; a
-        second look finds them, or makes them up from what is left of the last one."""
+    def _is_repeat(self, window: Window) -> bool:
+        """Return whether the window was already part of an earlier window. The decoder found no
+        words there the first time, so a second decode must be sure of them."""
         return window.start + len(window.samples) / SAMPLE_RATE <= self._taken_until
 
 
@@ -245,7 +252,7 @@ def _worth_carrying(hypothesis: Hypothesis) -> str:
 
 
 def _shifted(segment: Segment, seconds: float) -> Segment:
-    """The segment's times from the beginning of the audio instead of the window's."""
+    """Return the segment with times from the beginning of the audio instead of the window's."""
 
     def shift(word: Word) -> Word:
         return replace(word, start=word.start + seconds, end=word.end + seconds)

@@ -42,7 +42,7 @@ _log = structlog.get_logger("worker")
 
 @dataclass(slots=True)
 class _Mailbox:
-    """What lies between the two threads; touched under the worker's lock only."""
+    """The data that the two threads exchange; accessed only under the worker's lock."""
 
     jobs: list[Job]
     cancelled: set[int]
@@ -54,22 +54,22 @@ class Worker:
     """Runs jobs on one thread with one engine.
 
     `new_detector` makes a voice activity detector for a job; `wake` is called, on the worker's
-    thread, whenever there are completions to take. `mark` is told on the same thread whose turn it
-    is, before it begins, and is given an empty name when it is nobody's.
+    thread, whenever there are completions to take. `mark` is called on the same thread before each
+    turn with the job's `journal_entry`, and with an empty name when no job is left.
     """
 
     def __init__(
         self,
         engine: Transcriber,
         new_detector: Callable[[], Detector],
-        limits: JobSettings,
+        settings: JobSettings,
         wake: Callable[[], None],
         mark: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._engine = engine
         self._new_detector = new_detector
-        self._probe = ChannelProbe(new_detector, limits.vad_threshold or _PROBE_THRESHOLD)
-        self._limits = limits
+        self._probe = ChannelProbe(new_detector, settings.vad_threshold or _PROBE_THRESHOLD)
+        self._settings = settings
         self._wake = wake
         self._mark = mark
         self._mail = _Mailbox([], set(), [])
@@ -191,7 +191,7 @@ class Worker:
         return bool(self._mail.jobs or self._mail.cancelled or self._mail.stopping)
 
     def _turn(self, job: Job) -> None:
-        self._mark(job.mark)
+        self._mark(job.journal_entry)
         try:
             work = self._begun.get(job.number) or self._begin(job)
             segments, done = work.turn()
@@ -215,7 +215,7 @@ class Worker:
         self._borrowed[job.number] = detector
 
         def begin(channel: int | None) -> Transcription:
-            return Transcription(job, self._engine, detector, self._limits, self._probe, channel)
+            return Transcription(job, self._engine, detector, self._settings, self._probe, channel)
 
         is_split = job.request.channel_mode == "split"
         work = SplitTranscription(begin) if is_split else begin(None)
