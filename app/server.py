@@ -16,10 +16,10 @@ import structlog
 
 from app.messages import Begin, BodyData, Broken, End, Event, Query, QueryKind, Rejected, Report
 from app.network.connection import Connection
-from app.network.deadlines import Timeouts
 from app.network.listener import Listener, listen
 from app.network.loop import Loop
 from app.network.ports import Port, peer_of
+from app.network.timeouts import Timeouts
 from app.network.transport import open_transport
 from app.protocols.base import ProtocolError
 from app.requests.access import Access

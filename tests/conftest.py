@@ -29,7 +29,7 @@ def make_node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     from structlog.testing import capture_logs
 
     # A test that is delayed for a moment must not lose the last replies.
-    monkeypatch.setattr("app.network.deadlines.LINGER_SECONDS", HANG)
+    monkeypatch.setattr("app.network.timeouts.LINGER_SECONDS", HANG)
     nodes: list[Node] = []
 
     def make(*arguments: Any, **options: Any) -> Node:
@@ -58,7 +58,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     from fakes import Clock
 
     clock = Clock()
-    network = ("network.deadlines", "network.listener", "network.loop")
+    network = ("network.timeouts", "network.listener", "network.loop")
     requests = ("requests.slow_uploads", "requests.shutdown", "requests.output_watch")
     for module in (*network, *requests):
         monkeypatch.setattr(f"app.{module}.time", clock)

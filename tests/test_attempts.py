@@ -10,7 +10,7 @@ import pytest
 from fakes import hypothesis_of
 
 from app.audio.samples import SAMPLE_RATE
-from app.decoding.attempts import BOUNDED_SECONDS, Attempt, attempts, best
+from app.decoding.attempts import BOUNDED_SECONDS, Attempt, attempts, first_acceptable
 from app.decoding.context import FULL, REDUCED_PROMPT_TOKENS
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.sound import Sound
@@ -76,7 +76,7 @@ def test_attempts_stop_at_the_highest_temperature() -> None:
 
 def test_best_takes_the_first_faultless_result() -> None:
     decode, asked = decoder_of(LOOP, GOOD)
-    taken = best(ways(), 5.0, decode, SPEECH)
+    taken = first_acceptable(ways(), 5.0, decode, SPEECH)
     assert (taken.text, taken.passes) == (GOOD.text, 2)
     assert asked == ways()[:2]
 
@@ -85,7 +85,7 @@ def test_best_prefers_a_guess_to_a_loop() -> None:
     tried = ways()
     loops = [hypothesis_of(f"{number} again " * 40, 5.0) for number in range(len(tried) - 1)]
     decode, asked = decoder_of(GUESS, *loops)
-    taken = best(tried, 5.0, decode, SPEECH)
+    taken = first_acceptable(tried, 5.0, decode, SPEECH)
     assert (taken.text, taken.passes) == (GUESS.text, len(tried))
     assert asked == tried
 
@@ -94,7 +94,7 @@ def test_best_takes_the_last_of_several_loops() -> None:
     tried = ways()
     loops = [hypothesis_of(f"{number} again " * 40, 5.0) for number in range(len(tried))]
     decode, _ = decoder_of(*loops)
-    assert best(tried, 5.0, decode, SPEECH).text == loops[-1].text
+    assert first_acceptable(tried, 5.0, decode, SPEECH).text == loops[-1].text
 
 
 def test_only_sure_tries_the_two_cheapest_contexts() -> None:
@@ -106,11 +106,14 @@ def test_only_sure_tries_the_two_cheapest_contexts() -> None:
 
 def test_only_sure_rejects_a_guess() -> None:
     decode, asked = decoder_of(GUESS, LOOP)
-    found = best(ways(only_sure=True), 5.0, decode, SPEECH, only_sure=True)
+    found = first_acceptable(ways(only_sure=True), 5.0, decode, SPEECH, only_sure=True)
     assert (found.text, found.passes, found.end) == ("", 2, 5.0)
     assert len(asked) == 2
     decode, _ = decoder_of(GUESS, GOOD)
-    assert best(ways(only_sure=True), 5.0, decode, SPEECH, only_sure=True).text == GOOD.text
+    assert (
+        first_acceptable(ways(only_sure=True), 5.0, decode, SPEECH, only_sure=True).text
+        == GOOD.text
+    )
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.2, 1.0, BOUNDED_SECONDS - 0.01])
@@ -150,14 +153,14 @@ def test_best_accepts_equal_words_from_two_contexts() -> None:
     twice = hypothesis_of("by a similar process, by a similar process", 5.0)
     again = hypothesis_of("By a similar process. By a similar process.", 5.0)
     decode, asked = decoder_of(twice, again)
-    taken = best(ways(), 5.0, decode, SPEECH)
+    taken = first_acceptable(ways(), 5.0, decode, SPEECH)
     assert (taken.text, len(asked)) == (again.text, 2)
 
 
 def test_best_rejects_an_equal_loop_at_two_token_limits() -> None:
     loop = replace(hypothesis_of("five " * 8, 5.0), limited=True)
     decode, asked = decoder_of(loop, loop, GOOD)
-    assert best(ways(), 5.0, decode, SPEECH).text == GOOD.text
+    assert first_acceptable(ways(), 5.0, decode, SPEECH).text == GOOD.text
     assert len(asked) == 3
 
 
@@ -165,4 +168,4 @@ def test_best_cuts_a_loop_without_alternatives_to_one_copy() -> None:
     loop = replace(hypothesis_of("No. " * 8, 1.0), limited=True)
     tried = ways(1.0)
     decode, _ = decoder_of(*[loop] * len(tried))
-    assert best(tried, 1.0, decode, SPEECH).text == "No."
+    assert first_acceptable(tried, 1.0, decode, SPEECH).text == "No."

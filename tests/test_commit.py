@@ -16,7 +16,7 @@ from fakes import HANG, Client, Node, eventually, message, pcm, text_or_code
 from app.messages import Origin, RawFormat, Request
 from app.network.connection import BODY_BYTES
 from app.network.connection_state import ReadBlock
-from app.network.deadlines import Awaited
+from app.network.timeouts import Awaited
 from app.requests.uploads import MAX_UNWRITTEN_BYTES
 from app.storage.body import MEMORY_BYTES, in_memory
 from app.storage.body_file import BodyFile

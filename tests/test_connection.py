@@ -20,10 +20,10 @@ from structlog.testing import capture_logs
 from app.messages import Accepted, Begin, BodyData, End, Event, Failure, Reply, Send
 from app.network.connection import HEADER_BYTES, Connection
 from app.network.connection_state import LINGER_BYTES, Lifecycle, ReadBlock
-from app.network.deadlines import LINGER_SECONDS, Timeouts
 from app.network.loop import Loop
 from app.network.outbox import MAX_SLOTS, MAX_UNSENT_BYTES
 from app.network.ports import Peer, Port
+from app.network.timeouts import LINGER_SECONDS, Timeouts
 from app.network.transport import PlainTransport
 from app.protocols.native.protocol import NativeProtocol
 

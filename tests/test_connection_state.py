@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from app.network.connection_state import LINGER_BYTES, ConnectionState, Lifecycle, ReadBlock
-from app.network.deadlines import Awaited
 from app.network.outbox import MAX_SLOTS, Outbox
+from app.network.timeouts import Awaited
 
 
 class Protocol:

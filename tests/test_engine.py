@@ -16,10 +16,11 @@ import soundfile
 import soxr
 from node import HANG, JFK, ROOT, clean_environment
 
-from app.decoding import engine as engine_module
+from app.decoding import model_context
 from app.decoding.alignment import SHORTEST_SECONDS
 from app.decoding.attempts import Attempt
-from app.decoding.engine import Engine, pw
+from app.decoding.binding import pw
+from app.decoding.engine import Engine
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.raw_decoder import RawDecoderError
 from app.decoding.transcriber import DecodeOptions, EngineAborted, EngineError
@@ -149,7 +150,7 @@ def test_words_have_the_times_of_forced_alignment(engine: Engine, speech: Any, p
 def test_decode_with_words_ends_before_the_limit_of_whisper_cpp(engine: Engine) -> None:
     """At the limit itself it would align what it has up to its last timestamp, and abort the
     process where that is too little."""
-    limit = pw.whisper_n_text_ctx(engine._handle) // 2 - 4
+    limit = pw.whisper_n_text_ctx(engine._model.handle) // 2 - 4
     for most_tokens in (0, limit):
         attempt = Attempt(1500, "", most_tokens=most_tokens)
         assert engine._parameters(PLAIN, attempt).max_tokens == limit
@@ -179,8 +180,8 @@ def unreachable(*_: object) -> None:
 def test_long_segments_are_divided_without_the_raw_decoder(
     fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "attach", unreachable)
-    fresh._load(fresh._way)
+    monkeypatch.setattr(model_context, "attach", unreachable)
+    fresh._model.load(fresh._model._mode)
     prompted = fresh.transcribe(speech, NOTES)
     assert np.array(spans(prompted)) == pytest.approx(np.array([(0.2, 7.7), (8.1, 11.0)]), abs=0.4)
 
@@ -191,8 +192,8 @@ def test_placed_timestamps_change_neither_text_nor_next_decode(
     long = np.concatenate((speech, np.zeros(8000, np.float32), speech))
     first, prompted = fresh.transcribe(long, PLAIN), fresh.transcribe(long, NOTES)
     assert fresh.transcribe(long, PLAIN) == first
-    monkeypatch.setattr(engine_module, "attach", unreachable)
-    fresh._load(fresh._way)
+    monkeypatch.setattr(model_context, "attach", unreachable)
+    fresh._model.load(fresh._model._mode)
     assert fresh.transcribe(long, NOTES).text == prompted.text
     assert all(end - start <= 8.0 for start, end in spans(prompted))
 
@@ -203,7 +204,7 @@ def test_failed_call_raises_instead_of_returning_old_text(
     # The context of whisper.cpp still contains this text when the next call fails.
     assert fresh.transcribe(speech, PLAIN).text
     with monkeypatch.context() as patch:
-        patch.setattr(engine_module.pw, "whisper_full", lambda *_: -6)
+        patch.setattr(pw, "whisper_full", lambda *_: -6)
         with pytest.raises(EngineError, match="-6"):
             fresh.transcribe(speech, PLAIN)
     assert fresh.transcribe(speech, PLAIN).text
@@ -213,14 +214,14 @@ def test_failure_of_whisper_cpp_raises_an_error(
     fresh: Engine, speech: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The real whisper_full with a parameter that it rejects.
-    full = engine_module.pw.whisper_full
+    full = pw.whisper_full
 
     def refused(context: Any, params: Any, samples: Any, count: int) -> int:
         params.audio_ctx = 100_000
         return int(full(context, params, samples, count))
 
     assert fresh.transcribe(speech, PLAIN).text
-    monkeypatch.setattr(engine_module.pw, "whisper_full", refused)
+    monkeypatch.setattr(pw, "whisper_full", refused)
     with pytest.raises(EngineError):
         fresh.transcribe(speech, PLAIN)
 
@@ -277,13 +278,13 @@ engine.close()
 def note_loads(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Record for each later load of a model whether it uses flash attention."""
     loads: list[bool] = []
-    load = engine_module.pw.whisper_init_from_file_with_params
+    load = pw.whisper_init_from_file_with_params
 
     def note(path: str, params: Any) -> Any:
         loads.append(params.flash_attn)
         return load(path, params)
 
-    monkeypatch.setattr(engine_module.pw, "whisper_init_from_file_with_params", note)
+    monkeypatch.setattr(pw, "whisper_init_from_file_with_params", note)
     return loads
 
 
@@ -315,13 +316,13 @@ def test_alignment_is_loaded_for_words_alone(
 ) -> None:
     """It costs a decoder pass and excludes flash attention."""
     loads: list[tuple[bool, bool]] = []
-    load = engine_module.pw.whisper_init_from_file_with_params
+    load = pw.whisper_init_from_file_with_params
 
     def note(path: str, params: Any) -> Any:
         loads.append((params.flash_attn, params.dtw_token_timestamps))
         return load(path, params)
 
-    monkeypatch.setattr(engine_module.pw, "whisper_init_from_file_with_params", note)
+    monkeypatch.setattr(pw, "whisper_init_from_file_with_params", note)
     short, long = speech[: 3 * 16_000], np.pad(speech, (0, 3 * 16_000))
     before = fresh.transcribe(short, PLAIN)
     assert loads == []
@@ -414,9 +415,9 @@ def test_tokens_equal_those_of_whisper_cpp(engine: Engine, speech: Any) -> None:
             params.set_prompt_tokens(tokens)
         else:
             params.initial_prompt = text
-        assert pw.whisper_full(engine._handle, params, speech[:48000], 48000) == 0
-        count = pw.whisper_full_n_tokens(engine._handle, 0)
-        data = [pw.whisper_full_get_token_data(engine._handle, 0, at) for at in range(count)]
+        assert pw.whisper_full(engine._model.handle, params, speech[:48000], 48000) == 0
+        count = pw.whisper_full_n_tokens(engine._model.handle, 0)
+        data = [pw.whisper_full_get_token_data(engine._model.handle, 0, at) for at in range(count)]
         found.append([(one.id, one.plog) for one in data])
     assert found[0] == found[1]
 

@@ -20,7 +20,7 @@ from app.messages import Failure, Origin, Request
 from app.model_files.catalog import ModelFile
 from app.monitoring.metrics import Metrics
 from app.monitoring.status import RECENT, Status
-from app.network.deadlines import Timeouts
+from app.network.timeouts import Timeouts
 from app.requests.load import Load
 from app.server import Reports
 from app.startup.web import Web, web

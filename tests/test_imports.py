@@ -125,9 +125,15 @@ def test_imports_have_no_cycles() -> None:
     assert [name for name in PATHS if name in reached(name)] == []
 
 
-def test_only_the_engine_imports_whisper() -> None:
+def test_only_the_engine_uses_whisper() -> None:
     users = {name for name in PATHS if {other.split(".")[0] for other in GRAPH[name]} & ENGINE_ONLY}
-    assert users == {"app.decoding.engine"}
+    assert users == {"app.decoding.binding"}
+    callers = {name for name in PATHS if "app.decoding.binding" in GRAPH[name]}
+    assert callers == {
+        "app.decoding.engine",
+        "app.decoding.model_context",
+        "app.decoding.parameters",
+    }
     assert [name for name in PATHS if "app.decoding.engine" in GRAPH[name]] == ["app.__main__"]
 
 

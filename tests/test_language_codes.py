@@ -33,8 +33,8 @@ from app.protocols.http.openai import OPENAI, delta
 from app.protocols.http.replies import rendered
 from app.protocols.http.whisper_cpp import WHISPER_CPP
 from app.protocols.languages import LanguageError, contradiction, language_code, language_codes
-from app.protocols.native.fields import reply_fields
 from app.protocols.native.header import parse_header
+from app.protocols.native.replies import reply_fields
 from app.requests.failures import unservable
 from app.worker.job import Job, JobSettings, Transcription
 

@@ -24,6 +24,7 @@ from forms import BOUNDARY, TRANSLATIONS, form
 from node import HANG, JFK, ROOT, SHARED, Fields, Node, needs_shared_audio, run, stopped_cleanly
 
 from app.decoding import engine as engine_module
+from app.decoding import model_context
 from app.decoding.raw_decoder import RawDecoderError
 from app.decoding.transcriber import DecodeOptions
 from app.model_files import catalog, package_source
@@ -169,7 +170,7 @@ def test_first_language_of_the_list_is_used_without_probabilities(
     def refuse(*_: object) -> None:
         raise RawDecoderError("not exported")
 
-    monkeypatch.setattr(engine_module, "attach", refuse)
+    monkeypatch.setattr(model_context, "attach", refuse)
     engine = engine_module.Engine(base_directory() / "ggml-base-q8_0.bin", "base", 2, "auto")
     clip = samples_of(SHARED / CLIPS["de"]).astype(np.float32)
     try:

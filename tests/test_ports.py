@@ -48,11 +48,11 @@ from app.messages import (
     Send,
     Transcript,
 )
-from app.network.deadlines import Timeouts
 from app.network.listener import Listener, listen
 from app.network.loop import Loop
 from app.network.outbox import MAX_SLOTS
 from app.network.ports import Port, peer_of
+from app.network.timeouts import Timeouts
 from app.protocols.base import ProtocolError
 from app.server import Reports
 from app.storage.spool import Spool

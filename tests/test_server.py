@@ -41,9 +41,9 @@ from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, EngineError
 from app.messages import Segment
 from app.network.connection_state import LINGER_BYTES
-from app.network.deadlines import Timeouts
 from app.network.outbox import MAX_UNSENT_BYTES
 from app.network.ports import Port
+from app.network.timeouts import Timeouts
 from app.protocols.native.protocol import NativeProtocol
 from app.storage.body import Body
 from app.storage.disk import Disk

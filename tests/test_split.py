@@ -34,7 +34,7 @@ from app.protocols.http.form import FormError
 from app.protocols.http.openai import OPENAI, delta
 from app.protocols.http.replies import answer_of, rendered
 from app.protocols.http.whisper_cpp import WHISPER_CPP
-from app.protocols.native.fields import reply_fields
+from app.protocols.native.replies import reply_fields
 from app.protocols.subtitles import srt, vtt
 from app.requests.failures import unservable
 from app.worker import job as job_module

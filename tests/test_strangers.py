@@ -17,7 +17,7 @@ from node import run
 from structlog.testing import capture_logs
 
 from app.network.access_token import AccessToken
-from app.network.deadlines import Timeouts
+from app.network.timeouts import Timeouts
 from app.network.tls import server_context
 from app.settings import settings as config
 from app.startup.ports import warn_of_strangers

@@ -29,7 +29,7 @@ from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
 
 from app.decoding.transcriber import ModelInfo
-from app.network.deadlines import Timeouts
+from app.network.timeouts import Timeouts
 from app.settings.settings import read
 from app.startup.wyoming_port import wyoming_port
 

@@ -1,10 +1,10 @@
-"""In which ways a window is decoded, one after the other, and which of the results is taken.
+"""Decoding attempts for a window: their order, and the choice of a result.
 
-Most windows take one attempt: greedy, at the first rung of the encoder's ladder
-(`app/decoding/context.py`). Where the result is not to be believed (`app/decoding/hypothesis.py`)
-the next follows: more of the encoder, then without the prompt, and at last sampling at rising
-temperatures, Whisper's own way out (Radford et al. 2022, section 4.5). Owns no engine: the decoding
-is handed in. Worker thread.
+Most windows take one attempt: greedy, with the smallest encoder context
+(`app/decoding/context.py`). If `judge` (`app/decoding/guard.py`) rejects the result, the next
+attempt follows: a larger context, then without the prompt. For windows of at least
+`BOUNDED_SECONDS` the last attempt samples at rising temperatures, Whisper's temperature fallback
+(Radford et al. 2022, section 4.5). The caller passes in the decode function. Worker thread.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ TEMPERATURE_STEP = 0.2
 
 _HIGHEST_TEMPERATURE = 1.0
 
-_SURE_RUNGS = 2
-"""Where only what is sure is wanted: the cheap rungs."""
+_ONLY_SURE_CONTEXTS = 2
+"""Number of encoder contexts tried with `only_sure`, and for windows below `BOUNDED_SECONDS`."""
 
 _CONFIRMED = frozenset({"repetition", "too fast", "too slow"})
-"""Faults that only say what is unlikely. The same words from another context outweigh them: of 209
-loops none came again at the next rung that had not run into the token limit."""
+"""Faults that another attempt can refute: the same words from another context are believed. A loop
+comes again with the same words only at the token limit (docs/lab-book.md, "Repetition")."""
 
 BOUNDED_SECONDS = 3.0
-"""Shorter windows are never given to the whole encoder, nor sampled: one such pass takes six times
-the usual processor time of a window of a second. They get the two cheap rungs, and a third decode
-without what came before it. So a window takes at most five times what is usual for its length. The
-lab book has the price in words ("Bounded cost")."""
+"""Shorter windows never take the whole encoder, nor sampling: one such pass takes six times the
+usual processor time of a window of a second. They get the two smallest contexts, and a third decode
+without prompt and preceding text. So a window takes at most five times the usual time for its
+length. The lab book has the cost in word errors ("Bounded cost")."""
 
 _log = structlog.get_logger("engine")
 
@@ -46,8 +46,8 @@ _log = structlog.get_logger("engine")
 class Attempt:
     """One way to decode a window.
 
-    `temperature` 0 is greedy; `rising` lets whisper.cpp go on to higher ones by itself;
-    `most_tokens` 0 is whisper.cpp's own limit.
+    `temperature` 0 is greedy; `rising` lets whisper.cpp raise the temperature itself; `most_tokens`
+    0 is whisper.cpp's own limit.
     """
 
     context: int
@@ -62,12 +62,13 @@ class Attempt:
 def attempts(
     seconds: float, options: DecodeOptions, setting: EncoderContext, limit: int
 ) -> Iterator[Attempt]:
-    """What to try on a window of `seconds`; the model decodes at most `limit` tokens at once."""
+    """Yield the attempts for a window of `seconds`; the model decodes at most `limit` tokens at
+    once."""
     most = min(limit, most_tokens(seconds, options.language))
     start = options.temperature
-    rungs = ladder(seconds, setting)
+    contexts = ladder(seconds, setting)
     bounded = setting == "auto" and seconds < BOUNDED_SECONDS
-    for context in rungs[:_SURE_RUNGS] if options.only_sure or bounded else rungs:
+    for context in contexts[:_ONLY_SURE_CONTEXTS] if options.only_sure or bounded else contexts:
         reduced = context < FULL
         yield Attempt(
             context,
@@ -80,8 +81,8 @@ def attempts(
     if options.only_sure:
         return
     if options.prompt or options.carried:
-        # What came before is the usual reason for a loop: first do without it.
-        context = rungs[0] if bounded else FULL
+        # The preceding text is the usual cause of a loop, so try without the prompt first.
+        context = contexts[0] if bounded else FULL
         yield Attempt(context, "", start, most_tokens=most if context < FULL else 0)
     if bounded:
         return
@@ -90,17 +91,17 @@ def attempts(
         yield Attempt(FULL, "", warmer, rising=True)
 
 
-def best(
-    ways: Iterable[Attempt],
+def first_acceptable(
+    attempts: Iterable[Attempt],
     seconds: float,
     decode: Callable[[Attempt], Hypothesis],
     sound: Sound,
     only_sure: bool = False,
 ) -> Hypothesis:
-    """The first hypothesis without fault, of at least one attempt. Where all have one, the least
-    faulty, or with `only_sure` the last without its segments. `sound` is the window's."""
+    """Return the first hypothesis without a fault. If all have faults, return the least faulty one;
+    with `only_sure`, an empty hypothesis. `attempts` must not be empty; `sound` is the window's."""
     faulty: list[tuple[str, Hypothesis]] = []
-    for attempt in ways:
+    for attempt in attempts:
         hypothesis = replace(decode(attempt), passes=len(faulty) + 1)
         before = f"{attempt.prompt} {attempt.carried}".strip()
         reduced = attempt.context < FULL
@@ -120,7 +121,7 @@ def best(
         faulty.append((reason, hypothesis))
     if only_sure:
         return replace(faulty[-1][1], segments=(), end=seconds, passes=len(faulty))
-    # A guess beats a loop, and a later attempt an earlier one.
+    # Prefer an improbable text to a repetitive one, and a later attempt to an earlier one.
     guesses = [hypothesis for reason, hypothesis in faulty if reason == "improbable"]
     chosen = (guesses or [hypothesis for _, hypothesis in faulty])[-1]
     if chosen.limited:
@@ -129,7 +130,7 @@ def best(
 
 
 def _same(hypothesis: Hypothesis, other: Hypothesis) -> bool:
-    """Whether two decodes ended by themselves with the same words."""
+    """Return whether two decodes ended by themselves with the same words."""
     if hypothesis.limited or other.limited:
         return False
     return normal_words(hypothesis.text) == normal_words(other.text)

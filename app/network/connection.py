@@ -14,12 +14,12 @@ import structlog
 
 from app.messages import TIMEOUT, Begin, Event, Failure, Reply, Send
 from app.network.connection_state import ConnectionState, Lifecycle
-from app.network.deadlines import Awaited, Deadline, Timeouts
 from app.network.event_pump import EventPump
 from app.network.interest import Interest
 from app.network.loop import WRITE, Loop
 from app.network.outbox import Outbox, Slot
 from app.network.ports import Peer
+from app.network.timeouts import Awaited, Deadline, Timeouts
 from app.network.transport import Transport
 from app.protocols.base import Protocol, ProtocolError
 

@@ -19,8 +19,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, IntEnum, auto
 
-from app.network.deadlines import Awaited
 from app.network.outbox import Outbox
+from app.network.timeouts import Awaited
 from app.network.transport import Transport
 from app.protocols.base import Protocol
 

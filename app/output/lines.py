@@ -9,7 +9,7 @@ import json
 from datetime import datetime, timezone
 
 from app.messages import Failure, Origin, Outcome, Transcript
-from app.protocols.native.fields import reply_fields
+from app.protocols.native.replies import reply_fields
 
 
 def json_line(request_id: str | None, origin: Origin, outcome: Outcome) -> str:

@@ -31,8 +31,8 @@ from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, EngineAborted, ModelInfo
 from app.messages import Segment, Transcript
 from app.network.connection import Connection
-from app.network.deadlines import Timeouts
 from app.network.ports import Port
+from app.network.timeouts import Timeouts
 from app.output.lines import json_line
 from app.output.stdout import StdoutSink
 from app.protocols.base import Protocol

@@ -21,8 +21,8 @@ from typing import NoReturn
 
 from app.messages import BAD_HEADER, Begin, BodyData, End, Event, Failure, Rejected, Reply
 from app.protocols.base import ProtocolError
-from app.protocols.native.fields import reply_fields
 from app.protocols.native.header import parse_header
+from app.protocols.native.replies import reply_fields
 
 _LENGTH = struct.Struct("!H")
 

@@ -8,7 +8,7 @@ import pytest
 from fakes import transcript_of
 
 from app.messages import Accepted, Failure, Reply, Segment
-from app.protocols.native.fields import reply_fields
+from app.protocols.native.replies import reply_fields
 
 SEGMENT = Segment(1.0, 2.0, "x", 0.5)
 SILENCE = transcript_of()
