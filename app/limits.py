@@ -1,22 +1,22 @@
-"""What a prompt may be: the text that Whisper takes for what was said before.
+"""The limits of a prompt, the text that Whisper treats as the preceding transcript.
 
-One rule for prompts from requests and from the command line. Pure.
+One rule applies to prompts from requests and from the command line. Pure.
 """
 
 from __future__ import annotations
 
 MAX_PROMPT_BYTES = 16_384
-"""In UTF-8. Whisper reads at most the last 223 tokens (half its 448-token text context, less one);
-this is room for a long vocabulary, of which the node reads the end (`app/decoding/prompt.py`)."""
+"""Most bytes of a prompt in UTF-8: enough for a long list of words. Whisper reads at most the last
+223 tokens of it (`app/decoding/prompt.py`)."""
 
 
 def is_text(prompt: str) -> bool:
-    """Whether it can be encoded and shown: no NUL, no half of a surrogate pair."""
+    """Return whether `prompt` can be encoded and shown: no NUL, no unpaired surrogate."""
     return "\0" not in prompt and not any("\ud800" <= mark <= "\udfff" for mark in prompt)
 
 
 def prompt_fault(prompt: str) -> str | None:
-    """What is wrong with it, to be put behind its name ("has ..."), or None."""
+    """Return the fault of `prompt` in words to follow its name; None if it has none."""
     if not is_text(prompt):
         return "holds a character that is not text"
     size = len(prompt.encode())

@@ -1,1 +1,1 @@
-"""How one window of speech becomes text. Worker thread."""
+"""From one window of speech to its text. Worker thread."""

@@ -1,13 +1,13 @@
-"""When each word was spoken, from the decoder's attention and from the sound.
+"""The times of words, from the decoder's attention and from the sound.
 
 whisper.cpp's alignment by dynamic time warping gives the moment at which the decoder's attention
-moves on from a token, in steps of 20 ms (`heads.py` says from which attention heads). That moment
-lies somewhere between the end of a word and a little after the beginning of the next; it says
-nothing of a pause between the two. The sound does: `align` finds the most plausible way through the
-window, frame by frame, as a chain of words and gaps (Viterbi 1967). A word costs what is quiet in
-it and its distance from where the attention was; a gap costs what is loud in it. Words come out in
-order, none shorter than `SHORTEST_SECONDS`, none outside the window. Measured against joined words
-and a forced alignment in docs/lab-book.md ("Word times"). Pure.
+moves on from a token, in steps of 20 ms (`heads.py` selects the attention heads). That moment lies
+between the end of a word and a little after the beginning of the next, so it does not show a pause
+between the two. The sound does: `align` finds the cheapest path through the window, frame by frame,
+as a chain of words and gaps (Viterbi 1967). Quiet frames in a word, frames away from its attention,
+and loud frames in a gap add to the cost. The resulting words are in order, none shorter than
+`SHORTEST_SECONDS`, none outside the window. Measured against joined words and a forced alignment in
+docs/lab-book.md ("Word times"). Pure.
 """
 
 from __future__ import annotations
@@ -23,34 +23,37 @@ from app.audio.stream import SAMPLE_RATE, Samples
 from app.messages import Segment
 
 FRAME_SECONDS = 0.01
-"""One step of the search."""
+"""Duration of one step of the search, in seconds."""
 
 _FRAME = round(FRAME_SECONDS * SAMPLE_RATE)
 
 _SHORTEST_FRAMES = 4
 SHORTEST_SECONDS = _SHORTEST_FRAMES * FRAME_SECONDS
-"""A short vowel lasts about this long, and so does the least that a player can highlight."""
+"""Shortest duration of a word: about that of a short vowel, and the shortest that a player can
+highlight."""
 
 _QUIET_BELOW_PEAK = 26.0
-"""dB below the loud parts of a window; soft consonants lie above, a quiet room below."""
+"""Threshold in dB below the loud parts of a window; soft consonants are louder, a quiet room is
+quieter."""
 
 _NOISE_MARGIN = 4.0
-"""dB. Where noise leaves less room, the threshold lies this much under the middle between it and
-the loud parts: more of a word than of a pause is near the threshold."""
+"""Distance in dB of the threshold below the middle between noise and the loud parts, if noise makes
+it higher than `_QUIET_BELOW_PEAK` does. More of a word than of a pause is near the threshold."""
 
 _RAMP = 10.0
-"""dB above or below the threshold at which a frame is surely loud or quiet."""
+"""Distance in dB from the threshold at which a frame is certainly loud or quiet."""
 
 _DISPLACEMENT = 2.0
-"""Cost of a second's distance from the attention, where a quiet frame in a word costs 1. So a word
-half a second from where the decoder looked is as implausible as a silent one."""
+"""Cost of one second's distance from the attention, relative to 1 for a quiet frame in a word. A
+word half a second from its attention is as implausible as a silent one."""
 
 _LONGEST_SECONDS, _LONGEST_PER_CHARACTER = 0.8, 0.1
-"""The first word has at most this much sound, and this for each of its characters: nothing tells
-when the attention came to it, and sound long before it was not written down."""
+"""Longest sound of the first word, in seconds: a constant part and a part per character. The
+attention does not show the first word's beginning, and sound long before it was not transcribed."""
 
 _SILENCE_COUNTS = 0.25
-"""Of that, for a pause between the word and the moment at which the attention moves on."""
+"""Share at which a pause between the first word and the moment when the attention moves on counts
+towards that longest sound."""
 
 _Costs = npt.NDArray[np.float64]
 
@@ -58,18 +61,18 @@ _Costs = npt.NDArray[np.float64]
 def align(
     segments: Sequence[Segment], moved: Sequence[float], samples: Samples, lag: float
 ) -> tuple[Segment, ...]:
-    """`segments` with the times of their words, and with their own times around them.
+    """Return `segments` with the times of their words, and with their own times around them.
 
-    `moved` is when the attention moved on from each word of all segments, in seconds from the
-    window's beginning; the times in `segments` are not read. `samples` is the window, float32,
-    shape [n], 16 kHz; `lag` is how many seconds after a word's beginning the attention moves to it.
-    A segment without words keeps its times.
+    `moved` has the times at which the attention moved on from each word of all segments, in seconds
+    from the window's beginning; the times in `segments` are not read. `samples` is the window,
+    float32, shape [n], 16 kHz; `lag` is the time in seconds from a word's beginning until the
+    attention moves to it. A segment without words keeps its times.
     """
     words = [word for segment in segments for word in segment.words or ()]
     if not words:
         return tuple(segments)
     seconds = len(samples) / SAMPLE_RATE
-    # Rising, whatever came in.
+    # The search needs rising times.
     rising = np.maximum.accumulate(np.clip(np.array(moved) - lag, 0.0, seconds))
     spans = _spans(_loudness(samples), rising / FRAME_SECONDS, len(words[0].text))
     if spans is None:
@@ -94,12 +97,12 @@ def _seconds(frame: int) -> float:
 
 
 def _loudness(samples: Samples) -> _Costs:
-    """How surely each frame is loud (1) or quiet (-1); float64, shape [n // _FRAME]."""
+    """Return the loudness of each frame, from quiet (-1) to loud (1): float64, [n // _FRAME]."""
     frames = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME).astype(np.float64)
     if not len(frames):
         return np.zeros(0)
     power = np.pad(frames.var(axis=1), 1, mode="edge")
-    # A little smoothing: one pitch period of a low voice fills a frame.
+    # Smoothed, because one pitch period of a low voice fills a frame.
     power = power[:-2] / 4 + power[1:-1] / 2 + power[2:] / 4
     levels = 10 * np.log10(np.maximum(power, 1e-12))
     peak, floor = np.percentile(levels, 95), np.percentile(levels, 5)
@@ -109,16 +112,16 @@ def _loudness(samples: Samples) -> _Costs:
 
 
 def _spans(loudness: _Costs, moved: _Costs, characters: int) -> list[tuple[int, int]] | None:
-    """First frame and the one after the last of each word; None where there is no room for all.
+    """Return the first frame of each word and the one after its last; None if the words do not fit.
 
-    `moved` is when the attention moved on from each word, in frames, rising; `characters` are the
-    first word's.
+    `moved` has the times at which the attention moved on from each word, in frames, rising;
+    `characters` is the length of the first word.
     """
     count, frames = len(moved), len(loudness)
     if frames < count * _SHORTEST_FRAMES:
         return None
-    # States in a row: a gap, then the first word's _SHORTEST_FRAMES, a gap, and so on to a last
-    # gap. A gap and a word's last state may be stayed in; a gap may be left out.
+    # States in order: a gap, the first word's _SHORTEST_FRAMES, a gap, and so on to a last gap.
+    # The path may stay in a gap or in a word's last state, and may skip a gap.
     stride = _SHORTEST_FRAMES + 1
     states = count * stride + 1
     position = np.arange(states) % stride
@@ -158,7 +161,7 @@ def _spans(loudness: _Costs, moved: _Costs, characters: int) -> list[tuple[int, 
     for frame in range(frames - 1, -1, -1):
         path[frame] = state
         state -= int(steps[frame, state])
-    # A word's frames: each state of its last but the gap before it.
+    # A word's frames are those of its states, without the gap before it.
     owners = np.where(path % stride > 0, path // stride, -1)
     edges = np.searchsorted(np.maximum.accumulate(owners), np.arange(count))
     lengths = np.bincount(owners[owners >= 0], minlength=count)

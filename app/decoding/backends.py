@@ -1,10 +1,10 @@
-"""Which of ggml's CPU builds this processor gets: chosen once, before the first model is loaded.
+"""The choice of ggml's CPU library for this processor, once, before the first model is loaded.
 
 An engine built for every processor (`scripts/build_engine --every-cpu`, the image) has no CPU code
-of its own; beside it lies one library per set of instructions, and ggml aborts the process if a
-model is loaded before one of them is. ggml scores them on this processor and keeps the best. The
-package index's wheel, and an engine built on the board itself, have no such libraries: for them
-there is nothing to do. Main thread, at start; asked again, it answers the same.
+of its own, but one library per set of instructions in the same folder. ggml scores them on this
+processor and keeps the best. It aborts the process if a model is loaded before that. The package
+index's wheel and an engine built on the board itself have no such libraries and need no choice.
+Main thread, at start.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ _CPU = 0
 
 @functools.cache
 def load(module: Path) -> str | None:
-    """Have ggml load what lies beside the extension module `module`, which is imported already.
+    """Make ggml load a library from the folder of the extension module `module`.
 
-    The name of what was chosen, such as `armv8.2_2`; None where there is nothing to choose. Raises
-    `EngineError` where nothing fits this processor, or the libraries cannot be used.
+    The module must be imported already. Returns the library's name, such as `armv8.2_2`; None if
+    there are no libraries. Raises `EngineError` if none fits this processor or can be loaded.
     """
     folder = module.resolve().parent
     offered = sorted(_name(path) for path in folder.glob(_LIBRARIES))
     if not offered:
         return None
     try:
-        # The extension module has loaded it: this is a handle to the same one.
+        # The extension module has loaded this library; the handle refers to the same one.
         ggml = ctypes.CDLL(str(folder / "libggml.so"))
         load_all, find_device = ggml.ggml_backend_load_all_from_path, ggml.ggml_backend_dev_by_type
     except (OSError, AttributeError) as error:
         raise EngineError(
-            f"{folder} has libraries for {', '.join(offered)}, and no libggml.so to load them "
-            f"with ({error}): install the engine anew"
+            f"{folder} has libraries for {', '.join(offered)}, but no libggml.so that loads them "
+            f"({error}); reinstall the engine"
         ) from error
     load_all.argtypes, load_all.restype = [ctypes.c_char_p], None
     find_device.argtypes, find_device.restype = [ctypes.c_int], ctypes.c_void_p
@@ -49,14 +49,14 @@ def load(module: Path) -> str | None:
     if find_device(_CPU) is None:
         raise EngineError(
             f"none of the engine's CPU libraries works on this {platform.machine()} processor: "
-            f"looked for {_LIBRARIES} in {folder} and found {', '.join(offered)}; install an "
-            "engine for this machine, or libgomp1 if it is missing"
+            f"{folder} has {_LIBRARIES} for {', '.join(offered)}; install an engine for this "
+            "machine, or libgomp1 if it is missing"
         )
     return _mapped(folder)
 
 
 def _mapped(folder: Path) -> str | None:
-    """Which of them is in memory: ggml closes those it does not choose, and does not tell."""
+    """Return the name of the library in memory: ggml unloads the others and reports no choice."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         path = Path(line[line.find("/") :])
         if path.parent == folder and path.match(_LIBRARIES):

@@ -1,12 +1,11 @@
-"""How much of the encoder a window needs.
+"""The number of encoder positions that a window needs.
 
-Whisper's encoder works on 30 s, 1,500 positions of 20 ms, whatever is in them, and takes three
-quarters of the time of a spoken command. whisper.cpp can be told to compute fewer (`audio_ctx`).
-Cost is nearly linear in it; but the model was trained on 30 s, and with too few positions behind
-the end of speech its decoder loops or stops early. `ladder` says which numbers of positions to try
-for a window, one after the other; whether a result is to be believed, or the next rung is needed,
-is for `app/decoding/hypothesis.py` to say. Pure. More evidence is in docs/lab-book.md ("Encoder
-context").
+Whisper's encoder always computes 30 s, 1,500 positions of 20 ms, and takes three quarters of the
+time of a spoken command. whisper.cpp can compute fewer positions (`audio_ctx`), at a nearly
+proportional cost. But the model was trained on 30 s, and with too few positions after the end of
+speech its decoder loops or stops early. `ladder` returns the numbers of positions to try for a
+window, one after the other; `app/decoding/hypothesis.py` decides whether a result is plausible or
+the next rung is needed. Pure. Evidence: docs/lab-book.md ("Encoder context").
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Literal
 from app.decoding.prompt import MOST_TOKENS
 
 EncoderContext = Literal["auto", "full"] | int
-"""`auto`, `full`, or a fixed number of positions."""
+"""The setting: `auto`, `full`, or a fixed number of positions."""
 
 FULL = 1_500
 """Positions of the whole encoder, for every Whisper model (n_audio_ctx)."""
@@ -25,35 +24,33 @@ FULL = 1_500
 POSITIONS_PER_SECOND = 50
 
 FLOOR, MARGIN = 256, 128
-"""The first rung: at least FLOOR positions, MARGIN (2.6 s) of them behind the end of speech. With
-tiny.en on 66 clips of up to 12 s (622 words) and the guard of `app/decoding/hypothesis.py`: 30
-errors, the whole encoder 29, at 0.15 of its time in the median. A margin of 64 makes 35, one of 32
-makes 36; a floor of 448 makes 29 at 0.26."""
+"""Positions of the first rung: at least FLOOR, of which MARGIN (2.6 s) follow the end of speech.
+With the guard of `app/decoding/hypothesis.py` the errors are those of the whole encoder, within
+one, at 0.15 of its time in the median (docs/lab-book.md, "Encoder context")."""
 
 WIDER_FLOOR, WIDER_MARGIN = 448, 320
-"""The second rung, for what the guard rejects on the first: it mends five of six rejected clips at
-a third of the whole encoder's time, and takes the 95th percentile from 1.13 of it to 0.45."""
+"""Positions of the second rung, for a result that the guard rejects on the first. It repairs five
+of six rejected clips at a third of the whole encoder's time, and lowers the 95th percentile of
+that time from 1.13 to 0.45."""
 
 REDUCED_PROMPT_TOKENS = 27
-"""What a reduced decode reads of a prompt: its last 24 tokens, and 3 timestamps. A token of the
-prompt takes as much processor time as 2.7 positions (whisper.cpp computes the probabilities of the
-whole vocabulary for each), so these add a fifth to the shortest window. A longer prompt also costs
-words: with 10 names in 45 tokens tiny.en made 47 errors instead of 31. Lab book, "Prompts"."""
+"""Tokens of a prompt in a reduced decode: its last 24 tokens, and 3 timestamps. They add a fifth to
+the processor time of the shortest window, because whisper.cpp computes the probabilities of the
+whole vocabulary for each. A longer prompt also causes errors (docs/lab-book.md, "Prompts")."""
 
 LONGEST_SECONDS = 12.0
-"""Longer windows take the whole encoder at once. On 472 s of long recordings a reduced context
-doubles the errors (115 instead of 58 of 999 words), and its repeated windows take more time than it
-saves."""
+"""Longest window, in seconds, with a reduced context. On long recordings a reduced context doubles
+the errors, and the repeated windows take more time than it saves (docs/lab-book.md, "Encoder
+context")."""
 
 
 MOST_FOR_DETECTION = 448
-"""The first 9 s tell the language. With base on 87 clips and cuts in five languages no error came
-from stopping there (one clip was misheard with the whole encoder, too); errors begin at 192. On a
-long window it takes a fifth of the whole encoder's processor time."""
+"""Positions that suffice for a language detection: the first 9 s. They take a fifth of the whole
+encoder's processor time, without further errors (docs/lab-book.md, "Language detection")."""
 
 
 def ladder(seconds: float, setting: EncoderContext) -> tuple[int, ...]:
-    """Positions to try for a window of `seconds`, rising, each 1 to FULL; the last is FULL."""
+    """Return the positions to try for a window of `seconds`: rising, from 1 on, the last FULL."""
     needed = math.ceil(POSITIONS_PER_SECOND * seconds)
     if setting == "full" or (setting == "auto" and seconds > LONGEST_SECONDS):
         return (FULL,)
@@ -61,17 +58,17 @@ def ladder(seconds: float, setting: EncoderContext) -> tuple[int, ...]:
         first = max(FLOOR, needed + MARGIN)
         rungs = [first, max(WIDER_FLOOR, needed + WIDER_MARGIN)]
     else:
-        # A fixed number still has to cover the window, or its end would not be heard.
+        # A fixed number must still cover the whole window.
         rungs = [max(setting, needed)]
     return (*(rung for rung in rungs if rung < FULL), FULL)
 
 
 def most_prompt_tokens(context: int) -> int:
-    """How many tokens of a prompt a decode at `context` positions reads."""
+    """Return the number of tokens that a decode at `context` positions reads of a prompt."""
     return MOST_TOKENS if context >= FULL else REDUCED_PROMPT_TOKENS
 
 
 def for_detection(seconds: float, setting: EncoderContext) -> int:
-    """Positions for hearing which language a window of `seconds` is in."""
+    """Return the positions for detecting the language of a window of `seconds`."""
     first = ladder(seconds, setting)[0]
     return min(first, MOST_FOR_DETECTION) if setting == "auto" else first

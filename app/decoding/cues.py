@@ -1,8 +1,9 @@
-"""Keeps segments short and beside their speech, as subtitles need them.
+"""Subtitle segments: short, and at the time of their speech.
 
 Whisper's timestamps are often rounded to whole seconds, and a segment can be as long as the window.
-`fit` moves the edges of segments into the pauses of the audio and divides what is still too long:
-at the end of a sentence, clause or word, in a pause near the place that the share of text suggests.
+`fit` moves the edges of segments into the pauses of the audio. It divides a segment that is still
+too long at the end of a sentence, clause or word, in a pause near the place that the share of text
+suggests.
 Measured in docs/lab-book.md ("Subtitle times"). Pure; times are seconds from the window's
 beginning.
 """
@@ -20,52 +21,53 @@ from app.audio.stream import SAMPLE_RATE, Samples
 from app.messages import Segment, Word
 
 LONGEST_SECONDS = 8.0
-"""A longer segment is divided: two lines of subtitle are read in 6 to 8 s."""
+"""Longest segment that stays whole, in seconds: two lines of subtitle are read in 6 to 8 s."""
 
 _FRAME = SAMPLE_RATE // 100
-"""10 ms, in samples."""
+"""Samples in a frame of 10 ms."""
 
 _SOFTEST_SHARE, _LOUD_SHARE = 10 ** (-30 / 20), 10 ** (-20 / 20)
-"""Of the level that the loudest twentieth of a segment's surroundings has: speech begins and ends
-between the two, at twice the level of the background."""
+"""Lowest and highest threshold of speech, as shares of the level of the loudest twentieth of a
+segment's surroundings. Between them the threshold is twice the level of the background."""
 
 _AROUND_FRAMES = 200
-"""What a segment's edges are compared with: itself and 2 s on both sides, since speakers differ."""
+"""Frames on both sides of a segment (2 s) with which its edges are compared: speakers differ."""
 
 _PAUSE_FRAMES = 15
-"""A pause lasts at least 150 ms; the closure of a plosive lasts 50 to 100 ms."""
+"""Frames of the shortest pause: 150 ms; the closure of a plosive lasts 50 to 100 ms."""
 
 _REACH_FRAMES = 60
-"""A pause this near to a timestamp is the one that it means: half of a whole second, to which the
-small models round, and a little."""
+"""Greatest distance of a pause from the timestamp that belongs to it, in frames: a little more than
+half a second, because the small models round to whole seconds."""
 
 _CUT_REACH_FRAMES = 150
-"""The same where a place is only estimated from the share of text."""
+"""Greatest distance, in frames, of a pause from a place that the share of text suggests."""
 
 _PAD_FRAMES = 10
-"""Quiet frames that are left to a segment on each side: soft consonants are below the level."""
+"""Quiet frames kept on each side of a segment: soft consonants are below the threshold."""
 
 _CLAUSE_COST, _WORD_COST = 0.1, 0.3
-"""Shares of a segment's text that its division may be away from the middle to end a sentence
-instead of a clause, or a clause instead of a word."""
+"""Distances from the middle, as shares of a segment's text, that a division accepts to follow a
+sentence instead of a clause, and a clause instead of a word."""
 
 _SLOWEST_BYTES_PER_SECOND, _LEAST_SECONDS = 4, 2.0
-"""Of a word or marker alone in a segment that is too long: its time ends where the segment does."""
+"""Slowest speech and shortest duration, in seconds, of a word or marker alone in a segment that is
+too long. Its time ends at the segment's end."""
 
 _SENTENCE_ENDS = ".?!\u3002\uff1f\uff01\u0964\u061f"
 _CLAUSE_ENDS = ",;:\u2026\u2014\u3001\uff0c\uff1b\uff1a\u060c"
 
 _MARKER = re.compile(r"[\[(][^\])]{1,40}[\])]")
-"""Perhaps a marker of a sound, such as "[MUSIC PLAYING]": it stays whole."""
+"""A text in brackets, which may be a marker such as "[MUSIC PLAYING]"; it is not divided."""
 
 _Mask = npt.NDArray[np.bool_]
 
 
 def fit(segments: Sequence[Segment], samples: Samples) -> tuple[Segment, ...]:
-    """`segments` beside their speech in `samples`, none longer than LONGEST_SECONDS that has a
-    place to be divided at.
+    """Return `segments` at the time of their speech in `samples`, the long ones divided.
 
-    `samples` is the window, float32, shape [n], 16 kHz. Texts, joined, stay as they are.
+    A segment over LONGEST_SECONDS remains only if its text has no place for a division. `samples`
+    is the window, float32, shape [n], 16 kHz. The joined text does not change.
     """
     levels = _levels(samples)
     if not len(levels) or not segments:
@@ -81,7 +83,7 @@ def _levels(samples: Samples) -> npt.NDArray[np.float64]:
 
 
 def _loud(levels: npt.NDArray[np.float64], first: int, last: int) -> _Mask:
-    """Which of all frames are loud for the speaker of frames `first` to `last`."""
+    """Return which frames are loud, compared with frames `first` to `last`; shape [len(levels)]."""
     around = levels[max(0, first - _AROUND_FRAMES) : last + _AROUND_FRAMES]
     background, loudest = np.percentile(around if len(around) else levels, (10, 95))
     level = np.clip(2 * background, _SOFTEST_SHARE * loudest, _LOUD_SHARE * loudest)
@@ -90,7 +92,7 @@ def _loud(levels: npt.NDArray[np.float64], first: int, last: int) -> _Mask:
 
 
 def _pauses(loud: _Mask) -> list[tuple[int, int]]:
-    """Quiet runs of frames, as (begin, end)."""
+    """Return the quiet runs of frames, as (begin, end)."""
     padded = np.concatenate(([True], loud, [True])).astype(np.int8)
     edges = np.flatnonzero(np.diff(padded))
     runs = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
@@ -98,7 +100,7 @@ def _pauses(loud: _Mask) -> list[tuple[int, int]]:
 
 
 def _near_pause(loud: _Mask, first: int, last: int, reach: int) -> tuple[int, int] | None:
-    """The pause that `first` to `last` means, at most `reach` frames away: long and near."""
+    """Return the longest and nearest pause at most `reach` frames from `first` to `last`."""
 
     def worth(pause: tuple[int, int]) -> int:
         away = max(0, pause[0] - last, first - pause[1])
@@ -111,7 +113,7 @@ def _near_pause(loud: _Mask, first: int, last: int, reach: int) -> tuple[int, in
 
 
 def _edges(pause: tuple[int, int]) -> tuple[int, int]:
-    """Where speech ends before a pause and begins behind it, with what is left to each."""
+    """Return the frames at which speech ends before a pause and begins after it, padded."""
     pad = min(_PAD_FRAMES, (pause[1] - pause[0]) // 2)
     return pause[0] + pad, pause[1] - pad
 
@@ -141,7 +143,7 @@ def _into_pauses(segments: Sequence[Segment], levels: npt.NDArray[np.float64]) -
 
 
 def _start(levels: npt.NDArray[np.float64], first: int, last: int) -> int:
-    """The beginning of speech in frames `first` to `last`, if that is quiet, or just before."""
+    """Return the beginning of speech in frames `first` to `last`, or just before them."""
     loud = _loud(levels, first, last)
     inside = np.flatnonzero(loud[first:last])
     if not len(inside):
@@ -153,7 +155,7 @@ def _start(levels: npt.NDArray[np.float64], first: int, last: int) -> int:
 
 
 def _end(levels: npt.NDArray[np.float64], first: int, last: int) -> int:
-    """The end of speech in frames `first` to `last`, if that is quiet, or just behind."""
+    """Return the end of speech in frames `first` to `last`, or just after them."""
     loud = _loud(levels, first, last)
     inside = np.flatnonzero(loud[first:last])
     if not len(inside):
@@ -161,8 +163,8 @@ def _end(levels: npt.NDArray[np.float64], first: int, last: int) -> int:
     final = first + int(inside[-1]) + 1
     if final < last - _PAD_FRAMES:
         return final + _PAD_FRAMES
-    behind = [pause for pause in _pauses(loud) if last <= pause[0] < last + _REACH_FRAMES]
-    return _edges(behind[0])[0] if behind else last
+    after = [pause for pause in _pauses(loud) if last <= pause[0] < last + _REACH_FRAMES]
+    return _edges(after[0])[0] if after else last
 
 
 def _divided(segment: Segment, levels: npt.NDArray[np.float64]) -> Iterator[Segment]:
@@ -186,13 +188,13 @@ def _divided(segment: Segment, levels: npt.NDArray[np.float64]) -> Iterator[Segm
 
 
 def _division(segment: Segment) -> int | None:
-    """Where the text is best divided, as an offset; None where it cannot be."""
+    """Return the best offset for a division of the text; None if there is none."""
     text = segment.text
     breaks = [at for at in range(1, len(text)) if text[at].isspace()]
     whole = [match.span() for match in _MARKER.finditer(text)]
     breaks = [at for at in breaks if not any(first < at < last for first, last in whole)]
     if not breaks and segment.words is None:
-        # Without spaces: behind every punctuation mark, else behind every character.
+        # Without spaces: after every punctuation mark, or else after every character.
         marks = _SENTENCE_ENDS + _CLAUSE_ENDS
         breaks = [at for at in range(1, len(text)) if text[at - 1] in marks]
         breaks = breaks or list(range(1, len(text))) if not text.isascii() else breaks
@@ -207,7 +209,7 @@ def _division(segment: Segment) -> int | None:
 
 
 def _cut(levels: npt.NDArray[np.float64], first: int, last: int, share: float) -> tuple[int, int]:
-    """End and start of two parts, of which the first has `share` of the speech, in frames."""
+    """Return end and start of two parts, in frames; the first has `share` of the speech."""
     loud = _loud(levels, first, last)
     spoken = np.cumsum(loud[first:last])
     if len(spoken) and spoken[-1]:
@@ -232,7 +234,7 @@ def _cut(levels: npt.NDArray[np.float64], first: int, last: int, share: float) -
 def _divided_words(
     words: tuple[Word, ...] | None, characters: int
 ) -> tuple[tuple[Word, ...] | None, tuple[Word, ...] | None]:
-    """`words` before and behind the first `characters` of the text, spaces not counted."""
+    """Return `words` within and after the first `characters` of the text, not counting spaces."""
     if words is None:
         return None, None
     count = taken = 0
@@ -243,7 +245,7 @@ def _divided_words(
 
 
 def _with_times(segment: Segment, start: float, end: float) -> Segment:
-    """`segment` with its words kept inside `start` to `end`."""
+    """Return `segment` from `start` to `end`, with its words kept inside."""
 
     def inside(word: Word) -> Word:
         return replace(

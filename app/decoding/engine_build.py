@@ -1,7 +1,7 @@
-"""Which engine this is: the package's wheel, or one that `scripts/build_engine` made for this CPU.
+"""The origin of the engine: the package's wheel, or `scripts/build_engine`.
 
-The script leaves a note beside the extension module, with the module's hash: where the two do not
-match, pip has replaced the engine since and the note means nothing. Read once, at start.
+The script writes a note into the extension module's folder, with the module's hash. If the hash
+differs, pip has replaced the engine since, and the note is ignored. Read once, at start.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _NOTE = "_pywhispercpp_build.json"
 
 
 def describe(module: Path) -> str:
-    """`wheel`, or `built here: ` and the recipe's name, for the extension module at `module`."""
+    """Return `wheel`, or `built here: ` and the recipe's name, for an extension module."""
     try:
         note = json.loads((module.parent / _NOTE).read_text())
         known = note["engine_sha256"] == hashlib.sha256(module.read_bytes()).hexdigest()

@@ -1,10 +1,9 @@
-"""Which attention heads of a model follow the sound, and how late they are.
+"""The attention heads of a model that follow the sound, and their lag.
 
-Some cross-attention heads of a Whisper decoder look at the audio of the token they are about to
-say; whisper.cpp has OpenAI's list of them for each official model. A model is known here by its
-shape, because a file may have any name: a fine-tuned model keeps the heads of its origin. A decoder
-of another shape (a distilled one) takes all heads of its upper half, openai/whisper's own default.
-Pure.
+Some cross-attention heads of a Whisper decoder attend to the audio of the next token; whisper.cpp
+has OpenAI's list of them for each official model. A model is identified by its shape, because a
+file may have any name, and a fine-tuned model keeps the heads of its origin. A decoder of another
+shape, such as a distilled one, uses all heads of its upper half, openai/whisper's default. Pure.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _UNKNOWN_LAG = 0.05
-"""Seconds; between the two that were measured, and good enough for both (docs/lab-book.md, "Word
-times by attention")."""
+"""Lag of a model that was not measured, in seconds: between the two measured ones, and adequate for
+both (docs/lab-book.md, "Word times by attention")."""
 
 _LAGS = {"TINY_EN": 0.1, "BASE": 0.0}
-"""Seconds from a word's beginning to the moment at which the heads move to it."""
+"""Seconds from a word's beginning to the moment at which the heads move to it, by preset."""
 
 _ENGLISH_TOO = {(4, 6): "TINY", (6, 8): "BASE", (12, 12): "SMALL", (24, 16): "MEDIUM"}
-"""By decoder layers and heads a layer."""
+"""Presets of sizes that have an English-only model too, by decoder layers and heads per layer."""
 
 _LARGE_HEADS, _LARGE_LAYERS, _TURBO_LAYERS = 20, 32, 4
 
@@ -28,7 +27,7 @@ _LARGE_V3_MELS = 128
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A model's decoder `layers`, attention `heads` in each, `mels` of its input, and languages."""
+    """A model's numbers of decoder `layers`, attention `heads` per layer and input `mels`."""
 
     layers: int
     heads: int
@@ -38,8 +37,9 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class AlignmentHeads:
-    """`preset` is the end of the name of a `whisper_alignment_heads_preset`; `top_layers` counts
-    for `N_TOP_MOST` alone; `lag` is in seconds."""
+    """The heads for whisper.cpp: `preset` is the end of the name of a
+    `whisper_alignment_heads_preset`; `top_layers` is used by `N_TOP_MOST` only; `lag` is in
+    seconds."""
 
     preset: str
     lag: float
@@ -47,7 +47,7 @@ class AlignmentHeads:
 
 
 def alignment_heads(shape: Shape, name: str) -> AlignmentHeads:
-    """The heads of the model of this shape. `name` tells large-v1 from v2, which look the same."""
+    """Return the heads of a model by its shape; `name` distinguishes large-v1 from large-v2."""
     preset = _preset(shape, name)
     if preset is None:
         return AlignmentHeads("N_TOP_MOST", _UNKNOWN_LAG, max(1, shape.layers // 2))

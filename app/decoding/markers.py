@@ -1,13 +1,13 @@
-"""Takes descriptions of other sounds out of a hypothesis: "[Music]", "（音楽）", "*laughs*", "♪".
+"""Removal of sound descriptions from a hypothesis: "[Music]", "（音楽）", "*laughs*", "♪".
 
-Whisper learned from subtitles, which name sounds in brackets; nobody said these words. A segment
-that is only such markers is dropped, and markers at either end of a segment are cut off. Brackets
-within a sentence stay, because that is also how asides of a speaker are written. Musical notes are
-removed wherever they stand: nobody can say one.
+Whisper was trained on subtitles, which name sounds in brackets; a speaker did not say these words.
+A segment that consists of such markers is dropped, and markers at either end of a segment are cut
+off. Brackets within a sentence stay, because they may be an aside of the speaker. Musical notes are
+removed everywhere, because they cannot be spoken.
 
-Text in brackets is a marker if it names a sound (`app/decoding/sounds.py`), if it is written in
-capitals, or if it is a segment by itself and reads like a caption: a few words without a number or
-a comma and, in round brackets, without a word that makes a clause. Pure.
+Text in brackets is a marker if it names a sound (`app/decoding/sounds.py`), if it is in capitals,
+or if it is a whole segment and resembles a caption: a few words without a number or a comma and, in
+round brackets, without a word that indicates a clause. Pure.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ _NOTES = frozenset("♩♪♫♬𝄞🎵🎶🎼")
 _ROUND = "(（﹙"
 _OPENING = {**dict.fromkeys(_ROUND, "round"), **dict.fromkeys("[［【〔〖{｛", "square")}
 _CLOSING = {**dict.fromkeys(")）﹚", "round"), **dict.fromkeys("]］】〕〗}｝", "square")}
-"""Brackets by family. Within a family any closing bracket ends what any opening one began, because
-the model mixes full-width and plain forms."""
+"""Brackets by family. Any closing bracket of a family matches any opening one, because the model
+mixes full-width and plain forms."""
 
 _ASTERISKS = "*＊"
 _STARS = re.compile(r"[*＊]+(?=[^\s*＊])([^*＊]*[^\s*＊])[*＊]+")
-"""A text between asterisks, as chat logs write sounds."""
+"""A text between asterisks: the notation of chat logs for sounds."""
 
 _LEADING = re.compile(r"\s*(?:[-–—‐]\s*|>+\s*)?")
-"""What may stand before a segment's first marker: the dash or angle of a new speaker."""
+"""Characters allowed before a segment's first marker: the dash or angle of a new speaker."""
 
-_BEHIND_LEADING = re.compile(r"[\s.,;:…。、，।\-–—]*")
+_AFTER_LEADING = re.compile(r"[\s.,;:…。、，।\-–—]*")
 """Punctuation that belongs to a marker at the beginning."""
 
 _TRAILING = re.compile(r"[\s.,;:!?…。、，！？।؟~]*")
-"""Punctuation that may stand behind a segment's last marker."""
+"""Punctuation allowed after a segment's last marker."""
 
 _BEFORE_TRAILING = re.compile(r"[\s\-–—‐>]*\Z")
-"""What goes together with a marker at the end: space, and the dash of a new speaker."""
+"""Characters removed together with a marker at the end: space, and the dash of a new speaker."""
 
 _MOST_WORDS = 8
-"""In a marker whose sound is known: "MUSIC PLAYING - BAND NAME, SONG TITLE" has seven."""
+"""Most words in a marker of a known sound: "MUSIC PLAYING - BAND NAME, SONG TITLE" has seven."""
 
 _MOST_UNCLOSED_WORDS = 3
-"""In one that the end of the segment cuts off: "[MUSIC PLAYING"."""
+"""Most words in a marker that the end of the segment cuts off, such as "[MUSIC PLAYING"."""
 
 _MOST_UNKNOWN_WORDS, _MOST_UNKNOWN_CHARACTERS = 5, 40
-"""In one whose sound is not: "phone vibrating on a table" has five."""
+"""Most words and characters in a marker of an unknown sound: "phone vibrating on a table" has five
+words."""
 
 _SENTENCE = re.compile(r"[.,;:!?。、，！？।؟]|\d")
-"""Absent from a caption of a few words, present in most of what is said in brackets."""
+"""Characters absent from short captions, and present in most bracketed speech."""
 
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff]")
-"""Thai, Lao, Myanmar, Japanese and Chinese: words and brackets stand side by side, and letters have
-no case."""
+"""Scripts without spaces and case: Thai, Lao, Myanmar, Japanese and Chinese."""
 
 _LETTER = re.compile(r"[^\W_]")
 """A letter or digit of any script."""
@@ -66,10 +66,10 @@ Span = tuple[int, int]
 
 
 def without_markers(segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    """`segments` without markers; a segment that holds nothing else is dropped.
+    """Return `segments` without markers; drop a segment that consists of markers.
 
-    Of a segment with words the words of its markers go too, and its times shrink to the words that
-    are left. The times of a segment without words stay.
+    The words of the markers are removed too, and the segment's times shrink to its other words. A
+    segment without words keeps its times.
     """
     stripped = (_strip(segment) for segment in segments)
     return tuple(segment for segment in stripped if segment is not None)
@@ -93,18 +93,18 @@ def _strip(segment: Segment) -> Segment | None:
 
 
 def kept_characters(text: str) -> list[int]:
-    """The positions in `text` of what is no marker; none where it holds only markers."""
+    """Return the positions in `text` outside markers; empty if `text` consists of markers."""
     kept = [at for at, character in enumerate(text) if character not in _NOTES]
     while (cut := _first_marker("".join(text[at] for at in kept))) is not None:
         del kept[cut[0] : cut[1]]
-    # Of a text that was only markers nothing is left but punctuation.
+    # Only punctuation remains of a text that consists of markers.
     if len(kept) < len(text) and not any(_LETTER.match(text[at]) for at in kept):
         return []
     return kept
 
 
 def _first_marker(text: str) -> Span | None:
-    """Where a marker at the beginning or the end of `text` lies, with what belongs to it."""
+    """Return the span of a marker at the beginning or the end of `text`, with its punctuation."""
     groups = _groups(text)
     if not groups:
         return None
@@ -115,21 +115,21 @@ def _first_marker(text: str) -> Span | None:
     begin, end = groups[0]
     lead = _LEADING.match(text)
     if lead is not None and lead.end() == begin and _is_marker(text, begin, end, alone):
-        behind = _BEHIND_LEADING.match(text, end)
-        return 0, end if behind is None else behind.end()
+        after = _AFTER_LEADING.match(text, end)
+        return 0, end if after is None else after.end()
     begin, end = groups[-1]
     if _TRAILING.fullmatch(text, end) and _is_marker(text, begin, end, alone):
         before = _BEFORE_TRAILING.search(text[:begin])
         cut = begin if before is None else before.start()
-        # "Hello (laughs)." keeps its full stop, "Hello. (laughs)." has one already.
+        # "Hello (laughs)." keeps its full stop; "Hello. (laughs)." already has one.
         finished = cut == 0 or not _LETTER.match(text[cut - 1])
         return cut, len(text) if finished else end
     return None
 
 
 def _groups(text: str) -> list[Span]:
-    """The outermost bracketed texts in order, brackets included; one that is not closed runs to the
-    end."""
+    """Return the spans of the outermost bracketed texts in order, with their brackets. An unclosed
+    one extends to the end."""
     found: list[Span] = []
     at = 0
     while at < len(text):
@@ -158,8 +158,8 @@ def _closed(text: str, begin: int, family: str) -> int:
 
 
 def _is_marker(text: str, begin: int, end: int, alone: bool) -> bool:
-    """Whether what is bracketed from `begin` to `end` describes a sound. `alone` says that nothing
-    in `text` stands outside brackets."""
+    """Return whether the bracketed text from `begin` to `end` describes a sound. `alone` is true if
+    `text` has no letter outside brackets."""
     inside = text[begin:end]
     words = folded(inside).split()
     if not words:
@@ -184,17 +184,17 @@ def _is_marker(text: str, begin: int, end: int, alone: bool) -> bool:
         and len(words) <= _MOST_UNKNOWN_WORDS
         and len(inside) <= _MOST_UNKNOWN_CHARACTERS
         and not _SENTENCE.search(inside)
-        # Without spaces there are no words to count, so an aside looks like a caption.
+        # A script without spaces has no words to count, so an aside resembles a caption.
         and not (is_round and _UNSPACED.search(inside))
     )
 
 
 def _kept_words(text: str, words: Sequence[Word], kept: frozenset[int]) -> tuple[Word, ...]:
-    """`words` of a segment with this `text`, as far as their characters are in `kept`."""
+    """Return the `words` of a segment with this `text`, reduced to the characters in `kept`."""
     places = [at for at, character in enumerate(text) if not character.isspace()]
     lengths = [len("".join(word.text.split())) for word in words]
     if sum(lengths) != len(places):
-        # A character broken between two words: its halves cannot be found in the text.
+        # A character is divided between two words, so the words cannot be found in the text.
         return tuple(words)
     found: list[Word] = []
     at = 0

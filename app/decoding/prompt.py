@@ -1,10 +1,9 @@
-"""From a prompt's text to the tokens that the decoder reads.
+"""The tokens of a prompt's text, as the decoder reads them.
 
-whisper.cpp can read a prompt's text by itself. Its tokenizer is a recursive regular expression with
-a quadratic search for tokens behind it, which a prompt of 16 KiB without spaces would hold up for
-minutes, and it cannot say how many tokens a text has. `Tokenizer` splits as whisper.cpp does
-(GPT-2's pattern, then the longest token that fits) in linear time, from the end backwards, and only
-as far as there is room. Pure.
+whisper.cpp has a tokenizer too, but it needs minutes for a prompt of 16 KiB without spaces: a
+recursive regular expression followed by a quadratic search. It also does not return the number of
+tokens. `Tokenizer` gives the same tokens (GPT-2's pattern, then the longest token that fits) in
+linear time. It starts at the text's end and stops as soon as there are enough tokens. Pure.
 """
 
 from __future__ import annotations
@@ -15,34 +14,31 @@ from collections.abc import Callable, Sequence
 from app.decoding.decoded import TIMESTAMP_SECONDS
 
 MOST_TOKENS = 223
-"""What whisper.cpp's decoder reads of a prompt: half of its 448 positions, less one."""
+"""Most tokens that whisper.cpp's decoder reads of a prompt: half of its 448 positions, less one."""
 
 _BEFORE_SECONDS = (20.0, 28.0, 28.0)
-"""Timestamps around the prompt of a reduced decode, which make it a segment that ended, as text
-before was in Whisper's training. Without them tiny.en writes no timestamps behind a prompt, and
-then nothing stops it in the silence at the window's end: it says the last sentence again. Lab book,
-"Prompts"."""
+"""Timestamps in seconds around the prompt of a reduced decode, which make it a finished segment, as
+in Whisper's training. Without them tiny.en writes no timestamps after a prompt, and repeats the
+last sentence in the silence at the window's end (docs/lab-book.md, "Prompts")."""
 
 _PIECE = re.compile(
     rb"'s|'t|'re|'ve|'m|'ll|'d| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+"
 )
-"""GPT-2's pattern on bytes, as whisper.cpp has it: what is not ASCII counts as punctuation."""
+"""GPT-2's pattern on bytes, as in whisper.cpp: bytes outside ASCII count as punctuation."""
 
 _LONGEST_TOKEN = 32
-"""Bytes. The few longer ones in Whisper's vocabulary are runs of spaces and of broken text."""
+"""Bytes of the longest token tried. The few longer ones in Whisper's vocabulary are runs of spaces
+and broken text."""
 
 
 class Tokenizer:
-    """Splits text into the tokens of one model.
-
-    `tokens` are the bytes of its text tokens, by number.
-    """
+    """The tokenizer of one model. `tokens` are the bytes of its text tokens, by number."""
 
     def __init__(self, tokens: Sequence[bytes]) -> None:
         self._numbers = {text: number for number, text in enumerate(tokens)}
 
     def tail(self, text: str, most: int) -> tuple[int, ...]:
-        """The last tokens of `text`, `most` at most."""
+        """Return the last tokens of `text`, at most `most`."""
         if most <= 0:
             return ()
         taken: list[int] = []
@@ -63,16 +59,16 @@ class Tokenizer:
                     at = end
                     break
             else:
-                # A byte that no token has: whisper.cpp leaves it out, too.
+                # No token begins with this byte: skip it, as whisper.cpp does.
                 at += 1
         return found
 
 
 class PromptEncoder:
-    """Writes prompts for one model.
+    """The encoder of prompts for one model.
 
-    `read_token` gives the bytes of a token by number; numbers below `text_tokens` are text,
-    `first_timestamp` is that of 0 s. The vocabulary is read with the first prompt: that takes 50 ms
+    `read_token` returns the bytes of a token by number; numbers below `text_tokens` are text,
+    `first_timestamp` is the token of 0 s. The first prompt loads the vocabulary, which takes 50 ms
     and some memory.
     """
 
@@ -85,8 +81,8 @@ class PromptEncoder:
         self._tokenizer: Tokenizer | None = None
 
     def encode(self, prompt: str, carried: str, most: int, timed: bool) -> list[int]:
-        """The tokens of a `prompt` with `carried` text behind it, `most` at most; between
-        timestamps if `timed`. Empty without either."""
+        """Return at most `most` tokens of a `prompt` followed by `carried` text; between timestamps
+        if `timed`. Empty if both texts are."""
         if not prompt.strip() and not carried.strip():
             return []
         if self._tokenizer is None:
@@ -103,9 +99,9 @@ class PromptEncoder:
 def share(
     tokenizer: Tokenizer, prompt: str, carried: str, most: int = MOST_TOKENS
 ) -> tuple[int, ...]:
-    """The tokens of `prompt` and behind them those of the `carried` text, `most` at most.
+    """Return the tokens of `prompt`, followed by those of the `carried` text; at most `most`.
 
-    Each keeps its end and at least its half of `most`, and takes what the other leaves.
+    Each text keeps its end. Each may use half of `most`, and the part that the other does not use.
     """
     after = tokenizer.tail(_spaced(carried), most)
     before = tokenizer.tail(_spaced(prompt), most)
@@ -116,6 +112,6 @@ def share(
 
 
 def _spaced(text: str) -> str:
-    """Whisper's training text begins with a space, as does every word in it."""
+    """Return `text` with a space before it, like the text in Whisper's training."""
     text = text.strip()
     return f" {text}" if text else ""

@@ -1,8 +1,8 @@
-"""Words by which subtitles name sounds, in the languages of Whisper's training data.
+"""Words that name sounds in subtitles, in the languages of Whisper's training data.
 
-Data for `app/decoding/markers.py`, which looks for them between brackets only. `laugh*` stands for
-every word that begins so, `*musik*` for every word that holds it; all others stand for themselves.
-The table need not be complete: a marker that is a segment by itself needs no known word.
+Data for `app/decoding/markers.py`, which searches for them between brackets only. `laugh*` matches
+every word with this beginning, `*musik*` every word that contains it; all others match themselves.
+The table need not be complete: a marker that is a whole segment needs no known word.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ _CLAUSE_WORDS = """
 
 
 def folded(text: str) -> str:
-    """`text` in lower case and without accents, with a space for all but letters and digits."""
+    """Return `text` in lower case without accents; replace all but letters and digits by spaces."""
     parts = unicodedata.normalize("NFKD", text.casefold()).replace("\u0131", "i")
     return "".join(
         ""
@@ -126,12 +126,12 @@ _CLAUSE = frozenset(folded(word) for word in _CLAUSE_WORDS.split())
 
 
 def names_sound(word: str) -> bool:
-    """Whether a folded word names a sound in any of the languages: which one a window is in, the
-    decoder may have misheard."""
+    """Return whether a folded word names a sound in any of the languages. The window's own language
+    is not used, because its detection may be wrong."""
     return word in _WHOLE or word.startswith(_BEGINNINGS) or any(part in word for part in _PARTS)
 
 
 def makes_clause(word: str) -> bool:
-    """Whether a folded word is a pronoun, an auxiliary or a conjunction of one of eight languages.
-    A caption of a sound has hardly any; what is said in brackets mostly has one."""
+    """Return whether a folded word is a pronoun, an auxiliary or a conjunction of one of eight
+    languages. Captions of sounds rarely have one, and bracketed speech mostly has one."""
     return word in _CLAUSE

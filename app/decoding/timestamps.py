@@ -1,10 +1,10 @@
 """Timestamps for text that was decoded without them.
 
 After a prompt of plain text, Whisper's smallest models write no timestamps: a window of 30 s
-becomes one segment. Its text is worth keeping, so `place` lets the decoder read that text once
+becomes one segment. Its text is good, so `place` lets the decoder read that text once
 more, without the prompt, and takes a pair of timestamps from its logits at the ends of sentences
-and clauses. The text stays as it is. Measured in docs/lab-book.md ("Subtitle times"). Pure: the
-decoder is handed in; times are seconds from the window's beginning.
+and clauses. The text does not change. Measured in docs/lab-book.md ("Subtitle times"). Pure: the
+decoder is a parameter. Times are seconds from the window's beginning.
 """
 
 from __future__ import annotations
@@ -20,43 +20,44 @@ from app.decoding.raw_decoder import Logits
 from app.decoding.tokens import UNSPACED
 
 LONG_SECONDS = 7.0
-"""A window with a longer segment is worth the second reading. Cues shall last less than 8 s."""
+"""Longest segment, in seconds, without a second reading of its window: cues must be under 8 s."""
 
 _FIRST_SECONDS = 1.0
-"""The first timestamp is not later; openai/whisper's max_initial_timestamp."""
+"""Latest first timestamp, in seconds; openai/whisper's max_initial_timestamp."""
 
 _SENTENCE_SECONDS, _CLAUSE_SECONDS, _WORDS_SECONDS = 1.0, 4.0, 6.0
-"""A segment ends at a sentence's end if it lasts this long, or at a clause's, or at a word's."""
+"""Shortest segments, in seconds, that end after a sentence, after a clause and after a word."""
 
 _GAP_SECONDS = 1.0
-"""A shorter sentence ends a segment if nothing follows for so long."""
+"""Shortest silence, in seconds, after which a shorter segment may end."""
 
 _LEAST_ODDS = -5.0
-"""How likely, against text, a timestamp must be: nats. After sentences it was 0 to 9, after clauses
--1 to -5 and after "Mr." -8, where the most probable time means nothing."""
+"""Lowest log odds of a timestamp against text, in nats. Sentences have 0 to 9, clauses -1 to -5;
+after "Mr." (-8) the most probable time is meaningless."""
 
 _LEAST_WORD_ODDS = -7.0
-"""The same between words, where 4.5 to 7 still gave the right time."""
+"""Lowest log odds of a timestamp between words, in nats; -4.5 to -7 still gave the right time."""
 
 _PROBE_CHARACTERS, _REST_CHARACTERS = 40, 20
-"""Text before the end of a clause or, since the last look, a word is tried: 3 to 4 s of speech. And
-text that a segment which begins there must have."""
+"""Characters that must precede an end after a clause or, since the last attempt, after a word (3 to
+4 s of speech), and characters that the following segment must have."""
 
 _FASTEST = 30.0
-"""Characters a second that nobody exceeds: a timestamp leaves time for the text on both sides."""
+"""Fastest speech, in characters a second. A timestamp leaves time for the text on both sides."""
 
 _SLOW_SECONDS, _SLOWEST = 5.0, 4.0
-"""A segment this long with fewer characters a second did not begin where it seems to."""
+"""Duration in seconds, and characters a second: a longer segment with slower speech begins too
+early."""
 
 _UNHURRIED = 10.0
-"""Characters a second of unhurried English speech: 2 words of 5 letters each."""
+"""Characters a second of unhurried English speech: 2 words with 5 letters."""
 
 _SENTENCE_ENDS = tuple(mark.encode() for mark in ".?!\u3002\uff1f\uff01\u0964\u061f")
 _CLAUSE_ENDS = tuple(mark.encode() for mark in ",;:\u2026\u2014\u3001\uff0c\uff1b\uff1a\u060c")
 
 
 class Decoder(Interface):
-    """`app/decoding/raw_decoder.py` as it is used here."""
+    """The part of `app/decoding/raw_decoder.py` that this module uses."""
 
     @property
     def past(self) -> int: ...
@@ -68,7 +69,7 @@ class Decoder(Interface):
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Numbers of special tokens: `start` is the sequence before any text (start of transcript,
+    """The numbers of special tokens: `start` is the sequence before any text (start of transcript,
     language, task), `first_timestamp` the token of 0 s."""
 
     start: tuple[int, ...]
@@ -82,16 +83,16 @@ def place(
     vocabulary: Vocabulary,
     decoder: Decoder,
 ) -> tuple[Token, ...]:
-    """`tokens` of a window of `seconds` with timestamps added; those that are there are kept.
+    """Return the `tokens` of a window of `seconds` with timestamps added to the existing ones.
 
-    `tokens` holds text and timestamps only. Passes on what `decoder` raises.
+    `tokens` holds text and timestamps only. Raises the errors of `decoder`.
     """
     return _Placing(seconds, language, vocabulary, decoder).run(tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """How long a segment must last to end there, and how likely a timestamp must be."""
+    """A kind of place for a segment's end: its shortest duration and lowest odds of a timestamp."""
 
     least_seconds: float
     least_odds: float
@@ -103,7 +104,7 @@ _WORD = _End(_WORDS_SECONDS, _LEAST_WORD_ODDS)
 
 
 class _Placing:
-    """One window's second reading."""
+    """The second reading of one window."""
 
     def __init__(
         self, seconds: float, language: str, vocabulary: Vocabulary, decoder: Decoder
@@ -116,7 +117,7 @@ class _Placing:
         self._pending: list[int] = []
         """Tokens that the decoder has not been fed yet."""
         self._start = 0.0
-        """Where the present segment begins; its text follows `_placed[_first]`."""
+        """The present segment's beginning; its text follows `_placed[_first]`."""
         self._first = 0
         self._before = 0
         """Tokens that the decoder had been fed before the present segment's text."""
@@ -154,10 +155,10 @@ class _Placing:
     def _kind(
         self, token: Token, after: Token | None, read: int, left: int, probed: int
     ) -> _End | None:
-        """The kind of end that text has behind `token`; None if no segment can end there.
+        """Return the kind of end after `token`; None if no segment can end there.
 
-        `read` is the text of the segment so far, `left` that of the window behind it, `probed` that
-        since the last look, in characters.
+        Lengths of text, in characters: `read` of the segment so far, `left` of the rest of the
+        window, `probed` since the last attempt.
         """
         if after is None:
             return _SENTENCE
@@ -172,7 +173,7 @@ class _Placing:
         return _WORD if probed >= _PROBE_CHARACTERS else None
 
     def _end(self, at: float, odds: float, least: float) -> bool:
-        """End the segment at `at` and begin the next, if it lasts long enough for that."""
+        """End the segment at `at` and begin the next if it is long enough; return whether it is."""
         lasts = at - self._start
         if lasts >= least or (odds > 0 and lasts >= _SENTENCE_SECONDS):
             self._correct_start(at)
@@ -194,8 +195,8 @@ class _Placing:
         return False
 
     def _time(self, earliest: float, latest: float | None = None) -> tuple[float, float]:
-        """The most probable timestamp for what comes next, between two times, and how likely a
-        timestamp is there: the log of the sum of those over the best token of text."""
+        """Return the most probable next timestamp between two times, and the log odds of any
+        timestamp between them against the best token of text."""
         logits = self._decoder.feed(self._pending)
         self._pending = []
         low = min(round(earliest / TIMESTAMP_SECONDS), self._last_step)
@@ -208,7 +209,7 @@ class _Placing:
         return step * TIMESTAMP_SECONDS, odds
 
     def _correct_start(self, end: float) -> None:
-        """Move a start that is far too early for so little text to the end of the first word."""
+        """Move a start that is too early for the amount of text near to its first word."""
         text = self._placed[self._first :]
         size = sum(_characters(token) for token in text)
         lasts = end - self._start
@@ -244,5 +245,5 @@ class _Placing:
 
 
 def _characters(token: Token) -> int:
-    # A token may be part of a character: count the first bytes of characters in UTF-8.
+    # A token may be part of a character, so the first bytes of UTF-8 characters are counted.
     return sum(byte & 0xC0 != 0x80 for byte in token.text)

@@ -1,8 +1,8 @@
 """From whisper.cpp's tokens to segments and words.
 
-A `SegmentBuilder` is fed one window's tokens in order: timestamps end a segment and begin the next,
-text tokens fill it. Text is gathered as bytes, because a token may be part of a character. Pure, no
-engine; times are seconds from the window's beginning.
+A `SegmentBuilder` takes one window's tokens in order: timestamps end a segment and begin the next,
+text tokens fill it. It collects text as bytes, because a token may be part of a character. Pure, no
+engine. Times are seconds from the window's beginning.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from app.decoding.hypothesis import confidence
 from app.messages import Segment, Word
 
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
-"""Languages written without spaces, where every whole character that a token ends begins a new
-word; the same list as openai/whisper's split_to_word_tokens."""
+"""Languages written without spaces. After each token that completes a character, a new word begins;
+the list is that of openai/whisper's split_to_word_tokens."""
 
 
 _BYTES_PER_SECOND = 10
-"""Of text in unhurried English speech: 2 words, 5 letters each."""
+"""Bytes of text per second of unhurried English speech: 2 words with 5 letters."""
 
 _SLOW_SECONDS, _SLOW_BYTES_PER_SECOND = 5.0, 4
-"""A last segment this long with this little text has a pause in it, or speech not heard."""
+"""Seconds, and bytes a second: a longer last segment with slower speech contains a pause, or speech
+that was not transcribed."""
 
 
 @dataclass(slots=True)
@@ -34,10 +35,10 @@ class _Word:
 
 
 class SegmentBuilder:
-    """Builds the segments of one window of `seconds`; with words where asked for.
+    """The builder of one window's segments; `seconds` is the window's length.
 
-    A word's times are both the moment at which the attention moved on from it: when it was spoken
-    is for `app/decoding/alignment.py` to say.
+    Both times of a word are the moment at which the attention moved on from it;
+    `app/decoding/alignment.py` replaces them.
     """
 
     def __init__(self, seconds: float, language: str, with_words: bool) -> None:
@@ -50,25 +51,25 @@ class SegmentBuilder:
         self._logprobs: list[float] = []
         self._words: list[_Word] = []
         self.logprobs: list[float] = []
-        """Natural logs of the text tokens' probabilities, of all segments."""
+        """Natural logs of the probabilities of all text tokens."""
         self.count = 0
-        """Tokens taken, timestamps included."""
+        """Number of tokens added, timestamps included."""
 
     def add(self, token: Token) -> None:
-        """The next token, of either kind."""
+        """Add the next token, of either kind."""
         if token.at is not None:
             self.timestamp(token.at)
         else:
             self.token(token.text, token.logprob, token.moved)
 
     def timestamp(self, at: float) -> None:
-        """A timestamp token: what was gathered ends here, what follows begins here."""
+        """Add a timestamp token: end the current segment at `at` and begin the next."""
         self.count += 1
         self._close(at)
         self._start = min(at, self._seconds)
 
     def token(self, text: bytes, logprob: float, moved: float) -> None:
-        """A text token, and when the decoder's attention moved on from it; read for words alone."""
+        """Add a text token; `moved`, when the attention moved on from it, is for words only."""
         self.count += 1
         self._text += text
         self._logprobs.append(logprob)
@@ -82,10 +83,12 @@ class SegmentBuilder:
             word.logprobs.append(logprob)
 
     def finish(self, about: float | None = None) -> tuple[Segment, ...]:
-        """No more tokens: the segments. `about` is the time that the end of text was thought to
-        come at, which is often too early. It serves where no timestamp says when the last segment
-        ended and it cannot have lasted to the window's end: that little text is not said so slowly,
-        the decoder has stopped before the speaker."""
+        """Return the segments after the last token.
+
+        `about` is the most probable time of the end of text, and often too early. It is used if the
+        last segment has no end timestamp and too little text to last to the window's end: the
+        decoder has then stopped before the speaker.
+        """
         left = self._seconds - self._start
         if left > _SLOW_SECONDS and len(self._text) < _SLOW_BYTES_PER_SECOND * left:
             spoken = self._start + len(self._text) / _BYTES_PER_SECOND
@@ -96,7 +99,7 @@ class SegmentBuilder:
         return tuple(self._segments)
 
     def build(self, decoded: Decoded) -> tuple[Segment, ...]:
-        """The segments of a whole decode."""
+        """Return the segments of a whole decode."""
         for token in decoded.tokens:
             self.add(token)
         return self.finish(decoded.about)
@@ -113,7 +116,7 @@ class SegmentBuilder:
     def _close(self, end: float) -> None:
         text = self._text.decode(errors="replace").strip()
         if text:
-            # A padded window ends where its audio did.
+            # A padded window ends with its audio.
             end = max(self._start, min(end, self._seconds))
             words = tuple(self._finish_words()) if self._with_words else None
             segment = Segment(self._start, end, text, confidence(self._logprobs), words)

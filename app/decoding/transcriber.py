@@ -1,7 +1,7 @@
-"""What the worker knows of an engine: the interface, its options and its errors.
+"""The interface of an engine, its options and its errors.
 
-`app/decoding/engine.py` is the real one. It stands apart so that whoever only names an engine, the
-worker, the server and the tests with a fake, does not load whisper.cpp.
+`app/decoding/engine.py` implements it. This module is separate so that importing it does not load
+whisper.cpp: the worker, the server and the tests with a fake engine need only the interface.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from app.decoding.hypothesis import Hypothesis
 
 
 class EngineError(Exception):
-    """whisper.cpp reported a failure. It says nothing about the audio."""
+    """whisper.cpp failed, for a reason that is not the audio."""
 
 
 class EngineAborted(Exception):
-    """The decode was stopped because the node stops."""
+    """The node is stopping and has aborted the decode."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What the loaded model can do. `languages` are codes; English-only models have just `en`."""
+    """The loaded model's abilities. `languages` are codes; English-only models have just `en`."""
 
     name: str
     multilingual: bool
@@ -32,15 +32,16 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class DecodeOptions:
-    """How to decode one window. `language` is a code or `auto`; `temperature`, 0 to 1, is where
-    decoding starts: 0 takes the most probable token, above it tokens are drawn. With `only_sure` a
-    window that gives nothing to be believed at little cost gives nothing. `prompt` is the client's
-    or the node's, `carried` the text of the window before (`app/decoding/prompt.py`).
+    """The options of one window's decode.
 
-    With `auto`, `languages` are the codes to choose from, all where it is empty.
-    `expected_language` is that of the window before, and of `carried`: the window is decoded in it
-    without a detection, unless another one turns out to be much more probable; then nothing is
-    carried.
+    `language` is a code or `auto`. `temperature`, 0 to 1, is the first one tried: 0 takes the most
+    probable token, higher ones sample. With `only_sure` only the cheap contexts are tried, and a
+    result that is not plausible is dropped. `prompt` is the client's or the node's, `carried` the
+    text of the previous window (`app/decoding/prompt.py`).
+
+    With `auto`, `languages` are the codes to choose from; all if it is empty. `expected_language`
+    is the language of the previous window and of `carried`. The window is decoded in it without a
+    detection, unless another language is much more probable; then `carried` is not used.
     """
 
     language: str = "en"
@@ -55,10 +56,10 @@ class DecodeOptions:
 
 
 class Transcriber(Interface):
-    """One window in, one hypothesis out. Used on one thread only, from its warm-up on."""
+    """An engine for one window at a time. All calls come from one thread, `warm_up` first."""
 
     def warm_up(self) -> None:
-        """Touch what the first window would otherwise wait for. Raises `EngineError`."""
+        """Prepare memory and threads so that the first window is fast. Raises `EngineError`."""
 
     def transcribe(self, samples: Samples, options: DecodeOptions) -> Hypothesis:
         """Decode one window: float32, shape [n], 16 kHz, at most 30 s.
@@ -67,4 +68,4 @@ class Transcriber(Interface):
         """
 
     def rest(self) -> None:
-        """Nothing is to be decoded for now."""
+        """Release memory and prepare for a short window: no work is waiting."""
