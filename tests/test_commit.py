@@ -80,7 +80,7 @@ def no_space(*_: Any) -> None:
 def test_accepted_reply_waits_for_the_disk_and_the_loop_does_not(
     make_node: MakeNode, journal: Path, gate: Callable[[type, str], Gate]
 ) -> None:
-    keeping = gate(Journal, "keep")
+    keeping = gate(Journal, "write")
     node = make_node(journal=journal)
     with node.connect() as client:
         client.request(pcm(2000), id="a", reply="accepted", connection="keep-alive")
@@ -100,7 +100,7 @@ def test_accepted_reply_waits_for_the_disk_and_the_loop_does_not(
 def test_silent_connection_ends_only_once_the_request_is_on_disk(
     make_node: MakeNode, journal: Path, gate: Callable[[type, str], Gate]
 ) -> None:
-    keeping = gate(Journal, "keep")
+    keeping = gate(Journal, "write")
     node = make_node(journal=journal)
     with node.connect() as client:
         client.request(pcm(2000), id="a", reply="none")
@@ -162,7 +162,7 @@ def test_full_disk_fails_the_request_and_the_node_continues(
 ) -> None:
     node = make_node(journal=journal)
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "keep", no_space)
+        patch.setattr(Journal, "write", no_space)
         with node.connect() as client:
             client.request(pcm(2000), id="a", reply="accepted", connection="keep-alive")
             reply = client.reply()
@@ -178,7 +178,7 @@ def test_full_disk_fails_the_request_and_the_node_continues(
 def test_reset_during_the_write_cancels_the_request(
     make_node: MakeNode, journal: Path, gate: Callable[[type, str], Gate]
 ) -> None:
-    keeping = gate(Journal, "keep")
+    keeping = gate(Journal, "write")
     node = make_node(journal=journal)
     client = node.connect()
     client.request(pcm(2000), id="gone", connection="keep-alive")
@@ -296,7 +296,7 @@ def test_requests_being_written_at_the_end_are_kept(
 ) -> None:
     # The disk may need longer than the time for the last replies.
     monkeypatch.setattr("app.requests.shutdown.LAST_REPLIES_SECONDS", HANG)
-    keeping = gate(Journal, "keep")
+    keeping = gate(Journal, "write")
     node = make_node(journal=journal, drain_seconds=0.1)
     with node.connect() as client:
         client.request(pcm(2000), id="a", connection="keep-alive")
@@ -345,7 +345,7 @@ def fill(journal: Path, count: int, samples: int = 1000) -> None:
     for number in range(count):
         body = in_memory(pcm(samples + number))
         request = Request(f"r{number}", body.size, RawFormat("s16", 16_000, 1, "little"))
-        kept.keep(request, Origin("10.0.0.1:5", 1_700_000_000.0 + number, "http"), body)
+        kept.write(request, Origin("10.0.0.1:5", 1_700_000_000.0 + number, "http"), body)
         body.close()
     kept.close(clean=True)
     disk.start()

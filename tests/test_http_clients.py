@@ -178,4 +178,6 @@ def test_http_port_auto_starts_without_http_if_the_port_is_taken() -> None:
             pass  # another process has the port, which is just as good
         with stopped_cleanly(Node("--http-port", "auto")) as node:
             assert "http" not in node.listening
-            node.wait_for_log("no HTTP: its port is taken, --http-port takes another", port=8080)
+            node.wait_for_log(
+                "HTTP is off: port in use; choose another with --http-port", port=8080
+            )

@@ -109,12 +109,12 @@ def test_body_that_outgrows_the_free_bytes_receives_busy(make_node: MakeNode) ->
 
     node = make_node(new_protocol=Toy, max_buffered_bytes=4 * MIB)
     with Talk(node) as growing, Talk(node) as other:
-        other.say("begin o - -")
-        assert other.hear() == "go on"
-        growing.say("begin g - -", *[data(10_000)] * 170, "end", "tell next")
-        assert [growing.hear() for _ in range(3)] == ["go on", "g busy", "next"]
-        other.say(data(500), "end")
-        assert other.hear() == "o 500"
+        other.send("begin o - -")
+        assert other.receive() == "go on"
+        growing.send("begin g - -", *[data(10_000)] * 170, "end", "tell next")
+        assert [growing.receive() for _ in range(3)] == ["go on", "g busy", "next"]
+        other.send(data(500), "end")
+        assert other.receive() == "o 500"
     assert node.lines.wait_for("g")["error"]["retry_after_seconds"] >= 1
 
 
