@@ -11,16 +11,16 @@ from fakes import hypothesis_of
 
 from app.audio.samples import SAMPLE_RATE
 from app.decoding.attempts import BOUNDED_SECONDS, Attempt, attempts, first_acceptable
+from app.decoding.audio_evidence import AudioEvidence
 from app.decoding.context import FULL, REDUCED_PROMPT_TOKENS
 from app.decoding.hypothesis import Hypothesis
-from app.decoding.sound import Sound
 from app.decoding.transcriber import DecodeOptions
 
 GOOD = hypothesis_of("a sound sentence", 5.0)
 LOOP = hypothesis_of("again and " * 60, 5.0)
 GUESS = hypothesis_of("perhaps", 5.0, logprob=-3.0)
 
-SPEECH = Sound(np.random.default_rng(1).normal(0, 0.1, 5 * SAMPLE_RATE).astype(np.float32))
+SPEECH = AudioEvidence(np.random.default_rng(1).normal(0, 0.1, 5 * SAMPLE_RATE).astype(np.float32))
 """Five seconds of equal loudness without repetition."""
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 from fakes import hypothesis_of
 
-from app.decoding.hypothesis import compression, confidence, fault, join
+from app.decoding.faults import fault
+from app.decoding.hypothesis import compression, confidence, join
 from app.messages import Segment
 
 GOOD = hypothesis_of("and so my fellow americans ask not what your country can do for you", 5.0)

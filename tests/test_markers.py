@@ -10,7 +10,8 @@ import pytest
 from fakes import RATE, FakeDetector, FakeEngine, Samples, body_of, hypothesis_of, tone
 from node import SHARED, Node, needs_shared_audio, stopped_cleanly
 
-from app.decoding.hypothesis import Hypothesis, fault
+from app.decoding.faults import fault
+from app.decoding.hypothesis import Hypothesis
 from app.decoding.markers import without_markers
 from app.decoding.transcriber import DecodeOptions
 from app.messages import RawFormat, Request, Segment, Word

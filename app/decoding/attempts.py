@@ -1,7 +1,7 @@
 """Decoding attempts for a window: their order, and the choice of a result.
 
 Most windows take one attempt: greedy, with the smallest encoder context
-(`app/decoding/context.py`). If `judge` (`app/decoding/guard.py`) rejects the result, the next
+(`app/decoding/context.py`). If `judge` (`app/decoding/faults.py`) rejects the result, the next
 attempt follows: a larger context, then without the prompt. For windows of at least
 `BOUNDED_SECONDS` the last attempt samples at rising temperatures, Whisper's temperature fallback
 (Radford et al. 2022, section 4.5). The caller passes in the decode function. Worker thread.
@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from app.decoding.audio_evidence import AudioEvidence
 from app.decoding.context import FULL, EncoderContext, ladder, most_prompt_tokens
-from app.decoding.guard import cut, judge
+from app.decoding.faults import cut, judge
 from app.decoding.hypothesis import Hypothesis, most_tokens, normal_words
 from app.decoding.prompt import MOST_TOKENS as MOST_PROMPT_TOKENS
-from app.decoding.sound import Sound
 from app.decoding.transcriber import DecodeOptions
 
 TEMPERATURE_STEP = 0.2
@@ -95,7 +95,7 @@ def first_acceptable(
     attempts: Iterable[Attempt],
     seconds: float,
     decode: Callable[[Attempt], Hypothesis],
-    sound: Sound,
+    sound: AudioEvidence,
     only_sure: bool = False,
 ) -> Hypothesis:
     """Return the first hypothesis without a fault. If all have faults, return the least faulty one;

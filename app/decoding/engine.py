@@ -21,6 +21,7 @@ from app.audio.stream import SAMPLE_RATE, Samples
 from app.decoding import backends
 from app.decoding.alignment import align
 from app.decoding.attempts import Attempt, attempts, first_acceptable
+from app.decoding.audio_evidence import AudioEvidence
 from app.decoding.binding import pw
 from app.decoding.context import FULL, EncoderContext, for_detection, ladder
 from app.decoding.cues import fit
@@ -32,7 +33,6 @@ from app.decoding.model_context import LoadMode, ModelContext
 from app.decoding.parameters import parameters
 from app.decoding.prompt import PromptEncoder
 from app.decoding.raw_decoder import RawDecoderError
-from app.decoding.sound import Sound
 from app.decoding.timestamps import LONG_SECONDS, Vocabulary, place
 from app.decoding.tokens import SegmentBuilder
 from app.decoding.transcriber import DecodeOptions, EngineAborted, EngineError
@@ -104,7 +104,7 @@ class Engine:
             attempts(seconds, options, self._setting, self._model.most_tokens),
             seconds,
             lambda attempt: self._decode(samples, seconds, options, attempt),
-            Sound(samples[: round(seconds * SAMPLE_RATE)]),
+            AudioEvidence(samples[: round(seconds * SAMPLE_RATE)]),
             options.only_sure,
         )
         return self._timed(hypothesis, samples, seconds, options)

@@ -5,7 +5,7 @@ A segment that consists of such markers is dropped, and markers at either end of
 off. Brackets within a sentence stay, because they may be an aside of the speaker. Musical notes are
 removed everywhere, because they cannot be spoken.
 
-Text in brackets is a marker if it names a sound (`app/decoding/sounds.py`), if it is in capitals,
+Text in brackets is a marker if it names a sound (`app/decoding/marker_words.py`), if it is in capitals,
 or if it is a whole segment and resembles a caption: a few words without a number or a comma and, in
 round brackets, without a word that indicates a clause. Pure.
 """
@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from app.decoding.sounds import folded, makes_clause, names_sound
+from app.decoding.marker_words import folded, makes_clause, names_sound
 from app.messages import Segment, Word
 
 _NOTES = frozenset("♩♪♫♬𝄞🎵🎶🎼")

@@ -24,12 +24,12 @@ import structlog
 from app.audio.vad import SileroDetector
 from app.audio.windows import Windower
 from app.decoding.attempts import Attempt
+from app.decoding.audio_evidence import AudioEvidence
 from app.decoding.context import FLOOR, FULL, LONGEST_SECONDS, POSITIONS_PER_SECOND
 from app.decoding.engine import MIN_SAMPLES, Engine
-from app.decoding.guard import judge
-from app.decoding.hypothesis import Hypothesis, fault, most_tokens, normal_words
+from app.decoding.faults import fault, judge
+from app.decoding.hypothesis import Hypothesis, most_tokens, normal_words
 from app.decoding.prompt import PromptEncoder
-from app.decoding.sound import Sound
 from app.decoding.transcriber import DecodeOptions
 from benchmark import corpus
 from benchmark.prompts import PROMPTS
@@ -132,7 +132,7 @@ def _judged(engine: Engine, case: Case) -> tuple[str, str, Hypothesis]:
     attempt = Attempt(min(context, FULL - 1), case.prompt, most_tokens=most_tokens(seconds, "en"))
     padded = np.pad(case.samples, (0, max(0, MIN_SAMPLES - len(case.samples))))
     heard = engine._decode(padded, seconds, DecodeOptions(), attempt)
-    left, reason = judge(heard, seconds, True, case.prompt, Sound(case.samples))
+    left, reason = judge(heard, seconds, True, case.prompt, AudioEvidence(case.samples))
     if case.kind == "repeated":
         kind = "honest repetition"
     else:

@@ -9,10 +9,10 @@ import pytest
 from fakes import hypothesis_of
 
 from app.audio.samples import SAMPLE_RATE
+from app.decoding.audio_evidence import AudioEvidence
 from app.decoding.decoded import Decoded, Token
-from app.decoding.guard import FASTEST, cut, judge
+from app.decoding.faults import FASTEST, cut, judge
 from app.decoding.hypothesis import Hypothesis
-from app.decoding.sound import Sound
 from app.messages import Segment, Word
 
 _RANDOM = np.random.default_rng(1)
@@ -26,9 +26,9 @@ def noise(seconds: float) -> np.ndarray:
     return (0.1 * carrier).astype(np.float32)
 
 
-ONCE = Sound(noise(2.0))
-TWICE = Sound(np.tile(noise(2.0), 2))
-THRICE = Sound(np.tile(noise(2.0), 3))
+ONCE = AudioEvidence(noise(2.0))
+TWICE = AudioEvidence(np.tile(noise(2.0), 2))
+THRICE = AudioEvidence(np.tile(noise(2.0), 3))
 PHRASE = "By a similar process, they printed"
 
 
@@ -54,7 +54,7 @@ def test_loop_over_audio_without_repetition_is_a_fault() -> None:
 
 
 @pytest.mark.parametrize(("sound", "count"), [(ONCE, 1), (TWICE, 2), (THRICE, 3)])
-def test_loop_at_the_token_limit_is_cut_to_the_audio(sound: Sound, count: int) -> None:
+def test_loop_at_the_token_limit_is_cut_to_the_audio(sound: AudioEvidence, count: int) -> None:
     text = " ".join([f"{PHRASE}."] * 6 + ["By a"])
     kept, reason = judge(spoken(text, limited=True), 4.0, True, "", sound)
     assert (kept.text, reason) == (" ".join([f"{PHRASE}."] * count), None)

@@ -1,8 +1,7 @@
-"""What a window's audio says about the text heard in it: how much speech there is, and whether it
-says the same thing several times.
+"""Evidence from a window's audio: the amount of speech, and whether the audio repeats itself.
 
-The guard (`app/decoding/guard.py`) asks when a text looks like a decoder loop: an honest repetition
-is in the audio, a loop is not. Figures are in docs/lab-book.md ("Repetition"). Pure.
+`app/decoding/faults.py` uses it when a text looks like a decoder loop: an honest repetition is in
+the audio, a loop is not. Figures are in docs/lab-book.md ("Repetition"). Pure.
 """
 
 from __future__ import annotations
@@ -21,43 +20,44 @@ _HOP = SAMPLE_RATE // 50
 _WINDOW = 2 * _HOP
 
 _LOUD_SHARE = 0.1
-"""Of the level of a window's loudest twentieth (-20 dB), as in `app/decoding/alignment.py`."""
+"""Fraction of the level of a window's loudest twentieth (-20 dB) from which a frame is loud, as in
+`app/decoding/alignment.py`."""
 
 _BANDS, _LOWEST, _HIGHEST = 24, 100.0, 7_000.0
-"""Mel bands, and their range in Hz: enough to tell the sounds of speech apart."""
+"""Number of mel bands, and their range in Hz: enough to distinguish the sounds of speech."""
 
 _ALIKE = 0.6
-"""Mean cosine between the spectra of two stretches. Stretches that are one recording have 0.89 and
-more, with noise at 20 dB and half the level 0.68, unlike ones at most 0.46 (lab book,
-"Repetition")."""
+"""Mean cosine between the spectra of two stretches from which they count as copies
+(docs/lab-book.md, "Repetition")."""
 
 _FLOOR = 1e-4
-"""Of the power of the loudest frames (-40 dB): what is below is as good as nothing."""
+"""Fraction of the power of the loudest frames (-40 dB) that counts as silence."""
 
 _SHORTEST_LAG = 15
-"""Frames (0.3 s): anything nearer is the same sound going on."""
+"""Frames (0.3 s): at a shorter distance the same sound continues."""
 
 _LEAST_OVERLAP = 0.3
-"""Of the loud frames, both stretches together: three copies at the distance of two share a third.
-Chance likeness grows where less is compared."""
+"""Fraction of the loud frames that both stretches must share. Three copies at the distance of two
+share a third, and a comparison of fewer frames finds chance likeness."""
 
 Frames = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Sound:
+class AudioEvidence:
     """Evidence from a window: `samples` float32, shape [n], 16 kHz. Computed when asked for."""
 
     samples: Samples
 
     @cached_property
     def loud_seconds(self) -> float:
-        """How much of the window is about as loud as speech is in it; 0 for no audio."""
+        """Seconds of the window that are about as loud as its speech; 0 for no audio."""
         return float(self._loud.sum()) * _HOP / SAMPLE_RATE
 
     @cached_property
     def copies(self) -> int:
-        """How many times in a row the window holds the same recording; 1 where it does not."""
+        """Number of times in a row that the window holds the same recording; 1 without a
+        repetition."""
         frames, loud = self._spectra()
         count = len(frames)
         likeness = np.zeros(count)

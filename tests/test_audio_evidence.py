@@ -10,7 +10,7 @@ import soundfile
 import soxr
 
 from app.audio.samples import SAMPLE_RATE, Samples
-from app.decoding.sound import Sound
+from app.decoding.audio_evidence import AudioEvidence
 
 _STEREO, _RATE = soundfile.read(Path(__file__).parent / "audio" / "jfk.flac", always_2d=True)
 SPEECH = soxr.resample(_STEREO.mean(axis=1).astype(np.float32), _RATE, SAMPLE_RATE)
@@ -26,37 +26,37 @@ def times(count: int, gap: float, part: Samples = PHRASE) -> Samples:
 @pytest.mark.parametrize("count", [2, 3, 4])
 @pytest.mark.parametrize("gap", [0.0, 0.21, 0.5, 1.03])
 def test_copies_are_counted(count: int, gap: float) -> None:
-    assert Sound(times(count, gap)).copies == count
+    assert AudioEvidence(times(count, gap)).copies == count
 
 
 @pytest.mark.parametrize("length", [1.0, 2.2, 4.0, 7.0, 11.0])
 def test_continuous_speech_is_one_copy(length: float) -> None:
-    assert Sound(SPEECH[: int(length * SAMPLE_RATE)]).copies == 1
+    assert AudioEvidence(SPEECH[: int(length * SAMPLE_RATE)]).copies == 1
 
 
 def test_different_parts_of_a_speech_are_no_copies() -> None:
     second = SPEECH[int(3.3 * SAMPLE_RATE) : int(5.5 * SAMPLE_RATE)]
-    assert Sound(np.concatenate([PHRASE, second])).copies == 1
+    assert AudioEvidence(np.concatenate([PHRASE, second])).copies == 1
 
 
 def test_copies_are_counted_in_noise_and_at_another_level() -> None:
     twice = times(2, 0.5)
     twice[len(PHRASE) :] *= 0.5
     noise = np.random.default_rng(1).normal(0, 0.002, len(twice)).astype(np.float32)
-    assert Sound(twice + noise).copies == 2
+    assert AudioEvidence(twice + noise).copies == 2
 
 
 @pytest.mark.parametrize("samples", [0, 1, 100, 640, 5_000])
 def test_short_audio_gives_no_count(samples: int) -> None:
-    for sound in (Sound(np.zeros(samples, np.float32)), Sound(SPEECH[:samples])):
+    for sound in (AudioEvidence(np.zeros(samples, np.float32)), AudioEvidence(SPEECH[:samples])):
         assert sound.copies == 1
         assert 0 <= sound.loud_seconds <= 1
 
 
 def test_loud_seconds_exclude_silence() -> None:
     quiet = np.zeros(3 * SAMPLE_RATE, dtype=np.float32)
-    alone = Sound(PHRASE).loud_seconds
+    alone = AudioEvidence(PHRASE).loud_seconds
     assert 0.5 < alone < 2.2
-    assert Sound(np.concatenate([quiet, PHRASE, quiet])).loud_seconds == pytest.approx(
+    assert AudioEvidence(np.concatenate([quiet, PHRASE, quiet])).loud_seconds == pytest.approx(
         alone, abs=0.3
     )
