@@ -1,13 +1,13 @@
 """From several channels to one: the channels that carry speech, in phase, without the others.
 
 A plain mean cancels channels of opposite phase, and a tone or a timecode on one channel hides the
-speech on another. `Mixer` turns channels over that are opposite to the loudest one. Where channels
-differ, it asks a speech test about each and, once any has spoken, leaves out those that have not
-for half a minute. A second speaker who is much quieter on a channel of his own is raised. Channels
-that are alike cost two products a block, and identical ones give their plain mean.
+speech on another. `Mixer` inverts channels of opposite phase to the loudest one. If channels
+differ, it applies a speech test to each. Once any channel has had speech, it leaves out those that
+had none for half a minute. It raises a second speaker who is much quieter on a separate channel.
+Channels that are alike cost two products a block, and identical ones give their plain mean.
 
-Weights change over 50 ms. Where channels differ, two seconds are held back, so that the change
-comes before the speech that caused it. Memory is at most that and a block, 4 MiB and 1 MiB of
+Weights change over 50 ms. If channels differ, the mixer holds back two seconds, so that the change
+comes before the speech that caused it. Its memory is at most that and a block, 4 MiB and 1 MiB of
 samples, whatever the number of channels. Worker thread.
 """
 

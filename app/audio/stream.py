@@ -155,7 +155,7 @@ class AudioStream:
 
     @property
     def declared_seconds(self) -> float | None:
-        """What the header promises, in seconds, where it says anything believable."""
+        """The duration in seconds by the header; None if the header has no plausible one."""
         return None if self._declared is None else self._declared / self._rate
 
     def read(self) -> Samples | None:

@@ -42,7 +42,7 @@ CHUNK = 512
 
 
 class Detector(Interface):
-    """What `app/audio/windows.py` needs of a voice activity detector."""
+    """The voice activity detector, as `app/audio/windows.py` uses it."""
 
     def reset(self) -> None:
         """Forget what was heard."""

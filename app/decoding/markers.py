@@ -5,9 +5,9 @@ A segment that consists of such markers is dropped, and markers at either end of
 off. Brackets within a sentence stay, because they may be an aside of the speaker. Musical notes are
 removed everywhere, because they cannot be spoken.
 
-Text in brackets is a marker if it names a sound (`app/decoding/marker_words.py`), if it is in capitals,
-or if it is a whole segment and resembles a caption: a few words without a number or a comma and, in
-round brackets, without a word that indicates a clause. Pure.
+Text in brackets is a marker if it names a sound (`app/decoding/marker_words.py`), or if it is in
+capitals. It is also a marker if it is a whole segment and resembles a caption: a few words without
+a number or a comma and, in round brackets, without a word that indicates a clause. Pure.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ _log = structlog.get_logger("engine")
 
 @dataclass(frozen=True, slots=True)
 class LoadMode:
-    """How the model is loaded: with flash attention, or with alignment, or with neither."""
+    """A way to load the model: with flash attention, or with alignment, or with neither."""
 
     flash: bool
     aligned: bool = False

@@ -13,7 +13,7 @@ MAX_LANGUAGES = 16
 """In one list: more would confine nothing."""
 
 WANTED = "a code such as en or en-GB, auto or multi"
-"""What a single language may be, for messages."""
+"""The valid values of a single language, for messages."""
 
 _CODE = re.compile(r"(auto|multi|[a-z]{2,3})(?:[-_][A-Za-z0-9_-]{1,32})?", re.IGNORECASE)
 

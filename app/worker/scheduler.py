@@ -1,21 +1,22 @@
-"""Which job's window goes next.
+"""The scheduler: selects the job whose window is decoded next.
 
-Pure: no threads, no clock; the worker says what each turn took. What clients (addresses) share is
-the engine's time, not its turns. A client's virtual time is the seconds its turns have taken, and
-the one that has had least goes next: beside one whose windows take 10 s, one whose windows take
-0.3 s gets 33 for each of the other's. Who is new, or comes back, begins where the last turn began:
-staying away saves nothing up, and who left having had more is let off only when all work is done.
+Pure: no threads, no clock; the worker reports the duration of each turn. Clients (addresses) share
+the engine's time, not its turns. A client's virtual time is the seconds that its turns have taken,
+and the client with the least virtual time goes next. A client whose windows take 0.3 s therefore
+gets 33 of them for each 10 s window of another client. A new or returning client begins with the
+virtual time at which the last turn began, so absence earns no credit. A client that left with more
+virtual time keeps it until all work is done.
 
-New clients without end would so keep everybody else waiting. Therefore the even time goes on with
-every turn by its seconds over the number of clients present, as each one's virtual time would if
-they were served evenly, and nobody begins more than HEAD_START behind it. Once it is that far ahead
-of a client that waits, nobody who comes later gets before it. So with at most N clients present and
-turns of at most C seconds, a client with work waits no more than N * (HEAD_START + 3 * C) seconds.
+An endless stream of new clients could so starve the others. Therefore there is an even time, which
+advances with every turn by the turn's seconds divided by the number of clients present. No client
+begins more than HEAD_START behind it. Once the even time is that far ahead of a waiting client, no
+later client goes before it. With at most N clients present and turns of at most C seconds, a client
+with work waits no more than N * (HEAD_START + 3 * C) seconds.
 
-Jobs of one connection run in the order they came. Among a client's connections, and among clients
-that have had equally much, the job with the least audio left goes first, so that a command waits
-for the window in progress and not for the rest of a ten-minute file; but a job gains whenever
-another of its client is taken. Owned by the worker thread.
+Jobs of one connection run in the order of arrival. Among a client's connections, and among clients
+with equal virtual time, the job with the least audio left goes first. A command therefore waits for
+the window in progress and not for the rest of a ten-minute file. A job gains rank whenever another
+job of its client is taken. Owned by the worker thread.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 AGING_SECONDS = 60.0
-"""How much shorter a job looks for every turn its client gave to another. A ten-minute file beside
-commands that come one after another gets about every eleventh window; the more wait beside it, the
-fewer, since they age as well, but it always gets on."""
+"""Seconds subtracted from a job's length for every turn that its client gave to another job. A
+ten-minute file beside a series of commands gets about every eleventh window. With more jobs waiting
+it gets fewer, since they age as well, but it always makes progress."""
 
 HEAD_START = 10.0
-"""Seconds that a new client may be behind the even time. While clients with long files wait out one
-another's windows, the even time gets ahead of those who wait, by one window at most where all take
-equally long; up to there a new client's command goes before them. 10 s is a costly window on a
-small machine. Every further second is one per client present that strangers could take."""
+"""Seconds that a new client may be behind the even time. While clients with long files wait for one
+another's windows, the even time gets ahead of them by at most one window of equal length. Up to
+there a new client's command goes before them. 10 s is a long window on a small machine. With every
+further second, new clients could delay each client present by a second more."""
 
 _REMEMBERED = 1000
-"""Clients that left whose virtual times are kept; the one that left first is forgotten first."""
+"""Number of departed clients whose virtual times are kept; the oldest is dropped first."""
 
 
 @dataclass(slots=True)

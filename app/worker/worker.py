@@ -1,10 +1,10 @@
-"""The thread that turns the crank: next job, one window, engine, completion.
+"""The worker thread: takes the next job, decodes one window, and returns completions.
 
-The loop thread calls `submit`, `cancel`, `take_completions` and `stop`; everything else happens on
-the worker's own thread, which alone touches the engine, the scheduler and the bodies it was given.
-What passes between the two lies in lists under one lock, swapped out whole. A completion is
-announced by calling `wake`, outside the lock. The thread sleeps on a condition when it has nothing
-to do, and cannot be killed by a job: whatever goes wrong becomes that job's Failure.
+The loop thread calls `submit`, `cancel`, `take_completions` and `stop`. Everything else runs on the
+worker's own thread, which alone uses the engine, the scheduler and the bodies of its jobs. The two
+threads exchange lists under one lock, swapped as a whole. The worker announces a completion by
+calling `wake`, outside the lock. It sleeps on a condition when it has nothing to do. An error in a
+job becomes that job's `Failure` and does not end the thread.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
 
 @dataclass(frozen=True, slots=True)
 class ReplyOptions:
-    """How a request wants its reply. `segments`, `words` and `timestamps` are about
+    """The form of a request's reply. `segments`, `words` and `timestamps` apply to
     `verbose_json`."""
 
     dialect: Dialect

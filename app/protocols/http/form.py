@@ -117,7 +117,7 @@ class Form:
             raise FormError(MISSING_FIELD, f"{FILE} is missing")
         return self._fields
 
-    # What the parser calls.
+    # The parser's callbacks.
 
     def _begin_part(self) -> None:
         self._parts += 1

@@ -1,8 +1,8 @@
-"""What may stand in a message's JSON header, and what each fault is called.
+"""The fields of a message's JSON header: their rules, and the error for each fault.
 
-One rule per field, each in a function of its own; `parse_header` puts them together. Pure: bytes
-in, a `ParsedHeader` out, `ProtocolError` where the end of the message cannot be known. The limits
-here are also what other protocols apply to the same fields. Loop thread.
+One rule per field, each in a function of its own; `parse_header` applies all. Pure: it takes bytes
+and returns a `ParsedHeader`, or raises `ProtocolError` if the end of the message is unknown. Other
+protocols apply the same limits to these fields. Loop thread.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The JSON form of what the node says: one place, so that a reply and its stdout line agree.
+"""The JSON form of replies, shared by the native protocol and the lines on stdout.
 
 Pure functions from messages to plain dictionaries. Optional fields that do not apply are left out
-rather than sent as null, except `id`, where the request's was never parsed, and what is known of
-the language. Runs on whichever thread calls it.
+rather than sent as null, except `id` of a request whose header was not parsed, and the fields of
+the language. Any thread.
 """
 
 from __future__ import annotations
