@@ -193,7 +193,7 @@ class BodyData:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The accepted body is complete. `request` replaces the one in `Begin` if data behind the body
+    """The accepted body is complete. `request` replaces the one in `Begin` if data after the body
     (a form's later fields) changed it."""
 
     request: Request | None = None

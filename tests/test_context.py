@@ -16,8 +16,8 @@ from app.decoding.context import (
     MOST_FOR_DETECTION,
     POSITIONS_PER_SECOND,
     EncoderContext,
+    contexts_to_try,
     for_detection,
-    ladder,
 )
 
 SECONDS = st.floats(0, 30)
@@ -27,31 +27,31 @@ SETTINGS = st.one_of(st.sampled_from(["auto", "full"]), st.integers(1, FULL))
 @given(SECONDS, SETTINGS)
 def test_every_context_is_valid_for_the_engine(seconds: float, setting: EncoderContext) -> None:
     # More than FULL makes whisper.cpp fail, and 0 means the full context.
-    for positions in (*ladder(seconds, setting), for_detection(seconds, setting)):
+    for positions in (*contexts_to_try(seconds, setting), for_detection(seconds, setting)):
         assert isinstance(positions, int)
         assert 1 <= positions <= FULL
 
 
 @given(SECONDS, SETTINGS)
 def test_contexts_rise_to_the_full_one(seconds: float, setting: EncoderContext) -> None:
-    rungs = ladder(seconds, setting)
-    assert list(rungs) == sorted(set(rungs))
-    assert rungs[-1] == FULL
+    contexts = contexts_to_try(seconds, setting)
+    assert list(contexts) == sorted(set(contexts))
+    assert contexts[-1] == FULL
 
 
 @given(SECONDS, SETTINGS)
 def test_first_context_covers_the_window(seconds: float, setting: EncoderContext) -> None:
-    assert ladder(seconds, setting)[0] >= math.ceil(seconds * POSITIONS_PER_SECOND)
+    assert contexts_to_try(seconds, setting)[0] >= math.ceil(seconds * POSITIONS_PER_SECOND)
 
 
 @given(SECONDS)
 def test_full_gives_only_the_full_context(seconds: float) -> None:
-    assert ladder(seconds, "full") == (FULL,)
+    assert contexts_to_try(seconds, "full") == (FULL,)
 
 
 @given(SECONDS)
 def test_longer_window_never_gets_a_smaller_context(seconds: float) -> None:
-    shorter, longer = ladder(seconds / 2, "auto"), ladder(seconds, "auto")
+    shorter, longer = contexts_to_try(seconds / 2, "auto"), contexts_to_try(seconds, "auto")
     assert shorter[0] <= longer[0]
 
 
@@ -67,7 +67,7 @@ def test_longer_window_never_gets_a_smaller_context(seconds: float) -> None:
     ],
 )
 def test_auto_chooses_the_first_context_by_length(seconds: float, first: int) -> None:
-    assert ladder(seconds, "auto")[0] == first
+    assert contexts_to_try(seconds, "auto")[0] == first
 
 
 def test_detection_uses_the_beginning_of_a_window() -> None:
@@ -83,4 +83,4 @@ def test_detection_uses_the_beginning_of_a_window() -> None:
 def test_fixed_context_is_raised_to_cover_the_window(
     seconds: float, setting: int, expected: tuple[int, ...]
 ) -> None:
-    assert ladder(seconds, setting) == expected
+    assert contexts_to_try(seconds, setting) == expected

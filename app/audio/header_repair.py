@@ -33,7 +33,7 @@ _OPEN_LONG = 1 << 62
 """The same of a 64-bit field: no file is as long. ffmpeg leaves all ones."""
 
 _MAX_LENGTH = 0xFFFF_FFFE
-"""The greatest length a 32-bit field can state; libsndfile does not read the bytes behind it."""
+"""The greatest length a 32-bit field can state; libsndfile does not read the bytes after it."""
 
 _AU_UNKNOWN = 0xFFFF_FFFF
 

@@ -31,15 +31,15 @@ _BLOCK_BYTES = 1 << 16
 
 _MAX_FRAMES = 1 << 20
 """Frames that are counted one by one: seven hours, at 300,000 a second on a busy PC. The rest of
-the file, like everything behind bytes that are no frame, is counted as the most it can hold."""
+the file, like everything after bytes that are not a frame, is counted as the most it can hold."""
 
 _SMALLEST_TAG = 20
-"""libmpg123 complains of an ID3 tag with less than 10 bytes behind the 10 of its head."""
+"""libmpg123 complains of an ID3 tag with less than 10 bytes after the 10 of its head."""
 
 _LARGEST_TAG = 10 + (1 << 28)
 
 _TRAILER_BYTES = 4096
-"""More bytes than this behind the length in a Xing tag may be audio."""
+"""More bytes than this after the length in a Xing tag may be audio."""
 
 
 def repair(descriptor: int, size: int) -> tuple[Patch, ...] | None:
@@ -54,14 +54,14 @@ def repair(descriptor: int, size: int) -> tuple[Patch, ...] | None:
 
 def _cover(descriptor: int, start: int) -> tuple[tuple[Patch, ...], int]:
     """Make one ID3 tag of the bytes before `start`, unless they are one; with the position of the
-    first frame behind it."""
+    first frame after it."""
     head = os.pread(descriptor, HEAD_BYTES, 0)
     # libsndfile does not know footers.
     is_tag = head[:3] == b"ID3" and not has_footer(head) and tag_length(head) == start
     if start == 0 or (is_tag and start >= _SMALLEST_TAG) or start > _LARGEST_TAG:
         return (), start
     if start < _SMALLEST_TAG:
-        # The tag needs more room: the first frame, 26 ms, becomes a part of it.
+        # The tag needs more bytes: the first frame, 26 ms, becomes a part of it.
         start += frame_length(os.pread(descriptor, 4, start)) or 0
     return (Patch(0, id3_head(start)),), start
 

@@ -27,7 +27,7 @@ _SAMPLE_RATES = {
 }
 
 _JUNK_BYTES = 1 << 16
-"""The first frame is searched within so many bytes behind the tags. A stream cut anywhere begins
+"""The first frame is searched within so many bytes after the tags. A stream cut anywhere begins
 with less than 3 KiB of a frame; HTTP headers and recorders' headers are shorter than this, too."""
 
 _CHAIN = 32
@@ -93,7 +93,7 @@ def side_info_offset(header: bytes) -> int:
 
 
 def first_frame(descriptor: int, size: int) -> int | None:
-    """Return the position of the first frame, behind tags or junk; None where no stream is found.
+    """Return the position of the first frame, after tags or junk; None if no stream is found.
 
     Junk is searched for layer 3 only, because raw tones hold headers of the other layers. Raises
     `OSError`.

@@ -123,7 +123,7 @@ def _ogg_beginnings(head: bytes) -> int:
 
 
 def _ogg_begins_again(descriptor: int, position: int, size: int) -> bool:
-    """Return whether a stream begins behind `position`. It is another file, even if it has the same
+    """Return whether a stream begins after `position`. It is another file, even if it has the same
     serial number."""
     while position < size:
         block = os.pread(descriptor, _BLOCK_BYTES, position)

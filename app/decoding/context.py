@@ -3,9 +3,9 @@
 Whisper's encoder always computes 30 s, 1,500 positions of 20 ms, and takes three quarters of the
 time of a spoken command. whisper.cpp can compute fewer positions (`audio_ctx`), at a nearly
 proportional cost. But the model was trained on 30 s, and with too few positions after the end of
-speech its decoder loops or stops early. `ladder` returns the numbers of positions to try for a
-window, one after the other; `app/decoding/hypothesis.py` decides whether a result is plausible or
-the next rung is needed. Pure. Evidence: docs/lab-book.md ("Encoder context").
+speech its decoder loops or stops early. `contexts_to_try` returns the numbers of positions to try
+for a window, one after the other; `app/decoding/faults.py` decides whether a result is plausible or
+the next context is needed. Pure. Evidence: docs/lab-book.md ("Encoder context").
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ FULL = 1_500
 POSITIONS_PER_SECOND = 50
 
 FLOOR, MARGIN = 256, 128
-"""Positions of the first rung: at least FLOOR, of which MARGIN (2.6 s) follow the end of speech.
-With the guard of `app/decoding/hypothesis.py` the errors are those of the whole encoder, within
+"""Positions of the first context: at least FLOOR, of which MARGIN (2.6 s) follow the end of speech.
+With the rules of `app/decoding/faults.py` the errors are those of the whole encoder, within
 one, at 0.15 of its time in the median (docs/lab-book.md, "Encoder context")."""
 
 WIDER_FLOOR, WIDER_MARGIN = 448, 320
-"""Positions of the second rung, for a result that the guard rejects on the first. It repairs five
+"""Positions of the second context, for a result that `judge` rejects in the first. It repairs five
 of six rejected clips at a third of the whole encoder's time, and lowers the 95th percentile of
 that time from 1.13 to 0.45."""
 
@@ -49,18 +49,18 @@ MOST_FOR_DETECTION = 448
 encoder's processor time, without further errors (docs/lab-book.md, "Language detection")."""
 
 
-def ladder(seconds: float, setting: EncoderContext) -> tuple[int, ...]:
+def contexts_to_try(seconds: float, setting: EncoderContext) -> tuple[int, ...]:
     """Return the positions to try for a window of `seconds`: rising, from 1 on, the last FULL."""
     needed = math.ceil(POSITIONS_PER_SECOND * seconds)
     if setting == "full" or (setting == "auto" and seconds > LONGEST_SECONDS):
         return (FULL,)
     if setting == "auto":
         first = max(FLOOR, needed + MARGIN)
-        rungs = [first, max(WIDER_FLOOR, needed + WIDER_MARGIN)]
+        contexts = [first, max(WIDER_FLOOR, needed + WIDER_MARGIN)]
     else:
         # A fixed number must still cover the whole window.
-        rungs = [max(setting, needed)]
-    return (*(rung for rung in rungs if rung < FULL), FULL)
+        contexts = [max(setting, needed)]
+    return (*(context for context in contexts if context < FULL), FULL)
 
 
 def most_prompt_tokens(context: int) -> int:
@@ -70,5 +70,5 @@ def most_prompt_tokens(context: int) -> int:
 
 def for_detection(seconds: float, setting: EncoderContext) -> int:
     """Return the positions for detecting the language of a window of `seconds`."""
-    first = ladder(seconds, setting)[0]
+    first = contexts_to_try(seconds, setting)[0]
     return min(first, MOST_FOR_DETECTION) if setting == "auto" else first

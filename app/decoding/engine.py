@@ -23,7 +23,7 @@ from app.decoding.alignment import align
 from app.decoding.attempts import Attempt, attempts, first_acceptable
 from app.decoding.audio_evidence import AudioEvidence
 from app.decoding.binding import pw
-from app.decoding.context import FULL, EncoderContext, for_detection, ladder
+from app.decoding.context import FULL, EncoderContext, contexts_to_try, for_detection
 from app.decoding.cues import fit
 from app.decoding.decoded import Decoded
 from app.decoding.engine_build import describe
@@ -61,7 +61,7 @@ class Engine:
         self._aborting = False
         self._watch: LanguageWatch | None = None
         # For short windows: flash attention if all windows take the whole encoder.
-        usual = LoadMode(flash=ladder(1.0, context)[0] >= FULL)
+        usual = LoadMode(flash=contexts_to_try(1.0, context)[0] >= FULL)
         self._model = ModelContext(path, name, threads, usual)
         self._prompts = PromptEncoder(
             self._model.token_bytes, self._model.end_of_text, self._model.first_timestamp
@@ -76,7 +76,7 @@ class Engine:
         (docs/lab-book.md, "Threads").
         """
         silence = np.zeros(MIN_SAMPLES, dtype=np.float32)
-        attempt = Attempt(ladder(1.0, self._setting)[0], "", most_tokens=EXTRA_TOKENS)
+        attempt = Attempt(contexts_to_try(1.0, self._setting)[0], "", most_tokens=EXTRA_TOKENS)
         self._decode(silence, 1.0, DecodeOptions(), attempt)
 
     def transcribe(self, samples: Samples, options: DecodeOptions) -> Hypothesis:

@@ -41,7 +41,7 @@ class EventPump:
         until = time.monotonic() + TURN_SECONDS
         try:
             while state.takes_events():
-                # Read anew each time: the handler of an event may have switched the protocol.
+                # Read again each time: the handler of an event may have switched the protocol.
                 event = state.protocol.next_event()
                 if event is None:
                     return False

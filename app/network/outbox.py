@@ -58,7 +58,7 @@ class Outbox:
         return self.size >= MAX_UNSENT_BYTES or len(self._slots) >= MAX_SLOTS
 
     def expect(self, request_id: str | None, silent: bool) -> Slot:
-        """Reserve a slot behind all others."""
+        """Reserve a slot after all others."""
         slot = Slot(request_id, silent)
         self._slots.append(slot)
         return slot

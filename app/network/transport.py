@@ -121,10 +121,10 @@ class TlsTransport:
         self._promised = 0
         """The number of bytes of the last `send` that are in `_unsent` or sent before it."""
         self._unread = False
-        """Bytes came behind the handshake in the same packet."""
+        """Bytes arrived after the handshake in the same packet."""
         self._ended = False
         self._fault: OSError | None = None
-        """The error of the stream, behind bytes that are returned first."""
+        """The error of the stream, after bytes that are returned first."""
         self._raw = False
         """TLS has ended; input is discarded."""
 

@@ -118,7 +118,7 @@ class StdoutSink:
             self._settle(then)
 
     def _wait_for_space(self, error: OSError) -> None:
-        """Keep this line and those behind it, as for a stalled reader."""
+        """Keep this line and the later ones, as for a stalled reader."""
         if not self._full_until:
             _log.error("the disk of stdout is full; waiting for space", error=str(error))
         self._full_until = time.monotonic() + FULL_DISK_SECONDS

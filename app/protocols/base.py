@@ -26,7 +26,7 @@ MAX_HELD_BYTES = 65_536
 
 
 class ProtocolError(Exception):
-    """The position in the stream is lost, so nothing behind it can be read.
+    """The position in the stream is lost, so nothing after it can be read.
 
     This is the only exception that a protocol raises. `failure` is the reply before closing, unless
     the client asked for none (`silent`); `request_id` is None if no id was parsed. `headed` is true

@@ -1,6 +1,6 @@
-"""The client of a request: it gets the replies, and is told when the outcome is on stdout.
+"""The client of a request: it receives the replies, and a notice when the outcome is on stdout.
 
-A request can come over a connection or out of the journal. Everything behind the uploads uses the
+A request can come over a connection or out of the journal. Everything after the uploads uses the
 `Client` interface and does not ask which. Loop thread, except `outcome_written`.
 """
 
@@ -33,7 +33,7 @@ class Client(Interface):
     @property
     def durable(self) -> bool:
         """True if the request outlives this process: a later one transcribes it if this one does
-        not, and it must be told when the outcome is on stdout."""
+        not, and it must be notified when the outcome is on stdout."""
 
     @property
     def journal_entry(self) -> str:

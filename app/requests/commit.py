@@ -3,7 +3,7 @@
 With a journal every request is written there first and accepted only then. Without one, only a
 large body whose last bytes are on their way to its file has to wait. The disk thread does either
 while the loop serves the sockets. Requests of one sequence stay in order: one that could go at once
-waits behind an earlier one that has to wait. Loop thread only.
+waits for an earlier one that has to wait. Loop thread only.
 """
 
 from __future__ import annotations

@@ -22,6 +22,6 @@ class Upload:
         return self.in_flight.number
 
     def finish_unless_kept(self) -> None:
-        """End the connection behind this message, unless the client wants to keep it."""
+        """End the connection after this message, unless the client wants to keep it."""
         if not self.in_flight.request.keep_alive:
             self.connection.finish()

@@ -133,7 +133,7 @@ class Uploads:
     def lost(self, connection: Connection, error: ProtocolError) -> None:
         """The connection's input cannot be parsed any further."""
         if upload := self._drop(connection):
-            # It has its place in the order of replies; behind it a second one would never be sent.
+            # It has its place in the order of replies; a second one after it would never be sent.
             self._outcomes.settle(upload.in_flight, error.failure)
         elif not connection.protocol.reading_body:
             # Within a discarded body the client has its reply already.

@@ -105,7 +105,7 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
 
 
 def _add(parser: argparse.ArgumentParser, option: Option) -> None:
-    # Defaults are kept out of argparse, so that given values can be told from defaults.
+    # Defaults are kept out of argparse, so that given values can be distinguished from defaults.
     default = f"{option.default:g}" if isinstance(option.default, float) else option.default
     shown = "" if default in (None, "", False, ()) else f" (default: {default})"
     text = (option.help + shown).replace("%", "%%")

@@ -1,6 +1,6 @@
 """The HTTP port that the settings ask for, and the address that the log shows.
 
-The code behind the port is imported only if the port is on. Main thread, before the loop begins.
+The code of the port is imported only if the port is on. Main thread, before the loop begins.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _log = structlog.get_logger("http")
 def web_of(
     settings: Settings, model: ModelInfo, file: catalog.ModelFile, load: Callable[[], Load]
 ) -> Web | None:
-    """Build the handlers behind the port; None if it is off."""
+    """Build the handlers of the port; None if it is off."""
     if settings.http_port is None:
         return None
     # h11, the form parser and prometheus_client are 5 MiB that a node without HTTP does not need.

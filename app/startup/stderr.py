@@ -12,7 +12,7 @@ import select
 import threading
 
 WAIT_SECONDS = 0.05
-"""The longest wait for room after a line that was written; a live reader takes less. After a lost
+"""The longest wait for space after a line that was written; a live reader takes less. After a lost
 line there is no wait."""
 
 

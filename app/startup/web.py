@@ -1,4 +1,4 @@
-"""Builds the handlers behind the HTTP port: routes, page, metrics and status.
+"""Builds the handlers of the HTTP port: routes, page, metrics and status.
 
 Main thread, at start. Imported by `app/startup/http_port.py` only if the port is on.
 """

@@ -1,7 +1,7 @@
 """The crash marker: which journal entry is in the engine, so that a crash is counted against it.
 
 A small file of a fixed size, overwritten in place. The worker thread writes it directly before each
-turn that belongs to another job. By way of the disk thread the name could still be waiting behind a
+turn that belongs to another job. By way of the disk thread the name could still be waiting after a
 sync while a bad file crashes the process, and the crash would be counted against the wrong entry.
 The write goes to the page cache and is never synced: it has to survive the end of the process, not
 of the machine, and no entry is to blame for a power cut.

@@ -1,7 +1,7 @@
 """Entries of a journal by an earlier version, in which the decoder changed large bodies in place.
 
 Beside such a body lie its first 64 KiB as they were received (`head`), and records of the bytes
-that were overwritten behind them (`undo`): position, length, and the bytes, again and again. The
+that were overwritten, after them (`undo`): position, length, and the bytes, again and again. The
 body is put back as it was received before its checksum is compared. Disk thread.
 """
 

@@ -46,7 +46,7 @@ class PrivateCopies:
         self._free = capacity
 
     def make(self, source: int, size: int) -> PrivateCopy:
-        """Copy the `size` bytes behind `source`. Raises `OSError` where there is no space."""
+        """Copy the `size` bytes behind `source`. Raises `OSError` if there is no space."""
         try:
             copy = self._make(self._directory, source, size)
         except OSError:

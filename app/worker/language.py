@@ -1,8 +1,8 @@
 """Which language the windows of a job are decoded in, and what its transcript says of it.
 
-A language that the request or the node names holds for all windows. With `auto` the first window in
-which something is said settles it. With `multi` each window is heard anew: one in the language of
-the window before costs no detection (`app/decoding/language_probe.py`). Worker thread.
+A language that the request or the node names holds for all windows. With `auto` the first window
+with speech determines it. With `multi` each window is examined again. A window in the language of
+the preceding one costs no detection (`app/decoding/language_probe.py`). Worker thread.
 """
 
 from __future__ import annotations

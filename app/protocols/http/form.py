@@ -39,7 +39,7 @@ Fields = dict[str, list[str]]
 
 
 class FormError(Exception):
-    """The form cannot be served; nothing behind this place was looked at."""
+    """The form cannot be served; nothing after this place was read."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

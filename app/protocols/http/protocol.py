@@ -1,6 +1,6 @@
 """HTTP/1.1 as a protocol of the node: h11 parses and writes messages, this gives them meaning.
 
-One message at a time: behind a request nothing further is read until its last reply was made. An
+One message at a time: nothing after a request is read until its last reply was made. An
 upload's form streams through `Form` into `BodyData` events; its fields may follow the file, so the
 values that they change come with `End`. `HttpProtocol` is the state machine; `routes.py` has the
 addresses, `dialect.py` the forms and `replies.py` the answers.
@@ -128,7 +128,7 @@ class HttpProtocol:
 
     def encode(self, request_id: str | None, reply: Reply) -> bytes:
         if not self._writer.able:
-            # The failure of input behind the last answer.
+            # The failure of input after the last answer.
             return b""
         exchange = self._writer.exchange
         if isinstance(reply, Segment):

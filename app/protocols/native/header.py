@@ -72,7 +72,7 @@ def parse_header(data: bytes, max_body: int, new_id: Callable[[], str]) -> Parse
     `max_body` (bytes). Every other fault comes back as `failure`.
     """
     fields = _load_object(data)
-    # These four decide how an error is told and to whom, so they are read first and each by itself:
+    # These four decide how an error is sent and to whom, so they are read first and each by itself:
     # one bad field does not keep the others from being honoured.
     reply = _or_default(lambda: _reply(fields), "transcript")
     keep_alive = _or_default(lambda: _keep_alive(fields), False)

@@ -7,7 +7,7 @@
 Replies have the same shape. `NativeProtocol` is the state machine; what may stand in a header is
 `app/protocols/native/header.py`'s business, and docs/protocol.md has both for readers. Errors that
 still let us find the end of the message become `Rejected` events; the others raise `ProtocolError`,
-because nothing behind them can be trusted. Loop thread only.
+because nothing after them can be trusted. Loop thread only.
 """
 
 from __future__ import annotations
@@ -144,8 +144,8 @@ class NativeProtocol:
             self._lose(ProtocolError(failure))
 
     def _check_beginning(self, data: bytes) -> None:
-        """TLS or HTTP, spoken here by mistake, announce a long header that never comes: they are
-        told at once and not after the deadline."""
+        """Reject TLS or HTTP on this port at once. Their first bytes announce a long header that
+        never arrives, so the error would come only after the timeout."""
         self._begun = bool(data)
         if data and not data.startswith(b"{"):
             failure = Failure(

@@ -103,7 +103,7 @@ def _texts(data: dict[str, Any], name: str) -> list[str]:
 
 
 def write_event(kind: str, data: dict[str, Any] | None = None) -> bytes:
-    """Encode an event with its data behind its line, like the reference, because a line is
+    """Encode an event with its data after its line, like the reference, because a line is
     limited."""
     if not data:
         return json.dumps({"type": kind}).encode() + b"\n"

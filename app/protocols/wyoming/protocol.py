@@ -6,7 +6,7 @@
     audio-stop    the `End`; `transcript` answers it
 
 `WyomingProtocol` is the state machine; `app/protocols/wyoming/events.py` has the events, and
-docs/wyoming.md describes both. It handles one transcription at a time: events behind an
+docs/wyoming.md describes both. It handles one transcription at a time: events after an
 `audio-stop` wait for the reply. `describe` and `ping` are answered in any state, and other types
 are skipped.
 
@@ -154,11 +154,11 @@ class WyomingProtocol:
             text = f" {reply.text}" if begin == b"" else reply.text
             return begin + write_event("transcript-chunk", {"text": text})
         if isinstance(reply, Transcript):
-            told = self._transcript(reply.text, reply.language)
+            events = self._transcript(reply.text, reply.language)
             self._forget()
             if self._state is _State.REPLY:
                 self._state = _State.BETWEEN
-            return told
+            return events
         assert isinstance(reply, Failure)
         self._failed = True
         if self._state is _State.REPLY:
@@ -244,9 +244,9 @@ class WyomingProtocol:
             return self._refusal(options)
         # Home Assistant sends no audio if nobody spoke. The reference answers with an empty
         # transcript, too.
-        told = self._transcript("", options.language)
+        events = self._transcript("", options.language)
         self._forget()
-        return Send(told)
+        return Send(events)
 
     def _new_request(self, raw: RawFormat, options: TranscribeOptions) -> Request:
         return Request(
@@ -285,8 +285,8 @@ class WyomingProtocol:
 
     def _transcript(self, text: str, language: str | None) -> bytes:
         """Encode the whole transcript, with streaming between its start and stop events."""
-        told = write_transcript(text, language)
+        events = write_transcript(text, language)
         if not self._program.streaming:
-            return told
+            return events
         begin = b"" if self._started else self._start()
-        return begin + told + write_event("transcript-stop")
+        return begin + events + write_event("transcript-stop")

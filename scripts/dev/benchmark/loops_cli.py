@@ -1,9 +1,9 @@
-"""The program behind scripts/dev/loops: the guard's verdicts on loops and on real repetitions.
+"""The program behind scripts/dev/loops: the verdicts of `judge` on loops and on real repetitions.
 
 Each short clip is decoded with several margins after the end of speech, without a prompt and with
 four prompts as plain text, which make the decoder loop. Each clip is also repeated two and three
 times at a distance of 0.5 s. Every decode is judged by its text alone (`hypothesis.fault`) and by
-text and audio (`guard.judge`). Exits with status 1 if the guard accepts a loop unchanged that the
+text and audio (`faults.judge`). Exits with status 1 if `judge` accepts a loop unchanged that the
 text shows.
 """
 
@@ -126,7 +126,7 @@ def _windows(samples: np.ndarray, detector: SileroDetector) -> list[np.ndarray]:
 
 
 def _judged(engine: Engine, case: Case) -> tuple[str, str, Hypothesis]:
-    """Return the kind of a decode, the guard's verdict, and the remaining hypothesis."""
+    """Return the kind of a decode, the verdict of `judge`, and the remaining hypothesis."""
     seconds = len(case.samples) / corpus.RATE
     context = max(FLOOR, int(POSITIONS_PER_SECOND * seconds) + case.margin)
     attempt = Attempt(min(context, FULL - 1), case.prompt, most_tokens=most_tokens(seconds, "en"))
