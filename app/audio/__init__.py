@@ -1,1 +1,1 @@
-"""From a body's bytes to windows of speech: sniff, repair, decode, detect, cut. Worker thread."""
+"""Reading of a body: sniff, repair, decode, detect speech, cut into windows. Worker thread."""

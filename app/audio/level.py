@@ -36,11 +36,11 @@ _DIGITAL_SILENCE = 10 ** (-100 / 20)
 under the rounding noise of 16 bits (-101 dB: a step of 2 ** -15 divided by the root of 12)."""
 
 _DECAY = 10 ** (-6 / 20 * CHUNK / SAMPLE_RATE)
-"""For each chunk: 6 dB a second. A slammed door hides speech 30 dB below it for no more than 5 s,
-and none that the detector hears without amplification."""
+"""Decay of the level for each chunk, 6 dB a second. A slammed door hides speech 30 dB below it for
+no more than 5 s, and no speech that the detector hears without amplification."""
 
 _STEADY_CHUNKS, _SLOW_CHUNKS = 3, 31
-"""About 0.1 s and 1 s: changes of level between 1 and 8 Hz are the rhythm of syllables."""
+"""Chunks (0.1 s and 1 s): changes of level between 1 and 8 Hz are the rhythm of syllables."""
 
 _STEADY_DECIBELS = 1.5
 """Noise whose level moves less in that band is steady: white, coloured, hum and hiss move by 0.1 to

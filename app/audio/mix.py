@@ -1,4 +1,4 @@
-"""From several channels to one: the channels that carry speech, in phase, without the others.
+"""Mixing of several channels to one: those that carry speech, in phase, without the others.
 
 A plain mean cancels channels of opposite phase, and a tone or a timecode on one channel hides the
 speech on another. `Mixer` inverts channels of opposite phase to the loudest one. If channels
@@ -38,7 +38,7 @@ _OPPOSITE = -0.3
 two voices or noises correlate by less than 0.2 over a second."""
 
 _ACTIVE_SHARE = 1e-6
-"""Of the power of the loudest channel, -60 dB: a quieter one changes nothing."""
+"""Fraction of the power of the loudest channel (-60 dB) below which a channel is ignored."""
 
 _MEMORY_SECONDS = 3.0
 """Time constant of the correlations."""

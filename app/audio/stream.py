@@ -1,4 +1,4 @@
-"""From a body to mono float32 at 16 kHz, a block at a time.
+"""Decoding of a body to mono float32 at 16 kHz, a block at a time.
 
 `AudioStream` opens a descriptor with libsndfile, or as raw samples where the request said so, and
 gives blocks of at most about a second: brought into range (`range.py`), without a constant offset
@@ -119,7 +119,7 @@ class AudioStream:
             message = f"channel-mode: split takes at most {MAX_SPLIT_CHANNELS} channels"
             raise AudioError(BAD_FIELD, f"{message}, and this audio has {channels}")
         self.channels = channels
-        """Of the file, also where the stream is one of them."""
+        """Number of channels of the file, even if the stream reads only one of them."""
         self._channel = channel
         self._rate = rate
         self._max_frames = int(max_seconds * rate)

@@ -1,4 +1,4 @@
-"""From a stream of samples to windows of speech, at most 30 s each, cut in silence.
+"""Cutting of a stream of samples into windows of speech, at most 30 s each, in silence.
 
 Push blocks into a `Windower`, and take complete windows from it. It has two states:
 

@@ -1,1 +1,1 @@
-"""From one window of speech to its text. Worker thread."""
+"""Decoding of one window of speech into a hypothesis. Worker thread."""

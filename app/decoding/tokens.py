@@ -1,4 +1,4 @@
-"""From whisper.cpp's tokens to segments and words.
+"""Segments and words made from whisper.cpp's tokens.
 
 A `SegmentBuilder` takes one window's tokens in order: timestamps end a segment and begin the next,
 text tokens fill it. It collects text as bytes, because a token may be part of a character. Pure, no

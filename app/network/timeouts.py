@@ -20,8 +20,9 @@ LINGER_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """In seconds: for a header (and the handshake before it), for the next bytes of a body, between
-    two messages of a kept connection, and for the client to take the next bytes of a reply."""
+    """Timeouts in seconds: for a header (and the handshake before it), for the next bytes of a
+    body, between two messages of a keep-alive connection, and for the client to read the next bytes
+    of a reply."""
 
     header: float = 10.0
     body: float = 30.0

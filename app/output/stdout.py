@@ -56,7 +56,7 @@ class StdoutSink:
         self._data = memoryview(b"")
         self._broken = False
         self._full_until = 0.0
-        """By `time.monotonic`; 0 while the disk has space."""
+        """Time of the next try by `time.monotonic`; 0 while the disk has space."""
         self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
         disk.serve(self)
 

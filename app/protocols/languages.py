@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 MAX_LANGUAGES = 16
-"""In one list: more would confine nothing."""
+"""Most languages in one list; more would not restrict detection."""
 
 WANTED = "a code such as en or en-GB, auto or multi"
 """The valid values of a single language, for messages."""

@@ -38,7 +38,7 @@ class Commit:
         self._outcomes = outcomes
         self._on_done = on_done
         self._waiting: dict[int, InFlight] = {}
-        """By request: those that wait for the disk thread."""
+        """The requests that wait for the disk thread, by number."""
         self._cancelled: set[int] = set()
         self._given_up = False
 

@@ -28,9 +28,9 @@ class Dispatch:
         self._outcomes = outcomes
         self._on_done = on_done
         self._submitted: dict[int, InFlight] = {}
-        """By job."""
+        """The submitted requests, by number."""
         self._seconds: dict[int, float] = {}
-        """The guessed length of each job's audio."""
+        """Estimated seconds of audio, by number of the request."""
         self._throughput = Throughput()
 
     @property

@@ -25,8 +25,9 @@ _log = structlog.get_logger("shutdown")
 
 
 class Shutdown:
-    """Ends the server whose `listeners` and `connections` these are. `abort` stops the decode in
-    progress; `on_drain` is called when the drain begins."""
+    """Ends the server whose `listeners` and `connections` these are. `seconds` is the time to
+    finish accepted requests (`--drain-seconds`). `abort` stops the decode in progress; `on_drain`
+    is called when the drain begins."""
 
     def __init__(
         self,

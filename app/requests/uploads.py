@@ -62,7 +62,7 @@ class Uploads:
         self._reject_when_full = reject_when_full
         self.line = WaitingLine(loop, quota, outcomes, sources, self._admit)
         self.receiving: dict[int, Upload] = {}
-        """By connection: the request whose body is being received."""
+        """The request whose body is being received, by connection."""
         self.slow = SlowUploads(loop, self.receiving, self._is_crowded, self._end_slow)
         self._closed = False
 

@@ -41,7 +41,7 @@ class WaitingLine:
         self._sources = sources
         self._admit = admit
         self._waiting: dict[int, Upload] = {}
-        """By request."""
+        """The uploads that wait, by number of the request."""
         self._output_watch = OutputWatch(loop, self.move_up)
         self._closed = False
 

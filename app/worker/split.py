@@ -33,7 +33,7 @@ class SplitTranscription:
 
     @property
     def seconds_left(self) -> float:
-        """About how much audio is still to come, of all channels together."""
+        """Estimated seconds of audio of all channels that are not transcribed yet."""
         further = self._channels - 1 - self._number
         return self._work.seconds_left + further * self._work.length
 

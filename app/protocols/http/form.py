@@ -29,13 +29,13 @@ MAX_PARTS = 100
 """whisper.cpp's server knows 37 fields, OpenAI's API about 20, some of them lists."""
 
 MAX_FIELD_BYTES = MAX_PROMPT_BYTES
-"""Of one field that is not the file. No other field is as long as a prompt."""
+"""Most bytes of a field that is not the file. No other field is as long as a prompt."""
 
 MAX_BOUNDARY_BYTES = 70
 """RFC 2046, section 5.1.1."""
 
 Fields = dict[str, list[str]]
-"""By name, in the order they came: a form may have one name several times."""
+"""Values by name, in the order of arrival; a form may have one name several times."""
 
 
 class FormError(Exception):

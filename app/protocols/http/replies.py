@@ -37,7 +37,7 @@ STATUS: dict[str, int] = {
     messages.SHUTTING_DOWN: 503,
     messages.NO_SPACE: 507,
 }
-"""By code. 499 is nginx's for a client that is gone, which is never sent."""
+"""HTTP status by code. 499 is nginx's for a client that is gone; it is never sent."""
 
 _SRT = "application/x-subrip; charset=utf-8"
 _VTT = "text/vtt; charset=utf-8"
