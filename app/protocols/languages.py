@@ -1,7 +1,7 @@
-"""Languages as requests and options name them: codes, lists of codes, and Whisper's English names.
+"""Languages in requests and options: codes, lists of codes, and Whisper's English names.
 
-Every port and the command line read their languages here. Which of them the loaded model knows is
-checked elsewhere (`app/requests/failures.py`). Pure.
+Every port and the command line read their languages with this module. `app/requests/failures.py`
+checks that the loaded model has them. Pure.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 MAX_LANGUAGES = 16
-"""Most languages in one list; more would not restrict detection."""
+"""Most languages in one list; a longer one would restrict nothing."""
 
 WANTED = "a code such as en or en-GB, auto or multi"
 """The valid values of a single language, for messages."""
@@ -18,7 +18,7 @@ WANTED = "a code such as en or en-GB, auto or multi"
 _CODE = re.compile(r"(auto|multi|[a-z]{2,3})(?:[-_][A-Za-z0-9_-]{1,32})?", re.IGNORECASE)
 
 _ALIASES = {"nb": "no", "jv": "jw", "fil": "tl", "iw": "he"}
-"""Codes of BCP 47 for languages that Whisper has by another one."""
+"""Whisper's codes by those of BCP 47, if they differ."""
 
 _TABLE = """
     af afrikaans    am amharic      ar arabic       as assamese     az azerbaijani  ba bashkir
@@ -49,7 +49,7 @@ CODES: dict[str, str] = {name: code for code, name in NAMES.items()}
 
 
 class LanguageError(ValueError):
-    """A list of languages that cannot be one; the message says why, to follow its name."""
+    """An invalid list of languages; the message gives the reason, in words to follow its name."""
 
 
 def language_code(value: str) -> str | None:
@@ -63,8 +63,8 @@ def language_code(value: str) -> str | None:
 
 
 def language_codes(values: Iterable[str]) -> tuple[str, ...]:
-    """Return the codes of a list of languages, each once, in the order given. Each value may be
-    several with commas between. Raises `LanguageError`."""
+    """Return the codes of a list of languages, each once, in the order given. A value may hold
+    several codes, separated by commas. Raises `LanguageError`."""
     codes = []
     for part in (part.strip() for value in values for part in value.split(",")):
         code = CODES.get(part.lower()) or language_code(part)
@@ -77,7 +77,7 @@ def language_codes(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def contradiction(language: str | None, languages: tuple[str, ...]) -> str | None:
-    """Say why a request cannot have both, to follow the list's name; None if it can."""
+    """Return why a request cannot have both, in words to follow the list's name; None if it can."""
     if languages and language not in (None, "auto", "multi"):
-        return f"confine a detection, so language must be auto or multi, not {language}"
+        return f"restrict a detection, so language must be auto or multi, not {language}"
     return None

@@ -1,7 +1,7 @@
 """Segments as subtitles: SubRip and WebVTT.
 
-Pure functions. Times are seconds from the beginning of the audio; each segment is one cue, which
-names its channel where there are several transcripts in one.
+Pure functions. Times are seconds from the beginning of the audio. Each segment is one cue; a cue of
+a split recording names its channel.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from app.messages import Segment
 
 
 def srt(segments: Iterable[Segment]) -> str:
-    """SubRip: numbered cues, commas before the milliseconds."""
+    """Return SubRip: numbered cues, commas before the milliseconds."""
     cues = (
         f"{number}\n{_time(segment.start, ',')} --> {_time(segment.end, ',')}\n"
         f"{_speaker(segment, '{}: ')}{text}\n\n"
@@ -22,7 +22,7 @@ def srt(segments: Iterable[Segment]) -> str:
 
 
 def vtt(segments: Iterable[Segment]) -> str:
-    """WebVTT: a signature, full stops before the milliseconds, and & < > written as entities."""
+    """Return WebVTT: a signature, full stops before the milliseconds, entities for & < >."""
     cues = (
         f"{_time(segment.start, '.')} --> {_time(segment.end, '.')}\n"
         f"{_speaker(segment, '<v {}>')}{_escaped(text)}\n\n"

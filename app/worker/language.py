@@ -1,8 +1,8 @@
-"""Which language the windows of a job are decoded in, and what its transcript says of it.
+"""The language of a job's windows, and the language fields of its transcript.
 
-A language that the request or the node names holds for all windows. With `auto` the first window
-with speech determines it. With `multi` each window is examined again. A window in the language of
-the preceding one costs no detection (`app/decoding/language_probe.py`). Worker thread.
+A language that the request or the node names applies to all windows. With `auto` the first window
+with speech determines it. With `multi` it is determined for each window; a window in the language
+of the previous one needs no detection (`app/decoding/language_probe.py`). Worker thread.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from app.messages import Request, Segment
 
 class SpokenLanguage:
     """The language of one job. `default` is the node's language (a code, `auto` or `multi`), for a
-    request that names none; `default_among` the languages that the node confines detection to."""
+    request without one; `default_among` are the languages to which the node restricts detection."""
 
     def __init__(self, request: Request, default: str, default_among: tuple[str, ...]) -> None:
         asked = request.language or default
         if request.language is None and request.languages and asked != "multi":
-            # A list asks for detection, also where the node has one language.
+            # A list requests detection, even if the node has one language.
             asked = "auto"
         detected = asked in ("auto", "multi")
         self._among = (request.languages or default_among) if detected else ()
         self.is_multi = asked == "multi"
-        """Whether each window may have another."""
+        """Whether each window may have another language."""
         self._language = "auto" if detected else asked
         if len(self._among) == 1:
             self._language = self._among[0]
         self._before: str | None = None
-        """With `multi`, the language of the last window in which something was said."""
+        """With `multi`, the language of the last window with speech."""
         self._probability: float | None = None
         self._heard: dict[str, list[tuple[float, float | None]]] = {}
         """With `multi`, seconds of speech and probability of each window, by language."""
 
     def options(self, options: DecodeOptions) -> DecodeOptions:
-        """`options` for the next window."""
+        """Return `options` for the next window."""
         return replace(
             options,
             language=self._language,
@@ -46,7 +46,7 @@ class SpokenLanguage:
         )
 
     def note(self, hypothesis: Hypothesis) -> None:
-        """Take what a window was heard as. One without speech tells nothing."""
+        """Take the language of a decoded window, if it has speech."""
         spoken = hypothesis.spoken
         if not spoken:
             return
@@ -60,12 +60,13 @@ class SpokenLanguage:
             self._probability = hypothesis.language_probability
 
     def tagged(self, segment: Segment, hypothesis: Hypothesis) -> Segment:
-        """`segment` of `hypothesis`, with `multi` with its language."""
+        """Return `segment` of `hypothesis`; with `multi`, with its language."""
         return replace(segment, language=hypothesis.language) if self.is_multi else segment
 
     def summary(self) -> tuple[str | None, float | None]:
-        """The language of most of the speech, and how probable it was: the mean over its windows,
-        by their seconds of speech. The probability is None where nothing was detected."""
+        """Return the language of most of the speech, and its probability: the mean over its
+        windows, weighted by their seconds of speech. The probability is None without a
+        detection."""
         if not self.is_multi:
             return (None if self._language == "auto" else self._language), self._probability
         if not self._heard:

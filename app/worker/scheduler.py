@@ -1,22 +1,23 @@
-"""The scheduler: selects the job whose window is decoded next.
+"""The choice of the job whose window is decoded next.
 
-Pure: no threads, no clock; the worker reports the duration of each turn. Clients (addresses) share
-the engine's time, not its turns. A client's virtual time is the seconds that its turns have taken,
-and the client with the least virtual time goes next. A client whose windows take 0.3 s therefore
-gets 33 of them for each 10 s window of another client. A new or returning client begins with the
-virtual time at which the last turn began, so absence earns no credit. A client that left with more
-virtual time keeps it until all work is done.
+Pure: no threads, no clock; the worker reports the seconds that each turn took. Clients (addresses)
+share the engine's time evenly, not its turns. A client's virtual time is the sum of the seconds of
+its turns, and the client with the least virtual time is next. A client whose windows take 0.3 s
+gets 33 turns for each turn of a client whose windows take 10 s. A new or returning client begins
+with the virtual time at which the last turn began, or with its own if that is greater: absence
+earns no credit. Virtual times are forgotten when all work is done.
 
-An endless stream of new clients could so starve the others. Therefore there is an even time, which
-advances with every turn by the turn's seconds divided by the number of clients present. No client
-begins more than HEAD_START behind it. Once the even time is that far ahead of a waiting client, no
-later client goes before it. With at most N clients present and turns of at most C seconds, a client
-with work waits no more than N * (HEAD_START + 3 * C) seconds.
+An endless series of new clients could still delay all others. Therefore an even time advances with
+every turn, by the turn's seconds divided by the number of present clients. It is the virtual time
+of each client under even service. A new client's virtual time is at most HEAD_START less than the
+even time. As soon as a waiting client's virtual time is lower than that, no new client precedes it.
+With at most N clients and turns of at most C seconds, a client with work waits at most
+N * (HEAD_START + 3 * C) seconds.
 
-Jobs of one connection run in the order of arrival. Among a client's connections, and among clients
-with equal virtual time, the job with the least audio left goes first. A command therefore waits for
-the window in progress and not for the rest of a ten-minute file. A job gains rank whenever another
-job of its client is taken. Owned by the worker thread.
+Jobs of one connection run in order of arrival. Among a client's connections, and among clients with
+equal virtual time, the job with the least remaining audio is first. A command thus waits for the
+window in progress, and not for the rest of a ten-minute file. A job's rank improves with every turn
+of another job of its client. Owned by the worker thread.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 AGING_SECONDS = 60.0
-"""Seconds subtracted from a job's length for every turn that its client gave to another job. A
-ten-minute file beside a series of commands gets about every eleventh window. With more jobs waiting
-it gets fewer, since they age as well, but it always makes progress."""
+"""Seconds subtracted from a job's remaining audio, for its rank, with every turn of another job of
+its client. A ten-minute file then gets about every eleventh window during a series of commands;
+fewer if more jobs wait, since those age as well, but it always progresses."""
 
 HEAD_START = 10.0
-"""Seconds that a new client may be behind the even time. While clients with long files wait for one
-another's windows, the even time gets ahead of them by at most one window of equal length. Up to
-there a new client's command goes before them. 10 s is a long window on a small machine. With every
-further second, new clients could delay each client present by a second more."""
+"""Seconds by which a new client's virtual time may be less than the even time. While several
+clients have long files, the even time exceeds the virtual times of the waiting ones by up to one
+window; up to HEAD_START a new client's command precedes them. 10 s is an expensive window on a
+small machine. Every further second adds one second per present client to the longest wait."""
 
 _REMEMBERED = 1000
-"""Number of departed clients whose virtual times are kept; the oldest is dropped first."""
+"""Most absent clients whose virtual times are kept; the first that left is forgotten first."""
 
 
 @dataclass(slots=True)
@@ -58,23 +59,23 @@ class _Client:
 
 
 class Scheduler:
-    """Jobs waiting for windows. `job` and `connection` are numbers that never come twice."""
+    """The jobs that wait for a turn. Numbers of jobs and connections are never reused."""
 
     def __init__(self) -> None:
         self._entries: dict[int, _Entry] = {}
         self._clients: dict[str, _Client] = {}
-        """Those present: they have jobs."""
+        """The present clients: those with jobs."""
         self._left: dict[str, float] = {}
-        """The virtual times of those who have none any more, in the order they left."""
+        """The virtual times of clients without jobs, in the order they left."""
         self._last = 0.0
-        """The virtual time at which the last turn began. Nobody present has less."""
+        """The virtual time at which the last turn began; the lowest of all present clients."""
         self._even = 0.0
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def add(self, job: int, client: str, connection: int, seconds: float) -> None:
-        """A new job with about `seconds` of audio."""
+        """Add a job with about `seconds` of audio."""
         self._entries[job] = _Entry(job, client, connection, seconds)
         if client not in self._clients:
             least = max(self._last, self._even - HEAD_START)
@@ -82,7 +83,7 @@ class Scheduler:
         self._clients[client].jobs += 1
 
     def remove(self, job: int) -> None:
-        """The job is done, or cancelled; unknown jobs are none of our business."""
+        """Remove a job that is finished or cancelled; ignore an unknown one."""
         if entry := self._entries.pop(job, None):
             client = self._clients[entry.client]
             client.jobs -= 1
@@ -93,12 +94,12 @@ class Scheduler:
                     del self._left[next(iter(self._left))]
 
     def update(self, job: int, seconds_left: float) -> None:
-        """After a turn: what is left of the job, now that more is known."""
+        """Set the remaining audio of a job after a turn."""
         self._entries[job].seconds_left = seconds_left
 
     def charge(self, client: str, seconds: float) -> None:
-        """A turn of `client` took the engine `seconds`. Said right after the turn, also where its
-        job was the client's last and has been removed."""
+        """Add the `seconds` of a turn to the virtual time of `client`. Call it right after the
+        turn, even if the client's last job has been removed."""
         present = len(self._clients)
         if client in self._clients:
             self._clients[client].virtual_time += seconds
@@ -108,11 +109,12 @@ class Scheduler:
         self._even += seconds / present
 
     def settle(self) -> None:
-        """There is nothing to do for a while: nobody got less because another got more."""
+        """Forget the virtual times of absent clients: all work is done, so no client was
+        delayed."""
         self._left.clear()
 
     def next(self) -> int | None:
-        """The job that gets the next turn; it stays until it is removed. None if there is none."""
+        """Return the job that gets the next turn, without removing it; None if there is none."""
         heads: dict[int, _Entry] = {}
         for entry in self._entries.values():
             heads.setdefault(entry.connection, entry)

@@ -1,9 +1,9 @@
-"""A request whose channels are transcribed each by itself, for recordings of calls.
+"""A job whose channels are transcribed separately, for recordings of calls.
 
-The channels are worked on one after the other, each as a `Transcription` of its own that decodes
-the file again, so that memory does not grow with their number. Segments of all of them are ordered
-by their start, so those of earlier channels are held back until the last one has got that far.
-Worker thread.
+The channels are transcribed one after the other. Each is a `Transcription` that decodes the file
+again, so that memory does not grow with the number of channels. The segments of all channels are
+ordered by their start, so those of earlier channels are kept until the last channel reaches that
+time. Worker thread.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from app.worker.job import Transcription
 
 
 class SplitTranscription:
-    """The work on one job, channel by channel; the same interface as `Transcription`.
+    """The work on one job, channel by channel, with the interface of `Transcription`.
 
-    `begin` makes the work on a channel, counted from 0. Raises what audio and engine raise.
+    `begin` returns the work on a channel, counted from 0. Raises the errors of audio and engine.
     """
 
     def __init__(self, begin: Callable[[int], Transcription]) -> None:
@@ -33,12 +33,12 @@ class SplitTranscription:
 
     @property
     def seconds_left(self) -> float:
-        """Estimated seconds of audio of all channels that are not transcribed yet."""
+        """Estimated seconds of remaining audio, all channels together."""
         further = self._channels - 1 - self._number
         return self._work.seconds_left + further * self._work.length
 
     def turn(self) -> tuple[list[Segment], bool]:
-        """Do one piece of work: the segments that are next by their start, and whether the job is
+        """Do one turn of work; return the next segments by their start, and whether the job is
         done."""
         segments, done = self._work.turn()
         self._held += [replace(segment, channel=self._number + 1) for segment in segments]
@@ -50,11 +50,11 @@ class SplitTranscription:
                 self._number += 1
                 self._work = self._begin(self._number)
             return self._release(None) if is_last else [], is_last
-        # A channel's segments come in order, so nothing earlier can follow.
+        # The segments of a channel are in order, so no earlier one can follow.
         return self._release(segments[-1].start) if is_last and segments else [], False
 
     def transcript(self) -> Transcript:
-        """The whole, after the last turn."""
+        """Return the whole transcript, after the last turn."""
         most = max(self._done, key=_speech_seconds)
         first = self._done[0]
         return replace(
@@ -76,7 +76,7 @@ class SplitTranscription:
         self._work.close()
 
     def _release(self, until: float | None) -> list[Segment]:
-        """Take what begins no later than `until` out of what is held back, or all of it."""
+        """Remove and return the kept segments that begin until `until`; all of them for None."""
         self._held.sort(key=lambda segment: (segment.start, segment.channel))
         count = len(self._held)
         if until is not None:

@@ -20,7 +20,7 @@ Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
 
 @dataclass(frozen=True, slots=True)
 class ReplyOptions:
-    """The form of a request's reply. `segments`, `words` and `timestamps` apply to
+    """The options of a request's reply. `segments`, `words` and `timestamps` apply to
     `verbose_json`."""
 
     dialect: Dialect
@@ -37,7 +37,7 @@ class Dialect(Interface):
     """One API."""
 
     def read_options(self, fields: Fields, task: Task) -> ReplyOptions:
-        """Read the fields that are about the reply; `task` is the address's. Raises `FormError`."""
+        """Read the fields of the reply; `task` is that of the path. Raises `FormError`."""
 
     def read_language(self, fields: Fields, served: Served) -> str | None:
         """Read the fields that name the language. Raises `FormError`."""
@@ -46,7 +46,7 @@ class Dialect(Interface):
         """Return the value of the field `error`."""
 
     def text(self, transcript: Transcript, options: ReplyOptions) -> str:
-        """Return the text, as `text` and within JSON."""
+        """Return the text, for the format `text` and within JSON."""
 
     def extra(self, transcript: Transcript) -> dict[str, Any]:
         """Return the fields of a JSON reply that come last."""
@@ -80,6 +80,6 @@ def read(
 
 
 def segment_extra(segment: Segment) -> dict[str, Any]:
-    """Return a segment's fields beyond either API, which the request asked for."""
+    """Return the requested fields of a segment that neither API has."""
     extra = {"language": segment.language, "channel": segment.channel}
     return {name: value for name, value in extra.items() if value is not None}

@@ -1,7 +1,7 @@
-"""The form fields that both HTTP dialects share: one rule per field, each in a function of its own.
+"""The form fields of both HTTP dialects: one rule per field, each in a function of its own.
 
-Pure: a form's fields in, a value out, `FormError` if a field is wrong. The meaning of a field is
-that of `app/protocols/native/header.py`; fields that neither API needs are ignored.
+Pure: a form's fields in, a value out, `FormError` if a field is invalid. A field means the same as
+in `app/protocols/native/header.py`. Unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FALSE = frozenset({"false", "0", "no", "n", ""})
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The model that answers. `names` are the names that a request may use for it."""
+    """The loaded model. `names` are its names in requests."""
 
     name: str
     names: frozenset[str]
@@ -35,13 +35,13 @@ class Served:
 
 
 def last(fields: Fields, name: str) -> str | None:
-    """Return a field's value; of several the last one, as most form readers do."""
+    """Return a field's value; the last one if it is repeated, as most form parsers do."""
     values = fields.get(name)
     return values[-1].strip() if values else None
 
 
 def check_model(fields: Fields, served: Served) -> None:
-    """Check that the model, if one is named, is the one that answers."""
+    """Check that the model, if one is named, is the loaded one."""
     model = last(fields, "model")
     if model and model not in served.names:
         names = ", ".join(sorted(served.names))
@@ -50,7 +50,7 @@ def check_model(fields: Fields, served: Served) -> None:
 
 
 def language(value: str | None) -> str | None:
-    """Return the code that a language field names; None if it is empty."""
+    """Return the code of a language field's value; None if it is empty."""
     if not value:
         return None
     code = CODES.get(value.lower()) or language_code(value)
@@ -82,7 +82,7 @@ def languages(fields: Fields, language_field: str | None) -> tuple[str, ...]:
 
 
 def prompt(fields: Fields) -> str:
-    """Return the prompt, as it was sent."""
+    """Return the prompt unchanged."""
     value = fields.get("prompt", [""])[-1]
     if fault := prompt_fault(value):
         raise FormError(BAD_FIELD, f"prompt {fault}")
@@ -96,7 +96,7 @@ def temperature(fields: Fields) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    # Written so that NaN fails it as well.
+    # Written so that NaN fails too.
     if not 0.0 <= value <= 1.0:
         raise FormError(BAD_FIELD, "temperature must be a number from 0 to 1")
     return value

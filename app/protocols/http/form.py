@@ -1,8 +1,7 @@
-"""A multipart/form-data body: the file's bytes are handed on, its other fields kept.
+"""A multipart/form-data body: the file's bytes pass through, the other fields are collected.
 
-`Form` stands around python-multipart's push parser and adds what that leaves open: which part is
-the file, how large and how many the other parts may be, and a word for every fault. Sans-IO; the
-file is never collected here. Loop thread.
+`Form` wraps python-multipart's push parser. It adds the choice of the file's part, limits for the
+size and number of the other parts, and an error for every fault. Sans-IO. Loop thread.
 """
 
 from __future__ import annotations
@@ -26,20 +25,21 @@ FILE = "file"
 """The name of the part that holds the audio, in OpenAI's API and in whisper.cpp's server."""
 
 MAX_PARTS = 100
-"""whisper.cpp's server knows 37 fields, OpenAI's API about 20, some of them lists."""
+"""Most parts of a form. whisper.cpp's server has 37 fields, OpenAI's API about 20, some of them
+lists."""
 
 MAX_FIELD_BYTES = MAX_PROMPT_BYTES
-"""Most bytes of a field that is not the file. No other field is as long as a prompt."""
+"""Most bytes of a field other than the file; the longest such field is the prompt."""
 
 MAX_BOUNDARY_BYTES = 70
-"""RFC 2046, section 5.1.1."""
+"""Most characters of a boundary: RFC 2046, section 5.1.1."""
 
 Fields = dict[str, list[str]]
-"""Values by name, in the order of arrival; a form may have one name several times."""
+"""Values by field name, in the order of the form, which may repeat a name."""
 
 
 class FormError(Exception):
-    """The form cannot be served; nothing after this place was read."""
+    """The form cannot be served; parsing stopped at the fault."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -47,24 +47,24 @@ class FormError(Exception):
 
 
 def boundary_of(content_type: str | None) -> bytes:
-    """The boundary that a `Content-Type` names.
+    """Return the boundary in a `Content-Type`.
 
-    Raises `FormError`: `unsupported_media_type` where it is another type, `bad_header` where there
-    is no usable boundary.
+    Raises `FormError`: `unsupported_media_type` for another type, `bad_header` without a valid
+    boundary.
     """
     kind, options = parse_options_header(content_type)
     if kind.lower() != b"multipart/form-data":
-        message = "the body must be multipart/form-data, with the audio in its field file"
+        message = "the body must be multipart/form-data, with the audio in the field file"
         raise FormError(UNSUPPORTED_MEDIA_TYPE, message)
     boundary = options.get(b"boundary", b"")
     if not 1 <= len(boundary) <= MAX_BOUNDARY_BYTES:
-        message = f"Content-Type names no boundary of 1 to {MAX_BOUNDARY_BYTES} characters"
+        message = f"Content-Type must have a boundary of 1 to {MAX_BOUNDARY_BYTES} characters"
         raise FormError(BAD_HEADER, message)
     return boundary
 
 
 class Form:
-    """One body as it comes in."""
+    """The parser of one body."""
 
     def __init__(self, boundary: bytes) -> None:
         self._parser = MultipartParser(
@@ -93,31 +93,31 @@ class Form:
         self._fields: Fields = {}
 
     def feed(self, data: bytes) -> list[memoryview]:
-        """Take the next bytes of the body; what of them belongs to the file, in order. Raises
+        """Parse the next bytes of the body; return those that belong to the file, in order. Raises
         `FormError`."""
-        # A delimiter that does not end a part costs the parser microseconds, so a body full of them
-        # seconds per MiB. Clients choose boundaries that do not occur in their files.
+        # A delimiter that does not end a part costs the parser microseconds, so a body of
+        # delimiters would cost seconds per MiB. A client's boundary does not occur in its file.
         self._delimiters += data.count(self._delimiter)
         if self._delimiters > MAX_PARTS + 1:
             raise _too_many()
         try:
             self._parser.write(data)
         except FormParserError:
-            # Its message may quote the body.
+            # The parser's message may quote the body.
             raise FormError(BAD_HEADER, "the form is not valid multipart") from None
         pieces, self._pieces = self._pieces, []
         return pieces
 
     def finish(self) -> Fields:
-        """The fields, after the last byte of the body. Raises `FormError` where it broke off or
-        held no file."""
+        """Return the fields, after the last byte of the body. Raises `FormError` if the form is
+        incomplete or has no file."""
         if not self._ended:
-            raise FormError(INCOMPLETE, "the form ended before its closing boundary")
+            raise FormError(INCOMPLETE, "the form ended before its closing boundary; send it whole")
         if not self._has_file:
-            raise FormError(MISSING_FIELD, f"{FILE} is missing")
+            raise FormError(MISSING_FIELD, f"{FILE} is missing; send the audio in the field {FILE}")
         return self._fields
 
-    # The parser's callbacks.
+    # Callbacks of the parser.
 
     def _begin_part(self) -> None:
         self._parts += 1
@@ -141,15 +141,15 @@ class Form:
         disposition = self._headers.get(b"content-disposition", b"")
         kind, options = parse_options_header(disposition.decode("latin-1"))
         if kind.lower() != b"form-data" or b"name" not in options:
-            raise FormError(BAD_HEADER, "a part of the form has no name")
+            raise FormError(BAD_HEADER, "a part of the form has no name in its Content-Disposition")
         encoding = self._headers.get(b"content-transfer-encoding", b"binary").strip().lower()
         if encoding not in (b"binary", b"8bit", b"7bit"):
-            message = "Content-Transfer-Encoding of a part must be binary: RFC 7578 has no other"
+            message = "Content-Transfer-Encoding of a part must be binary (RFC 7578)"
             raise FormError(BAD_HEADER, message)
         self._name = _decoded(options[b"name"], "the name of a field")
         if self._name == FILE:
             if self._has_file:
-                raise FormError(BAD_FIELD, f"{FILE} is there twice; send one")
+                raise FormError(BAD_FIELD, f"{FILE} occurs twice; send one")
             self._has_file = True
 
     def _data(self, data: bytes, start: int, end: int) -> None:
@@ -159,7 +159,7 @@ class Form:
         self._value += memoryview(data)[start:end]
         if len(self._value) > MAX_FIELD_BYTES:
             shown = self._name[:40]
-            raise FormError(BAD_FIELD, f"{shown} has more than {MAX_FIELD_BYTES} bytes")
+            raise FormError(BAD_FIELD, f"{shown} has more than {MAX_FIELD_BYTES} bytes; send less")
 
     def _end_part(self) -> None:
         if self._name != FILE:
@@ -171,7 +171,7 @@ class Form:
 
 
 def _too_many() -> FormError:
-    return FormError(TOO_LARGE, f"the form has more than {MAX_PARTS} fields")
+    return FormError(TOO_LARGE, f"the form has more than {MAX_PARTS} fields; send fewer")
 
 
 def _decoded(data: bytes | bytearray, what: str) -> str:

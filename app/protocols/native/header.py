@@ -1,8 +1,8 @@
-"""The fields of a message's JSON header: their rules, and the error for each fault.
+"""The fields of a message's JSON header, and the error for each fault.
 
-One rule per field, each in a function of its own; `parse_header` applies all. Pure: it takes bytes
-and returns a `ParsedHeader`, or raises `ProtocolError` if the end of the message is unknown. Other
-protocols apply the same limits to these fields. Loop thread.
+Each field has one rule in a function of its own; `parse_header` combines them. Pure: bytes in, a
+`ParsedHeader` out, `ProtocolError` if the end of the message cannot be known. Other protocols apply
+the same limits to the same fields. Loop thread.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _TOKEN = re.compile(r"[!-~]{1,256}")
 
 @dataclass(frozen=True, slots=True)
 class ParsedHeader:
-    """A header whose message can at least be skipped: a `request`, or else a `failure`."""
+    """A header with a known message length: a `request`, or a `failure` whose body is skipped."""
 
     content_length: int
     id: str | None
@@ -67,13 +67,13 @@ class _FieldError(Exception):
 def parse_header(data: bytes, max_body: int, new_id: Callable[[], str]) -> ParsedHeader:
     """Read and check one header.
 
-    Raises `ProtocolError` where the body's length is not known or not affordable: not JSON, not
-    UTF-8, not an object, a key twice, `content-length` missing, not an integer, negative or over
-    `max_body` (bytes). Every other fault comes back as `failure`.
+    Raises `ProtocolError` if the body's length is unknown or too great: not JSON, not UTF-8, not an
+    object, a repeated key, `content-length` missing, not an integer, negative or over `max_body`
+    (bytes). Every other fault is returned as `failure`.
     """
     fields = _load_object(data)
-    # These four decide how an error is sent and to whom, so they are read first and each by itself:
-    # one bad field does not keep the others from being honoured.
+    # These four decide how and whether an error is sent. Each is read separately, before all
+    # others, so that one invalid field does not change the effect of another.
     reply = _or_default(lambda: _reply(fields), "transcript")
     keep_alive = _or_default(lambda: _keep_alive(fields), False)
     request_id = _or_default(lambda: _request_id(fields, new_id), None)
@@ -118,14 +118,14 @@ def _load_object(data: bytes) -> dict[str, Any]:
 
 def _content_length(fields: dict[str, Any], max_body: int) -> int:
     if "content-length" not in fields:
-        message = "content-length is missing, so the end of the message cannot be found"
+        message = "content-length is missing; send the number of bytes of the body"
         raise _FieldError(MISSING_FIELD, message)
     length = fields["content-length"]
     if type(length) is not int or length < 0:
         message = "content-length must be a whole number of bytes, 0 or more"
         raise _FieldError(BAD_HEADER, message)
     if length > max_body:
-        message = f"content-length is over this node's limit of {max_body} bytes"
+        message = f"content-length is over the limit of {max_body} bytes; send less audio"
         raise _FieldError(TOO_LARGE, message)
     return length
 
@@ -182,7 +182,9 @@ def _token(fields: dict[str, Any]) -> str | None:
         return None
     value = fields["token"]
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
-        raise _FieldError(BAD_FIELD, "token must be 1 to 256 printable ASCII characters, no space")
+        raise _FieldError(
+            BAD_FIELD, "token must be 1 to 256 printable ASCII characters without spaces"
+        )
     return value
 
 
@@ -203,7 +205,7 @@ def _languages(fields: dict[str, Any], language: str | None) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise _FieldError(BAD_FIELD, "languages must be an array of codes such as en")
     if any("," in value for value in values):
-        raise _FieldError(BAD_FIELD, "languages must be one code a string")
+        raise _FieldError(BAD_FIELD, "languages must have one code per string, without commas")
     try:
         codes = language_codes(values)
     except LanguageError as error:

@@ -4,10 +4,10 @@
     header    UTF-8 JSON object: byteorder, content-length, content-type, content-encoding, ...
     body      content-length bytes
 
-Replies have the same shape. `NativeProtocol` is the state machine; what may stand in a header is
-`app/protocols/native/header.py`'s business, and docs/protocol.md has both for readers. Errors that
-still let us find the end of the message become `Rejected` events; the others raise `ProtocolError`,
-because nothing after them can be trusted. Loop thread only.
+Replies have the same shape. `NativeProtocol` is the state machine;
+`app/protocols/native/header.py` checks headers, and docs/protocol.md describes both. An error after
+which the end of the message is still known becomes a `Rejected` event. Any other raises
+`ProtocolError`, because the following bytes cannot be interpreted. Loop thread only.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class _State(Enum):
 class NativeProtocol:
     """The native framing as a `Protocol`: see `app/protocols/base.py` for the contract.
 
-    `max_body` is the largest `content-length` taken, in bytes; `new_id` makes the id of a request
-    that brought none.
+    `max_body` is the largest `content-length` accepted, in bytes; `new_id` returns the id of a
+    request without one.
     """
 
     end_means_gone = False
@@ -53,18 +53,18 @@ class NativeProtocol:
         self._new_id = new_id
         self._state = _State.LENGTH
         self._input = memoryview(b"")
-        # Length and header gather here, so that a header sent byte by byte costs its size once.
+        # Length and header are collected here, so that each byte of a slow header is copied once.
         self._gathered = bytearray()
         self._wanted = _LENGTH.size
         self._begun = False
-        """The header's first brace has been seen."""
+        """True after the header's first brace."""
         self._body_left = 0
         self._keep_alive = False
 
     def feed(self, data: bytes) -> None:
         if self._state is _State.DONE:
             return
-        # Something is left over only while a decision is pending, and then nobody feeds much.
+        # Input is left over only while a decision is pending, and little is fed then.
         left_over = bytes(self._input)
         self._input = memoryview(left_over + data if left_over else data)
 
@@ -144,12 +144,16 @@ class NativeProtocol:
             self._lose(ProtocolError(failure))
 
     def _check_beginning(self, data: bytes) -> None:
-        """Reject TLS or HTTP on this port at once. Their first bytes announce a long header that
-        never arrives, so the error would come only after the timeout."""
+        """Reject a header that does not begin like JSON.
+
+        The first bytes of TLS or HTTP on this port look like the length of a long header. The
+        client receives the error at once instead of after the deadline.
+        """
         self._begun = bool(data)
         if data and not data.startswith(b"{"):
             failure = Failure(
-                BAD_HEADER, "the header is not a JSON object: it does not begin as one"
+                BAD_HEADER,
+                "the header does not begin like a JSON object; this port requires native messages",
             )
             self._lose(ProtocolError(failure))
 
@@ -170,9 +174,9 @@ class NativeProtocol:
 
     def _decide(self, state: _State) -> None:
         if self._state is not _State.DECISION:
-            raise RuntimeError("accept() and reject() answer a Begin")
-        refused_for_good = state is _State.DISCARD and not self._keep_alive
-        self._state = _State.DONE if refused_for_good else state
+            raise RuntimeError("accept() or reject() without a Begin event")
+        is_last = state is _State.DISCARD and not self._keep_alive
+        self._state = _State.DONE if is_last else state
 
     def _next_message(self) -> None:
         self._state = _State.LENGTH if self._keep_alive else _State.DONE

@@ -1,8 +1,8 @@
-"""The JSON form of replies, shared by the native protocol and the lines on stdout.
+"""The JSON form of replies, common to the native port and the lines on stdout.
 
-Pure functions from messages to plain dictionaries. Optional fields that do not apply are left out
-rather than sent as null, except `id` of a request whose header was not parsed, and the fields of
-the language. Any thread.
+Pure functions from messages to plain dictionaries. An optional field that does not apply is omitted
+instead of null. Exceptions are `id`, null if the request's id was not parsed, and the fields of the
+language. Any thread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from app.messages import Accepted, Failure, Reply, Segment, Transcript, Word
 
 
 def reply_fields(request_id: str | None, reply: Reply) -> dict[str, Any]:
-    """The JSON object of one reply: `id`, `status`, then the fields of that status."""
+    """Return the JSON object of one reply: `id`, `status`, then the fields of that status."""
     if isinstance(reply, Transcript):
         return {"id": request_id, "status": "ok", **_transcript_fields(reply)}
     if isinstance(reply, Failure):
