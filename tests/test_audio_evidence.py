@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from benchmark import degrade
+from benchmark.noises import NOISES
 
 from app.audio.samples import SAMPLE_RATE, Samples
 from app.decoding.audio_evidence import AudioEvidence
@@ -60,3 +62,22 @@ def test_loud_seconds_exclude_silence() -> None:
     assert AudioEvidence(np.concatenate([quiet, PHRASE, quiet])).loud_seconds == pytest.approx(
         alone, abs=0.3
     )
+
+
+@pytest.mark.parametrize("name", ["white", "pink", "fan", "hum-and-hiss"])
+@pytest.mark.parametrize("level", [-40.0, -30.0])
+def test_noise_before_and_after_is_no_copy(name: str, level: float) -> None:
+    random = np.random.default_rng(2)
+    before, after = (
+        degrade.at_level(NOISES[name](3.0, SAMPLE_RATE, random), SAMPLE_RATE, level)
+        for _ in range(2)
+    )
+    assert AudioEvidence(np.concatenate([before, PHRASE, after])).copies == 1
+
+
+def test_loud_seconds_exclude_steady_noise() -> None:
+    noise = NOISES["white"](3.0, SAMPLE_RATE, np.random.default_rng(3))
+    noise = degrade.at_level(noise, SAMPLE_RATE, -30.0)
+    alone = AudioEvidence(PHRASE).loud_seconds
+    surrounded = AudioEvidence(degrade.surrounded(PHRASE, SAMPLE_RATE, noise, 3.0))
+    assert surrounded.loud_seconds == pytest.approx(alone, abs=0.5)

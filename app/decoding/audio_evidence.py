@@ -23,6 +23,11 @@ _LOUD_SHARE = 0.1
 """Fraction of the level of a window's loudest twentieth (-20 dB) from which a frame is loud, as in
 `app/decoding/alignment.py`."""
 
+_QUIET_PERCENT, _ABOVE_QUIET, _MOST_SHARE = 20, 1.5, 0.5
+"""A loud frame is also 3.5 dB above the level that a fifth of the frames do not exceed, if that is
+6 dB below the loudest. Steady noise resembles itself at every distance, so noise around a sentence
+would count as copies, and as time for more text (docs/lab-book.md, "Repetition")."""
+
 _BANDS, _LOWEST, _HIGHEST = 24, 100.0, 7_000.0
 """Number of mel bands, and their range in Hz: enough to distinguish the sounds of speech."""
 
@@ -87,7 +92,10 @@ class AudioEvidence:
         if not len(self._frames):
             return np.zeros(0, dtype=np.bool_)
         levels = self._frames.std(axis=1)
-        loud: npt.NDArray[np.bool_] = levels > np.percentile(levels, 95) * _LOUD_SHARE
+        loudest = float(np.percentile(levels, 95))
+        quiet = float(np.percentile(levels, _QUIET_PERCENT)) * _ABOVE_QUIET
+        least = max(loudest * _LOUD_SHARE, min(quiet, loudest * _MOST_SHARE))
+        loud: npt.NDArray[np.bool_] = levels > least
         return loud
 
     def _spectra(self) -> tuple[Frames, npt.NDArray[np.bool_]]:
