@@ -81,3 +81,15 @@ def test_loud_seconds_exclude_steady_noise() -> None:
     alone = AudioEvidence(PHRASE).loud_seconds
     surrounded = AudioEvidence(degrade.surrounded(PHRASE, SAMPLE_RATE, noise, 3.0))
     assert surrounded.loud_seconds == pytest.approx(alone, abs=0.5)
+
+
+@pytest.mark.parametrize("level", [-50, -40, -30, -20])
+@pytest.mark.parametrize(("before", "after"), [(0.5, 3.0), (3.0, 3.0), (0.0, 2.0)])
+def test_steady_noise_around_speech_is_no_copy(level: int, before: float, after: float) -> None:
+    random = np.random.default_rng(3)
+
+    def noise(seconds: float) -> Samples:
+        samples = random.normal(0, 10 ** (level / 20), int(seconds * SAMPLE_RATE))
+        return samples.astype(np.float32)
+
+    assert AudioEvidence(np.concatenate([noise(before), PHRASE, noise(after)])).copies == 1
