@@ -57,7 +57,7 @@ def test_named_files_exist(page: Path) -> None:
 
 
 def test_search_finds_links_and_names() -> None:
-    pages = [ROOT / "README.md", ROOT / "docs" / "architecture.md"]
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
     assert sum(len(links_of(page)) for page in pages) > 10
     assert sum(len(OURS.findall(text_of(page))) for page in pages) > 10
     assert sum(len(MODULE.findall(text_of(page))) for page in pages) > 10
