@@ -4,4 +4,4 @@ Start with `app/__main__.py` and `app/build.py`, which make the parts and connec
 is a layer, and its `__init__.py` says which; docs/architecture.md follows a request through them.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
