@@ -106,6 +106,7 @@ def test_other_faults_are_kept() -> None:
     guess = replace(spoken("perhaps it was"), logprob=-3.0)
     assert judge(guess, 4.0, True, "", ONCE)[1] == "improbable"
     assert judge(spoken(""), 4.0, True, "", ONCE)[1] == "empty"
+    assert judge(spoken("..."), 4.0, True, "...", ONCE)[1] == "empty"
 
 
 def test_cut_keeps_times_and_tokens_of_the_rest() -> None:

@@ -102,7 +102,7 @@ def fault(hypothesis: Hypothesis, seconds: float, reduced: bool, prompt: str = "
         return "improbable"
     if prompt and echoes(text, prompt):
         return "echo"
-    if not text and (reduced or prompt):
+    if (reduced or prompt) and not normal_words(text):
         return "empty"
     if reduced and len(text.split()) > REDUCED_MAX_WORDS_PER_SECOND * max(1.0, seconds):
         return "too fast"
