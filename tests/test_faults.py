@@ -109,6 +109,19 @@ def test_other_faults_are_kept() -> None:
     assert judge(spoken("..."), 4.0, True, "...", ONCE)[1] == "empty"
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("and voltage. He began a confused complaint.", "echo"),
+        ("Voltage. He began a confused complaint.", None),
+        ("and he began. It was a confused complaint.", None),
+        ("and voltage.", None),
+    ],
+)
+def test_end_of_the_prompts_list_is_an_echo(text: str, reason: str | None) -> None:
+    assert judge(spoken(text), 4.0, True, "valve, viscosity, voltage", ONCE)[1] == reason
+
+
 def test_cut_keeps_times_and_tokens_of_the_rest() -> None:
     words = tuple(Word(at / 2, at / 2 + 0.5, text, 0.9) for at, text in enumerate("abcb"))
     first = Segment(0.0, 2.0, "a b c b", 0.9, words)

@@ -36,6 +36,9 @@ ECHO_WORDS = 6
 """Words in a row that a window and its prompt share only if the decoder repeats the prompt, or if
 the speaker does. In that case decoding without the prompt gives the same text."""
 
+LIST_END_WORDS = 3
+"""Most words with which a decode ends the list that its prompt is."""
+
 REPEATED_WORDS = 2
 """Least number of words, with different ones among them, that count as a loop if a reduced decode
 says them twice in a row. Short loops do not compress. People do say "no, no" and "five five five
@@ -72,6 +75,22 @@ def echoes(text: str, prompt: str) -> bool:
     return not runs(normal_words(text)).isdisjoint(runs(normal_words(prompt)))
 
 
+def _ends_a_list(text: str, prompt: str) -> bool:
+    """Return whether `text` begins by ending a list of the prompt's: "and voltage. He began ...".
+
+    Such a beginning has a small letter, at most LIST_END_WORDS words, of which the last is in the
+    prompt, and a full stop before the speech.
+    """
+    first, stop, rest = text.partition(". ")
+    words = normal_words(first)
+    return (
+        bool(stop and rest and words)
+        and first[0].islower()
+        and len(words) <= LIST_END_WORDS
+        and words[-1] in normal_words(prompt)
+    )
+
+
 def repeats(text: str) -> bool:
     """Return whether `text` has at least REPEATED_WORDS words, not all the same, twice in a row."""
     said = normal_words(text)
@@ -100,7 +119,7 @@ def fault(hypothesis: Hypothesis, seconds: float, reduced: bool, prompt: str = "
         return "repetition"
     if text and hypothesis.logprob < MIN_LOGPROB:
         return "improbable"
-    if prompt and echoes(text, prompt):
+    if prompt and (echoes(text, prompt) or _ends_a_list(text, prompt)):
         return "echo"
     if (reduced or prompt) and not normal_words(text):
         return "empty"
