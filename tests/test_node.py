@@ -449,7 +449,7 @@ def test_help_and_version_are_printed() -> None:
         assert option in out
     status, out, err = run("--version")
     assert (status, err) == (0, "")
-    assert re.fullmatch(r"node-whisper \d+\.\d+\.\d+\n", out)
+    assert re.fullmatch(r"node-whisper \d+\.\d+\.\d+(\.dev\d+)?\n", out)
 
 
 @pytest.mark.parametrize(
