@@ -7,14 +7,13 @@ import struct
 
 import numpy as np
 import pytest
-from fakes import RATE, Samples, body_of, encoded
+from fakes import RATE, Samples, body_of, decoded_body, encoded
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.audio.mp3_repair import repair
 from app.audio.mpeg_frames import frame_length
 from app.audio.patch import apply_patches
-from app.audio.stream import AudioStream
 
 LOUD = np.random.default_rng(5).normal(0, 0.2, 4 * RATE).astype(np.float32)
 QUIET = np.zeros(4 * RATE, dtype=np.float32)
@@ -50,21 +49,8 @@ def patched(data: bytes) -> bytes:
         body.close()
 
 
-def decoded(data: bytes) -> Samples:
-    body = body_of(data)
-    try:
-        stream = AudioStream(body.fileno(), body.size, None, 3600.0)
-        blocks = []
-        while (block := stream.read()) is not None:
-            blocks.append(block)
-        stream.close()
-    finally:
-        body.close()
-    return np.concatenate(blocks)
-
-
 def test_variable_bit_rate_without_a_tag_is_decoded_to_its_end() -> None:
-    samples = decoded(untagged(mp3(SAMPLES)))
+    samples = decoded_body(untagged(mp3(SAMPLES)))
     assert len(samples) / RATE == pytest.approx(8, abs=0.2)
     # The first frame, which became the tag, held silence before the sound.
     assert np.sqrt(np.mean(samples[: RATE // 2] ** 2)) > 0.1
@@ -73,12 +59,12 @@ def test_variable_bit_rate_without_a_tag_is_decoded_to_its_end() -> None:
 @pytest.mark.parametrize("between", [b"", id3(3000), b"TAG" + bytes(125)], ids=len)
 def test_joined_files_are_decoded_to_the_end_of_the_last(between: bytes) -> None:
     joined = mp3(LOUD) + between + mp3(SAMPLES) + between + mp3(LOUD)
-    assert len(decoded(joined)) / RATE == pytest.approx(16, abs=0.5)
+    assert len(decoded_body(joined)) / RATE == pytest.approx(16, abs=0.5)
 
 
 def test_constant_bit_rate_that_falls_later_is_decoded_to_its_end() -> None:
     joined = mp3(LOUD, "CONSTANT") + mp3(LOUD, "CONSTANT", 0.9)
-    assert len(decoded(joined)) / RATE == pytest.approx(8, abs=0.3)
+    assert len(decoded_body(joined)) / RATE == pytest.approx(8, abs=0.3)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +102,7 @@ def test_bytes_before_the_first_frame_are_skipped(before: str, length: int) -> N
         "APE": b"APETAGEX" + struct.pack("<II", 2000, length) + bytes(16 + length),
     }[before]
     for data in (mp3(LOUD), mp3(LOUD, "CONSTANT"), untagged(mp3(LOUD))):
-        samples = decoded(front + data)
+        samples = decoded_body(front + data)
         assert len(samples) / RATE == pytest.approx(4, abs=0.2)
         assert np.sqrt(np.mean(samples[RATE // 2 : 3 * RATE] ** 2)) > 0.1
 
@@ -124,12 +110,12 @@ def test_bytes_before_the_first_frame_are_skipped(before: str, length: int) -> N
 def test_stream_that_begins_within_a_frame_is_decoded() -> None:
     whole = mp3(LOUD, "CONSTANT")
     for start in (700, 1001, 5000):
-        assert len(decoded(whole[start:])) / RATE > 3
+        assert len(decoded_body(whole[start:])) / RATE > 3
 
 
 @pytest.mark.parametrize(("size", "kept"), [(0, 0.9), (9, 0.9), (10, 0.95), (300, 0.95)])
 def test_tag_too_small_for_the_decoder_is_enlarged(size: int, kept: float) -> None:
-    assert len(decoded(id3(size) + mp3(LOUD, "CONSTANT"))) / RATE >= 4 * kept
+    assert len(decoded_body(id3(size) + mp3(LOUD, "CONSTANT"))) / RATE >= 4 * kept
 
 
 def test_few_frames_in_a_row_are_no_stream() -> None:

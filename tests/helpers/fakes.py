@@ -27,6 +27,7 @@ import soundfile
 import structlog
 
 from app import build
+from app.audio.stream import AudioStream
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, EngineAborted, ModelInfo
 from app.messages import Segment, Transcript
@@ -110,6 +111,20 @@ def encoded(samples: Samples, rate: int = RATE, format: str = "WAV", **more: Any
 def body_of(data: bytes) -> Body:
     """`data` as a body of the spool. The caller closes it."""
     return in_memory(data)
+
+
+def decoded_body(data: bytes) -> Samples:
+    """The samples of a body: float32, shape [n], 16 kHz."""
+    body = body_of(data)
+    try:
+        stream = AudioStream(body.fileno(), body.size, None, 3600.0)
+        blocks = []
+        while (block := stream.read()) is not None:
+            blocks.append(block)
+        stream.close()
+    finally:
+        body.close()
+    return np.concatenate(blocks)
 
 
 # The engine and the detector.
