@@ -45,10 +45,6 @@ _LEAST_OVERLAP = 0.3
 """Fraction of the loud frames that both stretches must share. Three copies at the distance of two
 share a third, and a comparison of fewer frames finds chance likeness."""
 
-_STEADY_SHARE, _STEADY_BELOW = 0.12, 0.1
-"""Share of the distances at which steady noise is alike, and how much less alike counts. Repeated
-clips have at most 0.07, noise around a clip 0.2 and more (docs/lab-book.md, "Repetition")."""
-
 _COMMON_ALIKE, _COMMON_SHARE = 0.5, 0.33
 """Cosine from which a frame is like another, and share of the loud frames that it must be like to
 count as steady noise."""
@@ -77,14 +73,14 @@ class AudioEvidence:
         count = len(frames)
         if loud.sum() < 2 * _SHORTEST_LAG:
             return 1
-        likeness = np.full(count, -1.0)
+        likeness = np.zeros(count)
         for lag in range(_SHORTEST_LAG, count - _SHORTEST_LAG):
             both = float(np.sqrt(loud[:-lag].sum() * loud[lag:].sum()))
             if both >= _LEAST_OVERLAP * loud.sum():
                 products = np.einsum("ij,ij->", frames[:-lag], frames[lag:])
                 likeness[lag] = float(products) / both
         alike = np.flatnonzero(likeness >= _ALIKE)
-        if not len(alike) or _is_steady(likeness[likeness > -1.0], int(alike[0])):
+        if not len(alike):
             return 1
         # The first peak is the distance of neighbours; later ones are two or three copies away.
         first = alike[alike <= alike[0] + _SHORTEST_LAG]
@@ -133,13 +129,6 @@ def _is_common(frames: Frames, loud: npt.NDArray[np.bool_]) -> npt.NDArray[np.bo
     alike = frames @ frames.T >= _COMMON_ALIKE
     common: npt.NDArray[np.bool_] = alike.sum(axis=1) > _COMMON_SHARE * max(1, loud.sum())
     return common
-
-
-def _is_steady(likeness: npt.NDArray[np.float64], first: int) -> bool:
-    """Return whether the audio is like itself at most distances, or from the shortest one on, as
-    steady noise is. A repetition is like itself only at its own distance."""
-    share = float(np.mean(likeness >= _ALIKE - _STEADY_BELOW))
-    return first == _SHORTEST_LAG or share > _STEADY_SHARE
 
 
 def _mel_bands() -> npt.NDArray[np.float64]:
