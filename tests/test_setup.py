@@ -308,6 +308,15 @@ def test_32_bit_python_on_a_64_bit_kernel_is_rejected(clone):
     assert "64-bit system" in said
 
 
+def test_check_installs_the_optional_packages_whose_types_mypy_reads(clone):
+    clone.add_python("python3")
+    (clone.root / "requirements-convert.txt").write_text(PINS)
+    assert clone.run("scripts/check").returncode == 0
+    (pip,) = clone.calls("pip install")
+    for name in ("requirements.txt", "requirements-test.txt", "requirements-convert.txt"):
+        assert f"-r {clone.root}/{name}" in pip
+
+
 def test_scripts_test_adds_its_requirements_and_keeps_them_for_run(clone):
     clone.add_python("python3")
     (clone.root / "requirements-convert.txt").write_text(PINS)

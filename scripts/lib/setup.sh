@@ -123,6 +123,15 @@ set_up() {
     exec 9<&-
 }
 
+# Installs what the tests and the type checker import, which includes the node's optional packages.
+set_up_for_tests() {
+    local name files=(requirements.txt requirements-test.txt)
+    for name in announce convert; do
+        if [ -f "$root/requirements-$name.txt" ]; then files+=("requirements-$name.txt"); fi
+    done
+    set_up "${files[@]}"
+}
+
 install() {
     local path file files=() arguments=() options=(--disable-pip-version-check --no-input --only-binary :all:)
     for path in "$root"/requirements*.txt; do
