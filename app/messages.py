@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from app.live import LiveEvent, LiveOptions, LiveReport
+
 ReplyMode = Literal["transcript", "segments", "accepted", "none"]
 Task = Literal["transcribe", "translate"]
 ChannelMode = Literal["auto", "split"]
@@ -76,7 +78,7 @@ class Request:
     (`en`), `auto`, `multi` (detect it in each window), or None for the node's default. `languages`
     are the codes that detection chooses from; empty means the node's. `temperature` is the initial
     temperature, 0 to 1. `token` is the client's token. With the `channel_mode` `split` each channel
-    is transcribed by itself.
+    is transcribed by itself. With `live` options it is a stream, never kept.
     """
 
     id: str
@@ -92,6 +94,7 @@ class Request:
     temperature: float = 0.0
     token: str | None = field(default=None, repr=False)
     channel_mode: ChannelMode = "auto"
+    live: LiveOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,30 @@ class Transcript:
 
 
 @dataclass(frozen=True, slots=True)
+class Utterance:
+    """An utterance of a stream, final; `start` and `end` are those of its speech, in seconds."""
+
+    start: float
+    end: float
+    segments: tuple[Segment, ...]
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """The outcome of a stream whose utterances were sent as they became final. `segments` counts
+    them. `truncated` is true if the node ended the stream before the client did."""
+
+    language: str | None
+    utterances: int
+    segments: int
+    audio_seconds: float
+    processing_seconds: float
+    model: str
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """The whole body is received and queued; the reply to a request with `reply: accepted`."""
 
@@ -159,8 +186,8 @@ class Report:
     body: bytes
 
 
-Outcome = Transcript | Failure
-Reply = Transcript | Failure | Accepted | Segment | Report
+Outcome = Transcript | Streamed | Failure
+Reply = Outcome | Accepted | Segment | Utterance | LiveReport | Report
 
 
 # Events that a protocol makes of a client's bytes. `app/protocols/base.py` has their order.
@@ -227,7 +254,7 @@ class Query:
     token: str | None = field(default=None, repr=False)
 
 
-Event = Begin | Rejected | BodyData | End | Broken | Send | Query
+Event = Begin | Rejected | BodyData | End | Broken | Send | Query | LiveEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,14 +270,20 @@ class Origin:
 
 
 # Messages between loop and worker.
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Job `job` has a reply that is not its last: a final segment, or a report of a stream."""
+
+    job: int
+    reply: Segment | Utterance | LiveReport
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """A window of job `job` is final and contains this segment."""
+class Consumed:
+    """The worker has taken `size` more bytes of the audio of the live job `job`."""
 
     job: int
-    segment: Segment
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,4 +294,4 @@ class Finished:
     outcome: Outcome
 
 
-Completion = Progress | Finished
+Completion = Progress | Consumed | Finished

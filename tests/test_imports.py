@@ -32,6 +32,7 @@ LAYERS = (
     "audio",
     "model_files",
     "limits messages",
+    "live",
 )
 FLOOR = {name: floor for floor, names in enumerate(LAYERS) for name in names.split()}
 
@@ -202,4 +203,5 @@ def test_download_modules_are_loaded_only_for_a_download() -> None:
 
 def test_scheduler_imports_nothing_impure() -> None:
     assert GRAPH["app.worker.scheduler"] <= {"__future__", "dataclasses"}
-    assert not GRAPH["app.messages"] - {"__future__", "dataclasses", "typing"}
+    assert not GRAPH["app.messages"] - {"__future__", "dataclasses", "typing", "app.live"}
+    assert not GRAPH["app.live"] - {"__future__", "dataclasses"}

@@ -128,7 +128,7 @@ def test_segments_are_reported_if_requested(bench: Bench) -> None:
     assert isinstance(outcome, Transcript)
     progress = [entry for entry in bench.completions if isinstance(entry, Progress)]
     assert {entry.job for entry in progress} == {loud}
-    assert tuple(entry.segment for entry in progress) == outcome.segments
+    assert tuple(entry.reply for entry in progress) == outcome.segments
     assert bench.completions[-1] == Finished(loud, outcome)
 
 

@@ -20,7 +20,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from app.messages import Origin, Outcome, Report, Request, Transcript
+from app.messages import Failure, Origin, Outcome, Report, Request, Transcript
 from app.requests.load import Load
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -90,10 +90,10 @@ class Metrics:
 
     def finished(self, origin: Origin, request: Request | None, outcome: Outcome) -> None:
         """Count one outcome."""
+        code = outcome.code if isinstance(outcome, Failure) else OK
+        self._requests.labels(origin.protocol, code).inc()
         if not isinstance(outcome, Transcript):
-            self._requests.labels(origin.protocol, outcome.code).inc()
             return
-        self._requests.labels(origin.protocol, OK).inc()
         self._queued.observe(outcome.queue_seconds)
         self._audio.observe(outcome.audio_seconds)
         self._processing.observe(outcome.processing_seconds)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from app.decoding.transcriber import ModelInfo
-from app.messages import Failure, Origin, Outcome, Report, Request
+from app.messages import Failure, Origin, Outcome, Report, Request, Transcript
 from app.requests.load import Load
 
 RECENT = 30
@@ -41,7 +41,8 @@ class Status:
         else:
             fields["outcome"] = "ok"
             fields["audio_seconds"] = round(outcome.audio_seconds, 3)
-            fields["queue_seconds"] = round(outcome.queue_seconds, 4)
+            if isinstance(outcome, Transcript):
+                fields["queue_seconds"] = round(outcome.queue_seconds, 4)
             fields["processing_seconds"] = round(outcome.processing_seconds, 4)
         self._recent.append((time.monotonic(), fields))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timezone
 
-from app.messages import Failure, Origin, Outcome, Transcript
+from app.messages import Failure, Origin, Outcome, Streamed, Transcript
 from app.protocols.native.replies import reply_fields
 
 
@@ -28,12 +28,16 @@ def text_line(request_id: str | None, origin: Origin, outcome: Outcome) -> str:
     time = datetime.fromtimestamp(origin.received_at).strftime("%H:%M:%S")
     if isinstance(outcome, Failure):
         return _printable(f"{time}  {origin.peer}  {outcome.code}: {outcome.message}")
-    return _printable(f"{time}  {origin.peer}  {outcome.text}  {_measure(outcome)}")
+    if isinstance(outcome, Streamed):
+        text = f"end of the stream, utterances: {outcome.utterances}"
+    else:
+        text = outcome.text
+    return _printable(f"{time}  {origin.peer}  {text}  {_measure(outcome)}")
 
 
-def _measure(transcript: Transcript) -> str:
-    speed = transcript.audio_seconds / max(transcript.processing_seconds, 1e-6)
-    return f"({transcript.audio_seconds:.1f} s, {speed:.1f} x real time)"
+def _measure(outcome: Transcript | Streamed) -> str:
+    speed = outcome.audio_seconds / max(outcome.processing_seconds, 1e-6)
+    return f"({outcome.audio_seconds:.1f} s, {speed:.1f} x real time)"
 
 
 def _printable(line: str) -> str:

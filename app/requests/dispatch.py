@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from app.messages import Accepted, Failure, Finished, Outcome, Transcript
+from app.messages import Accepted, Failure, Finished, Outcome, Progress, Transcript
 from app.requests.in_flight import InFlight
 from app.requests.outcomes import Outcomes
 from app.requests.throughput import Throughput
@@ -87,8 +87,8 @@ class Dispatch:
                 if isinstance(completion.outcome, Transcript):
                     self._throughput.note(completion.outcome)
                 self._end(in_flight, completion.outcome)
-            else:
-                in_flight.client.reply(completion.segment, final=False)
+            elif isinstance(completion, Progress):
+                in_flight.client.reply(completion.reply, final=False)
 
     def give_up(self, failure: Failure) -> None:
         """End all requests that are unfinished, and let the worker begin no further window."""

@@ -10,7 +10,7 @@ from typing import Protocol as Interface
 
 import structlog
 
-from app.messages import Failure, Origin, Outcome, Request
+from app.messages import Failure, Origin, Outcome, Request, Streamed
 from app.output.stdout import StdoutSink
 from app.requests.failures import kept_for_later
 from app.requests.in_flight import InFlight
@@ -80,6 +80,15 @@ class Outcomes:
     ) -> None:
         if isinstance(outcome, Failure):
             _log.info("failed", id=request_id, peer=origin.peer, code=outcome.code)
+        elif isinstance(outcome, Streamed):
+            _log.info(
+                "streamed",
+                id=request_id,
+                peer=origin.peer,
+                utterances=outcome.utterances,
+                audio_seconds=round(outcome.audio_seconds, 2),
+                processing_seconds=round(outcome.processing_seconds, 3),
+            )
         else:
             _log.info(
                 "transcribed",

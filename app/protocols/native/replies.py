@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.messages import Accepted, Failure, Reply, Segment, Transcript, Word
+from app.messages import Accepted, Failure, Reply, Segment, Streamed, Transcript, Word
 
 
 def reply_fields(request_id: str | None, reply: Reply) -> dict[str, Any]:
@@ -18,6 +18,8 @@ def reply_fields(request_id: str | None, reply: Reply) -> dict[str, Any]:
         return {"id": request_id, "status": "ok", **_transcript_fields(reply)}
     if isinstance(reply, Failure):
         return {"id": request_id, "status": "error", "error": _failure_fields(reply)}
+    if isinstance(reply, Streamed):
+        return {"id": request_id, "status": "ok", **_streamed_fields(reply)}
     if isinstance(reply, Segment):
         return {"id": request_id, "status": "segment", "segment": _segment_fields(reply)}
     assert isinstance(reply, Accepted)
@@ -37,6 +39,18 @@ def _transcript_fields(transcript: Transcript) -> dict[str, Any]:
         "truncated": transcript.truncated,
         "encoder_context": transcript.encoder_context,
         "passes": transcript.passes,
+    }
+
+
+def _streamed_fields(streamed: Streamed) -> dict[str, Any]:
+    return {
+        "language": streamed.language,
+        "utterances": streamed.utterances,
+        "segment_count": streamed.segments,
+        "audio_seconds": round(streamed.audio_seconds, 3),
+        "processing_seconds": round(streamed.processing_seconds, 4),
+        "model": streamed.model,
+        "truncated": streamed.truncated,
     }
 
 
