@@ -1,10 +1,9 @@
 """Mono float32 samples at 16 kHz from a body, a block at a time.
 
 `AudioStream` opens a descriptor with libsndfile, as raw samples if the request says so. It returns
-blocks of at most about a second: brought into range (`range.py`), without a constant offset
-(`offset.py`), mixed to mono (`mix.py`) and resampled by soxr's stream resampler. The audio is never
-in memory as a whole, and sizes in a file's header are checked before any allocation. Every fault of
-the audio raises `AudioError`. Worker thread. The stream does not close its descriptor.
+blocks of at most about a second, converted by `conversion.py`. The audio is never in memory as a
+whole, and sizes in a file's header are checked before any allocation. Every fault of the audio
+raises `AudioError`. Worker thread. The stream does not close its descriptor.
 """
 
 from __future__ import annotations
@@ -14,12 +13,10 @@ from collections.abc import Callable
 
 import numpy as np
 import soundfile
-import soxr
 
-from app.audio.mix import Mixer, SpeechTest
-from app.audio.offset import OffsetRemover
+from app.audio.conversion import Converter
+from app.audio.mix import SpeechTest
 from app.audio.patch import Patch, apply_patches
-from app.audio.range import RangeKeeper
 from app.audio.samples import SAMPLE_RATE as SAMPLE_RATE
 from app.audio.samples import Samples as Samples
 from app.audio.sniff import READABLE, Container, inspect
@@ -119,7 +116,7 @@ class AudioStream:
             raise AudioError(BAD_FIELD, f"{message}, and this audio has {channels}")
         self.channels = channels
         """Number of channels of the file, even if the stream has only one of them."""
-        self._channel = channel
+        self._is_split = channel is not None
         self._rate = rate
         self._max_frames = int(max_seconds * rate)
         if channel is not None:
@@ -137,15 +134,7 @@ class AudioStream:
         self._broken = False
         block = max(1, min(rate, _BLOCK_VALUES // channels))
         self._buffer = np.empty((block, channels), dtype=np.float32)
-        self._range = RangeKeeper(rate)
-        streamed = channels if channel is None else 1
-        self._offset = OffsetRemover(rate, streamed)
-        self._mixer = Mixer(rate, streamed, speaks)
-        self._resampler = (
-            None
-            if rate == SAMPLE_RATE
-            else soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-        )
+        self._converter = Converter(rate, channels, speaks, channel)
 
     @property
     def seconds(self) -> float:
@@ -171,16 +160,7 @@ class AudioStream:
         last = len(block) == 0
         if last:
             self._end()
-        # Before mixing, so that one faulty channel neither attenuates nor masks the others.
-        self._range.keep(block)
-        if self._channel is not None:
-            block = block[:, self._channel : self._channel + 1]
-        self._offset.remove(block)
-        mono = self._mixer.flush() if last else self._mixer.mix(block)
-        if self._resampler is None:
-            return mono
-        resampled: Samples = self._resampler.resample_chunk(mono, last=last)
-        return resampled
+        return self._converter.end() if last else self._converter.convert(block)
 
     def close(self) -> None:
         self._file.close()
@@ -212,7 +192,7 @@ class AudioStream:
     def _too_long(self) -> AudioError:
         limit = self._max_seconds
         message = f"the audio is longer than the limit of {limit:g} s"
-        if self._channel is not None and self.channels > 1:
+        if self._is_split and self.channels > 1:
             message += f"; each of its {self.channels} channels counts"
         return AudioError(AUDIO_TOO_LONG, message)
 
