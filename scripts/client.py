@@ -117,7 +117,8 @@ def is_raw(name, options):
     return name.lower().endswith(RAW_SUFFIXES) or (name == "-" and options.encoding is not None)
 
 
-def make_header(name, size, options):
+def header_fields(name, size, options):
+    """Returns the fields that describe the file and the request; scripts/queue sends them, too."""
     if is_raw(name, options):
         missing = [
             flag
@@ -140,7 +141,7 @@ def make_header(name, size, options):
         # The node recognises the format by the bytes; the label is for people who read a capture.
         label = os.path.splitext(name)[1][1:].lower() or "binary"
         header = {"content-type": "binary/" + label, "content-encoding": label}
-    header.update({"byteorder": sys.byteorder, "content-length": size, "connection": "close"})
+    header.update({"byteorder": sys.byteorder, "content-length": size})
     for field in ("language", "task", "prompt"):
         value = getattr(options, field)
         if value is not None:
@@ -151,6 +152,12 @@ def make_header(name, size, options):
         header["channel-mode"] = "split"
     if options.words:
         header["word-timestamps"] = True
+    return header
+
+
+def make_header(name, size, options):
+    header = header_fields(name, size, options)
+    header["connection"] = "close"
     if options.fire_and_forget:
         header["reply"] = "accepted"
     if options.token is not None:
@@ -420,6 +427,62 @@ def language_list(text):
     return codes
 
 
+def add_request_options(parser):
+    """Adds the options that describe the audio and the request; scripts/queue has them, too."""
+    parser.add_argument(
+        "--language",
+        help="spoken language, such as en; auto detects it once, multi in every part of a "
+        "recording; default: the node's",
+    )
+    parser.add_argument(
+        "--languages",
+        type=language_list,
+        metavar="CODES",
+        help="languages that detection chooses from, such as en,de; default: the node's",
+    )
+    parser.add_argument(
+        "--task", choices=("transcribe", "translate"), help="translate returns English text"
+    )
+    parser.add_argument(
+        "--split-channels",
+        action="store_true",
+        help="transcribe each channel by itself, for recordings of calls; the output names it",
+    )
+    parser.add_argument("--prompt", help="names and spellings to expect")
+    raw = parser.add_argument_group(
+        "raw samples (.pcm and .raw files, and stdin with these options)"
+    )
+    raw.add_argument("--encoding", choices=RAW_ENCODINGS, help="encoding of a sample")
+    raw.add_argument("--sample-rate", type=whole_number(1, 10**6), metavar="HZ")
+    raw.add_argument("--channels", type=whole_number(1, 1024), metavar="N")
+
+
+def check_raw_options(parser, options):
+    if (options.encoding or options.sample_rate or options.channels) and not any(
+        is_raw(name, options) for name in options.files
+    ):
+        parser.error(
+            "--encoding, --sample-rate and --channels are for .pcm and .raw files, "
+            "or for - with all three given"
+        )
+
+
+def add_output_options(parser):
+    """Adds the options of `render`; scripts/queue has them, too."""
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--json", action="store_true", help="print each reply as one JSON object a line"
+    )
+    form.add_argument("--srt", action="store_true", help="print SubRip subtitles")
+    form.add_argument("--vtt", action="store_true", help="print WebVTT subtitles")
+    parser.add_argument(
+        "--words",
+        action="store_true",
+        help="print each word with its start and end; with subtitles, one word per cue; with "
+        "--json, words in each segment",
+    )
+
+
 def parse_arguments(arguments):
     parser = argparse.ArgumentParser(
         description="Send audio files to a node-whisper node and print the text.",
@@ -445,38 +508,8 @@ def parse_arguments(arguments):
         metavar="FILE",
         help=f"file whose first line is the node's token; default: the variable {TOKEN_VARIABLE}",
     )
-    parser.add_argument(
-        "--language",
-        help="spoken language, such as en; auto detects it once, multi in every part of a "
-        "recording; default: the node's",
-    )
-    parser.add_argument(
-        "--languages",
-        type=language_list,
-        metavar="CODES",
-        help="languages that detection chooses from, such as en,de; default: the node's",
-    )
-    parser.add_argument(
-        "--task", choices=("transcribe", "translate"), help="translate returns English text"
-    )
-    parser.add_argument(
-        "--split-channels",
-        action="store_true",
-        help="transcribe each channel by itself, for recordings of calls; the output names it",
-    )
-    parser.add_argument("--prompt", help="names and spellings to expect")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument(
-        "--json", action="store_true", help="print each reply as one JSON object a line"
-    )
-    form.add_argument("--srt", action="store_true", help="print SubRip subtitles")
-    form.add_argument("--vtt", action="store_true", help="print WebVTT subtitles")
-    parser.add_argument(
-        "--words",
-        action="store_true",
-        help="print each word with its start and end; with subtitles, one word per cue; with "
-        "--json, words in each segment",
-    )
+    add_request_options(parser)
+    add_output_options(parser)
     parser.add_argument(
         "--fire-and-forget",
         action="store_true",
@@ -489,12 +522,6 @@ def parse_arguments(arguments):
         metavar="N",
         help="send up to N files at once (%(default)s)",
     )
-    raw = parser.add_argument_group(
-        "raw samples (.pcm and .raw files, and stdin with these options)"
-    )
-    raw.add_argument("--encoding", choices=RAW_ENCODINGS, help="encoding of a sample")
-    raw.add_argument("--sample-rate", type=whole_number(1, 10**6), metavar="HZ")
-    raw.add_argument("--channels", type=whole_number(1, 1024), metavar="N")
     options = parser.parse_args(arguments)
     if options.files.count("-") > 1:
         parser.error("- (stdin) can be read only once")
@@ -502,13 +529,7 @@ def parse_arguments(arguments):
         parser.error("--srt and --vtt take one FILE: run the client once for each file")
     if options.fire_and_forget and (options.srt or options.vtt):
         parser.error("--fire-and-forget prints no text: remove --srt and --vtt")
-    if (options.encoding or options.sample_rate or options.channels) and not any(
-        is_raw(name, options) for name in options.files
-    ):
-        parser.error(
-            "--encoding, --sample-rate and --channels are for .pcm and .raw files, "
-            "or for - with all three given"
-        )
+    check_raw_options(parser, options)
     if options.key and not options.cert:
         parser.error("--key needs its certificate: add --cert")
     try:
