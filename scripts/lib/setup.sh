@@ -126,7 +126,7 @@ set_up() {
 # Installs what the tests and the type checker import, which includes the node's optional packages.
 set_up_for_tests() {
     local name files=(requirements.txt requirements-test.txt)
-    for name in announce convert; do
+    for name in announce convert queue; do
         if [ -f "$root/requirements-$name.txt" ]; then files+=("requirements-$name.txt"); fi
     done
     set_up "${files[@]}"
