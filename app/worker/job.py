@@ -9,20 +9,19 @@ jobs. Worker thread.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol as Interface
 
-from app.audio.level import amplified
 from app.audio.mix import SpeechTest
 from app.audio.patch import Patch
 from app.audio.stream import SAMPLE_RATE, AudioStream
 from app.audio.vad import Detector
 from app.audio.windows import Window, Windower
-from app.decoding.certainty import is_sure
-from app.decoding.hypothesis import Hypothesis, compression, join
-from app.decoding.transcriber import DecodeOptions, Transcriber
-from app.messages import SAMPLE_BYTES, Request, Segment, Transcript, Word
-from app.worker.language import SpokenLanguage
+from app.decoding.hypothesis import Hypothesis, join
+from app.decoding.transcriber import Transcriber
+from app.messages import SAMPLE_BYTES, Request, Segment, Transcript
+from app.worker.job_settings import JobSettings as JobSettings
+from app.worker.window_decoder import WindowDecoder, resume_at
 
 _TURN_SECONDS = 60.0
 """Most audio without speech that one turn scans; scanning it takes about as long as decoding one
@@ -31,17 +30,6 @@ window."""
 _BYTES_PER_SECOND = 16_000
 """Assumed bytes per second of a file that is not open yet: half the rate of 16 kHz 16-bit PCM,
 about that of FLAC."""
-
-_RESUME_SECONDS = 1.0
-"""A hypothesis that ends this much before its window does may have missed speech."""
-
-_CARRIED_CHARACTERS = 600
-"""Most characters of preceding text in the prompt (about 150 of 223 tokens)."""
-
-_CARRY_MIN_LOGPROB = -0.7
-_CARRY_MAX_COMPRESSION = 2.0
-"""A window's text goes into the next prompt only if it is more probable and less repetitive
-than the limits for accepting a hypothesis require: a loop in a prompt causes another loop."""
 
 
 class JobBody(Interface):
@@ -83,26 +71,6 @@ class Job:
         return seconds * raw.channels if self.request.channel_mode == "split" else seconds
 
 
-@dataclass(frozen=True, slots=True)
-class JobSettings:
-    """Settings that apply to every job."""
-
-    max_seconds: float
-    """Longest recording accepted."""
-    vad_threshold: float
-    """The `threshold` of a `Windower`."""
-    language: str
-    """The language of a request that names none."""
-    prompt: str
-    """The prompt of a request without one."""
-    model: str
-    """The model's full name."""
-    keep_markers: bool = False
-    """True to keep markers of other sounds, such as "[Music]", in the text."""
-    languages: tuple[str, ...] = ()
-    """The languages that detection chooses from; empty for all."""
-
-
 class Transcription:
     """The work on one job, or on one `channel` of it, counted from 0. Raises `AudioError`,
     `EngineError` and `OSError`."""
@@ -117,7 +85,6 @@ class Transcription:
         channel: int | None = None,
     ) -> None:
         self.job = job
-        self._engine = engine
         self._settings = settings
         self._started_at = time.monotonic()
         self._spent = 0.0
@@ -131,15 +98,12 @@ class Transcription:
             speaks,
             channel,
         )
-        self._language = SpokenLanguage(request, settings.language, settings.languages)
-        self._windower = Windower(detector, settings.vad_threshold, self._language.is_multi)
+        self._decoder = WindowDecoder(request, engine, settings)
+        is_multi = self._decoder.language.is_multi
+        self._windower = Windower(detector, settings.vad_threshold, is_multi)
         self._ended = False
-        self._carried = ""
         self._taken_until = 0.0
         """End, in seconds, of the last window of which a part was returned to the windower."""
-        self._encoder_context = 0
-        self._passes = 0
-        self._second_passes = 0
         self.segments: list[Segment] = []
 
     @property
@@ -171,7 +135,7 @@ class Transcription:
 
     def transcript(self) -> Transcript:
         """Return the transcript; call it after the last turn."""
-        language, probability = self._language.summary()
+        language, probability = self._decoder.language.summary()
         return Transcript(
             text=join(self.segments),
             language=language,
@@ -182,9 +146,9 @@ class Transcription:
             processing_seconds=self._spent,
             model=self._settings.model,
             truncated=self._stream.truncated,
-            encoder_context=self._encoder_context,
-            passes=self._passes,
-            second_passes=self._second_passes,
+            encoder_context=self._decoder.encoder_context,
+            passes=self._decoder.passes,
+            second_passes=self._decoder.second_passes,
         )
 
     def close(self) -> None:
@@ -204,59 +168,21 @@ class Transcription:
         return window
 
     def _transcribe(self, window: Window) -> list[Segment]:
-        request = self.job.request
-        options = DecodeOptions(
-            translate=request.task == "translate",
-            # With a prompt the decoder tends to hallucinate the prompt's words in noise.
-            prompt="" if window.doubtful else request.prompt or self._settings.prompt,
-            carried="" if window.doubtful else self._carried[-_CARRIED_CHARACTERS:],
-            words=request.word_timestamps,
-            temperature=request.temperature,
-            only_sure=self._is_repeat(window) or window.doubtful,
+        hypothesis = self._decoder.decode(
+            window.samples, only_sure=self._is_repeat(window), doubtful=window.doubtful
         )
-        options = self._language.options(options)
-        hypothesis = self._engine.transcribe(amplified(window.samples), options)
-        if window.doubtful and not is_sure(hypothesis):
-            hypothesis = replace(hypothesis, segments=())
-        self._language.note(hypothesis)
-        self._encoder_context = max(self._encoder_context, hypothesis.encoder_context)
-        self._passes += hypothesis.passes
-        self._second_passes += hypothesis.passes - 1
-        self._carried = _worth_carrying(hypothesis)
         self._return_rest(window, hypothesis)
-        shown = hypothesis.segments if self._settings.keep_markers else hypothesis.spoken
-        return [
-            self._language.tagged(_shifted(segment, window.start), hypothesis) for segment in shown
-        ]
+        return self._decoder.accept(hypothesis, window.start)
 
     def _return_rest(self, window: Window, hypothesis: Hypothesis) -> None:
         """Return the rest of a window to the windower, if Whisper stopped in its middle."""
         length = len(window.samples) / SAMPLE_RATE
-        if window.doubtful:
-            return
-        if hypothesis.segments and hypothesis.end <= length - _RESUME_SECONDS:
-            # Advance at least one second, so that every turn makes progress.
-            self._windower.resume(min(length, max(hypothesis.end, _RESUME_SECONDS)))
+        at = None if window.doubtful else resume_at(hypothesis, length)
+        if at is not None:
+            self._windower.resume(at)
             self._taken_until = window.start + length
 
     def _is_repeat(self, window: Window) -> bool:
         """Return whether the window was already part of an earlier window. The decoder found no
         words there the first time, so a second decode must be sure of them."""
         return window.start + len(window.samples) / SAMPLE_RATE <= self._taken_until
-
-
-def _worth_carrying(hypothesis: Hypothesis) -> str:
-    text = hypothesis.text
-    sure = hypothesis.logprob >= _CARRY_MIN_LOGPROB
-    return text if text and sure and compression(text) <= _CARRY_MAX_COMPRESSION else ""
-
-
-def _shifted(segment: Segment, seconds: float) -> Segment:
-    """Return the segment with times from the beginning of the audio instead of the window's."""
-
-    def shift(word: Word) -> Word:
-        return replace(word, start=word.start + seconds, end=word.end + seconds)
-
-    words = None if segment.words is None else tuple(shift(word) for word in segment.words)
-    start, end = segment.start + seconds, segment.end + seconds
-    return replace(segment, start=start, end=end, words=words)

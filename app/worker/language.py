@@ -7,11 +7,32 @@ of the previous one needs no detection (`app/decoding/language_probe.py`). Worke
 
 from __future__ import annotations
 
-from dataclasses import replace
+import copy
+from dataclasses import dataclass, replace
 
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions
 from app.messages import Request, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """The windows in one language, summed up: a stream may have any number of them."""
+
+    seconds: float = 0.0
+    detected_seconds: float = 0.0
+    """Seconds of the windows whose language has a probability."""
+    weighted: float = 0.0
+    """Sum of their probabilities, each times the seconds of its window."""
+
+    def plus(self, seconds: float, probability: float | None) -> _Heard:
+        if probability is None:
+            return replace(self, seconds=self.seconds + seconds)
+        return _Heard(
+            self.seconds + seconds,
+            self.detected_seconds + seconds,
+            self.weighted + seconds * probability,
+        )
 
 
 class SpokenLanguage:
@@ -33,8 +54,14 @@ class SpokenLanguage:
         self._before: str | None = None
         """With `multi`, the language of the last window with speech."""
         self._probability: float | None = None
-        self._heard: dict[str, list[tuple[float, float | None]]] = {}
-        """With `multi`, seconds of speech and probability of each window, by language."""
+        self._heard: dict[str, _Heard] = {}
+        """With `multi`, the windows with speech, by language."""
+
+    def fork(self) -> SpokenLanguage:
+        """Return a copy that continues from here."""
+        twin = copy.copy(self)
+        twin._heard = dict(self._heard)
+        return twin
 
     def options(self, options: DecodeOptions) -> DecodeOptions:
         """Return `options` for the next window."""
@@ -53,8 +80,8 @@ class SpokenLanguage:
         if self.is_multi:
             self._before = hypothesis.language
             seconds = sum(segment.end - segment.start for segment in spoken)
-            windows = self._heard.setdefault(hypothesis.language, [])
-            windows.append((seconds, hypothesis.language_probability))
+            heard = self._heard.get(hypothesis.language, _Heard())
+            self._heard[hypothesis.language] = heard.plus(seconds, hypothesis.language_probability)
         elif self._language == "auto":
             self._language = hypothesis.language
             self._probability = hypothesis.language_probability
@@ -71,7 +98,7 @@ class SpokenLanguage:
             return (None if self._language == "auto" else self._language), self._probability
         if not self._heard:
             return None, None
-        language = max(self._heard, key=lambda code: sum(s for s, _ in self._heard[code]))
-        sure = [(seconds, p) for seconds, p in self._heard[language] if p is not None]
-        total = sum(seconds for seconds, _ in sure)
-        return language, sum(s * p for s, p in sure) / total if total else None
+        language = max(self._heard, key=lambda code: self._heard[code].seconds)
+        heard = self._heard[language]
+        total = heard.detected_seconds
+        return language, heard.weighted / total if total else None
