@@ -1,23 +1,34 @@
-"""The choice of the job whose window is decoded next.
+"""The choice of the job whose window or utterance is decoded next.
 
 Pure: no threads, no clock; the worker reports the seconds that each turn took. Clients (addresses)
 share the engine's time evenly, not its turns. A client's virtual time is the sum of the seconds of
 its turns, and the client with the least virtual time is next. A client whose windows take 0.3 s
 gets 33 turns for each turn of a client whose windows take 10 s. A new or returning client begins
-with the virtual time at which the last turn began, or with its own if that is greater: absence
+with the least virtual time of all present clients, or with its own if that is greater: absence
 earns no credit. Virtual times are forgotten when all work is done.
 
 An endless series of new clients could still delay all others. Therefore an even time advances with
 every turn, by the turn's seconds divided by the number of present clients. It is the virtual time
 of each client under even service. A new client's virtual time is at most HEAD_START less than the
-even time. As soon as a waiting client's virtual time is lower than that, no new client precedes it.
-With at most N clients and turns of at most C seconds, a client with work waits at most
-N * (HEAD_START + 3 * C) seconds.
+even time.
+
+A *due* entry is the final of a live utterance: its speaker waits. While a client has one, its
+virtual time counts HEAD_START less. So finals precede windows of files, unless their client has
+taken that much more than its share.
+
+No client starves. Let N be the most clients, C the seconds of the longest turn, H HEAD_START, and
+v the virtual time of a client with work. No virtual time exceeds the least one, and so the even
+time, by more than H + C, or by more than C if the client had no final. Only clients up to v + H
+precede it. A new client is among them until the even time exceeds v + 2 H, which takes
+N * (2 H + C) seconds if the client had no final, and N * (3 H + C) otherwise. After that only
+present clients do, each with a turn of C at most beyond v + H, and they begin at most C, or H + C,
+below v. Together that is N * (3 H + 3 C), and N * (5 H + 3 C) for a client with finals. Without
+finals of others it is N * (H + 3 C).
 
 Jobs of one connection run in order of arrival. Among a client's connections, and among clients with
-equal virtual time, the job with the least remaining audio is first. A command thus waits for the
-window in progress, and not for the rest of a ten-minute file. A job's rank improves with every turn
-of another job of its client. Owned by the worker thread.
+equal virtual time, the job with the least remaining audio is first, and a due one before others. A
+command thus waits for the window in progress, and not for the rest of a ten-minute file. A job's
+rank improves with every turn of another job of its client. Owned by the worker thread.
 """
 
 from __future__ import annotations
@@ -29,11 +40,16 @@ AGING_SECONDS = 60.0
 its client. A ten-minute file then gets about every eleventh window during a series of commands;
 fewer if more jobs wait, since those age as well, but it always progresses."""
 
+DUE_SECONDS = 10 * AGING_SECONDS
+"""Seconds subtracted from a due job's remaining audio, for its rank. A ten-minute file then gets
+about every twentieth turn beside endless finals of its client."""
+
 HEAD_START = 10.0
-"""Seconds by which a new client's virtual time may be less than the even time. While several
-clients have long files, the even time exceeds the virtual times of the waiting ones by up to one
-window; up to HEAD_START a new client's command precedes them. 10 s is an expensive window on a
-small machine. Every further second adds one second per present client to the longest wait."""
+"""Seconds by which a new client's virtual time may be less than the even time, and by which a final
+precedes windows. While several clients have long files, the even time exceeds the virtual times of
+the waiting ones by up to one window; up to HEAD_START a new client's command precedes them. 10 s is
+an expensive window on a small machine. Every further second adds one second per present client to
+the longest wait, and two more beside finals."""
 
 _REMEMBERED = 1000
 """Most absent clients whose virtual times are kept; the first that left is forgotten first."""
@@ -45,11 +61,13 @@ class _Entry:
     client: str
     connection: int
     seconds_left: float
+    is_due: bool
     passed_over: int = 0
 
     @property
     def rank(self) -> float:
-        return self.seconds_left - AGING_SECONDS * self.passed_over
+        due = DUE_SECONDS if self.is_due else 0.0
+        return self.seconds_left - due - AGING_SECONDS * self.passed_over
 
 
 @dataclass(slots=True)
@@ -67,18 +85,20 @@ class Scheduler:
         """The present clients: those with jobs."""
         self._left: dict[str, float] = {}
         """The virtual times of clients without jobs, in the order they left."""
-        self._last = 0.0
-        """The virtual time at which the last turn began; the lowest of all present clients."""
+        self._least = 0.0
+        """The least virtual time of the clients that were present at the last turn."""
         self._even = 0.0
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, job: int, client: str, connection: int, seconds: float) -> None:
-        """Add a job with about `seconds` of audio."""
-        self._entries[job] = _Entry(job, client, connection, seconds)
+    def add(
+        self, job: int, client: str, connection: int, seconds: float, is_due: bool = False
+    ) -> None:
+        """Add a job with about `seconds` of audio, or a live utterance, `is_due` if it is final."""
+        self._entries[job] = _Entry(job, client, connection, seconds, is_due)
         if client not in self._clients:
-            least = max(self._last, self._even - HEAD_START)
+            least = max(self._least, self._even - HEAD_START)
             self._clients[client] = _Client(max(least, self._left.pop(client, least)))
         self._clients[client].jobs += 1
 
@@ -120,14 +140,17 @@ class Scheduler:
             heads.setdefault(entry.connection, entry)
         if not heads:
             return None
-        chosen = min(heads.values(), key=self._place)
+        due = {entry.client for entry in heads.values() if entry.is_due}
+
+        def place(entry: _Entry) -> tuple[float, float, int]:
+            time = self._clients[entry.client].virtual_time
+            return time - HEAD_START * (entry.client in due), entry.rank, entry.job
+
+        chosen = min(heads.values(), key=place)
         for entry in heads.values():
             if entry.client == chosen.client:
                 entry.passed_over += 1
         chosen.passed_over = 0
-        self._last = self._clients[chosen.client].virtual_time
-        self._even = max(self._even, self._last)
+        self._least = min(client.virtual_time for client in self._clients.values())
+        self._even = max(self._even, self._least)
         return chosen.job
-
-    def _place(self, entry: _Entry) -> tuple[float, float, int]:
-        return self._clients[entry.client].virtual_time, entry.rank, entry.job

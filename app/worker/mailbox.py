@@ -1,0 +1,74 @@
+"""The exchange of the loop thread and the worker thread.
+
+Both sides hold the lock only to append to a list or to swap it. Mail for the worker is one list, so
+that its order is the order in which the loop sent it: a cancellation does not concern what comes
+after it, and a stream's `Commit` comes after the audio before it. The worker sleeps on a condition
+while there is no mail. Either thread, except where a method says which.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from app.messages import Completion
+from app.worker.job import Job
+from app.worker.live_job import LiveJob, LiveMail
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Drop what has not begun of a job, or a live job."""
+
+    number: int
+
+
+Mail = Job | LiveJob | LiveMail | Cancel
+
+
+class Mailbox:
+    """The mail of one worker, and its completions."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._mail: list[Mail] = []
+        self._completions: list[Completion] = []
+        self._stopping = False
+
+    def put(self, mail: Mail, wake: bool = True) -> None:
+        """Send mail to the worker; without `wake` it does not wake up for it."""
+        with self._condition:
+            self._mail.append(mail)
+            if wake:
+                self._condition.notify()
+
+    def stop(self) -> None:
+        """Tell the worker to end."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+
+    def take_completions(self) -> list[Completion]:
+        """Everything that was completed since the last call, in order. Loop thread."""
+        with self._condition:
+            completions, self._completions = self._completions, []
+        return completions
+
+    def complete(self, completions: list[Completion]) -> None:
+        """Send completions to the loop; the caller wakes it afterwards. Worker thread."""
+        with self._condition:
+            self._completions += completions
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to take. Worker thread."""
+        return not (self._mail or self._stopping)
+
+    def take(self, sleep: bool) -> tuple[list[Mail], bool]:
+        """Return all mail in order, and whether the worker must end. With `sleep`, wait until there
+        is either. Worker thread."""
+        with self._condition:
+            while sleep and self.is_empty:
+                self._condition.wait()
+            mail, self._mail = self._mail, []
+            return mail, self._stopping
