@@ -223,11 +223,11 @@ def test_failed_detector_is_an_internal_error(bench: Bench) -> None:
     def fail() -> FakeDetector:
         raise OSError("no model")
 
-    bench.worker._new_detector = fail
+    bench.worker._detectors._new = fail
     # While a job is in progress, another one needs a second detector.
     bench.engine.release()
     assert bench.code(first) == "ok"
-    bench.worker._spare_detectors.clear()
+    bench.worker._detectors._spare.clear()
     assert bench.code(bench.submit(pcm(RATE))) == "internal"
     assert bench.worker.alive
 

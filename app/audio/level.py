@@ -112,6 +112,8 @@ class LevelledDetector:
         self._loudest = 0.0
         self._last: tuple[float, float] | None = None
         """The levels of the previous two chunks."""
+        self.level = 0.0
+        """The level of the last chunk."""
 
     def reset(self) -> None:
         """Reset the detector; keep the level of the recording."""
@@ -125,7 +127,7 @@ class LevelledDetector:
     def probability(self, chunk: Samples) -> float:
         """Return 0 to 1 for the next chunk: float32, shape [n], 1 <= n <= CHUNK; 0 for silence."""
         centred = chunk - chunk.mean()
-        level = float(np.sqrt(np.mean(centred * centred)))
+        level = self.level = float(np.sqrt(np.mean(centred * centred)))
         before = self._last or (level, level)
         lasting = sorted((*before, level))[1]
         self._last = (before[1], level)

@@ -83,9 +83,16 @@ class Window:
 
 class Windower:
     """Cuts one stream. `threshold` is the probability that counts as speech; 0 accepts everything.
-    `at_pauses` also ends windows at pauses, so that the next window can have another language."""
+    `at_pauses` also ends windows at pauses, so that the next window can have another language.
+    Without `second_look` there is no doubtful window."""
 
-    def __init__(self, detector: Detector, threshold: float, at_pauses: bool = False) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        threshold: float,
+        at_pauses: bool = False,
+        second_look: bool = True,
+    ) -> None:
         self._detector = LevelledDetector(detector)
         self._at_pauses = at_pauses
         self._pause_searched = 0
@@ -93,7 +100,7 @@ class Windower:
         self._quiet = 0
         """Chunks in a row without speech, up to there."""
         self._threshold = threshold
-        self._candidate: Candidate | None = Candidate() if threshold > 0 else None
+        self._candidate = Candidate() if threshold > 0 and second_look else None
         """The most promising stretch without speech; None after the first window."""
         self._probabilities: list[float] = []
         """The detector's probabilities for the chunks of the buffer that were searched."""

@@ -57,6 +57,13 @@ class SpokenLanguage:
         self._heard: dict[str, _Heard] = {}
         """With `multi`, the windows with speech, by language."""
 
+    @property
+    def last(self) -> str | None:
+        """The language of the last window with speech; None if it is not known."""
+        if self._before is not None:
+            return self._before
+        return None if self._language == "auto" else self._language
+
     def fork(self) -> SpokenLanguage:
         """Return a copy that continues from here."""
         twin = copy.copy(self)

@@ -13,7 +13,11 @@ from dataclasses import dataclass
 
 from app.messages import Completion
 from app.worker.job import Job
-from app.worker.live_job import LiveJob, LiveMail
+from app.worker.live.job import Audio, LiveJob, LiveMail
+
+_WAKING_BYTES = 1024
+"""Audio of one job for which the worker wakes up: 32 ms of the usual format. A wake-up for each
+packet of 10 ms would cost more than hearing it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +36,24 @@ class Mailbox:
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._mail: list[Mail] = []
+        self._untaken: dict[int, int] = {}
+        """Bytes of audio in the mail, by job."""
         self._completions: list[Completion] = []
         self._stopping = False
 
-    def put(self, mail: Mail, wake: bool = True) -> None:
-        """Send mail to the worker; without `wake` it does not wake up for it."""
+    def put(self, mail: Mail) -> None:
+        """Send mail to the worker."""
         with self._condition:
             self._mail.append(mail)
-            if wake:
+            self._condition.notify()
+
+    def put_audio(self, mail: Audio) -> None:
+        """Send audio, which need not wake the worker before there is more of it."""
+        with self._condition:
+            self._mail.append(mail)
+            size = self._untaken.get(mail.number, 0) + len(mail.data)
+            self._untaken[mail.number] = size
+            if size >= _WAKING_BYTES:
                 self._condition.notify()
 
     def stop(self) -> None:
@@ -71,4 +85,5 @@ class Mailbox:
             while sleep and self.is_empty:
                 self._condition.wait()
             mail, self._mail = self._mail, []
+            self._untaken.clear()
             return mail, self._stopping

@@ -48,10 +48,16 @@ class WindowDecoder:
         self.second_passes = 0
         """Number of decodes that repeated a window."""
 
-    def fork(self) -> WindowDecoder:
-        """Return a copy that continues from here; what it accepts does not change this one."""
+    def fork(self, request: Request) -> WindowDecoder:
+        """Return a copy that continues from here with `request`. It changes nothing here."""
         twin = copy.copy(self)
-        twin.language = self.language.fork()
+        twin._request = request
+        before = self._request
+        if (request.language, request.languages) == (before.language, before.languages):
+            twin.language = self.language.fork()
+        else:
+            settings = self._settings
+            twin.language = SpokenLanguage(request, settings.language, settings.languages)
         return twin
 
     def decode(

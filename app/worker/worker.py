@@ -1,10 +1,10 @@
 """The worker thread: takes the next job, decodes one window, and returns completions.
 
-The loop thread calls `submit`, `cancel`, `take_completions` and `stop`. Everything else runs on the
-worker's own thread, which alone uses the engine, the scheduler and the bodies of its jobs. The two
-threads exchange lists under one lock, swapped as a whole. The worker announces a completion by
-calling `wake`, outside the lock. It sleeps on a condition when it has nothing to do. An error in a
-job becomes that job's `Failure` and does not end the thread.
+The loop thread calls the public methods. Everything else runs on the worker's own thread, which
+alone uses the engine, the scheduler, the live jobs and the bodies of its jobs. The two threads
+exchange lists (`app/worker/mailbox.py`). The worker announces a completion by calling `wake`,
+outside the lock. It sleeps when it has nothing to do. An error in a job becomes that job's
+`Failure` and does not end the thread.
 """
 
 from __future__ import annotations
@@ -12,25 +12,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from app.audio.probe import ChannelProbe
-from app.audio.stream import AudioError
 from app.audio.vad import Detector
-from app.decoding.transcriber import EngineAborted, EngineError, Transcriber
-from app.messages import (
-    CANCELLED,
-    INTERNAL,
-    SHUTTING_DOWN,
-    Completion,
-    Failure,
-    Finished,
-    Outcome,
-    Progress,
-)
+from app.decoding.transcriber import Transcriber
+from app.live import Clear, Commit, Configure
+from app.messages import Completion, Finished, Outcome, Progress
+from app.worker.detectors import Detectors
+from app.worker.failures import RESET, STOPPED, failure_of, is_expected
 from app.worker.job import Job, JobSettings, Transcription
+from app.worker.live.counters import LiveCounts
+from app.worker.live.desk import Desk
+from app.worker.live.job import Audio, AudioEnd, Control, LiveJob
+from app.worker.mailbox import Cancel, Mail, Mailbox
 from app.worker.scheduler import Scheduler
 from app.worker.split import SplitTranscription
 
@@ -38,16 +35,6 @@ _PROBE_THRESHOLD = 0.5
 """Channels are judged by it where the detector judges no audio (`--vad-threshold 0`)."""
 
 _log = structlog.get_logger("worker")
-
-
-@dataclass(slots=True)
-class _Mailbox:
-    """The data that the two threads exchange; accessed only under the worker's lock."""
-
-    jobs: list[Job]
-    cancelled: set[int]
-    completions: list[Completion]
-    stopping: bool = False
 
 
 class Worker:
@@ -67,18 +54,21 @@ class Worker:
         mark: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._engine = engine
-        self._new_detector = new_detector
+        self._detectors = Detectors(new_detector, settings.max_live)
         self._probe = ChannelProbe(new_detector, settings.vad_threshold or _PROBE_THRESHOLD)
         self._settings = settings
         self._wake = wake
         self._mark = mark
-        self._mail = _Mailbox([], set(), [])
-        self._condition = threading.Condition()
+        self._mailbox = Mailbox()
         self._jobs: dict[int, Job] = {}
         self._begun: dict[int, Transcription | SplitTranscription] = {}
-        self._spare_detectors: list[Detector] = []
         self._borrowed: dict[int, Detector] = {}
         self._scheduler = Scheduler()
+        self._live = Desk(
+            engine, self._detectors, self._probe, settings, self._scheduler, self._accept
+        )
+        self._has_worked = True
+        """Whether the engine has worked since its last rest."""
         self.failed = False
         """True once the thread has ended by a fault of its own."""
         self._warm = threading.Event()
@@ -108,29 +98,61 @@ class Worker:
         except OSError:
             return 0.0
 
+    @property
+    def utterances(self) -> int:
+        """Number of streams with an utterance in progress. Any thread."""
+        return self._live.utterances
+
+    @property
+    def live_counts(self) -> LiveCounts:
+        """What live audio has done so far. Any thread."""
+        return self._live.counter.counts
+
     def submit(self, job: Job) -> None:
-        """Hand over a job. Its outcome will be among the completions."""
-        with self._condition:
-            self._mail.jobs.append(job)
-            self._condition.notify()
+        """Hand over a job. Its outcome will be among the completions. If it is a command that is
+        heard already, all its audio must have been fed."""
+        self._mailbox.put(job)
+
+    def listen(self, job: LiveJob) -> None:
+        """Hear a stream or a command while its audio arrives by `feed`."""
+        self._mailbox.put(job)
+
+    def feed(self, number: int, data: bytes) -> None:
+        """Hand over the next bytes of a live job's audio, split anywhere."""
+        self._mailbox.put_audio(Audio(number, data, time.monotonic()))
+
+    def end(self, number: int) -> None:
+        """State that a stream's audio is over; its outcome follows."""
+        self._mailbox.put(AudioEnd(number, time.monotonic()))
+
+    def interrupt(self, number: int) -> None:
+        """End a stream because the node stops; its outcome is `truncated`."""
+        self._mailbox.put(AudioEnd(number, time.monotonic(), truncated=True))
+
+    def commit(self, number: int) -> None:
+        """Complete the open utterance of a stream; `Committed` follows."""
+        self._mailbox.put(Control(number, Commit(), time.monotonic()))
+
+    def clear(self, number: int) -> None:
+        """Drop the open utterance of a stream."""
+        self._mailbox.put(Control(number, Clear(), time.monotonic()))
+
+    def configure(self, number: int, event: Configure) -> None:
+        """Set the options of the utterances of a stream that begin from now on."""
+        self._mailbox.put(Control(number, event, time.monotonic()))
 
     def cancel(self, number: int) -> None:
-        """Drop what has not begun of a job; it ends with the failure `cancelled` soon after."""
-        with self._condition:
-            self._mail.cancelled.add(number)
-            self._condition.notify()
+        """Drop what has not begun of a job; it ends with the failure `cancelled` soon after. Of a
+        command without its `Job` only the early state is dropped, and nothing follows."""
+        self._mailbox.put(Cancel(number))
 
     def take_completions(self) -> list[Completion]:
         """Everything that became ready since the last call, in order."""
-        with self._condition:
-            completions, self._mail.completions = self._mail.completions, []
-        return completions
+        return self._mailbox.take_completions()
 
     def stop(self) -> None:
         """Begin no further window; every unfinished job ends with `shutting_down`."""
-        with self._condition:
-            self._mail.stopping = True
-            self._condition.notify()
+        self._mailbox.stop()
 
     def join(self, seconds: float) -> bool:
         """Wait for the thread to end, at most `seconds`; whether it did."""
@@ -152,58 +174,96 @@ class Worker:
         self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
         # The first job should not wait for either.
         self._engine.warm_up()
-        self._spare_detectors.append(self._new_detector())
+        self._detectors.prepare()
         self._warm.set()
         while self._collect():
+            if self._live.is_hungry:
+                self._in_turn(self._live.hear)
+                self._announce(self._live.take_completions())
             number = self._scheduler.next()
             if number is not None:
-                job, began = self._jobs[number], time.monotonic()
-                self._turns += 1
-                self.turn = self._turns, began
-                self._turn(job)
-                self.turn = None
-                self._scheduler.charge(job.client, time.monotonic() - began)
+                client = self._client(number)
+                began = time.monotonic()
+                self._in_turn(partial(self._turn, number))
+                self._scheduler.charge(client, time.monotonic() - began)
         for job in list(self._jobs.values()):
-            self._finish(job, _stopped())
+            self._finish(job, STOPPED)
+        self._live.stop()
+        self._announce(self._live.take_completions())
+
+    def _in_turn(self, work: Callable[[], None]) -> None:
+        self._turns += 1
+        self.turn = self._turns, time.monotonic()
+        work()
+        self.turn = None
 
     def _collect(self) -> bool:
         """Take the mail; sleep if there is neither mail nor work. False when it is time to go."""
-        if not self._scheduler:
-            self._mark("")
-            # Without the lock: mail that comes meanwhile waits no longer than for a window.
-            if not self._has_mail():
-                self._engine.rest()
-        with self._condition:
-            while not (self._has_mail() or self._scheduler):
-                self._scheduler.settle()
-                self._condition.wait()
-            jobs, self._mail.jobs = self._mail.jobs, []
-            cancelled, self._mail.cancelled = self._mail.cancelled, set()
-            stopping = self._mail.stopping
-        for job in jobs:
-            self._jobs[job.number] = job
-            self._scheduler.add(job.number, job.client, job.connection, job.guessed_seconds)
-        for number in cancelled & self._jobs.keys():
-            self._finish(self._jobs[number], Failure(CANCELLED, "the client reset the connection"))
+        is_idle = not (self._scheduler or self._live.is_hungry)
+        if is_idle:
+            self._rest()
+        mail, stopping = self._mailbox.take(sleep=is_idle)
+        for item in mail:
+            self._take(item)
         return not stopping
 
-    def _has_mail(self) -> bool:
-        return bool(self._mail.jobs or self._mail.cancelled or self._mail.stopping)
+    def _rest(self) -> None:
+        self._mark("")
+        # Without the lock: mail that comes meanwhile waits no longer than for a window.
+        if not self._mailbox.is_empty:
+            return
+        self._scheduler.settle()
+        # While somebody speaks, the engine is as the last utterance needed it, and probably the
+        # next.
+        if self._has_worked and not self._live.is_open:
+            self._engine.rest()
+            self._has_worked = False
 
-    def _turn(self, job: Job) -> None:
+    def _take(self, mail: Mail) -> None:
+        if isinstance(mail, Job):
+            if not self._live.submit(mail):
+                self._accept(mail)
+        elif isinstance(mail, LiveJob):
+            self._live.listen(mail)
+        elif not isinstance(mail, Cancel):
+            self._live.take(mail)
+        elif mail.number in self._jobs:
+            self._finish(self._jobs[mail.number], RESET)
+        else:
+            self._live.cancel(mail.number)
+            self._announce(self._live.take_completions())
+
+    def _accept(self, job: Job) -> None:
+        """Take a job that is transcribed from its body."""
+        self._jobs[job.number] = job
+        self._scheduler.add(job.number, job.client, job.connection, job.guessed_seconds)
+
+    def _client(self, number: int) -> str:
+        job = self._jobs.get(number)
+        return self._live.client(number) if job is None else job.client
+
+    def _turn(self, number: int) -> None:
+        self._has_worked = True
+        if (job := self._jobs.get(number)) is not None:
+            self._decode(job)
+            return
+        # The journal has no entry of a live job.
+        self._mark("")
+        self._live.turn(number)
+        self._announce(self._live.take_completions())
+
+    def _decode(self, job: Job) -> None:
         self._mark(job.journal_entry)
         try:
             work = self._begun.get(job.number) or self._begin(job)
             segments, done = work.turn()
             outcome = work.transcript() if done else None
             self._scheduler.update(job.number, work.seconds_left)
-        except (AudioError, EngineError, EngineAborted) as error:
-            self._finish(job, _failure(error))
-            return
-        except Exception:
+        except Exception as error:
             # Nothing a body can hold may end the thread that serves all the others.
-            _log.exception("job failed", id=job.request.id)
-            self._finish(job, Failure(INTERNAL, "the node failed on this audio; see its log"))
+            if not is_expected(error):
+                _log.exception("job failed", id=job.request.id)
+            self._finish(job, failure_of(error))
             return
         if job.request.reply == "segments" and segments:
             self._announce([Progress(job.number, segment) for segment in segments])
@@ -211,7 +271,7 @@ class Worker:
             self._finish(job, outcome)
 
     def _begin(self, job: Job) -> Transcription | SplitTranscription:
-        detector = self._spare_detectors.pop() if self._spare_detectors else self._new_detector()
+        detector = self._detectors.lend()
         self._borrowed[job.number] = detector
 
         def begin(channel: int | None) -> Transcription:
@@ -228,23 +288,11 @@ class Worker:
         if work := self._begun.pop(job.number, None):
             work.close()
         if detector := self._borrowed.pop(job.number, None):
-            self._spare_detectors.append(detector)
+            self._detectors.give_back(detector)
         job.body.close()
         self._announce([Finished(job.number, outcome)])
 
     def _announce(self, completions: list[Completion]) -> None:
-        with self._condition:
-            self._mail.completions += completions
-        self._wake()
-
-
-def _failure(error: AudioError | EngineError | EngineAborted) -> Failure:
-    if isinstance(error, AudioError):
-        return error.failure
-    if isinstance(error, EngineAborted):
-        return _stopped()
-    return Failure(INTERNAL, str(error))
-
-
-def _stopped() -> Failure:
-    return Failure(SHUTTING_DOWN, "the node stopped before this was done", retry_after_seconds=5.0)
+        if completions:
+            self._mailbox.complete(completions)
+            self._wake()

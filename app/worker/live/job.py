@@ -40,6 +40,8 @@ class Audio:
 
     number: int
     data: bytes = field(repr=False)
+    at: float
+    """`time.monotonic()` when they arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Control:
 
     number: int
     event: LiveEvent
+    at: float
+    """`time.monotonic()` when it arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class AudioEnd:
     """A stream's audio is over. With `truncated` the node ends it, and the outcome says so."""
 
     number: int
+    at: float
+    """`time.monotonic()` when it was known."""
     truncated: bool = False
 
 

@@ -1,0 +1,1 @@
+"""Live audio in the worker: requests that are heard, and decoded, while their audio arrives."""

@@ -1,0 +1,188 @@
+"""A command in the worker: a request with a body that is heard while the body arrives.
+
+The early state can only save time. Its result is used if it needs at most one more decode when the
+body is complete; otherwise, and after anything unexpected, the job is transcribed from its body
+like any file. Worker thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from app.audio.samples import SAMPLE_RATE
+from app.audio.windows import MAX_SECONDS
+from app.decoding.hypothesis import join
+from app.messages import Segment, Transcript
+from app.worker.job import Job
+from app.worker.job_settings import JobSettings
+from app.worker.live.job import LiveJob
+from app.worker.live.listener import Heard, Listener, Speech
+from app.worker.live.utterances import Due, Final, Utterances
+
+_MOST_HELD = int(MAX_SECONDS * SAMPLE_RATE)
+"""Samples of utterances from which on a command is left to its body."""
+
+
+class Command:
+    """The early state of one command."""
+
+    def __init__(
+        self, job: LiveJob, listener: Listener, utterances: Utterances, settings: JobSettings
+    ) -> None:
+        self.live_job = job
+        self.job: Job | None = None
+        """The complete request, once it has come."""
+        self._listener = listener
+        self._utterances = utterances
+        self._settings = settings
+        self._is_multi = utterances.decoder.language.is_multi
+        self._inbox: deque[bytes] = deque()
+        self._received = 0
+        self.segments: list[Segment] = []
+        """The segments of all utterances with a result."""
+        self._decided = 0
+        """Number of utterances with a result."""
+        self._ended = False
+        self._failed = False
+        self._worked_at: float | None = None
+        """When the first work after the end of the body began."""
+        self.spent = 0.0
+        """Seconds of work."""
+
+    @property
+    def number(self) -> int:
+        return self.live_job.number
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether the job is transcribed from its body."""
+        return self._failed
+
+    @property
+    def due(self) -> Due | None:
+        """The next decode. Nobody waits for it before the body is complete."""
+        due = self._utterances.due
+        return Due.SPECULATION if due is Due.FINAL and not self._ended else due
+
+    @property
+    def due_seconds(self) -> float:
+        return self._utterances.due_seconds
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether there is more to hear."""
+        return bool(self._inbox or self._listener.is_ready) and not self._failed
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an utterance is open or waits for its result."""
+        return self._listener.extent is not None or self._utterances.waiting > 0
+
+    @property
+    def lag_seconds(self) -> float:
+        """Seconds of audio that are received and not heard."""
+        rate = self.live_job.frame_bytes * self.live_job.raw.sample_rate
+        return (self._received - self._listener.heard_bytes) / rate
+
+    @property
+    def outcome(self) -> Transcript | None:
+        """The transcript, once the body is complete and all of it has a result."""
+        job = self.job
+        if job is None or not self._ended or self._failed or self._utterances.waiting:
+            return None
+        decoder = self._utterances.decoder
+        language, probability = decoder.language.summary()
+        worked_at = time.monotonic() if self._worked_at is None else self._worked_at
+        return Transcript(
+            text=join(self.segments),
+            language=language,
+            language_probability=probability,
+            segments=tuple(self.segments),
+            audio_seconds=self._listener.seconds,
+            queue_seconds=max(0.0, worked_at - job.queued_at),
+            processing_seconds=self.spent,
+            model=self._settings.model,
+            truncated=self._listener.is_incomplete,
+            encoder_context=decoder.encoder_context,
+            passes=decoder.passes,
+            second_passes=decoder.second_passes,
+        )
+
+    def put(self, data: bytes) -> None:
+        """Take audio, to be heard later."""
+        self._inbox.append(data)
+        self._received += len(data)
+
+    def submit(self, job: Job) -> None:
+        """Take the complete request."""
+        self.job = job
+
+    def give_up(self) -> None:
+        """Leave the job to its body."""
+        self._failed = True
+        self._inbox.clear()
+        self._utterances.clear()
+
+    def hear(self, most: int) -> int:
+        """Hear at most about `most` bytes of the inbox; return the number that was heard."""
+        before = self._listener.heard_bytes
+        while (taken := self._listener.heard_bytes - before) < most:
+            if self._listener.is_ready:
+                self._note(self._listener.hear(most - taken))
+            elif self._inbox:
+                self._listener.add(self._inbox.popleft())
+            else:
+                break
+        self._utterances.follow(self._listener)
+        if self._is_hopeless():
+            self.give_up()
+        return self._listener.heard_bytes - before
+
+    def turn(self) -> None:
+        """Do what is due. Raises `EngineError` and `EngineAborted`."""
+        if self._ended and self._worked_at is None:
+            self._worked_at = time.monotonic()
+        self._utterances.turn()
+
+    def settle(self) -> list[Final]:
+        """Take what is decoded, and return it; decide about the early state at the end."""
+        if self.job is not None and not (self._ended or self._failed or self.wants_more):
+            self._ended = True
+            for heard in self._listener.end():
+                self._note(heard)
+            self._utterances.follow(self._listener)
+        finals = self._utterances.take()
+        for final in finals:
+            self._decided += 1
+            self.segments += final.segments
+        if self._ended and not self._failed and not self._is_usable():
+            self.give_up()
+        return finals
+
+    def _note(self, heard: Heard | None) -> None:
+        if isinstance(heard, Speech):
+            at = time.monotonic() if self.job is None else self.job.queued_at
+            self._utterances.complete(heard, at)
+
+    def _is_usable(self) -> bool:
+        """Return whether at most one decode is missing at the end of the body."""
+        assert self.job is not None
+        if (
+            self._received != self.job.body.size
+            or self._listener.seconds > self._settings.max_seconds
+        ):
+            return False
+        if self._utterances.waiting:
+            begun = self._decided > 0 or self._utterances.is_decoding
+            return self._utterances.waiting == 1 and begun
+        # Without words the body deserves the second look of a file.
+        return bool(self.segments)
+
+    def _is_hopeless(self) -> bool:
+        waiting = self._utterances.waiting
+        if self._is_multi and (self._decided or waiting or self._listener.resumptions):
+            # The windows of a file end at pauses, and each may have another language.
+            return True
+        held = self._utterances.held + self._listener.held
+        return bool(waiting) and held >= _MOST_HELD

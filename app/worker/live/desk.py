@@ -1,0 +1,318 @@
+"""All live jobs of one worker: hears them, offers what is due to the scheduler, and decodes it.
+
+A live job has at most one entry in the scheduler: the final of its first complete utterance, or a
+speculation on its open one. Hearing is not scheduled. Before each choice of the scheduler the
+worker calls `hear`, which takes a bounded amount of audio of each job, so that a burst delays
+nobody. A fault in a stream is its `Failure`; a command with a fault is transcribed from its body.
+Worker thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import structlog
+
+from app.audio.endpoint import DEFAULT_THRESHOLD
+from app.audio.mix import SpeechTest
+from app.audio.vad import Detector
+from app.decoding.transcriber import Transcriber
+from app.live import LiveOptions
+from app.messages import Completion, Consumed, Finished, Outcome, Progress
+from app.worker.detectors import Detectors
+from app.worker.failures import FAULT, RESET, STOPPED, failure_of, is_expected
+from app.worker.job import Job
+from app.worker.job_settings import JobSettings
+from app.worker.live.attempt import Attempt
+from app.worker.live.command import Command
+from app.worker.live.counters import Counter
+from app.worker.live.job import Audio, LiveJob, LiveMail
+from app.worker.live.listener import Listener, Speech, block_bytes
+from app.worker.live.places import Places
+from app.worker.live.stream import Stream
+from app.worker.live.utterances import Due, Utterances
+from app.worker.scheduler import Scheduler
+from app.worker.window_decoder import WindowDecoder
+
+_JOB_SECONDS = 2.0
+_PASS_SECONDS = 20.0
+"""Most audio that is heard of one job, and of all, before the scheduler is asked: the detector
+takes 0.35 % of it."""
+
+_CONSUMED_BLOCKS = 4
+"""Blocks of a stream that are reported as consumed at once."""
+
+_COMMAND = LiveOptions(end_pause=None)
+"""The options of commands: their end is that of the body."""
+
+_log = structlog.get_logger("live")
+
+Work = Stream | Command
+
+
+class Desk:
+    """The live jobs. What is due is added to `scheduler`; a command that must be transcribed from
+    its body is passed to `transcribe`."""
+
+    def __init__(
+        self,
+        engine: Transcriber,
+        detectors: Detectors,
+        speaks: SpeechTest,
+        settings: JobSettings,
+        scheduler: Scheduler,
+        transcribe: Callable[[Job], None],
+    ) -> None:
+        self._engine = engine
+        self._detectors = detectors
+        self._speaks = speaks
+        self._settings = settings
+        self._scheduler = scheduler
+        self._transcribe = transcribe
+        self._works: dict[int, Work] = {}
+        self._lent: dict[int, Detector] = {}
+        self._for_rests: Detector | None = None
+        """The detector that all attempts share."""
+        self._hungry: dict[int, None] = {}
+        """The jobs with something to hear, in the order of their turns."""
+        self._blocked: dict[int, None] = {}
+        """The jobs that wait for a place or for the engine before they hear more."""
+        self._offered: dict[int, bool] = {}
+        """The entries in the scheduler, and whether they are due."""
+        self._unreported: dict[int, int] = {}
+        """Bytes of each stream that were consumed and not reported."""
+        self._completions: list[Completion] = []
+        self._places = Places(settings.max_live)
+        self.counter = Counter()
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._works
+
+    @property
+    def utterances(self) -> int:
+        """Streams with an utterance in progress. Any thread."""
+        return self._places.taken
+
+    @property
+    def is_hungry(self) -> bool:
+        """Whether there is anything to hear now."""
+        return bool(self._hungry)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody speaks, or waits for a result."""
+        return any(work.is_open for work in self._works.values())
+
+    def client(self, number: int) -> str:
+        """Return the client of a live job."""
+        return self._works[number].live_job.client
+
+    def take_completions(self) -> list[Completion]:
+        """Return what was completed since the last call, in order."""
+        completions, self._completions = self._completions, []
+        return completions
+
+    def listen(self, job: LiveJob) -> None:
+        """Hear a job from now on. A command that finds no place is left to its body."""
+        if job.request.live is None and not self._has_room():
+            return
+        try:
+            work = self._begin(job)
+        except Exception:
+            _log.exception("live job failed", id=job.request.id)
+            if job.request.live is not None:
+                self._completions.append(Finished(job.number, FAULT))
+            return
+        self._works[job.number] = work
+        self._note_now()
+
+    def take(self, mail: LiveMail) -> None:
+        """Take mail of a live job; ignore that of an unknown one."""
+        work = self._works.get(mail.number)
+        if work is None:
+            return
+        if isinstance(work, Stream):
+            work.put(mail)
+        elif isinstance(mail, Audio):
+            work.put(mail.data)
+        self._hungry[mail.number] = None
+
+    def submit(self, job: Job) -> bool:
+        """Take the complete request of a command; False if it is not heard."""
+        work = self._works.get(job.number)
+        if not isinstance(work, Command):
+            return False
+        work.submit(job)
+        self._hungry[job.number] = None
+        return True
+
+    def cancel(self, number: int) -> None:
+        """Drop a live job; ignore an unknown one. A command without its body ends silently."""
+        work = self._works.get(number)
+        if isinstance(work, Stream) or (work is not None and work.job is not None):
+            self._finish(work, RESET)
+        elif work is not None:
+            self._remove(work)
+
+    def stop(self) -> None:
+        """End all live jobs, unfinished."""
+        for work in list(self._works.values()):
+            if isinstance(work, Stream) or work.job is not None:
+                self._finish(work, STOPPED)
+            else:
+                self._remove(work)
+
+    def hear(self) -> None:
+        """Hear what has come, up to a bounded amount, and offer what is due."""
+        seconds = 0.0
+        for number in list(self._hungry):
+            if seconds >= _PASS_SECONDS:
+                break
+            work = self._works.get(number)
+            del self._hungry[number]
+            if work is not None:
+                seconds += self._hear(work)
+        self._note_now()
+
+    def turn(self, number: int) -> None:
+        """Decode what is due of a live job."""
+        work = self._works[number]
+        began = time.monotonic()
+        try:
+            work.turn()
+        except Exception as error:
+            self._fail(work, error)
+            return
+        work.spent += time.monotonic() - began
+        self._settle(work)
+        self._unblock()
+
+    def _begin(self, job: LiveJob) -> Work:
+        number, request, settings = job.number, job.request, self._settings
+        options = request.live or _COMMAND
+        self._lent[number] = self._detectors.lend()
+        listener = Listener(
+            job.raw, options, self._lent[number], settings.vad_threshold, self._speaks
+        )
+        threshold = options.threshold or settings.vad_threshold or DEFAULT_THRESHOLD
+
+        def begin(speech: Speech, decoder: WindowDecoder) -> Attempt:
+            if self._for_rests is None:
+                self._for_rests = self._detectors.lend()
+            return Attempt(speech, decoder, self._for_rests, threshold)
+
+        decoder = WindowDecoder(request, self._engine, settings)
+        utterances = Utterances(request, decoder, begin, self.counter.note_wasted)
+        if request.live is None:
+            return Command(job, listener, utterances, settings)
+        self._unreported[number] = 0
+        return Stream(job, listener, utterances, self._places, settings)
+
+    def _has_room(self) -> bool:
+        """Return whether a further command may be heard early."""
+        commands = sum(isinstance(work, Command) for work in self._works.values())
+        return not self._places.is_full and commands < self._settings.max_live
+
+    def _hear(self, work: Work) -> float:
+        """Hear one job; return the seconds of audio."""
+        job, taken = work.live_job, self._places.taken
+        bytes_per_second = job.frame_bytes * job.raw.sample_rate
+        began = time.monotonic()
+        most = int(_JOB_SECONDS * bytes_per_second)
+        try:
+            size = work.hear(most)
+            work.spent += time.monotonic() - began
+            self._settle(work)
+        except Exception as error:
+            self._fail(work, error)
+            return 0.0
+        if job.number in self._unreported:
+            self._report_consumed(job, size)
+        if job.number in self._works and work.wants_more:
+            (self._hungry if size >= most else self._blocked)[job.number] = None
+        if self._places.taken < taken:
+            self._unblock()
+        return size / bytes_per_second
+
+    def _settle(self, work: Work) -> None:
+        """Report what a job has, finish it if it is done, and offer what is due of it."""
+        number = work.live_job.number
+        now = time.monotonic()
+        for final in work.settle():
+            self.counter.note_final(now - final.complete_at, final.was_ready)
+        if isinstance(work, Stream):
+            self._completions += [Progress(number, report) for report in work.take_reports()]
+        elif work.gave_up:
+            self._give_up(work)
+            return
+        if (outcome := work.outcome) is not None:
+            if isinstance(work, Command) and work.live_job.request.reply == "segments":
+                self._completions += [Progress(number, segment) for segment in work.segments]
+            self._finish(work, outcome)
+        else:
+            self._offer(work)
+
+    def _offer(self, work: Work) -> None:
+        """Bring the scheduler's entry of a job up to date."""
+        job, due = work.live_job, work.due
+        number = job.number
+        is_due = None if due is None else due is Due.FINAL
+        if is_due != self._offered.get(number):
+            self._withdraw(number)
+            if is_due is not None:
+                self._offered[number] = is_due
+                self._scheduler.add(number, job.client, job.connection, work.due_seconds, is_due)
+        elif is_due is not None:
+            self._scheduler.update(number, work.due_seconds)
+
+    def _withdraw(self, number: int) -> None:
+        if self._offered.pop(number, None) is not None:
+            self._scheduler.remove(number)
+
+    def _report_consumed(self, job: LiveJob, size: int) -> None:
+        self._unreported[job.number] += size
+        if self._unreported[job.number] >= _CONSUMED_BLOCKS * block_bytes(job.raw):
+            self._completions.append(Consumed(job.number, self._unreported[job.number]))
+            self._unreported[job.number] = 0
+
+    def _fail(self, work: Work, error: Exception) -> None:
+        """End a job after a fault: a stream with its failure, a command by way of its body."""
+        if not is_expected(error):
+            _log.exception("live job failed", id=work.live_job.request.id)
+        if isinstance(work, Stream):
+            self._finish(work, failure_of(error))
+        else:
+            _log.debug("command left to its body", id=work.live_job.request.id)
+            work.give_up()
+            self._give_up(work)
+
+    def _give_up(self, work: Command) -> None:
+        self._remove(work)
+        if work.job is not None:
+            self._transcribe(work.job)
+
+    def _finish(self, work: Work, outcome: Outcome) -> None:
+        self._remove(work)
+        if isinstance(work, Command) and work.job is not None:
+            work.job.body.close()
+        self._completions.append(Finished(work.live_job.number, outcome))
+
+    def _remove(self, work: Work) -> None:
+        number = work.live_job.number
+        del self._works[number]
+        self._withdraw(number)
+        for entries in (self._hungry, self._blocked, self._unreported):
+            entries.pop(number, None)
+        if (detector := self._lent.pop(number, None)) is not None:
+            self._detectors.give_back(detector)
+        self._places.give(number)
+        self._unblock()
+
+    def _unblock(self) -> None:
+        self._hungry.update(self._blocked)
+        self._blocked.clear()
+
+    def _note_now(self) -> None:
+        lag = max((work.lag_seconds for work in self._works.values()), default=0.0)
+        self.counter.note_now(len(self._works), self._places.taken, round(lag, 3))

@@ -1,0 +1,246 @@
+"""A stream in the worker: it is heard while it arrives, and each utterance is final once decoded.
+
+A stream holds audio only for its utterances in progress. It is not heard further while it has no
+place for an utterance that began, nor while a whole window's worth of audio waits for the engine.
+Its audio then stays in its inbox, and the loop stops reading. Worker thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+
+from app.audio.endpoint import Began
+from app.audio.samples import SAMPLE_RATE
+from app.audio.windows import MAX_SECONDS
+from app.decoding.hypothesis import join
+from app.live import Clear, Commit, Committed, LiveEvent, SpeechBegan, SpeechEnded
+from app.messages import Outcome, Segment, Streamed, Transcript, Utterance
+from app.worker.job_settings import JobSettings
+from app.worker.live.job import Audio, AudioEnd, Control, LiveJob, LiveMail
+from app.worker.live.listener import Heard, Listener
+from app.worker.live.places import Places
+from app.worker.live.utterances import Due, Final, Utterances
+
+_MOST_HELD = int(MAX_SECONDS * SAMPLE_RATE)
+"""Samples of utterances, open and complete, from which on a stream is not heard further."""
+
+Report = Utterance | SpeechBegan | SpeechEnded | Committed
+
+
+class Stream:
+    """The work on one stream."""
+
+    def __init__(
+        self,
+        job: LiveJob,
+        listener: Listener,
+        utterances: Utterances,
+        places: Places,
+        settings: JobSettings,
+    ) -> None:
+        self.live_job = job
+        assert job.request.live is not None
+        self._request = job.request
+        self._options = job.request.live
+        self._listener = listener
+        self._utterances = utterances
+        self._places = places
+        self._settings = settings
+        self._inbox: deque[LiveMail] = deque()
+        self._received = 0
+        """Bytes of audio so far."""
+        self._heard_at = 0.0
+        """When the mail arrived that was handled last (`time.monotonic()`)."""
+        self._unreported: Began | None = None
+        """The beginning of the open utterance, until it has a place."""
+        self._commits: deque[tuple[int, float]] = deque()
+        """Of each `Commit`, the number of utterances before it and the seconds of audio."""
+        self._reports: list[Report] = []
+        self._completed = 0
+        """Number of utterances that were completed."""
+        self._decided = 0
+        """Number of utterances with a result."""
+        self._spoken = 0
+        """Number of utterances with words."""
+        self._count = 0
+        """Number of segments."""
+        self._segments: list[Segment] = []
+        """All segments, if the outcome has the whole text."""
+        self._ended = False
+        self._truncated = False
+        self.spent = 0.0
+        """Seconds of work."""
+
+    @property
+    def due(self) -> Due | None:
+        """The next decode."""
+        return self._utterances.due if self._places.has(self.live_job.number) else None
+
+    @property
+    def due_seconds(self) -> float:
+        return self._utterances.due_seconds
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether there is more to hear, or an utterance waits for a place."""
+        has_place = not self.is_open or self._places.has(self.live_job.number)
+        return bool(self._inbox) or self._listener.is_ready or not has_place
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an utterance is open or waits for its result."""
+        return self._listener.extent is not None or self._utterances.waiting > 0
+
+    @property
+    def lag_seconds(self) -> float:
+        """Seconds of audio that are received or complete, and have no result."""
+        rate = self.live_job.frame_bytes * self.live_job.raw.sample_rate
+        return (self._received - self._listener.heard_bytes) / rate + (
+            self._utterances.held / SAMPLE_RATE
+        )
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The outcome, once the audio is over and all of it has a result."""
+        if not self._ended or self._utterances.waiting:
+            return None
+        language, probability = self._utterances.decoder.language.summary()
+        if self._request.reply != "transcript":
+            return Streamed(
+                language=language,
+                utterances=self._spoken,
+                segments=self._count,
+                audio_seconds=self._listener.seconds,
+                processing_seconds=self.spent,
+                model=self._settings.model,
+                truncated=self._truncated,
+            )
+        decoder = self._utterances.decoder
+        return Transcript(
+            text=join(self._segments),
+            language=language,
+            language_probability=probability,
+            segments=tuple(self._segments),
+            audio_seconds=self._listener.seconds,
+            queue_seconds=0.0,
+            processing_seconds=self.spent,
+            model=self._settings.model,
+            truncated=self._truncated or self._listener.is_incomplete,
+            encoder_context=decoder.encoder_context,
+            passes=decoder.passes,
+            second_passes=decoder.second_passes,
+        )
+
+    def put(self, mail: LiveMail) -> None:
+        """Take mail, to be heard later."""
+        self._inbox.append(mail)
+        if isinstance(mail, Audio):
+            self._received += len(mail.data)
+        elif isinstance(mail, AudioEnd):
+            self._truncated = self._truncated or mail.truncated
+
+    def hear(self, most: int) -> int:
+        """Hear at most about `most` bytes of the inbox; return the number that was heard."""
+        before = self._listener.heard_bytes
+        while (taken := self._listener.heard_bytes - before) < most and self._admit():
+            if self._listener.is_ready:
+                self._note(self._listener.hear(most - taken))
+            elif self._inbox:
+                self._handle(self._inbox.popleft())
+            else:
+                break
+        self._utterances.follow(self._listener)
+        self._leave_place()
+        return self._listener.heard_bytes - before
+
+    def turn(self) -> None:
+        """Do what is due. Raises `EngineError` and `EngineAborted`."""
+        self._utterances.turn()
+
+    def settle(self) -> list[Final]:
+        """Decide what is decoded, and return it; its reports are among `take_reports`."""
+        finals = self._utterances.take()
+        for final in finals:
+            self._decide(final)
+        self._report_commits()
+        self._leave_place()
+        return finals
+
+    def take_reports(self) -> list[Report]:
+        """Return what there is to report since the last call, in order."""
+        reports, self._reports = self._reports, []
+        return reports
+
+    def _admit(self) -> bool:
+        """Take a place if one is needed; return whether the stream may be heard further."""
+        number = self.live_job.number
+        if self.is_open and not self._places.take(number, self.live_job.client):
+            return False
+        if self._unreported is not None:
+            began, self._unreported = self._unreported, None
+            if self._options.reports_speech:
+                self._reports.append(SpeechBegan(began.start / SAMPLE_RATE))
+        waiting = self._utterances.held
+        return not (self._ended or (waiting and waiting + self._listener.held >= _MOST_HELD))
+
+    def _leave_place(self) -> None:
+        if not self.is_open:
+            self._places.give(self.live_job.number)
+
+    def _handle(self, mail: LiveMail) -> None:
+        self._heard_at = mail.at
+        if isinstance(mail, Audio):
+            self._listener.add(mail.data)
+        elif isinstance(mail, Control):
+            self._control(mail.event)
+        else:
+            for heard in self._listener.end():
+                self._note(heard)
+            self._ended = True
+            self._inbox.clear()
+
+    def _control(self, event: LiveEvent) -> None:
+        if isinstance(event, Commit):
+            for heard in self._listener.flush():
+                self._note(heard)
+            self._commits.append((self._completed, self._listener.seconds))
+        elif isinstance(event, Clear):
+            self._listener.clear()
+            self._utterances.clear()
+            self._unreported = None
+        else:
+            self._options = event.options
+            self._listener.configure(event.options)
+            language = self._request.language if event.language is None else event.language
+            prompt = self._request.prompt if event.prompt is None else event.prompt
+            self._request = replace(self._request, language=language, prompt=prompt)
+
+    def _note(self, heard: Heard | None) -> None:
+        if isinstance(heard, Began):
+            self._unreported = heard
+            self._utterances.open(self._request)
+        elif heard is not None:
+            self._completed += 1
+            self._utterances.complete(heard, self._heard_at)
+            if self._options.reports_speech:
+                self._reports.append(SpeechEnded(heard.extent.end / SAMPLE_RATE))
+
+    def _decide(self, final: Final) -> None:
+        self._decided += 1
+        self._report_commits()
+        segments = final.segments
+        self._spoken += bool(segments)
+        self._count += len(segments)
+        if self._request.reply == "transcript":
+            self._segments += segments
+        elif segments or self._options.reports_speech:
+            start, end = final.extent.speech_start, final.extent.speech_end
+            self._reports.append(
+                Utterance(start / SAMPLE_RATE, end / SAMPLE_RATE, segments, final.language)
+            )
+
+    def _report_commits(self) -> None:
+        """Report the commits whose utterances all have a result."""
+        while self._commits and self._commits[0][0] <= self._decided:
+            self._reports.append(Committed(self._commits.popleft()[1]))
