@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app import __version__
-from app.settings.options import PREFIX
+from app.settings.option import PREFIX
 from app.settings.settings import Settings, read
 
 # Flag, its field, a value as text, the value read, and a wrong one (None: every text is right).

@@ -21,7 +21,8 @@ from locks import locked
 
 from app.decoding import backends
 from app.decoding.transcriber import EngineError
-from app.settings.options import OPTIONS, PREFIX
+from app.settings.option import PREFIX
+from app.settings.options import OPTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 

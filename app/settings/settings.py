@@ -17,7 +17,8 @@ from app import __version__
 from app.decoding.context import EncoderContext
 from app.model_files.folders import models_folder
 from app.protocols.languages import MAX_LANGUAGES, contradiction
-from app.settings.options import OPTIONS, PREFIX, Option
+from app.settings.option import PREFIX, Option
+from app.settings.options import OPTIONS
 from app.settings.types import Network, flag
 
 MODELS_DIR = models_folder()

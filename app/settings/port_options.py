@@ -1,0 +1,100 @@
+"""The options of the ports: addresses, access, encryption, and what each protocol may do."""
+
+from __future__ import annotations
+
+from app.settings import types as values
+from app.settings.option import Option
+
+PORT_OPTIONS = (
+    Option(
+        ("--host",),
+        "127.0.0.1",
+        str,
+        "address to listen on; 0.0.0.0 opens the node to the whole network",
+    ),
+    Option(("--port",), 56789, values.number(int, 0, 65535), "TCP port; 0 picks a free one"),
+    Option(
+        ("--token-file",),
+        None,
+        values.path,
+        "require the token in the first line of this file (default: the variable"
+        " NODE_WHISPER_TOKEN; without either, no token is required)",
+        "FILE",
+    ),
+    Option(
+        ("--tls-cert",),
+        None,
+        values.path,
+        "enable TLS: PEM file with the node's certificate and its chain",
+        "FILE",
+    ),
+    Option(
+        ("--tls-key",), None, values.path, "PEM file with the private key of --tls-cert", "FILE"
+    ),
+    Option(
+        ("--tls-client-ca",),
+        None,
+        values.path,
+        "require a client certificate signed by an authority in this PEM file",
+        "FILE",
+    ),
+    Option(
+        ("--http-port",),
+        None,
+        values.http_port,
+        "port for HTTP and the web page: 8080 by convention, 0 picks a free port, auto takes 8080"
+        " if it is free, off disables it (default: off)",
+        "PORT",
+    ),
+    Option(
+        ("--cors-origin",),
+        (),
+        values.origins,
+        "origins of other web pages that may use the HTTP port, such as https://example.com;"
+        " separate several by commas or repeat the option; * allows any page (default: none)",
+        "ORIGIN",
+        repeatable=True,
+    ),
+    Option(
+        ("--metrics-auth",),
+        False,
+        values.flag,
+        "require the token at /metrics and /readyz too, if one is set",
+    ),
+    Option(
+        ("--wyoming-port",),
+        None,
+        values.optional_port,
+        "port for Wyoming (Home Assistant): 10300 by convention, 0 picks a free port, off disables"
+        " it (default: off)",
+        "PORT",
+    ),
+    Option(
+        ("--wyoming-streaming",),
+        False,
+        values.flag,
+        "also send Wyoming transcripts in parts, as each window of a recording is done",
+    ),
+    Option(
+        ("--wyoming-open",),
+        False,
+        values.flag,
+        "accept remote Wyoming clients although the other ports require a token or TLS (Wyoming"
+        " supports neither)",
+    ),
+    Option(
+        ("--wyoming-allow",),
+        (),
+        values.networks,
+        "addresses or networks that may connect to the Wyoming port; separate several by commas or"
+        " repeat the option (default: all)",
+        "CIDR",
+        repeatable=True,
+    ),
+    Option(
+        ("--announce",),
+        False,
+        values.flag,
+        "announce the Wyoming port by mDNS; needs requirements-announce.txt",
+    ),
+)
