@@ -15,26 +15,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from app.audio.stream import SAMPLE_RATE, Samples
+from app.audio.stream import Samples
+from app.decoding.pauses import (
+    PAD_FRAMES,
+    PAUSE_FRAMES,
+    Levels,
+    Mask,
+    levels_of,
+    loud_frames,
+    pauses,
+    speech_edges,
+)
 from app.messages import Segment, Word
 
 LONGEST_SECONDS = 8.0
 """Longest segment that stays whole, in seconds: two lines of subtitle are read in 6 to 8 s."""
-
-_FRAME = SAMPLE_RATE // 100
-"""Samples in a frame of 10 ms."""
-
-_SOFTEST_SHARE, _LOUD_SHARE = 10 ** (-30 / 20), 10 ** (-20 / 20)
-"""Lowest and highest threshold of speech, as shares of the level of the loudest twentieth of a
-segment's surroundings. Between them the threshold is twice the level of the background."""
-
-_AROUND_FRAMES = 200
-"""Frames on both sides of a segment (2 s) with which its edges are compared: speakers differ."""
-
-_PAUSE_FRAMES = 15
-"""Frames of the shortest pause: 150 ms; the closure of a plosive lasts 50 to 100 ms."""
 
 _REACH_FRAMES = 60
 """Greatest distance of a pause from the timestamp that belongs to it, in frames: a little more than
@@ -42,9 +38,6 @@ half a second, because the small models round to whole seconds."""
 
 _CUT_REACH_FRAMES = 150
 """Greatest distance, in frames, of a pause from a place that the share of text suggests."""
-
-_PAD_FRAMES = 10
-"""Quiet frames kept on each side of a segment: soft consonants are below the threshold."""
 
 _CLAUSE_COST, _WORD_COST = 0.1, 0.3
 """Distances from the middle, as shares of a segment's text, that a division accepts to follow a
@@ -60,8 +53,6 @@ _CLAUSE_ENDS = ",;:\u2026\u2014\u3001\uff0c\uff1b\uff1a\u060c"
 _MARKER = re.compile(r"[\[(][^\])]{1,40}[\])]")
 """A text in brackets, which may be a marker such as "[MUSIC PLAYING]"; it is not divided."""
 
-_Mask = npt.NDArray[np.bool_]
-
 
 def fit(segments: Sequence[Segment], samples: Samples) -> tuple[Segment, ...]:
     """Return `segments` at the time of their speech in `samples`, the long ones divided.
@@ -69,37 +60,14 @@ def fit(segments: Sequence[Segment], samples: Samples) -> tuple[Segment, ...]:
     A segment over LONGEST_SECONDS remains only if its text has no place for a division. `samples`
     is the window, float32, shape [n], 16 kHz. The joined text does not change.
     """
-    levels = _levels(samples)
+    levels = levels_of(samples)
     if not len(levels) or not segments:
         return tuple(segments)
     moved = _into_pauses(segments, levels)
     return tuple(part for segment in moved for part in _divided(segment, levels))
 
 
-def _levels(samples: Samples) -> npt.NDArray[np.float64]:
-    frames = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME)
-    levels: npt.NDArray[np.float64] = frames.std(axis=1).astype(np.float64)
-    return levels
-
-
-def _loud(levels: npt.NDArray[np.float64], first: int, last: int) -> _Mask:
-    """Return which frames are loud, compared with frames `first` to `last`; shape [len(levels)]."""
-    around = levels[max(0, first - _AROUND_FRAMES) : last + _AROUND_FRAMES]
-    background, loudest = np.percentile(around if len(around) else levels, (10, 95))
-    level = np.clip(2 * background, _SOFTEST_SHARE * loudest, _LOUD_SHARE * loudest)
-    mask: _Mask = levels > level
-    return mask
-
-
-def _pauses(loud: _Mask) -> list[tuple[int, int]]:
-    """Return the quiet runs of frames, as (begin, end)."""
-    padded = np.concatenate(([True], loud, [True])).astype(np.int8)
-    edges = np.flatnonzero(np.diff(padded))
-    runs = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
-    return [(begin, end) for begin, end in runs if end - begin >= _PAUSE_FRAMES]
-
-
-def _near_pause(loud: _Mask, first: int, last: int, reach: int) -> tuple[int, int] | None:
+def _near_pause(loud: Mask, first: int, last: int, reach: int) -> tuple[int, int] | None:
     """Return the longest and nearest pause at most `reach` frames from `first` to `last`."""
 
     def worth(pause: tuple[int, int]) -> int:
@@ -107,18 +75,12 @@ def _near_pause(loud: _Mask, first: int, last: int, reach: int) -> tuple[int, in
         return min(pause[1] - pause[0], reach) - away
 
     found = [
-        (begin, end) for begin, end in _pauses(loud) if end > first - reach and begin < last + reach
+        (begin, end) for begin, end in pauses(loud) if end > first - reach and begin < last + reach
     ]
     return max(found, key=worth) if found else None
 
 
-def _edges(pause: tuple[int, int]) -> tuple[int, int]:
-    """Return the frames at which speech ends before a pause and begins after it, padded."""
-    pad = min(_PAD_FRAMES, (pause[1] - pause[0]) // 2)
-    return pause[0] + pad, pause[1] - pad
-
-
-def _into_pauses(segments: Sequence[Segment], levels: npt.NDArray[np.float64]) -> list[Segment]:
+def _into_pauses(segments: Sequence[Segment], levels: Levels) -> list[Segment]:
     starts = [round(segment.start * 100) for segment in segments]
     ends = [round(segment.end * 100) for segment in segments]
     starts[0] = _start(levels, starts[0], ends[0])
@@ -129,9 +91,9 @@ def _into_pauses(segments: Sequence[Segment], levels: npt.NDArray[np.float64]) -
             ends[index] = _end(levels, starts[index], end)
             starts[index + 1] = _start(levels, start, ends[index + 1])
             continue
-        pause = _near_pause(_loud(levels, end, start), end, start, _REACH_FRAMES)
+        pause = _near_pause(loud_frames(levels, end, start), end, start, _REACH_FRAMES)
         if pause is not None and starts[index] < pause[0] and pause[1] < ends[index + 1]:
-            ends[index], starts[index + 1] = _edges(pause)
+            ends[index], starts[index + 1] = speech_edges(pause)
     moved: list[Segment] = []
     earliest, latest = 0.0, max(segments[-1].end, len(levels) / 100)
     for segment, first, last in zip(segments, starts, ends, strict=True):
@@ -142,32 +104,32 @@ def _into_pauses(segments: Sequence[Segment], levels: npt.NDArray[np.float64]) -
     return moved
 
 
-def _start(levels: npt.NDArray[np.float64], first: int, last: int) -> int:
+def _start(levels: Levels, first: int, last: int) -> int:
     """Return the beginning of speech in frames `first` to `last`, or just before them."""
-    loud = _loud(levels, first, last)
+    loud = loud_frames(levels, first, last)
     inside = np.flatnonzero(loud[first:last])
     if not len(inside):
         return first
-    if inside[0] > _PAD_FRAMES:
-        return first + int(inside[0]) - _PAD_FRAMES
-    before = [pause for pause in _pauses(loud) if first - _REACH_FRAMES < pause[1] <= first]
-    return _edges(before[-1])[1] if before else first
+    if inside[0] > PAD_FRAMES:
+        return first + int(inside[0]) - PAD_FRAMES
+    before = [pause for pause in pauses(loud) if first - _REACH_FRAMES < pause[1] <= first]
+    return speech_edges(before[-1])[1] if before else first
 
 
-def _end(levels: npt.NDArray[np.float64], first: int, last: int) -> int:
+def _end(levels: Levels, first: int, last: int) -> int:
     """Return the end of speech in frames `first` to `last`, or just after them."""
-    loud = _loud(levels, first, last)
+    loud = loud_frames(levels, first, last)
     inside = np.flatnonzero(loud[first:last])
     if not len(inside):
         return last
     final = first + int(inside[-1]) + 1
-    if final < last - _PAD_FRAMES:
-        return final + _PAD_FRAMES
-    after = [pause for pause in _pauses(loud) if last <= pause[0] < last + _REACH_FRAMES]
-    return _edges(after[0])[0] if after else last
+    if final < last - PAD_FRAMES:
+        return final + PAD_FRAMES
+    after = [pause for pause in pauses(loud) if last <= pause[0] < last + _REACH_FRAMES]
+    return speech_edges(after[0])[0] if after else last
 
 
-def _divided(segment: Segment, levels: npt.NDArray[np.float64]) -> Iterator[Segment]:
+def _divided(segment: Segment, levels: Levels) -> Iterator[Segment]:
     if segment.end - segment.start <= LONGEST_SECONDS:
         yield segment
         return
@@ -208,24 +170,24 @@ def _division(segment: Segment) -> int | None:
     return min(breaks, key=cost) if breaks else None
 
 
-def _cut(levels: npt.NDArray[np.float64], first: int, last: int, share: float) -> tuple[int, int]:
+def _cut(levels: Levels, first: int, last: int, share: float) -> tuple[int, int]:
     """Return end and start of two parts, in frames; the first has `share` of the speech."""
-    loud = _loud(levels, first, last)
+    loud = loud_frames(levels, first, last)
     spoken = np.cumsum(loud[first:last])
     if len(spoken) and spoken[-1]:
         at = first + int(np.searchsorted(spoken, share * spoken[-1]))
     else:
         at = first + round(share * (last - first))
-    margin = min(_PAUSE_FRAMES, (last - first) // 4)
+    margin = min(PAUSE_FRAMES, (last - first) // 4)
     inside = [
         (begin, end)
-        for begin, end in _pauses(loud)
+        for begin, end in pauses(loud)
         if begin > first + margin
         and end < last - margin
         and abs((begin + end) / 2 - at) <= _CUT_REACH_FRAMES
     ]
     if inside:
-        return _edges(
+        return speech_edges(
             max(inside, key=lambda pause: pause[1] - pause[0] - abs(sum(pause) / 2 - at) / 4)
         )
     return at, at
