@@ -1,13 +1,26 @@
-"""The limits of a prompt, the text that Whisper treats as the preceding transcript.
-
-One rule applies to prompts from requests and from the command line. Pure.
-"""
+"""The limits of prompts and of subtitle cues, which several layers share. Pure."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 MAX_PROMPT_BYTES = 16_384
-"""Most bytes of a prompt in UTF-8: enough for a long list of words. Whisper reads at most the last
-223 tokens of it (`app/decoding/prompt.py`)."""
+"""Most bytes of a prompt in UTF-8, the text that Whisper treats as the preceding transcript: enough
+for a long list of words. Whisper reads at most the last 223 tokens of it
+(`app/decoding/prompt.py`). The limit applies to requests and to the command line."""
+
+MAX_LINE_WIDTH, MAX_LINE_COUNT = 1_000, 100
+MIN_CUE_SECONDS, MAX_CUE_SECONDS = 0.5, 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class CueLayout:
+    """The greatest size of a subtitle cue: columns of a line, lines, seconds. A wide character
+    takes two columns. The defaults are what subtitle guidelines have in common."""
+
+    width: int = 42
+    lines: int = 2
+    seconds: float = 7.0
 
 
 def is_text(prompt: str) -> bool:

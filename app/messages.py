@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from app.limits import CueLayout
 from app.live import LiveEvent, LiveOptions, LiveReport
 
 ReplyMode = Literal["transcript", "segments", "accepted", "none"]
@@ -78,7 +79,8 @@ class Request:
     (`en`), `auto`, `multi` (detect it in each window), or None for the node's default. `languages`
     are the codes that detection chooses from; empty means the node's. `temperature` is the initial
     temperature, 0 to 1. `token` is the client's token. With the `channel_mode` `split` each channel
-    is transcribed by itself. With `live` options it is a stream, never kept.
+    is transcribed by itself. With `live` options it is a stream, never kept. With `cues` the
+    segments are divided into cues of that size.
     """
 
     id: str
@@ -95,6 +97,7 @@ class Request:
     token: str | None = field(default=None, repr=False)
     channel_mode: ChannelMode = "auto"
     live: LiveOptions | None = None
+    cues: CueLayout | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,10 @@ class Segment:
     """A code if the recording may hold several languages (`multi`), else None."""
     channel: int | None = None
     """The channel, counted from 1, if each was transcribed by itself (`split`), else None."""
+    lines: tuple[str, ...] | None = None
+    """The text in lines if the segment is a cue of a requested size, else None."""
+    continues: bool = False
+    """True if the text follows that of the cue before without a space."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ PROGRESS_FROM = 4 * MIB
 CONNECT_SECONDS = 10
 # Players skip a cue without length, which a short word may have.
 CUE_SECONDS = 0.1
+LINE_WIDTH = 42
 RAW_SUFFIXES = (".pcm", ".raw")
 RAW_ENCODINGS = ("s16", "s24", "s32", "f32", "u8")
 TLS_HINT = "; if it uses TLS, add --tls"
@@ -152,7 +153,22 @@ def header_fields(name, size, options):
         header["channel-mode"] = "split"
     if options.words:
         header["word-timestamps"] = True
+    header.update(cue_fields(options))
     return header
+
+
+def cue_fields(options):
+    """Returns the fields for the size of cues: for subtitles always, with --json where given."""
+    sizes = {
+        "max-line-width": options.max_line_width,
+        "max-line-count": options.max_line_count,
+        "max-cue-seconds": options.max_cue_seconds,
+    }
+    given = {field: value for field, value in sizes.items() if value is not None}
+    if (options.srt or options.vtt) and not options.words:
+        # The fields have a node divide its segments; it has defaults for the others.
+        given.setdefault("max-line-width", LINE_WIDTH)
+    return given
 
 
 def make_header(name, size, options):
@@ -363,8 +379,9 @@ def cues(reply, words):
     """Yields start, end, text and channel of each cue: the segments, or their words."""
     for segment in reply["segments"]:
         for piece in segment.get("words") or [] if words else [segment]:
-            # A line break would end the cue.
-            text = " ".join(piece["text"].split())
+            # An empty line would end the cue.
+            lines = (" ".join(line.split()) for line in piece.get("lines") or [piece["text"]])
+            text = "\n".join(filter(None, lines))
             if text:
                 yield piece["start"], piece["end"], text, segment.get("channel")
 
@@ -420,6 +437,13 @@ def whole_number(low, high):
     return parse
 
 
+def cue_seconds(text):
+    value = float(text)
+    if not 0.5 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{value:g} is not within 0.5 to 3600")
+    return value
+
+
 def language_list(text):
     codes = [code.strip() for code in text.split(",")]
     if not all(codes):
@@ -449,6 +473,20 @@ def add_request_options(parser):
         help="transcribe each channel by itself, for recordings of calls; the output names it",
     )
     parser.add_argument("--prompt", help="names and spellings to expect")
+    sizes = parser.add_argument_group("size of subtitle cues, and with --json of segments")
+    sizes.add_argument(
+        "--max-line-width",
+        type=whole_number(0, 1000),
+        metavar="N",
+        help=f"columns of a line ({LINE_WIDTH} for subtitles); a wide character takes two; 0 keeps "
+        "the segments whole",
+    )
+    sizes.add_argument(
+        "--max-line-count", type=whole_number(1, 100), metavar="N", help="lines of a cue (2)"
+    )
+    sizes.add_argument(
+        "--max-cue-seconds", type=cue_seconds, metavar="S", help="seconds of a cue (7)"
+    )
     raw = parser.add_argument_group(
         "raw samples (.pcm and .raw files, and stdin with these options)"
     )
@@ -527,6 +565,15 @@ def parse_arguments(arguments):
         parser.error("- (stdin) can be read only once")
     if (options.srt or options.vtt) and len(options.files) > 1:
         parser.error("--srt and --vtt take one FILE: run the client once for each file")
+    sizes = (options.max_line_width, options.max_line_count, options.max_cue_seconds)
+    one_word = options.words and not options.json
+    if sizes != (None, None, None) and (
+        one_word or not (options.srt or options.vtt or options.json)
+    ):
+        parser.error(
+            "--max-line-width, --max-line-count and --max-cue-seconds are for --srt and --vtt "
+            "without --words, and for --json"
+        )
     if options.fire_and_forget and (options.srt or options.vtt):
         parser.error("--fire-and-forget prints no text: remove --srt and --vtt")
     check_raw_options(parser, options)

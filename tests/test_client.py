@@ -316,6 +316,34 @@ def test_vtt_option_prints_webvtt(start, clip):
     )
 
 
+@pytest.mark.parametrize(
+    ("flags", "fields"),
+    [
+        (("--srt",), {"max-line-width": 42}),
+        (("--vtt", "--max-line-count", "1"), {"max-line-width": 42, "max-line-count": 1}),
+        (("--srt", "--max-line-width", "0"), {"max-line-width": 0}),
+        (("--json", "--max-cue-seconds", "2.5"), {"max-cue-seconds": 2.5}),
+        (("--json",), {}),
+        (("--srt", "--words"), {}),
+        ((), {}),
+    ],
+    ids=" ".join,
+)
+def test_size_of_cues_is_sent_for_subtitles(start, clip, flags, fields):
+    node = start(answers(OK))
+    assert client(*flags, clip, port=node.port).returncode == 0
+    ((header, _),) = node.received
+    assert {name: value for name, value in header.items() if name.startswith("max-")} == fields
+
+
+@pytest.mark.parametrize(("flag", "shown"), [("--srt", "a <b>\nc"), ("--vtt", "a &lt;b&gt;\nc")])
+def test_cue_is_printed_in_its_lines(start, clip, flag, shown):
+    segment = {"start": 0.0, "end": 2.0, "text": "a <b> c", "confidence": 0.9}
+    node = start(answers({**OK, "segments": [{**segment, "lines": ["a <b>", " ", "c\n"]}]}))
+    done = client(flag, clip, port=node.port)
+    assert done.stdout.decode().endswith(f"02{',' if flag == '--srt' else '.'}000\n{shown}\n\n")
+
+
 def test_words_option_prints_a_line_for_each_word(start, clip):
     node = start(answers(OK))
     done = client("--words", clip, port=node.port)
@@ -629,6 +657,10 @@ def test_file_that_shrinks_during_the_upload_is_reported(start, tmp_path):
         (("--token-file", "no-such", "a.wav"), "--token-file no-such: No such file"),
         (("--token-file", os.devnull, "a.wav"), "the first line is empty"),
         (("--languages", "en,", "a.wav"), "codes separated by commas"),
+        (("--max-line-width", "20", "a.wav"), "are for --srt and --vtt"),
+        (("--srt", "--words", "--max-line-count", "1", "a.wav"), "without --words"),
+        (("--srt", "--max-line-width", "1001", "a.wav"), "not within 0 to 1000"),
+        (("--srt", "--max-cue-seconds", "0.1", "a.wav"), "not within 0.5 to 3600"),
         ((), "FILE"),
     ],
 )

@@ -93,20 +93,26 @@ def words(said: str) -> str:
     return " ".join(re.findall(r"[a-z0-9']+", said.lower()))
 
 
-def cues(node: Node, name: str, body: bytes, prompt: str = "") -> list[tuple[float, float, str]]:
-    """Begin and end in seconds, and text, of each cue of an SRT reply."""
+def cues(
+    node: Node, name: str, body: bytes, prompt: str = "", **fields: Any
+) -> list[tuple[float, float, str]]:
+    """Begin and end in seconds, and text with its line breaks, of each cue of an SRT reply."""
     place = str(node.listening["http"]).rstrip("/")
     with openai.OpenAI(
         base_url=f"{place}/v1", api_key="none", timeout=HANG, max_retries=0
     ) as client:
         srt = client.audio.transcriptions.create(
-            file=(name, body), model="whisper-1", response_format="srt", prompt=prompt
+            file=(name, body),
+            model="whisper-1",
+            response_format="srt",
+            prompt=prompt,
+            extra_body=fields,
         )
     found = []
     for cue in str(srt).strip().split("\n\n"):
         _, times, *lines = cue.split("\n")
         begin, end = (seconds(moment) for moment in times.split(" --> "))
-        found.append((begin, end, " ".join(lines)))
+        found.append((begin, end, "\n".join(lines)))
     return found
 
 
@@ -131,6 +137,24 @@ def test_subtitles_have_short_cues_after_the_first_window(node: Node) -> None:
     assert len(found) >= 7
 
 
+@needs_field
+def test_subtitles_fit_the_requested_size(node: Node) -> None:
+    name = "01-printing-56s.ogg"
+    body = (FIELD / name).read_bytes()
+    whole = cues(node, name, body, max_line_width=0)
+    for width, count, seconds in ((42, 2, 7.0), (24, 1, 3.0)):
+        fields = {"max_line_width": width, "max_line_count": count, "max_cue_seconds": seconds}
+        found = cues(node, name, body, **({} if width == 42 else fields))
+        for begin, end, cue in found:
+            assert end - begin <= seconds + 0.002
+            assert len(cue.split("\n")) <= count
+            assert max(map(len, cue.split("\n"))) <= width
+        assert all(one[1] <= two[0] for one, two in pairwise(found)), found
+        assert words(" ".join(cue for *_, cue in found)) == words(
+            " ".join(cue for *_, cue in whole)
+        )
+
+
 def test_subtitles_have_short_cues_in_joined_speech(node: Node, jfk: degrade.Samples) -> None:
     found = cues(node, "joined.wav", wav(degrade.repeated(jfk, RATE, 4, 1.0)))
     assert_short_cues(found)
@@ -139,8 +163,8 @@ def test_subtitles_have_short_cues_in_joined_speech(node: Node, jfk: degrade.Sam
 
 def test_subtitles_have_the_same_cues_with_a_prompt(node: Node) -> None:
     body = JFK.read_bytes()
-    plain = cues(node, JFK.name, body)
-    prompted = cues(node, JFK.name, body, NOTES)
+    plain = cues(node, JFK.name, body, max_line_width=0)
+    prompted = cues(node, JFK.name, body, NOTES, max_line_width=0)
     assert [round(begin) for begin, _, _ in plain] == [0, 8]
     assert [round(end) for _, end, _ in plain] == [8, 11]
     assert len(prompted) == len(plain)

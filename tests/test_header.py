@@ -10,6 +10,7 @@ from fakes import RAW
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.limits import CueLayout
 from app.messages import RawFormat, Request
 from app.protocols.base import ProtocolError
 from app.protocols.native.header import ParsedHeader, parse_header
@@ -392,3 +393,42 @@ def test_unusable_length_keeps_id_and_silence() -> None:
     with pytest.raises(ProtocolError) as caught:
         parse_bytes(b'{"reply": "accepted", "id": "no good", "content-length": null}')
     assert (caught.value.request_id, caught.value.silent) == (None, False)
+
+
+# The size of cues.
+
+
+def test_header_without_a_size_of_cues_has_none() -> None:
+    assert request().cues is None
+    assert request(**{"max-line-width": 0, "max-cue-seconds": 3}).cues is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "layout"),
+    [
+        ({"max-line-width": 20}, CueLayout(20, 2, 7.0)),
+        ({"max-line-count": 1}, CueLayout(42, 1, 7.0)),
+        ({"max-cue-seconds": 3}, CueLayout(42, 2, 3.0)),
+        (
+            {"max-line-width": 1000, "max-line-count": 100, "max-cue-seconds": 0.5},
+            CueLayout(1000, 100, 0.5),
+        ),
+    ],
+)
+def test_header_with_a_size_of_cues_has_defaults_for_the_rest(
+    fields: dict[str, Any], layout: CueLayout
+) -> None:
+    assert request(**fields).cues == layout
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("max-line-width", [-1, 1001, "42", 42.0, None, True]),
+        ("max-line-count", [0, 101, "2", None]),
+        ("max-cue-seconds", [0.4, 3601, "7", None, True, 10**400, -1]),
+    ],
+)
+def test_invalid_size_of_cues_is_rejected(name: str, values: list[Any]) -> None:
+    for value in values:
+        assert code(**{name: value}) == f"bad_field {name}"

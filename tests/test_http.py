@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from streams import Seen, see_body, split
 
 from app import messages
+from app.limits import CueLayout
 from app.messages import (
     Begin,
     BodyData,
@@ -441,6 +442,24 @@ FAULTS: dict[str, tuple[bytes, str, int, str | None]] = {
         "bad_field",
         400,
         "timestamp_granularities[]",
+    ),
+    "lines too wide": (
+        post(TRANSCRIPTIONS, ("file", b"a"), ("max_line_width", "1001")),
+        "bad_field",
+        400,
+        "max_line_width",
+    ),
+    "no lines": (
+        post(TRANSCRIPTIONS, ("file", b"a"), ("max_line_count", "0")),
+        "bad_field",
+        400,
+        "max_line_count",
+    ),
+    "cues without a time": (
+        post(TRANSCRIPTIONS, ("file", b"a"), ("max_cue_seconds", "nan")),
+        "bad_field",
+        400,
+        "max_cue_seconds",
     ),
     "a stream of subtitles": (
         post(TRANSCRIPTIONS, ("file", b"a"), ("stream", "true"), ("response_format", "srt")),
@@ -997,3 +1016,57 @@ def test_responses_of_type_json_are_json(stream: bytes) -> None:
     for answer in answers(sent, *["POST"] * sent.count(b"HTTP/1.1 ")):
         if answer.headers["content-type"] == "application/json":
             json.loads(answer.body)
+
+
+# The size of cues.
+
+
+@pytest.mark.parametrize("target", [TRANSCRIPTIONS, "/inference"])
+@pytest.mark.parametrize(
+    ("fields", "layout"),
+    [
+        ({"response_format": "srt"}, CueLayout(42, 2, 7.0)),
+        ({"response_format": "vtt", "max_line_width": ""}, CueLayout(42, 2, 7.0)),
+        ({"response_format": "vtt", "max_line_count": "1"}, CueLayout(42, 1, 7.0)),
+        ({"response_format": "srt", "max_line_width": "0"}, None),
+        ({"response_format": "verbose_json"}, None),
+        ({"response_format": "verbose_json", "max_cue_seconds": "3.5"}, CueLayout(42, 2, 3.5)),
+        ({"response_format": "verbose_json", "max_line_width": "0"}, None),
+        ({"response_format": "json", "max_line_width": "30"}, None),
+    ],
+)
+def test_subtitles_have_a_size_of_cues_and_segments_on_request(
+    target: str, fields: dict[str, str], layout: CueLayout | None
+) -> None:
+    peer = Peer().feed(post(target, ("file", b"a"), *fields.items()))
+    assert peer.seen[-1][1].cues == layout
+
+
+def test_stream_has_a_size_of_cues_on_request() -> None:
+    stream = ("file", b"a"), ("stream", "true")
+    assert Peer().feed(post(TRANSCRIPTIONS, *stream)).seen[-1][1].cues is None
+    peer = Peer().feed(post(TRANSCRIPTIONS, *stream, ("max_line_width", "30")))
+    assert peer.seen[-1][1].cues == CueLayout(30, 2, 7.0)
+
+
+CUES = (
+    Segment(0.0, 2.0, "And so my fellow Americans", 0.9, lines=("And so my", "fellow Americans")),
+    Segment(2.0, 4.0, "ask not", 0.9, channel=2, lines=("ask <not>",)),
+)
+
+
+def test_cues_keep_their_lines_in_every_format() -> None:
+    transcript = transcript_of("And so my fellow Americans ask not", segments=CUES)
+
+    def answer(form: str) -> Answer:
+        peer = Peer(reply=lambda _id: transcript)
+        return peer.feed(post(TRANSCRIPTIONS, ("file", b"a"), ("response_format", form))).answer
+
+    assert answer("srt").body.decode() == (
+        "1\n00:00:00,000 --> 00:00:02,000\nAnd so my\nfellow Americans\n\n"
+        "2\n00:00:02,000 --> 00:00:04,000\nChannel 2: ask <not>\n\n"
+    )
+    assert "<v Channel 2>ask &lt;not&gt;\n" in answer("vtt").body.decode()
+    first, _ = answer("verbose_json").json["segments"]
+    assert (first["text"], first["lines"]) == (CUES[0].text, list(CUES[0].lines or ()))
+    assert answer("text").body == b"And so my fellow Americans ask not\n"

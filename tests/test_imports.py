@@ -215,5 +215,12 @@ def test_download_modules_are_loaded_only_for_a_download() -> None:
 
 def test_scheduler_imports_nothing_impure() -> None:
     assert GRAPH["app.worker.scheduler"] <= {"__future__", "dataclasses"}
-    assert not GRAPH["app.messages"] - {"__future__", "dataclasses", "typing", "app.live"}
+    assert not GRAPH["app.messages"] - {
+        "__future__",
+        "dataclasses",
+        "typing",
+        "app.limits",
+        "app.live",
+    }
     assert not GRAPH["app.live"] - {"__future__", "dataclasses"}
+    assert not GRAPH["app.limits"] - {"__future__", "dataclasses"}

@@ -22,6 +22,7 @@ from fakes import (
 
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions
+from app.limits import CueLayout
 from app.messages import RawFormat, Request, Segment, Transcript, Word
 from app.worker.job import Job, JobSettings, Transcription
 
@@ -304,3 +305,46 @@ def test_temperature_is_that_of_the_request(temperature: float) -> None:
     engine = FakeEngine()
     run(engine, pcm(RATE), temperature=temperature)
     assert [options.temperature for _, options in engine.calls] == [temperature]
+
+
+LONG = "Alpha beta gamma delta epsilon. Zeta eta theta iota kappa lambda mu nu xi omicron pi rho."
+
+
+def answer_long(samples: Samples, _options: DecodeOptions) -> Hypothesis:
+    end = len(samples) / RATE
+    return Hypothesis((Segment(0.0, end, LONG, 0.9),), "en", -0.1, end)
+
+
+def test_request_for_cues_gets_segments_of_that_size() -> None:
+    _, whole = run(FakeEngine(answer_long), pcm(8 * RATE))
+    _, divided = run(FakeEngine(answer_long), pcm(8 * RATE), cues=CueLayout(30, 2, 5.0))
+    assert [segment.lines for segment in whole.segments] == [None]
+    assert divided.text == whole.text == LONG
+    assert len(divided.segments) > 1
+    assert " ".join(segment.text for segment in divided.segments) == LONG
+    for segment in divided.segments:
+        assert segment.lines is not None
+        assert " ".join(segment.lines) == segment.text
+        assert max(map(len, segment.lines)) <= 30
+        assert segment.end - segment.start <= 5.0
+
+
+def test_cues_in_a_script_without_spaces_do_not_change_the_text() -> None:
+    text = "\u65e5\u672c\u8a9e" * 30
+
+    def answer(samples: Samples, _options: DecodeOptions) -> Hypothesis:
+        end = len(samples) / RATE
+        return Hypothesis((Segment(0.0, end, text, 0.9),), "ja", -0.1, end)
+
+    _, transcript = run(FakeEngine(answer), pcm(8 * RATE), cues=CueLayout())
+    assert transcript.text == text
+    assert [cue.continues for cue in transcript.segments] == [False, True, True]
+
+
+def test_cues_of_later_windows_count_from_the_start_of_the_audio() -> None:
+    turns, transcript = run(FakeEngine(answer_long), three_phrases(), cues=CueLayout())
+    assert [segment for turn in turns for segment in turn] == list(transcript.segments)
+    starts = [segment.start for segment in transcript.segments]
+    assert starts == sorted(starts)
+    assert starts[-1] > 41.0
+    assert transcript.text == " ".join([LONG] * 3)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.limits import CueLayout
 from app.messages import Origin, RawFormat, Request
 from app.storage.record import DamagedError, Record, decode, encode
 
@@ -28,6 +29,7 @@ REQUEST = Request(
     temperature=0.25,
     token="secret-secret",
     channel_mode="split",
+    cues=CueLayout(30, 1, 4.5),
 )
 RECORD = Record(REQUEST, Origin("[::1]:4711", 1_700_000_000.123456, "http"), 10, 0xFFFFFFFF)
 

@@ -59,7 +59,15 @@ class Hypothesis:
 
 def join(segments: Sequence[Segment]) -> str:
     """Return the texts of `segments` as one."""
-    return " ".join(segment.text for segment in segments)
+    text = ""
+    before: Segment | None = None
+    for segment in segments:
+        # Between channels there always is one.
+        is_same = before is not None and segment.channel == before.channel
+        joint = "" if before is None or (segment.continues and is_same) else " "
+        text += joint + segment.text
+        before = segment
+    return text
 
 
 def compression(text: str) -> float:

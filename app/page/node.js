@@ -3,6 +3,7 @@
 import { Failure } from "./failures.js";
 
 const KEY = "node-whisper token";
+const CUE_COLUMNS = "42"; // has the node divide segments into cues of two lines and 7 s
 
 let token = null;
 try {
@@ -59,7 +60,7 @@ export async function status() {
   return (await ask("status")).json();
 }
 
-/** Sends a file. Yields `{segment: {start, end, text}}` as each is ready, seconds from the
+/** Sends a file. Yields `{segment: {start, end, text, lines}}` as each is ready, seconds from the
  * beginning, and at last `{done: {text, ...}}`. Throws Failure; AbortError if `signal` aborted. */
 export async function* transcribe(file, { language, prompt }, signal) {
   const form = new FormData();
@@ -67,13 +68,15 @@ export async function* transcribe(file, { language, prompt }, signal) {
   form.append("stream", "true");
   if (language) form.append("language", language);
   if (prompt) form.append("prompt", prompt);
+  form.append("max_line_width", CUE_COLUMNS);
   form.append("file", file, file.name);
   const response = await ask("v1/audio/transcriptions", { method: "POST", body: form, signal });
 
   for await (const event of events(response.body)) {
     if (event.error) throw fromNode(event.error);
     if (event.type === "transcript.text.delta") {
-      yield { segment: { start: event.start, end: event.end, text: event.delta.trim() } };
+      const { start, end, delta, lines } = event;
+      yield { segment: { start, end, text: delta.trim(), lines } };
     } else if (event.type === "transcript.text.done") {
       yield { done: event };
       return;

@@ -1,4 +1,4 @@
-// Formats segments as text. A segment is {start, end, text}, times in seconds.
+// Formats segments as text. A segment is {start, end, text, lines}, times in seconds.
 
 /** 7.42 -> "0:07.4"; 3725 -> "1:02:05.0". */
 export function clock(seconds, digits = 1) {
@@ -18,7 +18,10 @@ export function asText(segments) {
 
 export function asSrt(segments) {
   return segments
-    .map(({ start, end, text }, i) => `${i + 1}\n${stamp(start)} --> ${stamp(end)}\n${text}\n`)
+    .map(({ start, end, text, lines }, i) => {
+      const shown = (lines ?? [text]).join("\n");
+      return `${i + 1}\n${stamp(start)} --> ${stamp(end)}\n${shown}\n`;
+    })
     .join("\n");
 }
 

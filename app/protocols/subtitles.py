@@ -1,7 +1,8 @@
 """Segments as subtitles: SubRip and WebVTT.
 
-Pure functions. Times are seconds from the beginning of the audio. Each segment is one cue; a cue of
-a split recording names its channel.
+Pure functions. Times are seconds from the beginning of the audio. Each segment is one cue, in lines
+if it was divided into cues (`app/decoding/cue_layout.py`); a cue of a split recording names its
+channel.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ def vtt(segments: Iterable[Segment]) -> str:
 
 def _shown(segments: Iterable[Segment]) -> Iterator[tuple[Segment, str]]:
     for segment in segments:
-        # A line break could end the cue.
-        if text := " ".join(segment.text.split()):
+        # An empty line would end the cue.
+        lines = (" ".join(line.split()) for line in segment.lines or (segment.text,))
+        if text := "\n".join(line for line in lines if line):
             yield segment, text
 
 

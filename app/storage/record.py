@@ -14,6 +14,7 @@ import zlib
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from app.limits import CueLayout
 from app.messages import Origin, RawFormat, Request
 
 _VERSION = 1
@@ -69,6 +70,8 @@ def decode(data: bytes) -> Record:
     request = _known(Request, content["request"])
     if request.get("raw") is not None:
         request["raw"] = RawFormat(**_known(RawFormat, request["raw"]))
+    if request.get("cues") is not None:
+        request["cues"] = CueLayout(**_known(CueLayout, request["cues"]))
     request["languages"] = tuple(request.get("languages", ()))
     return Record(
         Request(**request),
@@ -78,7 +81,7 @@ def decode(data: bytes) -> Record:
     )
 
 
-def _known(kind: type[Request] | type[RawFormat], values: dict[str, Any]) -> dict[str, Any]:
+def _known(kind: type[Request | RawFormat | CueLayout], values: dict[str, Any]) -> dict[str, Any]:
     """Leave out the fields that a later version has added."""
     names = {field.name for field in fields(kind)}
     return {name: value for name, value in values.items() if name in names}

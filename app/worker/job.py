@@ -172,7 +172,7 @@ class Transcription:
             window.samples, only_sure=self._is_repeat(window), doubtful=window.doubtful
         )
         self._return_rest(window, hypothesis)
-        return self._decoder.accept(hypothesis, window.start)
+        return self._decoder.accept(hypothesis, window)
 
     def _return_rest(self, window: Window, hypothesis: Hypothesis) -> None:
         """Return the rest of a window to the windower, if Whisper stopped in its middle."""

@@ -13,7 +13,10 @@ from dataclasses import replace
 
 from app.audio.level import amplified
 from app.audio.stream import Samples
+from app.audio.windows import Window
+from app.decoding.break_times import SoundBreaks
 from app.decoding.certainty import is_sure
+from app.decoding.cue_layout import CHANNEL_LABEL_COLUMNS, lay_out
 from app.decoding.hypothesis import Hypothesis, compression
 from app.decoding.transcriber import DecodeOptions, Transcriber
 from app.messages import Request, Segment, Word
@@ -83,16 +86,27 @@ class WindowDecoder:
             hypothesis = replace(hypothesis, segments=())
         return hypothesis
 
-    def accept(self, hypothesis: Hypothesis, start: float) -> list[Segment]:
-        """Take the hypothesis of a window that begins at `start` seconds. Return its segments, with
-        times from the beginning of the audio."""
+    def accept(self, hypothesis: Hypothesis, window: Window) -> list[Segment]:
+        """Take the hypothesis of `window`. Return its segments, or cues if the request asks for
+        them, with times from the beginning of the audio."""
         self.language.note(hypothesis)
         self.encoder_context = max(self.encoder_context, hypothesis.encoder_context)
         self.passes += hypothesis.passes
         self.second_passes += hypothesis.passes - 1
         self._carried = _worth_carrying(hypothesis)
         shown = hypothesis.segments if self._settings.keep_markers else hypothesis.spoken
-        return [self.language.tagged(_shifted(segment, start), hypothesis) for segment in shown]
+        return [
+            self.language.tagged(_shifted(segment, window.start), hypothesis)
+            for segment in self._cues(shown, window.samples)
+        ]
+
+    def _cues(self, segments: tuple[Segment, ...], samples: Samples) -> tuple[Segment, ...]:
+        layout = self._request.cues
+        if layout is None:
+            return segments
+        times = SoundBreaks(samples)
+        label = CHANNEL_LABEL_COLUMNS if self._request.channel_mode == "split" else 0
+        return tuple(cue for segment in segments for cue in lay_out(segment, layout, times, label))
 
 
 def resume_at(hypothesis: Hypothesis, length: float) -> float | None:

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 from typing import Protocol as Interface
 
+from app.limits import CueLayout
 from app.messages import Request, Segment, Task, Transcript
 from app.protocols.http import fields as form_fields
 from app.protocols.http.fields import Served
 from app.protocols.http.form import Fields
 
 Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
+SUBTITLES: tuple[Format, ...] = ("srt", "vtt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,27 @@ def read(
         word_timestamps=options.words,
         reply="segments" if options.stream else "transcript",
         temperature=options.temperature,
+        cues=_cues(fields, options),
     )
     return request, options
 
 
-def segment_extra(segment: Segment) -> dict[str, Any]:
-    """Return the requested fields of a segment that neither API has."""
+def _cues(fields: Fields, options: ReplyOptions) -> CueLayout | None:
+    """Return the size of cues: subtitles always have one, other replies with segments only if a
+    field gives it."""
+    layout = form_fields.cues(fields)
+    has_segments = options.stream or options.format == "verbose_json"
+    wanted = options.format in SUBTITLES or (has_segments and form_fields.names_cues(fields))
+    return layout if wanted and layout.width else None
+
+
+def word_extra(segment: Segment) -> dict[str, Any]:
+    """Return the requested fields of a segment and its words that neither API has."""
     extra = {"language": segment.language, "channel": segment.channel}
     return {name: value for name, value in extra.items() if value is not None}
+
+
+def segment_extra(segment: Segment) -> dict[str, Any]:
+    """Return the requested fields of a segment that neither API has."""
+    lines = {} if segment.lines is None else {"lines": segment.lines}
+    return word_extra(segment) | lines

@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast, get_args
 
-from app.limits import prompt_fault
+from app.limits import (
+    MAX_CUE_SECONDS,
+    MAX_LINE_COUNT,
+    MAX_LINE_WIDTH,
+    MIN_CUE_SECONDS,
+    CueLayout,
+    prompt_fault,
+)
 from app.messages import BAD_FIELD, MODEL_NOT_FOUND, ChannelMode
 from app.protocols.http.form import Fields, FormError
 from app.protocols.languages import (
@@ -22,6 +29,7 @@ from app.protocols.languages import (
 )
 
 _TRUE = frozenset({"true", "1", "yes", "y"})
+_CUE_FIELDS = ("max_line_width", "max_line_count", "max_cue_seconds")
 _FALSE = frozenset({"false", "0", "no", "n", ""})
 
 
@@ -102,6 +110,21 @@ def temperature(fields: Fields) -> float:
     return value
 
 
+def cues(fields: Fields) -> CueLayout:
+    """Return the size of subtitle cues; its width is 0 if segments are not divided into cues."""
+    default = CueLayout()
+    return CueLayout(
+        _whole(fields, "max_line_width", default.width, 0, MAX_LINE_WIDTH),
+        _whole(fields, "max_line_count", default.lines, 1, MAX_LINE_COUNT),
+        _cue_seconds(fields, default.seconds),
+    )
+
+
+def names_cues(fields: Fields) -> bool:
+    """Return whether a field gives the size of cues."""
+    return any(last(fields, name) for name in _CUE_FIELDS)
+
+
 def flag(fields: Fields, name: str, default: bool = False) -> bool:
     """Return the truth value of the field `name`."""
     value = last(fields, name)
@@ -112,3 +135,24 @@ def flag(fields: Fields, name: str, default: bool = False) -> bool:
     if value.lower() in _FALSE:
         return False
     raise FormError(BAD_FIELD, f"{name} must be true or false")
+
+
+def _whole(fields: Fields, name: str, default: int, least: int, most: int) -> int:
+    text = last(fields, name) or str(default)
+    # isdecimal() alone accepts the digits of other scripts.
+    value = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else -1
+    if not least <= value <= most:
+        raise FormError(BAD_FIELD, f"{name} must be a whole number from {least} to {most}")
+    return value
+
+
+def _cue_seconds(fields: Fields, default: float) -> float:
+    text = last(fields, "max_cue_seconds") or str(default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not MIN_CUE_SECONDS <= value <= MAX_CUE_SECONDS:
+        wanted = f"{MIN_CUE_SECONDS:g} to {MAX_CUE_SECONDS:g}"
+        raise FormError(BAD_FIELD, f"max_cue_seconds must be a number from {wanted}")
+    return value

@@ -12,7 +12,7 @@ from app.decoding.hypothesis import compression
 from app.messages import BAD_FIELD, Segment, Task, Transcript
 from app.protocols.http import fields as form_fields
 from app.protocols.http.answer import encoded
-from app.protocols.http.dialect import Format, ReplyOptions, segment_extra
+from app.protocols.http.dialect import Format, ReplyOptions, segment_extra, word_extra
 from app.protocols.http.fields import Served
 from app.protocols.http.form import Fields, FormError
 
@@ -21,6 +21,9 @@ _STREAMED: tuple[Format, ...] = ("json", "text")
 _PARAMETERS = frozenset(
     {
         "channel_mode",
+        "max_cue_seconds",
+        "max_line_count",
+        "max_line_width",
         "file",
         "language",
         "languages",
@@ -95,7 +98,7 @@ class OpenAi:
                     "word": word.text,
                     "start": round(word.start, 3),
                     "end": round(word.end, 3),
-                    **segment_extra(segment),
+                    **word_extra(segment),
                 }
                 for segment in transcript.segments
                 for word in segment.words or ()
@@ -126,7 +129,7 @@ def delta(segment: Segment, first: bool) -> bytes:
     return event(
         {
             "type": "transcript.text.delta",
-            "delta": segment.text if first else f" {segment.text}",
+            "delta": segment.text if first or segment.continues else f" {segment.text}",
             "start": round(segment.start, 3),
             "end": round(segment.end, 3),
             **segment_extra(segment),

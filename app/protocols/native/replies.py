@@ -67,6 +67,8 @@ def _segment_fields(segment: Segment) -> dict[str, Any]:
         fields["language"] = segment.language
     if segment.channel is not None:
         fields["channel"] = segment.channel
+    if segment.lines is not None:
+        fields["lines"] = segment.lines
     if segment.words is not None:
         fields["words"] = [_timed_fields(word) for word in segment.words]
     return fields

@@ -43,7 +43,7 @@ class Attempt:
         assert window is not None
         # The decoder found no words in a rest the first time, so it must be sure of them.
         hypothesis = self.decoder.decode(window.samples, only_sure=self._rest is not None)
-        self.segments += self.decoder.accept(hypothesis, window.start)
+        self.segments += self.decoder.accept(hypothesis, window)
         self._return_rest(window, hypothesis)
         self._window = self._next_window()
 
