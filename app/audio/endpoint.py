@@ -29,7 +29,7 @@ from app.live import LiveOptions
 DEFAULT_THRESHOLD = 0.5
 """The threshold of a stream on a node whose own is 0, which accepts everything."""
 
-RESUMED_CHUNKS = 1
+RESUMED_CHUNKS = 2
 """Successive chunks above the threshold after a pause that count as speech again."""
 
 TAIL = SAMPLE_RATE // 4

@@ -31,6 +31,10 @@ _MOST_GAIN = 10 ** (60 / 20)
 _LOUDEST_CHUNK = 10 ** (-12 / 20)
 """Highest level after amplification, so that a first loud chunk after noise is not clipped."""
 
+_LIVE_LOUDEST = 10 ** (-55 / 20)
+"""Lowest loudest level of live audio, which limits the gain to 25 dB. A higher gain of noise falls
+when speech begins, and hides that from the detector: docs/lab-book.md, "Hearing live audio"."""
+
 _SILENT = 10 ** (-65 / 20)
 _SILENT_BELOW_LOUDEST = 10 ** (-45 / 20)
 _DIGITAL_SILENCE = 10 ** (-100 / 20)
@@ -105,10 +109,16 @@ def _smooth(values: Levels, count: int) -> Levels:
 
 
 class LevelledDetector:
-    """A detector that skips silent chunks and amplifies those of a quiet recording."""
+    """A detector that skips silent chunks and amplifies those of a quiet recording.
 
-    def __init__(self, detector: Detector) -> None:
+    Live audio has no level that could be expected, and its first loud chunk decides when speech is
+    found. So its gain is smaller, and no chunk is louder than those that follow.
+    """
+
+    def __init__(self, detector: Detector, is_live: bool = False) -> None:
         self._detector = detector
+        self._least = _LIVE_LOUDEST if is_live else 0.0
+        self._loudest_chunk = _LOUD if is_live else _LOUDEST_CHUNK
         self._loudest = 0.0
         self._last: tuple[float, float] | None = None
         """The levels of the previous two chunks."""
@@ -131,11 +141,11 @@ class LevelledDetector:
         before = self._last or (level, level)
         lasting = sorted((*before, level))[1]
         self._last = (before[1], level)
-        self._loudest = max(self._loudest * _DECAY, lasting)
+        self._loudest = max(self._loudest * _DECAY, lasting, self._least)
         if level < silence_floor(self._loudest):
             return 0.0
         gain = min(_MOST_GAIN, _LOUD / max(self._loudest, _DIGITAL_SILENCE))
-        gain = min(gain, _LOUDEST_CHUNK / level)
+        gain = min(gain, self._loudest_chunk / level)
         if gain > 1.0:
             centred = centred * np.float32(gain)
         return self._detector.probability(centred)

@@ -28,10 +28,10 @@ BLOCK_SECONDS = 0.064
 class Listener:
     """One stream in the format `raw`.
 
-    `detector` is this stream's alone. It finds quiet speech as in files, but a stream's loudest
-    level is not known ahead: the gain follows the loudest level so far, which decays by 6 dB a
-    second. `threshold` is the node's, for `options` without one. `speaks` is the speech test for
-    mixing channels that differ; these are heard two seconds late.
+    `detector` is this stream's alone. It finds quiet speech as in files, but the loudest level of a
+    stream is not known ahead: the gain follows the loudest level so far. `threshold` is the node's,
+    for `options` without one. `speaks` is the speech test for mixing channels that differ; these
+    are heard two seconds late.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Listener:
         """Frames of the block that is not full yet."""
         self._converter = Converter(raw.sample_rate, raw.channels, speaks)
         detector.reset()
-        self._detector = LevelledDetector(detector)
+        self._detector = LevelledDetector(detector, is_live=True)
         self._endpointer = Endpointer(options, threshold)
         self._held = HeldSamples()
         self._chunk: Samples = np.empty(0, dtype=np.float32)
