@@ -20,6 +20,7 @@ from app.limits import (
     CueLayout,
     prompt_fault,
 )
+from app.live import LiveOptions
 from app.messages import (
     BAD_FIELD,
     BAD_HEADER,
@@ -58,15 +59,19 @@ RAW_TYPES = frozenset({"audio/pcm", "audio/l16"})
 
 _CUE_FIELDS = frozenset({"max-line-width", "max-line-count", "max-cue-seconds"})
 
+LIVE_REPLIES: tuple[ReplyMode, ...] = ("transcript", "segments")
+"""The replies to live audio. The others promise more than a stream that is never stored can."""
+
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TOKEN = re.compile(r"[!-~]{1,256}")
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedHeader:
-    """A header with a known message length: a `request`, or a `failure` whose body is skipped."""
+    """A header of a message whose end can be found: a `request`, or a `failure` whose body is
+    skipped. `content_length` is None for live audio, which comes in frames."""
 
-    content_length: int
+    content_length: int | None
     id: str | None
     reply: ReplyMode
     keep_alive: bool
@@ -79,8 +84,8 @@ def parse_header(data: bytes, max_body: int, new_id: Callable[[], str]) -> Parse
     """Read and check one header.
 
     Raises `ProtocolError` if the body's length is unknown or too great: not JSON, not UTF-8, not an
-    object, a repeated key, `content-length` missing, not an integer, negative or over `max_body`
-    (bytes). Every other fault is returned as `failure`.
+    object, a repeated key, `live` not a boolean, or `content-length` missing, not an integer,
+    negative, over `max_body` (bytes) or beside `live`. Every other fault is returned as `failure`.
     """
     fields = load_object(data)
     # These four decide how and whether an error is sent. Each is read separately, before all
@@ -90,7 +95,7 @@ def parse_header(data: bytes, max_body: int, new_id: Callable[[], str]) -> Parse
     request_id = _or_default(lambda: _request_id(fields, new_id), None)
     token = _or_default(lambda: _token(fields), None)
     try:
-        length = _content_length(fields, max_body)
+        length = None if _live(fields) else _content_length(fields, max_body)
     except FieldError as error:
         given = request_id if "id" in fields else None
         silent = reply == "none"
@@ -100,6 +105,14 @@ def parse_header(data: bytes, max_body: int, new_id: Callable[[], str]) -> Parse
     except FieldError as error:
         return ParsedHeader(length, request_id, reply, keep_alive, token, failure=error.failure)
     return ParsedHeader(length, request.id, reply, keep_alive, token, request)
+
+
+def _live(fields: dict[str, Any]) -> bool:
+    live = boolean(fields, "live")
+    if live and "content-length" in fields:
+        message = "live audio comes in frames without content-length; omit one of the two fields"
+        raise FieldError(BAD_FIELD, message)
+    return live
 
 
 def _content_length(fields: dict[str, Any], max_body: int) -> int:
@@ -123,28 +136,42 @@ def _or_default(read: Callable[[], Any], default: Any) -> Any:
         return default
 
 
-def _request(fields: dict[str, Any], length: int, new_id: Callable[[], str]) -> Request:
+def _request(fields: dict[str, Any], length: int | None, new_id: Callable[[], str]) -> Request:
     byteorder = cast(Literal["little", "big"], choice(fields, "byteorder", ("little", "big")))
     content_type = string(fields, "content-type").partition(";")[0].strip().lower()
     encoding = string(fields, "content-encoding")
     raw = _raw_format(fields, encoding, byteorder) if content_type in RAW_TYPES else None
+    channel_mode = cast(ChannelMode, choice(fields, "channel-mode", get_args(ChannelMode), "auto"))
     return Request(
         id=_request_id(fields, new_id),
         content_length=length,
         raw=raw,
-        channel_mode=cast(
-            ChannelMode, choice(fields, "channel-mode", get_args(ChannelMode), "auto")
-        ),
+        channel_mode=channel_mode,
         language=(language := _language(fields)),
         languages=_languages(fields, language),
         task=cast(Task, choice(fields, "task", get_args(Task), "transcribe")),
         prompt=_prompt(fields),
         word_timestamps=boolean(fields, "word-timestamps"),
         cues=_cues(fields),
-        reply=_reply(fields),
+        reply=(reply := _reply(fields)),
         keep_alive=_keep_alive(fields),
         token=_token(fields),
+        live=_live_options(raw, channel_mode, reply) if length is None else None,
     )
+
+
+def _live_options(
+    raw: RawFormat | None, channel_mode: ChannelMode, reply: ReplyMode
+) -> LiveOptions:
+    """Return the options of live audio, after a check of the fields that it restricts."""
+    if raw is None:
+        raise FieldError(BAD_FIELD, "content-type of live audio must be audio/pcm: raw samples")
+    if channel_mode == "split":
+        raise FieldError(BAD_FIELD, "channel-mode of live audio must be auto")
+    if reply not in LIVE_REPLIES:
+        wanted = " or ".join(LIVE_REPLIES)
+        raise FieldError(BAD_FIELD, f"reply to live audio must be {wanted}: it is never stored")
+    return LiveOptions()
 
 
 def _request_id(fields: dict[str, Any], new_id: Callable[[], str]) -> str:

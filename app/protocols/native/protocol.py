@@ -2,12 +2,13 @@
 
     2 bytes   unsigned, network byte order: the length of the header in bytes
     header    UTF-8 JSON object: byteorder, content-length, content-type, content-encoding, ...
-    body      content-length bytes
+    body      content-length bytes; with "live": true, frames
 
 Replies have the same shape. `NativeProtocol` is the state machine;
-`app/protocols/native/header.py` checks headers, and docs/protocol.md describes both. An error after
-which the end of the message is still known becomes a `Rejected` event. Any other raises
-`ProtocolError`, because the following bytes cannot be interpreted. Loop thread only.
+`app/protocols/native/header.py` checks headers, `app/protocols/native/frames.py` finds the end of a
+body, and docs/protocol.md describes all three. An error after which the end of the message is still
+known becomes a `Rejected` event. Any other raises `ProtocolError`, because the following bytes
+cannot be interpreted. Loop thread only.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import struct
 import sys
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from app.messages import BAD_HEADER, Begin, BodyData, End, Event, Failure, Rejected, Reply
 from app.protocols.base import ProtocolError
+from app.protocols.native.frames import BodyReader, CountedBody, FramedBody
 from app.protocols.native.header import parse_header
-from app.protocols.native.replies import reply_fields
+from app.protocols.native.replies import all_fields
 
 _LENGTH = struct.Struct("!H")
 
@@ -58,7 +60,7 @@ class NativeProtocol:
         self._wanted = _LENGTH.size
         self._begun = False
         """True after the header's first brace."""
-        self._body_left = 0
+        self._body: BodyReader = CountedBody(0)
         self._keep_alive = False
 
     def feed(self, data: bytes) -> None:
@@ -78,14 +80,16 @@ class NativeProtocol:
                 else:
                     return self._finish_header()
             elif self._state is _State.BODY:
-                if self._body_left == 0:
-                    self._next_message()
-                    return End()
-                return BodyData(data) if (data := self._take(self._body_left)) else None
-            elif self._state is _State.DISCARD:
-                if self._body_left and not self._take(self._body_left):
+                if data := self._take():
+                    return BodyData(data)
+                if not self._body.ended:
                     return None
-                if self._body_left == 0:
+                self._next_message()
+                return End()
+            elif self._state is _State.DISCARD:
+                if not self._take() and not self._body.ended:
+                    return None
+                if self._body.ended:
                     self._next_message()
             else:
                 return None
@@ -110,16 +114,7 @@ class NativeProtocol:
         return self._state in (_State.BODY, _State.DISCARD)
 
     def encode(self, request_id: str | None, reply: Reply) -> bytes:
-        body = json.dumps(reply_fields(request_id, reply), ensure_ascii=False).encode()
-        header = json.dumps(
-            {
-                "byteorder": sys.byteorder,
-                "content-type": "application/json",
-                "content-encoding": "utf-8",
-                "content-length": len(body),
-            }
-        ).encode()
-        return _LENGTH.pack(len(header)) + header + body
+        return b"".join(_message(fields) for fields in all_fields(request_id, reply))
 
     def _gather(self) -> bool:
         missing = self._wanted - len(self._gathered)
@@ -129,10 +124,10 @@ class NativeProtocol:
         self._gathered += piece
         return len(self._gathered) == self._wanted
 
-    def _take(self, most: int) -> memoryview:
-        data, self._input = self._input[:most], self._input[most:]
-        self._body_left -= len(data)
-        return data
+    def _take(self) -> memoryview:
+        """Return the next piece of the body; empty if the input is used up or the body ended."""
+        piece, self._input = self._body.take(self._input)
+        return piece
 
     def _expect_header(self) -> None:
         (self._wanted,) = _LENGTH.unpack(self._gathered)
@@ -163,7 +158,8 @@ class NativeProtocol:
         except ProtocolError as error:
             self._lose(error)
         self._gathered.clear()
-        self._body_left = parsed.content_length
+        length = parsed.content_length
+        self._body = FramedBody() if length is None else CountedBody(length)
         self._keep_alive = parsed.keep_alive
         if parsed.request is not None:
             self._state = _State.DECISION
@@ -187,3 +183,17 @@ class NativeProtocol:
     def _lose(self, error: ProtocolError) -> NoReturn:
         self.abandon()
         raise error from None
+
+
+def _message(fields: dict[str, Any]) -> bytes:
+    """Return one reply with its header."""
+    body = json.dumps(fields, ensure_ascii=False).encode()
+    header = json.dumps(
+        {
+            "byteorder": sys.byteorder,
+            "content-type": "application/json",
+            "content-encoding": "utf-8",
+            "content-length": len(body),
+        }
+    ).encode()
+    return _LENGTH.pack(len(header)) + header + body

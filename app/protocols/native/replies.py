@@ -9,7 +9,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.messages import Accepted, Failure, Reply, Segment, Streamed, Transcript, Word
+from app.live import LiveReport
+from app.messages import (
+    Accepted,
+    Failure,
+    Reply,
+    Segment,
+    Streamed,
+    Transcript,
+    Utterance,
+    Word,
+)
+
+
+def all_fields(request_id: str | None, reply: Reply) -> list[dict[str, Any]]:
+    """Return the JSON objects of a reply: one for each segment of an utterance, none for a report
+    that the native form does not have, and one for any other reply."""
+    if isinstance(reply, Utterance):
+        return [reply_fields(request_id, segment) for segment in reply.segments]
+    if isinstance(reply, LiveReport):
+        return []
+    return [reply_fields(request_id, reply)]
 
 
 def reply_fields(request_id: str | None, reply: Reply) -> dict[str, Any]:
