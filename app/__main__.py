@@ -186,6 +186,7 @@ def _build(
         model=engine.info.name,
         keep_markers=settings.keep_markers,
         languages=settings.languages,
+        max_live=settings.max_live,
     )
     limits = Limits(
         queue_size=settings.queue_size,

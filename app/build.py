@@ -18,10 +18,12 @@ from app.output.stdout import StdoutSink
 from app.requests.access import Access
 from app.requests.commit import Commit
 from app.requests.dispatch import Dispatch
+from app.requests.early import early_audio
 from app.requests.in_flight import InFlight
 from app.requests.outcomes import Observer, Outcomes
 from app.requests.pipeline import Pipeline
 from app.requests.quota import Quota
+from app.requests.streams import Streams
 from app.requests.uploads import Uploads
 from app.server import Limits, Reports, Server, Threads
 from app.sources.journal import JournalSource
@@ -101,7 +103,7 @@ def node(
         base,
         worker,
         Outcomes(sink, observers),
-        model=engine.model,
+        engine=engine,
         limits=limits,
         access=access,
         # The server is made later, and no request is done before the loop runs.
@@ -125,7 +127,7 @@ def _pipeline(
     worker: Worker,
     outcomes: Outcomes,
     *,
-    model: ModelInfo,
+    engine: EngineParts,
     limits: Limits,
     access: Access,
     on_done: Callable[[InFlight], None],
@@ -148,9 +150,10 @@ def _pipeline(
                 on_free=base.loop.wake,
             )
         )
+    settings = engine.settings
     uploads = Uploads(
         loop=base.loop,
-        model=model,
+        model=engine.model,
         spool=base.spool,
         quota=quota,
         sources=sources,
@@ -158,7 +161,12 @@ def _pipeline(
         commit=commit,
         outcomes=outcomes,
         access=access,
+        streams=Streams(base.loop, dispatch, outcomes, settings.max_live, settings.max_seconds),
         numbers=numbers,
         reject_when_full=limits.reject_when_full,
+        # Without a detector nothing says when a command is over.
+        early=lambda in_flight: (
+            early_audio(in_flight, dispatch) if settings.vad_threshold else None
+        ),
     )
     return Pipeline(quota, uploads, commit, dispatch, outcomes)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from app.live import LiveEvent
 from app.messages import Begin, BodyData, Broken, End, Event, Query, QueryKind, Rejected, Report
 from app.network.connection import Connection
 from app.network.listener import Listener, listen
@@ -147,6 +148,8 @@ class Server:
             buffered_bytes=pipeline.quota.claimed_bytes,
             journal_entries=journal.entries if journal else 0,
             quarantined=journal.quarantined if journal else 0,
+            streams=pipeline.quota.streams,
+            utterances=pipeline.dispatch.utterances,
         )
 
     # Connections.
@@ -190,6 +193,8 @@ class Server:
             uploads.broken(connection, event.failure)
         elif isinstance(event, Query):
             self._report(connection, event)
+        elif isinstance(event, LiveEvent):
+            uploads.control(connection, event)
 
     def on_protocol_error(self, connection: Connection, error: ProtocolError) -> None:
         self.pipeline.uploads.lost(connection, error)
@@ -228,6 +233,6 @@ class Server:
         self.shutdown.check()
 
     def on_done(self, in_flight: InFlight) -> None:
-        """Free the place of a request that has its outcome."""
-        self.pipeline.uploads.line.release(in_flight.number)
+        """Free what a request held that has its outcome."""
+        self.pipeline.uploads.done(in_flight)
         self.loop.defer(self.shutdown.check)

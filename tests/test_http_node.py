@@ -16,7 +16,8 @@ from forms import BOUNDARY, TRANSCRIPTIONS, Answer, answers, chunked, form, post
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.decoding.transcriber import ModelInfo
-from app.messages import Failure, Origin, Request
+from app.live import LiveOptions
+from app.messages import Failure, Origin, Request, Streamed
 from app.model_files.catalog import ModelFile
 from app.monitoring.metrics import Metrics
 from app.monitoring.status import RECENT, Status
@@ -447,6 +448,30 @@ def test_status_keeps_only_the_latest_requests() -> None:
     assert not ready.ok
     reasons = json.loads(ready.body)["reasons"]
     assert reasons == ["the worker is not running", "the node is shutting down"]
+
+
+def test_stream_is_counted_with_its_utterances() -> None:
+    load = Load(True, False, True, 3, 64, 0, 0, 0.0, 0, streams=3, utterances=2)
+    metrics, status = Metrics(lambda: load, "a", "0"), Status(lambda: load, ENGLISH, "0")
+    asked = Request("r", None, live=LiveOptions())
+    outcome = Streamed("en", 7, 9, 60.0, 3.0, "a", False)
+    for observer in (metrics, status):
+        observer.finished(Origin("p", 0.0), asked, outcome)
+    text = metrics.report().body.decode()
+    for line in (
+        'node_whisper_requests_total{outcome="ok",protocol="native"} 1.0',
+        "node_whisper_utterances_total 7.0",
+        "node_whisper_audio_seconds_sum 60.0",
+        "node_whisper_processing_seconds_sum 3.0",
+        "node_whisper_queue_seconds_count 0.0",
+        "node_whisper_streams 3.0",
+        "node_whisper_live_utterances 2.0",
+    ):
+        assert line in text.splitlines(), line
+    fields = json.loads(status.report().body)
+    assert fields["live"] == {"streams": 3, "utterances": 2}
+    (entry,) = fields["recent"]
+    assert (entry["outcome"], entry["audio_seconds"]) == ("ok", 60.0)
 
 
 def test_two_nodes_in_one_process_count_separately() -> None:

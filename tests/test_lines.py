@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 from fakes import transcript_of
 
-from app.messages import Failure, Origin
+from app.messages import Failure, Origin, Segment
 from app.output.lines import json_line, text_line
 
 ORIGIN = Origin("127.0.0.1:4711", 1_700_000_000.25)
@@ -53,6 +53,19 @@ def test_text_line_has_time_peer_text_and_speed() -> None:
     assert line.startswith(f"{local}  127.0.0.1:4711  Größe 日本  ")
     assert "3.0 s" in line
     assert "6.0 x" in line
+
+
+def test_lines_of_a_streams_segment_have_its_text_and_time() -> None:
+    segment = Segment(61.25, 63.5, "turn on the light", 0.9)
+    fields = json.loads(json_line("r", ORIGIN, segment))
+    assert (fields["id"], fields["status"]) == ("r", "segment")
+    assert fields["segment"]["text"] == "turn on the light"
+    assert (fields["segment"]["start"], fields["segment"]["end"]) == (61.25, 63.5)
+    assert fields["received_at"] == "2023-11-14T22:13:20.250Z"
+    assert fields["peer"] == "127.0.0.1:4711"
+    spoken = datetime.fromtimestamp(ORIGIN.received_at + 63.5).strftime("%H:%M:%S")
+    line = text_line("r", ORIGIN, segment)
+    assert line == f"{spoken}  127.0.0.1:4711  turn on the light  (61.2 to 63.5 s)"
 
 
 def test_text_line_of_a_failure_has_code_and_message() -> None:

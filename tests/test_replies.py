@@ -7,8 +7,9 @@ import json
 import pytest
 from fakes import transcript_of
 
-from app.messages import Accepted, Failure, Reply, Segment
-from app.protocols.native.replies import reply_fields
+from app.live import Committed, Partial, SpeechBegan, SpeechEnded
+from app.messages import Accepted, Failure, Reply, Segment, Streamed, Utterance
+from app.protocols.native.replies import all_fields, reply_fields
 
 SEGMENT = Segment(1.0, 2.0, "x", 0.5)
 SILENCE = transcript_of()
@@ -21,6 +22,7 @@ SILENCE = transcript_of()
         (SEGMENT, "segment"),
         (Accepted(), "accepted"),
         (Failure("busy", "later"), "error"),
+        (Streamed("en", 1, 2, 3.0, 0.1, "tiny.en-q8_0", False), "ok"),
     ],
 )
 @pytest.mark.parametrize("request_id", ["r", None])
@@ -85,3 +87,15 @@ def test_no_segment_ends_after_the_audio() -> None:
     )
     fields = reply_fields("r", transcript)
     assert fields["segments"][0]["end"] <= fields["audio_seconds"]
+
+
+def test_utterance_is_one_reply_for_each_segment() -> None:
+    said = Utterance(1.0, 3.0, (SEGMENT, Segment(2.0, 3.0, "y", 0.5)))
+    assert all_fields("r", said) == [reply_fields("r", one) for one in said.segments]
+    assert all_fields("r", Utterance(1.0, 3.0, ())) == []
+    assert all_fields("r", SILENCE) == [reply_fields("r", SILENCE)]
+
+
+def test_native_form_has_no_reports_of_speech() -> None:
+    for report in (SpeechBegan(1.0), SpeechEnded(2.0), Partial("a", "b"), Committed(3.0)):
+        assert all_fields("r", report) == []

@@ -20,7 +20,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from app.messages import Failure, Origin, Outcome, Report, Request, Transcript
+from app.messages import Failure, Origin, Outcome, Report, Request, Streamed
 from app.requests.load import Load
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -84,6 +84,11 @@ class Metrics:
             "Decodes of all windows",
             registry=registry,
         )
+        self._utterances = Counter(
+            "node_whisper_utterances",
+            "Utterances with text in streams that have ended",
+            registry=registry,
+        )
         registry.register(_Now(load, model, version))
         # Resident memory, processor time, open descriptors, start time.
         ProcessCollector(registry=registry)
@@ -92,13 +97,16 @@ class Metrics:
         """Count one outcome."""
         code = outcome.code if isinstance(outcome, Failure) else OK
         self._requests.labels(origin.protocol, code).inc()
-        if not isinstance(outcome, Transcript):
+        if isinstance(outcome, Failure):
             return
-        self._queued.observe(outcome.queue_seconds)
         self._audio.observe(outcome.audio_seconds)
         self._processing.observe(outcome.processing_seconds)
         if outcome.audio_seconds > 0:
             self._factor.observe(outcome.processing_seconds / outcome.audio_seconds)
+        if isinstance(outcome, Streamed):
+            self._utterances.inc(outcome.utterances)
+            return
+        self._queued.observe(outcome.queue_seconds)
         self._passes.inc(outcome.passes)
         self._second_passes.inc(outcome.second_passes)
 
@@ -130,13 +138,15 @@ class _Now(Collector):
             ("connections", "Open connections of all ports", load.connections),
             ("queue_size", "Requests that may be admitted and unfinished", load.places),
             ("queue_depth", "Requests admitted and unfinished", load.admitted),
+            ("streams", "Open streams of live audio", load.streams),
+            ("live_utterances", "Utterances of streams in progress", load.utterances),
             ("waiting_requests", "Requests that wait for a place", load.waiting),
             (
                 "queued_audio_seconds",
                 "Audio received and unfinished, estimated",
                 load.queued_seconds,
             ),
-            ("buffered_bytes", "Bytes of bodies held or reserved", load.buffered_bytes),
+            ("buffered_bytes", "Bytes of bodies and streams held or reserved", load.buffered_bytes),
             ("journal_entries", "Requests in the journal", load.journal_entries),
             ("quarantined_entries", "Requests in the journal's quarantine", load.quarantined),
         ):

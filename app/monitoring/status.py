@@ -63,6 +63,7 @@ class Status:
                 "unfinished": load.admitted + load.waiting,
                 "waiting": load.waiting,
             },
+            "live": {"streams": load.streams, "utterances": load.utterances},
             "recent": [
                 {"age_seconds": round(now - at, 1), **outcome} for at, outcome in self._recent
             ],

@@ -1,4 +1,5 @@
-"""Format an outcome as a line for stdout: JSON for programs, text for people on a terminal.
+"""Format an outcome, or a segment of a stream, as a line for stdout: JSON for programs, text for
+people on a terminal.
 
 Pure functions, called by the disk thread in `app/output/stdout.py`.
 """
@@ -8,11 +9,11 @@ from __future__ import annotations
 import json
 from datetime import datetime, timezone
 
-from app.messages import Failure, Origin, Outcome, Streamed, Transcript
+from app.messages import Failure, Origin, Outcome, Segment, Streamed, Transcript
 from app.protocols.native.replies import reply_fields
 
 
-def json_line(request_id: str | None, origin: Origin, outcome: Outcome) -> str:
+def json_line(request_id: str | None, origin: Origin, outcome: Outcome | Segment) -> str:
     """Return the reply's fields, `received_at` (UTC, ISO 8601) and `peer` as one line of JSON, and
     `recovered` if the request was recovered from the journal."""
     received = datetime.fromtimestamp(origin.received_at, timezone.utc)
@@ -23,9 +24,15 @@ def json_line(request_id: str | None, origin: Origin, outcome: Outcome) -> str:
     return json.dumps(fields, ensure_ascii=False)
 
 
-def text_line(request_id: str | None, origin: Origin, outcome: Outcome) -> str:
-    """Return local time, peer, text, seconds of audio and the speed in multiples of real time."""
-    time = datetime.fromtimestamp(origin.received_at).strftime("%H:%M:%S")
+def text_line(request_id: str | None, origin: Origin, outcome: Outcome | Segment) -> str:
+    """Return local time, peer, text, seconds of audio and the speed in multiples of real time. The
+    line of a stream's segment has the time at which its speech ended, and its place in the
+    audio."""
+    heard = outcome.end if isinstance(outcome, Segment) else 0.0
+    time = datetime.fromtimestamp(origin.received_at + heard).strftime("%H:%M:%S")
+    if isinstance(outcome, Segment):
+        span = f"({outcome.start:.1f} to {outcome.end:.1f} s)"
+        return _printable(f"{time}  {origin.peer}  {outcome.text}  {span}")
     if isinstance(outcome, Failure):
         return _printable(f"{time}  {origin.peer}  {outcome.code}: {outcome.message}")
     if isinstance(outcome, Streamed):

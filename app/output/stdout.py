@@ -1,6 +1,6 @@
-"""Outcomes as lines on stdout, written as fast as the reader takes them.
+"""Outcomes and segments of streams as lines on stdout, written as fast as the reader takes them.
 
-`put` takes an outcome from any thread and returns at once. The disk thread formats the line and
+`put` takes one of them from any thread and returns at once. The disk thread formats the line and
 writes it when the kernel accepts bytes, so that a slow or stalled reader delays nothing else. The
 server stops admitting requests while `backlog` is large. An action that must follow the line, such
 as removing the request from the journal, is passed to `put` as `then`.
@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import structlog
 
-from app.messages import Origin, Outcome
+from app.messages import Origin, Outcome, Segment
 from app.storage.disk import Disk
 
 FULL_DISK_SECONDS = 1.0
@@ -28,12 +28,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _log = structlog.get_logger("stdout")
 
-Format = Callable[[str | None, Origin, Outcome], str]
-_Item = tuple[str | None, Origin, Outcome, Callable[[], None] | None]
+Format = Callable[[str | None, Origin, Outcome | Segment], str]
+_Item = tuple[str | None, Origin, Outcome | Segment, Callable[[], None] | None]
 
 
 class StdoutSink:
-    """Writes one line an outcome to `descriptor`, on the thread of `disk`.
+    """Writes one line an item to `descriptor`, on the thread of `disk`.
 
     `on_broken` is called there once the reader is gone; lines are dropped from then on, without
     their `then`.
@@ -69,7 +69,7 @@ class StdoutSink:
         self,
         request_id: str | None,
         origin: Origin,
-        outcome: Outcome,
+        outcome: Outcome | Segment,
         then: Callable[[], None] | None = None,
     ) -> None:
         """Queue one line. `then` is called on the disk thread once the kernel has all of the line,

@@ -1,7 +1,7 @@
 """The requests that the worker has: submits and cancels them, and passes on what comes back.
 
-The worker is another thread. Jobs go to it by `submit`; its completions are taken when it wakes the
-loop. Loop thread only.
+The worker is another thread. Jobs go to it by `submit`, live audio by `listen` and `feed`; its
+completions are taken when it wakes the loop. Loop thread only.
 """
 
 from __future__ import annotations
@@ -9,12 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from app.messages import Accepted, Failure, Finished, Outcome, Progress, Transcript
+from app.live import Clear, Commit, LiveEvent
+from app.messages import (
+    Accepted,
+    Failure,
+    Finished,
+    Outcome,
+    Progress,
+    Transcript,
+)
 from app.requests.in_flight import InFlight
 from app.requests.outcomes import Outcomes
 from app.requests.throughput import Throughput
 from app.storage.body import Body
 from app.worker.job import Job
+from app.worker.live.job import LiveJob
 from app.worker.worker import Worker
 
 
@@ -27,8 +36,12 @@ class Dispatch:
         self._worker = worker
         self._outcomes = outcomes
         self._on_done = on_done
+        self.on_consumed: Callable[[int, int], None] = lambda _number, _size: None
+        """Called with a stream's number and the bytes of its audio that the worker has taken."""
         self._submitted: dict[int, InFlight] = {}
-        """The submitted requests, by number."""
+        """The submitted requests and the streams, by number."""
+        self._heard: set[int] = set()
+        """The numbers of streams, and of commands that are heard before they are submitted."""
         self._seconds: dict[int, float] = {}
         """Estimated seconds of audio, by number of the request."""
         self._throughput = Throughput()
@@ -48,6 +61,11 @@ class Dispatch:
         """The time that the worker needs for it, estimated."""
         return self._throughput.seconds_for(self.queued_seconds)
 
+    @property
+    def utterances(self) -> int:
+        """The number of utterances of streams that are in progress."""
+        return self._worker.utterances
+
     def submit(self, in_flight: InFlight, body: Body) -> None:
         """Hand a complete request to the worker, which closes `body`."""
         client = in_flight.client
@@ -60,12 +78,55 @@ class Dispatch:
             client.name,
             journal_entry=client.journal_entry,
         )
+        self._heard.discard(job.number)
         self._submitted[job.number] = in_flight
         self._seconds[job.number] = job.guessed_seconds
         self._worker.submit(job)
         if in_flight.request.reply in ("accepted", "none"):
             # A silent slot sends nothing; either way the client has had its last reply.
             client.reply(Accepted(), final=True)
+
+    # Live audio.
+
+    def listen(self, in_flight: InFlight) -> None:
+        """Let the worker hear a request while its audio arrives. A stream has its outcome after its
+        audio; any other request is still to be submitted."""
+        client, number = in_flight.client, in_flight.number
+        self._heard.add(number)
+        if in_flight.request.live is not None:
+            self._submitted[number] = in_flight
+        self._worker.listen(LiveJob(number, client.sequence, in_flight.request, client.name))
+
+    def feed(self, number: int, data: bytes) -> None:
+        """Pass on the next bytes of audio."""
+        self._worker.feed(number, data)
+
+    def control(self, number: int, event: LiveEvent) -> None:
+        """Pass on an event of a stream's client."""
+        if isinstance(event, Commit):
+            self._worker.commit(number)
+        elif isinstance(event, Clear):
+            self._worker.clear(number)
+        else:
+            self._worker.configure(number, event)
+
+    def end(self, number: int) -> None:
+        """The client has ended a stream's audio."""
+        self._worker.end(number)
+
+    def interrupt(self, number: int) -> None:
+        """The node ends a stream's audio."""
+        self._worker.interrupt(number)
+
+    def stop_listening(self, number: int) -> None:
+        """Let the worker forget a stream, or a command that is not submitted. Does nothing for
+        other requests."""
+        if number in self._heard:
+            self._heard.discard(number)
+            self._submitted.pop(number, None)
+            self._worker.cancel(number)
+
+    # Cancelling, and the worker's completions.
 
     def cancel(self, in_flight: InFlight) -> None:
         """Stop a request before its next window; it ends with the failure `cancelled`."""
@@ -82,13 +143,13 @@ class Dispatch:
         for completion in self._worker.take_completions():
             in_flight = self._submitted.get(completion.job)
             if in_flight is None:
-                continue  # given up at the end of the drain
+                continue  # given up at the end of the drain, or a stream that was dropped
             if isinstance(completion, Finished):
-                if isinstance(completion.outcome, Transcript):
-                    self._throughput.note(completion.outcome)
                 self._end(in_flight, completion.outcome)
             elif isinstance(completion, Progress):
-                in_flight.client.reply(completion.reply, final=False)
+                self._outcomes.progress(in_flight, completion)
+            else:
+                self.on_consumed(completion.job, completion.size)
 
     def give_up(self, failure: Failure) -> None:
         """End all requests that are unfinished, and let the worker begin no further window."""
@@ -99,9 +160,14 @@ class Dispatch:
         self._worker.stop()
 
     def _end(self, in_flight: InFlight, outcome: Outcome) -> None:
+        # The time of a stream's text includes pauses, which nobody waits for.
+        if isinstance(outcome, Transcript) and in_flight.request.live is None:
+            self._throughput.note(outcome)
         self._forget(in_flight)
         self._outcomes.settle(in_flight, outcome)
         self._on_done(in_flight)
 
     def _forget(self, in_flight: InFlight) -> None:
-        del self._submitted[in_flight.number], self._seconds[in_flight.number]
+        del self._submitted[in_flight.number]
+        self._seconds.pop(in_flight.number, None)
+        self._heard.discard(in_flight.number)

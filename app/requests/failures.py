@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from app.decoding.transcriber import ModelInfo
 from app.messages import (
+    AUDIO_TOO_LONG,
     BAD_FIELD,
     BUSY,
     MAX_SPLIT_CHANNELS,
@@ -60,6 +61,14 @@ def too_many_connections(limit: int) -> Failure:
 def too_slow() -> Failure:
     message = "the upload was slower than speech while other requests waited; retry later"
     return Failure(TIMEOUT, message, retry_after_seconds=60.0)
+
+
+def audio_too_long(limit: float) -> Failure:
+    message = (
+        f"the audio is longer than the limit of {limit:g} s for one transcript; ask for"
+        " reply: segments"
+    )
+    return Failure(AUDIO_TOO_LONG, message)
 
 
 def unauthorized() -> Failure:

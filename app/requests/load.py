@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`admitted` requests hold one of `places`; `waiting` ones are not read. `queued_seconds` of
-    audio are complete and unfinished, estimated from their bytes; `buffered_bytes` of bodies are
-    held or reserved. `ready` is False if a further request would wait or be rejected. The journal
-    has `journal_entries` without a written outcome and `quarantined` ones; 0 without a journal.
+    """`admitted` requests hold one of `places`; `waiting` ones are not read. `streams` of live
+    audio are open, and `utterances` of them in progress. `queued_seconds` of audio are complete and
+    unfinished, estimated from their bytes; `buffered_bytes` of bodies and streams are held or
+    reserved. `ready` is False if a further request would wait or be rejected. The journal has
+    `journal_entries` without a written outcome and `quarantined` ones; 0 without a journal.
     """
 
     ready: bool
@@ -24,3 +25,5 @@ class Load:
     buffered_bytes: int
     journal_entries: int = 0
     quarantined: int = 0
+    streams: int = 0
+    utterances: int = 0

@@ -1,4 +1,5 @@
-"""Reports each outcome once: to the client, on stdout, in the log, and to observers.
+"""Reports each outcome once: to the client, on stdout, in the log, and to observers. Segments of
+streams go to the client and to stdout.
 
 The log never contains audio or text; it contains ids, addresses, codes and times. Loop thread only.
 """
@@ -10,7 +11,7 @@ from typing import Protocol as Interface
 
 import structlog
 
-from app.messages import Failure, Origin, Outcome, Request, Streamed
+from app.messages import Failure, Origin, Outcome, Progress, Request, Streamed, Utterance
 from app.output.stdout import StdoutSink
 from app.requests.failures import kept_for_later
 from app.requests.in_flight import InFlight
@@ -39,6 +40,17 @@ class Outcomes:
     def behind(self) -> bool:
         """True while stdout is not read fast enough."""
         return self._sink.backlog >= MAX_STDOUT_BACKLOG
+
+    def progress(self, in_flight: InFlight, progress: Progress) -> None:
+        """Report a reply that is not the last one. Stdout receives a stream's segments at once: its
+        outcome does not repeat them."""
+        reply, request = progress.reply, in_flight.request
+        if isinstance(reply, Utterance):
+            if request.reply == "transcript":
+                return  # the outcome has the whole text
+            for segment in reply.segments:
+                self._sink.put(request.id, in_flight.origin, segment)
+        in_flight.client.reply(reply, final=False)
 
     def settle(self, in_flight: InFlight, outcome: Outcome) -> None:
         """Report the outcome of a request that was admitted."""

@@ -24,8 +24,9 @@ class Pipeline:
 
     @property
     def unfinished(self) -> int:
-        """The number of requests with a place: received, queued, or being transcribed."""
-        return self.quota.admitted
+        """The number of requests that were admitted: received, queued, or being transcribed.
+        Streams count, although they have no place."""
+        return self.quota.admitted + self.quota.streams
 
     @property
     def full(self) -> bool:
@@ -38,7 +39,7 @@ class Pipeline:
         self.commit.cancel_all_of(sequence)
 
     def close(self) -> None:
-        """Take no further request."""
+        """Take no further request, and end the streams."""
         self.uploads.close()
 
     def give_up(self) -> None:

@@ -6,7 +6,9 @@ except that a client (an address) with fewer places goes before one with more, s
 connections of one client do not block the single request of another. If the first request in line
 does not fit, the later ones wait as well; otherwise large bodies would never be admitted beside
 small ones. A client with a place gets at most three quarters of the places and bytes, so that its
-stalled uploads do not block the others; its first body may take all bytes. Pure; loop thread only.
+stalled uploads do not block the others; its first body may take all bytes.
+
+A stream of live audio takes bytes but no place: it may be idle for hours. Pure; loop thread only.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ from dataclasses import dataclass
 
 STEP_BYTES = 1_048_576
 """A body of unknown length is reserved in steps of this size."""
+
+STREAM_BYTES = 2 * 1_048_576
+"""The most memory of a stream of live audio: the samples of its open utterance, 30 s at most."""
 
 _RESERVED_FRACTION = 0.25
 """Fraction of the places and bytes that a single client may not use."""
@@ -30,6 +35,7 @@ class _Claim:
     number: int
     client: str
     size: int
+    is_stream: bool = False
 
 
 class Quota:
@@ -41,7 +47,11 @@ class Quota:
         self._admitted: dict[int, _Claim] = {}
         self._line: dict[int, _Claim] = {}
         """The requests that wait, in order of arrival."""
+        self.streams = 0
+        """The number of streams that are admitted."""
         self._held: Counter[str] = Counter()
+        """Number of places and streams by client."""
+        self._held_places: Counter[str] = Counter()
         """Number of places by client."""
         self._held_bytes: Counter[str] = Counter()
         """Number of bytes by client."""
@@ -51,7 +61,7 @@ class Quota:
     @property
     def admitted(self) -> int:
         """The number of requests with a place."""
-        return len(self._admitted)
+        return len(self._admitted) - self.streams
 
     @property
     def waiting(self) -> int:
@@ -61,37 +71,43 @@ class Quota:
     @property
     def full(self) -> bool:
         """True if any further request would have to wait, even the smallest of a new client."""
-        return bool(self._line) or not self._has_space(0)
+        waiting = any(not claim.is_stream for claim in self._line.values())
+        return waiting or not (self._has_place and self._has_bytes(0))
 
     def enqueue(self, number: int, client: str, size: int | None) -> None:
         """Put a request in line for a place and `size` bytes; None reserves one step."""
         self._line[number] = _Claim(number, client, STEP_BYTES if size is None else size)
 
+    def enqueue_stream(self, number: int, client: str) -> None:
+        """Put a stream of live audio in line for its bytes."""
+        size = min(STREAM_BYTES, self._capacity)
+        self._line[number] = _Claim(number, client, size, is_stream=True)
+
     def admit_directly(self, number: int, client: str) -> bool:
         """Give a place without bytes, outside of the line, while `client` has less than half of the
         places. Return whether the place was given."""
         most = max(1, int(self._places * _RECOVERY_FRACTION))
-        if not self._has_space(0) or self._held[client] >= most:
+        if not (self._has_place and self._has_bytes(0)) or self._held_places[client] >= most:
             return False
-        self._admitted[number] = _Claim(number, client, 0)
-        self._held[client] += 1
+        self._admit(_Claim(number, client, 0))
         return True
 
-    def admit_next(self) -> int | None:
-        """Admit the next request in line, if it fits, and return its number."""
-        # Clients with the fewest places come first; within a client, the oldest request.
-        firsts: dict[str, _Claim] = {}
+    def admit_next(self, *, streams: bool = True) -> int | None:
+        """Admit the next request in line, if it fits, and return its number. With `streams` False
+        all streams stay in line."""
+        # Clients with the fewest places come first; within a client, the oldest request. Streams
+        # do not wait for a place, so they pass requests that do.
+        firsts: dict[tuple[str, bool], _Claim] = {}
         for claim in self._line.values():
-            firsts.setdefault(claim.client, claim)
+            if streams if claim.is_stream else self._has_place:
+                firsts.setdefault((claim.client, claim.is_stream), claim)
         for claim in sorted(firsts.values(), key=lambda claim: self._held[claim.client]):
             if not self._within_share(claim):
                 continue
-            if not self._has_space(claim.size):
+            if not self._has_bytes(claim.size):
                 return None
             del self._line[claim.number]
-            self._admitted[claim.number] = claim
-            self._held[claim.client] += 1
-            self._take(claim, claim.size)
+            self._admit(claim)
             return claim.number
         return None
 
@@ -120,22 +136,37 @@ class Quota:
         self._line.pop(number, None)
         if claim := self._admitted.pop(number, None):
             self._take(claim, -claim.size)
+            self.streams -= claim.is_stream
             self._held[claim.client] -= 1
+            self._held_places[claim.client] -= not claim.is_stream
             if not self._held[claim.client]:
-                del self._held[claim.client], self._held_bytes[claim.client]
+                for held in (self._held, self._held_places, self._held_bytes):
+                    del held[claim.client]
+
+    def _admit(self, claim: _Claim) -> None:
+        self._admitted[claim.number] = claim
+        self.streams += claim.is_stream
+        self._held[claim.client] += 1
+        self._held_places[claim.client] += not claim.is_stream
+        self._take(claim, claim.size)
 
     def _take(self, claim: _Claim, size: int) -> None:
         self.claimed_bytes += size
         self._held_bytes[claim.client] += size
 
-    def _has_space(self, size: int) -> bool:
-        return len(self._admitted) < self._places and self.claimed_bytes + size <= self._capacity
+    @property
+    def _has_place(self) -> bool:
+        return self.admitted < self._places
+
+    def _has_bytes(self, size: int) -> bool:
+        return self.claimed_bytes + size <= self._capacity
 
     def _within_share(self, claim: _Claim) -> bool:
-        held = self._held[claim.client]
-        if not held:
+        held = self._held if claim.is_stream else self._held_places
+        if not held[claim.client]:
             return True
+        places = self._places - int(self._places * _RESERVED_FRACTION)
+        if not claim.is_stream and self._held_places[claim.client] >= places:
+            return False
         size = self._held_bytes[claim.client] + claim.size
-        return held < self._places - int(
-            self._places * _RESERVED_FRACTION
-        ) and size <= self._capacity - int(self._capacity * _RESERVED_FRACTION)
+        return size <= self._capacity - int(self._capacity * _RESERVED_FRACTION)

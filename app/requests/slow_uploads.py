@@ -40,11 +40,7 @@ class SlowUploads:
     def watch(self) -> None:
         """Begin a window, unless one has begun: a request has to wait."""
         if self.sizes is None:
-            self.sizes = {
-                upload.number: upload.body.size
-                for upload in self._uploads.values()
-                if upload.body is not None
-            }
+            self.sizes = {upload.number: upload.received for upload in self._uploads.values()}
             self._loop.call_at(time.monotonic() + WINDOW_SECONDS, self._judge)
 
     def _judge(self) -> None:
@@ -53,10 +49,9 @@ class SlowUploads:
             return
         least = WINDOW_SECONDS * BYTES_PER_SECOND
         for upload in list(self._uploads.values()):
-            body = upload.body
-            # Reading pauses while the disk is slow; the client is not to blame.
-            if body is None or body.unwritten or upload.number not in sizes:
+            # Reading pauses while the disk or the worker is slow; the client is not to blame.
+            if upload.held_up or upload.number not in sizes:
                 continue
-            if body.size - sizes[upload.number] < least:
+            if upload.received - sizes[upload.number] < least:
                 self._too_slow(upload)
         self.watch()

@@ -2,17 +2,17 @@
 
 A header is checked for access and against the model. Its body then needs a place, and without one
 the request waits unread, or receives `busy` if the settings say so. The bytes go to the spool; the
-complete request goes to `Commit`. Loop thread only.
+complete request goes to `Commit`. The bytes of a stream go to `Streams` instead. Loop thread only.
 """
 
 from __future__ import annotations
 
 import functools
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from app.decoding.transcriber import ModelInfo
-from app.messages import INCOMPLETE, Failure, Origin, Rejected, Request
+from app.live import LiveEvent
+from app.messages import INCOMPLETE, Failure, Rejected, Request
 from app.network.connection import Connection
 from app.network.loop import Loop
 from app.protocols.base import ProtocolError
@@ -21,11 +21,13 @@ from app.requests.access import Access
 from app.requests.client import ConnectionClient
 from app.requests.commit import Commit
 from app.requests.dispatch import Dispatch
+from app.requests.early import EarlyAudio
 from app.requests.in_flight import InFlight
 from app.requests.outcomes import Outcomes
 from app.requests.quota import Quota
 from app.requests.slow_uploads import SlowUploads
-from app.requests.upload import Upload
+from app.requests.streams import Streams
+from app.requests.upload import Upload, origin_of
 from app.requests.waiting_line import Source, WaitingLine
 from app.storage.spool import Spool
 
@@ -34,7 +36,8 @@ MAX_UNWRITTEN_BYTES = 1_048_576
 
 
 class Uploads:
-    """Takes requests until `close`."""
+    """Takes requests until `close`. `early` returns the early audio of a request whose body begins,
+    if the worker can use it."""
 
     def __init__(
         self,
@@ -48,8 +51,10 @@ class Uploads:
         commit: Commit,
         outcomes: Outcomes,
         access: Access,
+        streams: Streams,
         numbers: Iterator[int],
         reject_when_full: bool,
+        early: Callable[[InFlight], EarlyAudio | None],
     ) -> None:
         self._model = model
         self._spool = spool
@@ -58,11 +63,13 @@ class Uploads:
         self._commit = commit
         self._outcomes = outcomes
         self._access = access
+        self._streams = streams
         self._numbers = numbers
         self._reject_when_full = reject_when_full
-        self.line = WaitingLine(loop, quota, outcomes, sources, self._admit)
+        self._early = early
+        self.line = WaitingLine(loop, quota, outcomes, sources, self._admit, lambda: streams.full)
         self.receiving: dict[int, Upload] = {}
-        """The request whose body is being received, by connection."""
+        """The request whose body or stream is being received, by connection."""
         self.slow = SlowUploads(loop, self.receiving, self._is_crowded, self._end_slow)
         self._closed = False
 
@@ -73,7 +80,7 @@ class Uploads:
         slot = connection.expect(request.id, request.reply == "none")
         cancellable = request.reply in ("transcript", "segments")
         client = ConnectionClient(connection, slot, cancellable)
-        in_flight = InFlight(next(self._numbers), request, _origin(connection), client)
+        in_flight = InFlight(next(self._numbers), request, origin_of(connection), client)
         upload = Upload(connection, in_flight)
         if not self._access.allows(connection.peer, request.token):
             self._reject(upload, failures.unauthorized())
@@ -96,7 +103,11 @@ class Uploads:
         """The next bytes of a body."""
         upload = self.receiving.get(connection.number)
         # Without one the request has failed already, and the rest of its body is discarded.
-        if upload is None or upload.body is None:
+        if upload is None:
+            return
+        if upload.body is None:
+            if failure := self._streams.feed(upload, data):
+                self._fail(connection, failure)
             return
         size = upload.body.size + len(data)
         if not self._quota.grow(upload.number, size):
@@ -107,15 +118,30 @@ class Uploads:
         except OSError as error:
             self._fail(connection, failures.no_space(error))
             return
+        if upload.early is not None:
+            upload.early.receive(data)
         if upload.body.unwritten > MAX_UNWRITTEN_BYTES:
             connection.pause()
+
+    def control(self, connection: Connection, event: LiveEvent) -> None:
+        """An event of a stream's client."""
+        upload = self.receiving.get(connection.number)
+        if upload is not None and upload.stream is not None:
+            self._dispatch.control(upload.number, event)
 
     def complete(self, connection: Connection, request: Request | None) -> None:
         """The body is complete; a `request` replaces the one from the header."""
         upload = self.receiving.get(connection.number)
-        if upload is None or upload.body is None:
+        if upload is None:
+            return
+        if upload.body is None:
+            del self.receiving[connection.number]
+            self._streams.end(upload)
+            upload.finish_unless_kept()
             return
         if request is not None:
+            if upload.early is not None:
+                upload.early.drop()  # the worker heard it with the options of the header
             upload.in_flight.request = request
             if failure := failures.unservable(request, self._model):
                 self._fail(connection, failure)
@@ -161,16 +187,28 @@ class Uploads:
     # The end.
 
     def close(self) -> None:
-        """Take no further request, and reject those that wait."""
+        """Take no further request, reject those that wait, and end the streams."""
         self._closed = True
         for upload in self.line.close():
             self._reject(upload, failures.shutting_down())
+        for upload in self._streams.interrupt_all():
+            del self.receiving[upload.connection.number]
+            upload.connection.finish()
 
     def give_up(self) -> None:
         """Fail the uploads that are not complete."""
         for upload in list(self.receiving.values()):
             self._fail(upload.connection, failures.shutting_down())
             upload.connection.finish()
+
+    def done(self, in_flight: InFlight) -> None:
+        """Free what a request held; it has its outcome."""
+        self._dispatch.stop_listening(in_flight.number)
+        if upload := self._streams.forget(in_flight.number):
+            # The worker has ended the stream before its client did.
+            del self.receiving[upload.connection.number]
+            upload.finish_unless_kept()
+        self.line.release(in_flight.number)
 
     def _fault_of(self, request: Request) -> Failure | None:
         if self._closed:
@@ -193,14 +231,19 @@ class Uploads:
         upload.connection.finish()
 
     def _admit(self, upload: Upload) -> None:
-        try:
-            body = self._spool.create(upload.in_flight.request.content_length)
-        except OSError as error:
-            self._reject(upload, failures.no_space(error))
-            self.line.release(upload.number)
-            return
-        upload.body = body
-        body.on_written = functools.partial(self._on_written, upload)
+        request = upload.in_flight.request
+        if request.live is not None:
+            self._streams.open(upload)
+        else:
+            try:
+                body = self._spool.create(request.content_length)
+            except OSError as error:
+                self._reject(upload, failures.no_space(error))
+                self.line.release(upload.number)
+                return
+            upload.body = body
+            body.on_written = functools.partial(self._on_written, upload)
+            upload.early = self._early(upload.in_flight)
         self.receiving[upload.connection.number] = upload
         upload.connection.decide(accept=True)
 
@@ -226,7 +269,7 @@ class Uploads:
     ) -> None:
         """Answer a message that never became a request in flight."""
         connection.answer(connection.expect(request_id, silent), failure, final=True)
-        self._outcomes.record(request_id, _origin(connection), failure)
+        self._outcomes.record(request_id, origin_of(connection), failure)
 
     def _fail(self, connection: Connection, failure: Failure) -> None:
         # The rest of the body is still read; it finds no upload and is discarded.
@@ -241,6 +284,8 @@ class Uploads:
             if upload.body is not None:
                 upload.body.close()
                 upload.body = None
+            self._streams.forget(upload.number)
+            self._dispatch.stop_listening(upload.number)
             connection.resume()
             self.line.release(upload.number)
         return upload
@@ -249,8 +294,3 @@ class Uploads:
         if upload := self.line.of(connection):
             self.line.remove(upload)
         return upload
-
-
-def _origin(connection: Connection) -> Origin:
-    """The origin of a message that arrives now."""
-    return Origin(connection.peer.name, time.time(), connection.peer.port.name)

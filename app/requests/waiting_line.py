@@ -1,7 +1,8 @@
 """Requests that wait for a place, and the moments at which they may get one.
 
 Places are the quota's. Free ones go to the sources first, which limit themselves, and then to the
-uploads in line. Nothing is admitted while stdout is not read. Loop thread only.
+uploads in line. Nothing is admitted while stdout is not read, and no stream while the utterances of
+others take all places for live audio. Loop thread only.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Source(Interface):
 
 
 class WaitingLine:
-    """Calls `admit` with each upload that gets a place."""
+    """Calls `admit` with each upload that gets a place. `live_full` returns whether no further
+    utterance of a stream can begin."""
 
     def __init__(
         self,
@@ -34,15 +36,17 @@ class WaitingLine:
         outcomes: Outcomes,
         sources: Sequence[Source],
         admit: Callable[[Upload], None],
+        live_full: Callable[[], bool],
     ) -> None:
         self._loop = loop
         self._quota = quota
         self._outcomes = outcomes
         self._sources = sources
         self._admit = admit
+        self._live_full = live_full
         self._waiting: dict[int, Upload] = {}
         """The uploads that wait, by number of the request."""
-        self._output_watch = OutputWatch(loop, self.move_up)
+        self._watch = OutputWatch(loop, self.move_up)
         self._closed = False
 
     @property
@@ -52,14 +56,18 @@ class WaitingLine:
 
     @property
     def crowded(self) -> bool:
-        """True if uploads wait for a place, and not for stdout to be read."""
-        return self._quota.full and not self._outcomes.behind
+        """True if uploads wait for a place or bytes, and not for stdout to be read."""
+        waiting = self._quota.full or (self._quota.waiting > 0 and not self._live_full())
+        return waiting and not self._outcomes.behind
 
     def add(self, upload: Upload) -> bool:
         """Put an upload in line; return whether it has been admitted at once."""
         self._waiting[upload.number] = upload
-        client = upload.in_flight.client.name
-        self._quota.enqueue(upload.number, client, upload.in_flight.request.content_length)
+        client, request = upload.in_flight.client.name, upload.in_flight.request
+        if request.live is not None:
+            self._quota.enqueue_stream(upload.number, client)
+        else:
+            self._quota.enqueue(upload.number, client, request.content_length)
         self.move_up()
         return upload.number not in self._waiting
 
@@ -85,12 +93,13 @@ class WaitingLine:
         for source in self._sources:
             source.take()
         while self._waiting and not self._outcomes.behind:
-            number = self._quota.admit_next()
+            number = self._quota.admit_next(streams=not self._live_full())
             if number is None:
                 break
             self._admit(self._waiting.pop(number))
-        if self._waiting and self._outcomes.behind:
-            self._output_watch.schedule()
+        # No event reports the end of either.
+        if self._waiting and (self._outcomes.behind or self._live_full()):
+            self._watch.schedule()
 
     def close(self) -> list[Upload]:
         """Admit nothing further; return the uploads that wait, which the caller rejects."""

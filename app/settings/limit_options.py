@@ -44,6 +44,14 @@ LIMIT_OPTIONS = (
         "N",
     ),
     Option(
+        ("--max-live",),
+        16,
+        values.number(int, 1, MANY),
+        "utterances of live streams in progress at one time; silent streams do not count, and one"
+        " client gets at most three quarters",
+        "N",
+    ),
+    Option(
         ("--when-full",),
         "wait",
         values.choice("wait", "reject"),

@@ -57,6 +57,7 @@ class Settings:
     max_audio_seconds: float
     max_message_bytes: int
     max_buffered_bytes: int
+    max_live: int
     when_full: str
     models_dir: Path | None
     spool_dir: Path

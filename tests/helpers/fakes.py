@@ -426,6 +426,8 @@ class Node:
         reports: Reports = Reports(),  # noqa: B008
         observers: Sequence[Observer] = (),
         max_seconds: float = 3600.0,
+        vad_threshold: float = 0.0,
+        max_live: int = 16,
     ) -> None:
         self.engine = engine or FakeEngine()
         self.lines = Lines()
@@ -433,7 +435,7 @@ class Node:
         if make_spool is not None:
             base = replace(base, spool=make_spool(base.disk))
         # A threshold of 0 takes all audio for speech, so that all of a body reaches the engine.
-        settings = JobSettings(max_seconds, 0.0, "en", "", model.name)
+        settings = JobSettings(max_seconds, vad_threshold, "en", "", model.name, max_live=max_live)
         built = build.node(
             base,
             build.EngineParts(self.engine, model, self.engine.abort, FakeDetector, settings),
