@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sends audio files to a node-whisper node and prints the text.
+"""Sends audio to a node-whisper node and prints the text: files, or speech while it is spoken.
 
 One file that needs only Python 3.8 or newer: copy it to any machine that can reach the node.
 
@@ -8,12 +8,15 @@ One file that needs only Python 3.8 or newer: copy it to any machine that can re
     client.py --json --parallel 4 *.wav            one JSON object a line, in the files' order
     client.py --host node.lan --ca ca.pem --token-file token talk.mp3
     arecord -q -f S16_LE -r 16000 -d 5 | client.py -
+    arecord -q -t raw -f S16_LE -r 16000 | client.py --live -
 
 Each file takes one connection: a 16-bit big-endian length, a JSON header, the bytes. The reply has
-the same framing. docs/protocol.md in node-whisper's repository describes the protocol.
+the same framing. Live audio follows its header in frames: a 16-bit length and that many bytes, with
+the length 0 at the end. docs/protocol.md in node-whisper's repository describes the protocol.
 """
 
 import argparse
+import collections
 import contextlib
 import json
 import os
@@ -38,6 +41,14 @@ CUE_SECONDS = 0.1
 LINE_WIDTH = 42
 RAW_SUFFIXES = (".pcm", ".raw")
 RAW_ENCODINGS = ("s16", "s24", "s32", "f32", "u8")
+# The format of live samples on stdin, unless options say otherwise: that of Whisper.
+LIVE_FORMAT = ("s16", 16000, 1)
+# A file is played in pieces of this length, and a larger piece of stdin takes several frames.
+LIVE_SECONDS = 0.02
+LIVE_FRAME = 32 * 1024
+# Audio read from the source and not yet sent, beyond which the source is not read.
+LIVE_AHEAD = 256 * 1024
+SAMPLE_BYTES = {"s16": 2, "s24": 3, "s32": 4, "f32": 4, "u8": 1}
 TLS_HINT = "; if it uses TLS, add --tls"
 TOKEN_VARIABLE = "NODE_WHISPER_TOKEN"
 
@@ -143,6 +154,13 @@ def header_fields(name, size, options):
         label = os.path.splitext(name)[1][1:].lower() or "binary"
         header = {"content-type": "binary/" + label, "content-encoding": label}
     header.update({"byteorder": sys.byteorder, "content-length": size})
+    header.update(option_fields(options))
+    return header
+
+
+def option_fields(options):
+    """Returns the fields that do not depend on the audio's format."""
+    header = {}
     for field in ("language", "task", "prompt"):
         value = getattr(options, field)
         if value is not None:
@@ -173,9 +191,13 @@ def cue_fields(options):
 
 def make_header(name, size, options):
     header = header_fields(name, size, options)
-    header["connection"] = "close"
     if options.fire_and_forget:
         header["reply"] = "accepted"
+    return encode_header(header, options)
+
+
+def encode_header(header, options):
+    header["connection"] = "close"
     if options.token is not None:
         header["token"] = options.token
     encoded = json.dumps(header).encode("utf-8")
@@ -266,10 +288,11 @@ def must_wait(error):
     )
 
 
-def parse_reply(received):
-    """Returns the JSON object of the first complete message in `received`, or None.
+def parse_message(received):
+    """Returns the JSON object of the first complete message in `received` and the message's size.
 
-    Raises ValueError, TypeError or KeyError if the bytes do not come from a node.
+    Returns None if no message is complete. Raises ValueError, TypeError or KeyError if the bytes do
+    not come from a node.
     """
     if len(received) < 3:
         return None
@@ -282,9 +305,18 @@ def parse_reply(received):
     if len(received) < 2 + length:
         return None
     size = json.loads(received[2 : 2 + length].decode("utf-8"))["content-length"]
-    if len(received) < 2 + length + size:
+    end = 2 + length + size
+    if len(received) < end:
         return None
-    reply = json.loads(received[2 + length : 2 + length + size].decode("utf-8"))
+    return json.loads(received[2 + length : end].decode("utf-8")), end
+
+
+def parse_reply(received):
+    """Returns the reply to a file as `parse_message` does, without its size."""
+    message = parse_message(received)
+    if message is None:
+        return None
+    reply, _ = message
     needed = {"ok": ("text", "segments"), "accepted": ("id",), "error": ("error",)}
     for field in needed[reply["status"]]:
         reply[field]
@@ -393,29 +425,33 @@ def render(name, reply, options):
     if reply["status"] == "accepted":
         return f"accepted {reply['id']}\n"
     is_split = any("channel" in segment for segment in reply["segments"])
-    lines = []
+    lines = ["WEBVTT\n\n"] if options.vtt else []
+    if options.srt or options.vtt or options.words or is_split:
+        numbered = enumerate(cues(reply, options.words), 1)
+        lines += [render_cue(number, cue, options) for number, cue in numbered]
+    else:
+        lines.append(reply["text"].strip() + "\n")
+    return "".join(lines)
+
+
+def render_cue(number, cue, options):
+    """Returns one cue in the form that the options name, line breaks included."""
+    start, end, text, channel = cue
+    if (options.srt or options.vtt) and end <= start:
+        end = start + CUE_SECONDS
+    speaker = "" if channel is None else f"Channel {channel}"
+    if options.srt:
+        text = f"{speaker}: {text}" if speaker else text
+        return f"{number}\n{timestamp(start, ',')} --> {timestamp(end, ',')}\n{text}\n\n"
     if options.vtt:
-        lines.append("WEBVTT\n")
-    for number, (start, end, text, channel) in enumerate(cues(reply, options.words), 1):
-        if (options.srt or options.vtt) and end <= start:
-            end = start + CUE_SECONDS
-        speaker = "" if channel is None else f"Channel {channel}"
-        if options.srt:
-            text = f"{speaker}: {text}" if speaker else text
-            lines.append(f"{number}\n{timestamp(start, ',')} --> {timestamp(end, ',')}\n{text}\n")
-        elif options.vtt:
-            # & < > are markup in WebVTT.
-            text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-            text = f"<v {speaker}>{text}" if speaker else text
-            lines.append(f"{timestamp(start, '.')} --> {timestamp(end, '.')}\n{text}\n")
-        elif options.words:
-            who = "" if channel is None else f"\t{channel}"
-            lines.append(f"{start:.2f}\t{end:.2f}\t{text}{who}")
-        elif is_split:
-            lines.append(f"{speaker}: {text}")
-    if not (options.srt or options.vtt or options.words or is_split):
-        lines.append(reply["text"].strip())
-    return "".join(line + "\n" for line in lines)
+        # & < > are markup in WebVTT.
+        text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        text = f"<v {speaker}>{text}" if speaker else text
+        return f"{timestamp(start, '.')} --> {timestamp(end, '.')}\n{text}\n\n"
+    if options.words:
+        who = "" if channel is None else f"\t{channel}"
+        return f"{start:.2f}\t{end:.2f}\t{text}{who}\n"
+    return f"{speaker}: {text}\n" if speaker else f"{text}\n"
 
 
 def explain(reply):
@@ -523,11 +559,19 @@ def add_output_options(parser):
 
 def parse_arguments(arguments):
     parser = argparse.ArgumentParser(
-        description="Send audio files to a node-whisper node and print the text.",
+        description="Send audio files, or live audio, to a node-whisper node and print the text.",
         epilog="Exit status: 0 if every file was transcribed (or accepted), 1 if any failed, "
         "2 for invalid arguments.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="audio file; - reads stdin")
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="send audio while it is spoken and print each text as it becomes final: - reads raw "
+        "samples (16 bits, 16000 Hz and one channel unless the options for raw samples say "
+        "otherwise) or a WAV from stdin, a WAV or raw FILE is played at its own speed; Ctrl-C ends "
+        "the audio",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address of the node (%(default)s)")
     parser.add_argument(
         "--port", type=whole_number(1, 65535), default=56789, help="port of the node (%(default)s)"
@@ -576,7 +620,12 @@ def parse_arguments(arguments):
         )
     if options.fire_and_forget and (options.srt or options.vtt):
         parser.error("--fire-and-forget prints no text: remove --srt and --vtt")
-    check_raw_options(parser, options)
+    if not options.live:
+        check_raw_options(parser, options)
+    elif len(options.files) > 1:
+        parser.error("--live takes one FILE")
+    elif options.fire_and_forget or options.split_channels:
+        parser.error("--live goes without --fire-and-forget and --split-channels")
     if options.key and not options.cert:
         parser.error("--key needs its certificate: add --cert")
     try:
@@ -658,6 +707,282 @@ def run(options, progress, connections):
     return 1 if failed else 0
 
 
+class LiveSource(threading.Thread):
+    """Reads live audio on a thread, because nothing can wait for a file and a socket at once.
+
+    `read` returns the next bytes, and none at the end. With `seconds_of`, which returns the length
+    of so many bytes, the audio is played at its own speed. `wake` is a socket that becomes readable
+    when `take` has something.
+    """
+
+    def __init__(self, read, seconds_of):
+        super().__init__(daemon=True)
+        self.read = read
+        self.seconds_of = seconds_of
+        self.wake, self._waker = socket.socketpair()
+        self._lock = threading.Condition()
+        self._blocks = collections.deque()
+        self._size = 0
+        self._ended = False
+        self.error = None
+
+    def run(self):
+        started, played = time.monotonic(), 0.0
+        try:
+            while True:
+                block = self.read()
+                if self.seconds_of is not None:
+                    # Each piece is sent at the time of its last sample, which delays do not move.
+                    played += self.seconds_of(len(block))
+                    time.sleep(max(0.0, started + played - time.monotonic()))
+                if not self._put(block):
+                    return
+        except (OSError, ValueError) as error:
+            self.error = error
+            self.end()
+
+    def end(self):
+        """Ends the audio; also called when the user interrupts."""
+        self._ended = True
+        with contextlib.suppress(OSError):
+            self._waker.send(b"x")
+
+    def take(self):
+        """Returns the next block, or b"" at the end of the audio, or None if there is neither."""
+        with self._lock:
+            if self._blocks:
+                block = self._blocks.popleft()
+                self._size -= len(block)
+                self._lock.notify()
+                return block
+        return b"" if self._ended else None
+
+    def _put(self, block):
+        if not block or self._ended:
+            self.end()
+            return False
+        with self._lock:
+            while self._size > LIVE_AHEAD:
+                self._lock.wait()
+            self._blocks.append(block)
+            self._size += len(block)
+        self._waker.send(b"x")
+        return True
+
+
+def read_exactly(source, count):
+    """Returns `count` bytes of an unbuffered file, or fewer at its end."""
+    data = b""
+    while len(data) < count:
+        block = source.read(count - len(data))
+        if not block:
+            break
+        data += block
+    return data
+
+
+def read_wav_header(source):
+    """Returns the format of a WAV file whose first 4 bytes were read, and the bytes of its samples.
+
+    The file is then at its first sample. The number of bytes is None if the header was written
+    before the samples, as programs do that write into a pipe.
+    """
+    encodings = {(1, 8): "u8", (1, 16): "s16", (1, 24): "s24", (1, 32): "s32", (3, 32): "f32"}
+    if read_exactly(source, 8)[4:] != b"WAVE":
+        raise Failed("is not a WAV file, although it begins like one")
+    found = None
+    while True:
+        head = read_exactly(source, 8)
+        if len(head) < 8:
+            raise Failed("is a WAV file without samples")
+        kind, size = struct.unpack("<4sI", head)
+        if kind == b"data":
+            break
+        data = read_exactly(source, size + size % 2)
+        if kind == b"fmt " and len(data) >= 16:
+            tag, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", data)
+            if tag == 0xFFFE and len(data) >= 26:
+                (tag,) = struct.unpack_from("<H", data, 24)
+            found = encodings.get((tag, bits)), rate, channels
+    if found is None or found[0] is None:
+        raise Failed("is a WAV file of a kind that --live cannot play: convert it to 16 bits")
+    return found, None if size == 0 or size >= 0x7FFF0000 else size
+
+
+def open_live(name, options):
+    """Opens live audio.
+
+    Returns the open file, its format, its byte order, the bytes that were read of it, and the
+    number of bytes of its samples or None.
+    """
+    if name == "-" and sys.stdin is None:
+        raise Failed("cannot be read: stdin is closed")
+    given = (options.encoding, options.sample_rate, options.channels)
+    try:
+        # Unbuffered: a thread that waits in a buffered file cannot be left at the end.
+        if name == "-":
+            source = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115
+        else:
+            source = open(name, "rb", buffering=0)  # noqa: SIM115
+    except OSError as error:
+        raise Failed(f"cannot be opened: {error.strerror}") from None
+    if any(given) or is_raw(name, options):
+        if name != "-" and not all(given):
+            raise Failed("holds raw samples: add --encoding, --sample-rate and --channels")
+        chosen = tuple(mine or usual for mine, usual in zip(given, LIVE_FORMAT))
+        return source, chosen, sys.byteorder, b"", None
+    try:
+        start = read_exactly(source, 4)
+        if start == b"RIFF":
+            found, size = read_wav_header(source)
+            return source, found, "little", b"", size
+    except OSError as error:
+        raise Failed(f"cannot be read: {error.strerror}") from None
+    if name == "-":
+        return source, LIVE_FORMAT, sys.byteorder, start, None
+    raise Failed(
+        "cannot be played: --live takes WAV files and raw samples; convert it, for example with "
+        "ffmpeg -i FILE -f s16le -ar 16000 -ac 1 - | client.py --live -"
+    )
+
+
+def live_source(name, options):
+    """Returns a thread that reads the audio, and the header of the stream."""
+    source, (encoding, rate, channels), byteorder, start, left = open_live(name, options)
+    header = {
+        "live": True,
+        "reply": "segments",
+        "byteorder": byteorder,
+        "content-type": "audio/pcm",
+        "content-encoding": encoding,
+        "sample-rate": rate,
+        "channels": channels,
+    }
+    header.update(option_fields(options))
+    frame = SAMPLE_BYTES[encoding] * channels
+    piece = frame * max(1, int(rate * LIVE_SECONDS))
+    most = LIVE_FRAME if name == "-" else min(LIVE_FRAME, piece)
+
+    def read():
+        nonlocal start, left
+        if start:
+            block, start = start, b""
+            return block
+        block = source.read(most if left is None else min(most, left))
+        if left is not None:
+            left -= len(block)
+        return block
+
+    seconds_of = None if name == "-" else lambda count: count / (frame * rate)
+    return LiveSource(read, seconds_of), encode_header(header, options)
+
+
+def stream(connection, header, source, show):
+    """Sends live audio and calls `show` with each segment; returns the last reply."""
+    pending, received = memoryview(header), bytearray()
+    ended, lost = False, None
+    while True:
+        while not pending and not ended and not lost:
+            block = source.take()
+            if block is None:
+                break
+            if source.error is not None and block == b"":
+                reason = getattr(source.error, "strerror", None) or source.error
+                raise Failed(f"cannot be read: {reason}")
+            ended = block == b""
+            pending = memoryview(struct.pack("!H", len(block)) + block)
+        readers = [connection] if ended else [connection, source.wake]
+        writers = [connection] if pending and not lost else []
+        waiting = hasattr(connection, "pending") and connection.pending()
+        readable, writable, _ = select.select(readers, writers, [], 0 if waiting else None)
+        if source.wake in readable:
+            source.wake.recv(4096)
+        if connection in readable or waiting:
+            try:
+                block = connection.recv(CHUNK)
+            except OSError as error:
+                if must_wait(error):
+                    continue
+                block, lost = b"", error
+            received += block
+            while True:
+                try:
+                    message = parse_message(received)
+                    if message is None:
+                        break
+                    reply, size = message
+                    if reply["status"] != "segment":
+                        reply["error" if reply["status"] == "error" else "utterances"]
+                        return reply
+                    segment = reply["segment"]
+                    segment["start"], segment["end"], segment["text"]
+                except (ValueError, TypeError, KeyError):
+                    raise Failed(
+                        "the peer is not a node-whisper node, or one without live audio: check "
+                        "--host and --port"
+                    ) from None
+                del received[:size]
+                show(reply)
+            if not block and hasattr(lost, "reason"):
+                raise Failed(f"the node ended TLS ({lost.reason}): {advice(lost)}")
+            if not block:
+                hint = "" if hasattr(connection, "pending") else TLS_HINT
+                raise Failed(f"the node closed the connection: see its log{hint}")
+        elif writable:
+            try:
+                pending = pending[connection.send(pending) :]
+            except OSError as error:
+                if must_wait(error):
+                    continue
+                # The node accepts no more bytes, but its reply may be waiting.
+                lost = error
+
+
+def run_live(options, connections):
+    """Streams one source and prints its segments as they become final."""
+    name = options.files[0]
+    label = "stdin" if name == "-" else name
+    count = 0
+
+    def show(reply):
+        nonlocal count
+        if options.json:
+            write(json.dumps(dict({"file": name}, **reply), ensure_ascii=False) + "\n")
+            return
+        for cue in cues({"segments": [reply["segment"]]}, options.words):
+            count += 1
+            write(render_cue(count, cue, options))
+
+    def end_audio(number, frame):
+        # The first Ctrl-C ends the audio, and the text of its end still comes.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        source.end()
+
+    try:
+        source, header = live_source(name, options)
+        with connect(options) as connection:
+            connections.append(connection)
+            signal.signal(signal.SIGINT, end_audio)
+            source.start()
+            if options.vtt:
+                write("WEBVTT\n\n")
+            reply = stream(connection, header, source, show)
+    except Failed as failure:
+        print(f"{label}: {failure}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        leave(1)
+    if reply["status"] == "error":
+        print(f"{label}: {explain(reply)}", file=sys.stderr)
+        return 1
+    if options.json:
+        show(reply)
+    if reply.get("truncated"):
+        print(f"{label}: the node ended the stream: it is shutting down", file=sys.stderr)
+        return 1
+    return 0
+
+
 def write(text):
     try:
         sys.stdout.write(text)
@@ -696,6 +1021,8 @@ def main():
                 stream.reconfigure(errors="replace")
             else:
                 stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+        if options.live:
+            return run_live(options, connections)
         return run(options, progress, connections)
     except KeyboardInterrupt:
         return interrupted(progress, connections)
