@@ -149,7 +149,7 @@ class Server:
             journal_entries=journal.entries if journal else 0,
             quarantined=journal.quarantined if journal else 0,
             streams=pipeline.quota.streams,
-            utterances=pipeline.dispatch.utterances,
+            live=self._threads.worker.live_counts,
         )
 
     # Connections.

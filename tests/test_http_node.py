@@ -25,6 +25,7 @@ from app.network.timeouts import Timeouts
 from app.requests.load import Load
 from app.server import Reports
 from app.startup.web import Web, web
+from app.worker.live.counters import LiveCounts
 
 WAV = encoded(tone(1600))
 TEXT = "1600"
@@ -450,8 +451,9 @@ def test_status_keeps_only_the_latest_requests() -> None:
     assert reasons == ["the worker is not running", "the node is shutting down"]
 
 
-def test_stream_is_counted_with_its_utterances() -> None:
-    load = Load(True, False, True, 3, 64, 0, 0, 0.0, 0, streams=3, utterances=2)
+def test_stream_is_counted_with_the_workers_counts() -> None:
+    counts = LiveCounts(5, 2, 6, 1, 7, 0.25, 1.5)
+    load = Load(True, False, True, 3, 64, 0, 0, 0.0, 0, streams=3, live=counts)
     metrics, status = Metrics(lambda: load, "a", "0"), Status(lambda: load, ENGLISH, "0")
     asked = Request("r", None, live=LiveOptions())
     outcome = Streamed("en", 7, 9, 60.0, 3.0, "a", False)
@@ -460,7 +462,11 @@ def test_stream_is_counted_with_its_utterances() -> None:
     text = metrics.report().body.decode()
     for line in (
         'node_whisper_requests_total{outcome="ok",protocol="native"} 1.0',
-        "node_whisper_utterances_total 7.0",
+        "node_whisper_live_finals_total 7.0",
+        "node_whisper_live_final_seconds_total 0.25",
+        'node_whisper_speculations_total{result="used"} 6.0',
+        'node_whisper_speculations_total{result="wasted"} 1.0',
+        "node_whisper_live_lag_seconds 1.5",
         "node_whisper_audio_seconds_sum 60.0",
         "node_whisper_processing_seconds_sum 3.0",
         "node_whisper_queue_seconds_count 0.0",

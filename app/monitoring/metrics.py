@@ -17,7 +17,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app.messages import Failure, Origin, Outcome, Report, Request, Streamed
@@ -84,11 +84,6 @@ class Metrics:
             "Decodes of all windows",
             registry=registry,
         )
-        self._utterances = Counter(
-            "node_whisper_utterances",
-            "Utterances with text in streams that have ended",
-            registry=registry,
-        )
         registry.register(_Now(load, model, version))
         # Resident memory, processor time, open descriptors, start time.
         ProcessCollector(registry=registry)
@@ -104,7 +99,6 @@ class Metrics:
         if outcome.audio_seconds > 0:
             self._factor.observe(outcome.processing_seconds / outcome.audio_seconds)
         if isinstance(outcome, Streamed):
-            self._utterances.inc(outcome.utterances)
             return
         self._queued.observe(outcome.queue_seconds)
         self._passes.inc(outcome.passes)
@@ -116,14 +110,14 @@ class Metrics:
 
 
 class _Now(Collector):
-    """The gauges, which are read when they are collected."""
+    """The gauges, and the worker's counts of live audio, which are read when they are collected."""
 
     def __init__(self, load: Callable[[], Load], model: str, version: str) -> None:
         self._load = load
         self._model = model
         self._version = version
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         info = GaugeMetricFamily(
             "node_whisper_info",
             "Always 1; the running model and version",
@@ -139,7 +133,12 @@ class _Now(Collector):
             ("queue_size", "Requests that may be admitted and unfinished", load.places),
             ("queue_depth", "Requests admitted and unfinished", load.admitted),
             ("streams", "Open streams of live audio", load.streams),
-            ("live_utterances", "Utterances of streams in progress", load.utterances),
+            ("live_utterances", "Utterances of streams in progress", load.live.utterances),
+            (
+                "live_lag_seconds",
+                "Most live audio of one request that has no result yet",
+                load.live.lag_seconds,
+            ),
             ("waiting_requests", "Requests that wait for a place", load.waiting),
             (
                 "queued_audio_seconds",
@@ -151,3 +150,20 @@ class _Now(Collector):
             ("quarantined_entries", "Requests in the journal's quarantine", load.quarantined),
         ):
             yield GaugeMetricFamily(f"node_whisper_{name}", text, value=float(value))
+        for name, text, count in (
+            ("live_finals", "Utterances of live audio that were decoded", load.live.finals),
+            (
+                "live_final_seconds",
+                "Time from the end of these utterances to their text",
+                load.live.final_seconds,
+            ),
+        ):
+            yield CounterMetricFamily(f"node_whisper_{name}", text, value=float(count))
+        speculations = CounterMetricFamily(
+            "node_whisper_speculations",
+            "Decodes of an utterance at a pause that ended it (used) or did not (wasted)",
+            labels=("result",),
+        )
+        speculations.add_metric(("used",), load.live.speculations_used)
+        speculations.add_metric(("wasted",), load.live.speculations_wasted)
+        yield speculations

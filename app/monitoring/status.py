@@ -63,7 +63,7 @@ class Status:
                 "unfinished": load.admitted + load.waiting,
                 "waiting": load.waiting,
             },
-            "live": {"streams": load.streams, "utterances": load.utterances},
+            "live": {"streams": load.streams, "utterances": load.live.utterances},
             "recent": [
                 {"age_seconds": round(now - at, 1), **outcome} for at, outcome in self._recent
             ],

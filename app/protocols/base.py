@@ -10,6 +10,10 @@ fault of the message. `Rejected` reports a message with an unacceptable header; 
 and the protocol discards its body. `Send` and `Query` are messages without audio. Bodies pass
 through and are never collected here.
 
+The request of a `Begin` may be a stream (`Request.live`). Its `BodyData` is live audio, between
+which `Commit`, `Clear` and `Configure` may come, and `encode` also receives the `LiveReport`s of
+its worker. It returns nothing for those that the protocol does not have.
+
 A protocol with one message at a time (HTTP) yields no further event until `encode` has made the
 last reply to the previous message; the connection asks again after every final reply. Until the
 protocol is `full` it is still fed, so that the connection notices an end of the stream.

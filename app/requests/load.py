@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from app.worker.live.counters import LiveCounts
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
     """`admitted` requests hold one of `places`; `waiting` ones are not read. `streams` of live
-    audio are open, and `utterances` of them in progress. `queued_seconds` of audio are complete and
+    audio are open; `live` has the worker's counts. `queued_seconds` of audio are complete and
     unfinished, estimated from their bytes; `buffered_bytes` of bodies and streams are held or
     reserved. `ready` is False if a further request would wait or be rejected. The journal has
     `journal_entries` without a written outcome and `quarantined` ones; 0 without a journal.
@@ -26,4 +28,4 @@ class Load:
     journal_entries: int = 0
     quarantined: int = 0
     streams: int = 0
-    utterances: int = 0
+    live: LiveCounts = field(default_factory=LiveCounts)
