@@ -195,7 +195,7 @@ def test_command_that_the_journal_cannot_keep_drops_its_early_audio(
     client.send(SECOND)
     (reply,) = client.replies()
     assert reply["error"]["code"] == "no_space"
-    assert live.node.cancelled == [number]
+    eventually(lambda: live.node.cancelled == [number])
 
 
 def test_command_in_the_journal_is_submitted_after_its_entry(
@@ -229,4 +229,4 @@ def test_drain_past_its_time_drops_early_audio(
     live.node.drain()
     assert client.replies()[0]["error"]["code"] == "shutting_down"
     live.node.wait_until_stopped()
-    assert live.node.cancelled == [number]
+    eventually(lambda: live.node.cancelled == [number])
