@@ -133,8 +133,9 @@ def _misplaced(address: Address, request: Request) -> Failure | None:
 
 
 def _id_of(headers: Mapping[str, str], tenant: str) -> str | None:
-    """Return the id within the message id, which a submitter makes of tenant and id."""
-    owner, slash, request_id = headers.get(MESSAGE_ID, "").partition("/")
+    """Return the id within the message id, which a submitter makes of tenant, id and more."""
+    owner, slash, rest = headers.get(MESSAGE_ID, "").partition("/")
+    request_id = rest.partition("/")[0]
     return request_id if slash and owner == tenant and _is_id(request_id) else None
 
 

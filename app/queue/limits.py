@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from app.queue.names import DEAD, HANDED_BACK, JOBS, RESULTS
+from app.queue.names import DEAD, HANDED_BACK, IDS, JOBS, RESULTS
 
 MIN_SERVER = (2, 14)
 """The first release of nats-server without a known loss of messages over leaf nodes."""
@@ -62,13 +62,14 @@ class BucketLimits:
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """Everything that `init` sets. A message of a large result names an object that is put before
-    it, hence the longer age of the objects."""
+    """Everything that `init` sets. The subjects of `jobs` are the filters of its consumers; `ids`
+    holds the ids that submitters chose and what they stand for. A message of a large result names
+    an object that is put before it, hence the longer age of the objects."""
 
     jobs: StreamLimits = field(
         default=StreamLimits(
             JOBS,
-            ("asr.job.>",),
+            (),
             "workqueue",
             max_bytes=1024 * MIB,
             per_subject=1_000,
@@ -99,13 +100,24 @@ class QueueLimits:
             discard="old",
         )
     )
+    ids: StreamLimits = field(
+        default=StreamLimits(
+            IDS,
+            ("asr.id.*.*",),
+            "limits",
+            max_bytes=64 * MIB,
+            max_age=30 * _DAY,
+            per_subject=1,
+            reject_per_subject=True,
+        )
+    )
     consumer: ConsumerLimits = field(default=ConsumerLimits())
     audio: BucketLimits = field(default=BucketLimits(2048 * MIB, FOREVER))
     large_results: BucketLimits = field(default=BucketLimits(256 * MIB, 2 * _DAY))
 
     @property
     def streams(self) -> tuple[StreamLimits, ...]:
-        return self.jobs, self.results, self.dead, self.handed_back
+        return self.jobs, self.results, self.dead, self.handed_back, self.ids
 
 
 LIMITS = QueueLimits()

@@ -28,6 +28,7 @@ ANY_MODEL = "any"
 """The model of jobs that every node may take."""
 
 JOBS, RESULTS, DEAD, HANDED_BACK = "ASR_JOBS", "ASR_RESULTS", "ASR_DEAD", "ASR_HANDED_BACK"
+IDS = "ASR_IDS"
 """The streams."""
 
 _TENANT = re.compile(r"[A-Za-z0-9_-]{1,32}")
@@ -94,12 +95,19 @@ def consumer(model: str, job_class: JobClass) -> str:
 
 
 def consumer_filter(model: str, job_class: JobClass) -> str:
-    """Return the subjects of the jobs of `consumer`."""
-    return f"asr.job.{escape(model)}.{job_class}.>"
+    """Return the subjects of the jobs of `consumer`, one for each tenant. The stream of jobs takes
+    exactly these, so the broker itself rejects a job for a model without consumers."""
+    return f"asr.job.{escape(model)}.{job_class}.*"
 
 
 def result_subject(tenant: str, request_id: str) -> str:
     return f"asr.result.{escape(tenant)}.{escape(request_id)}"
+
+
+def id_subject(tenant: str, request_id: str) -> str:
+    """Return the subject on which a submitter claims an id that it chose, with the SHA-256 of the
+    audio in hexadecimal digits as the message. The first claim stays."""
+    return f"asr.id.{escape(tenant)}.{escape(request_id)}"
 
 
 def segment_subject(tenant: str, request_id: str) -> str:
