@@ -151,6 +151,18 @@ def test_run_installs_the_client_of_the_queue_if_it_is_asked_for(clone, argument
     assert "requirements-queue.txt" in pip
 
 
+def test_queue_installs_only_its_own_requirements(clone):
+    clone.add_python("python3")
+    (clone.root / "requirements-queue.txt").write_text(PINS)
+    done = clone.run("scripts/queue", "status", "--queue", "nats://broker")
+    assert done.stdout.endswith("-m queue_tool.cli status --queue nats://broker\n")
+    (pip,) = clone.calls("pip install")
+    assert pip.endswith(f"-r {clone.root}/requirements-queue.txt")
+    assert "requirements.txt" not in pip
+    clone.run("scripts/queue", "status")
+    assert clone.calls("pip install") == []
+
+
 def test_model_of_the_environment_is_not_overridden(clone):
     clone.add_python("python3")
     done = clone.run("scripts/run", NODE_WHISPER_MODEL="base")
