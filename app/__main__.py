@@ -21,11 +21,13 @@ from app import __version__, build
 from app.audio.vad import SileroDetector
 from app.decoding.transcriber import EngineError
 from app.model_files import catalog
+from app.monitoring.asked_models import AskedModels
 from app.network.access_token import AccessToken, AccessTokenError, read_token
 from app.network.mdns import Announcement
 from app.network.tls import TlsError, server_context
 from app.output.lines import json_line, text_line
 from app.output.stdout import StdoutSink
+from app.protocols.model_names import ModelNames
 from app.server import Limits, Reports
 from app.settings import settings as config
 from app.settings.settings import Settings
@@ -134,8 +136,11 @@ def _serve(
 ) -> NoReturn:
     """Build the node, open the ports, run, wind down."""
     notifier = Notifier(os.environ)
-    web = http_port.web_of(settings, engine.info, file, lambda: node.server.load)
-    node = _build(settings, access_token, web, engine, notifier, lambda: node.server.shutdown.ask())
+    names = model.names_of(settings, engine.info)
+    web = http_port.web_of(settings, engine.info, names, file, lambda: node.server.load)
+    node = _build(
+        settings, access_token, web, names, engine, notifier, lambda: node.server.shutdown.ask()
+    )
     server, worker = node.server, node.worker
     try:
         opened = open_ports(
@@ -144,6 +149,7 @@ def _serve(
             tls=tls,
             web=web,
             model=engine.info,
+            names=names,
             listen=server.listen,
         )
     except CannotListen as error:
@@ -168,6 +174,7 @@ def _build(
     settings: Settings,
     access_token: AccessToken,
     web: Web | None,
+    names: ModelNames,
     engine: Engine,
     notifier: Notifier,
     drain: Callable[[], None],
@@ -202,7 +209,7 @@ def _build(
         limits,
         authorize=access_token.admits,
         reports=Reports() if web is None else Reports(web.reports, web.guarded),
-        observers=() if web is None else web.observers,
+        observers=(AskedModels(names), *(() if web is None else web.observers)),
         on_drain=lambda: notifier.stopping("finishing what was accepted"),
     )
 

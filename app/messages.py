@@ -81,6 +81,7 @@ class Request:
     temperature, 0 to 1. `token` is the client's token. With the `channel_mode` `split` each channel
     is transcribed by itself. With `live` options it is a stream, never kept. With `cues` the
     segments are divided into cues of that size.
+    `model` is the name of the model that the client asked for.
     """
 
     id: str
@@ -98,6 +99,7 @@ class Request:
     channel_mode: ChannelMode = "auto"
     live: LiveOptions | None = None
     cues: CueLayout | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,13 +49,15 @@ from app.protocols.http.input import MAX_CHUNKS
 from app.protocols.http.protocol import HttpProtocol
 from app.protocols.http.replies import STATUS
 from app.protocols.http.site import Site
+from app.protocols.model_names import ModelNames
 
 MAX_BODY = 100_000
 AUDIO = b"RIFF\r\n--XyZ\r\n\r\n--XyZ0\xff\x00\r\r\n--"
 """Audio that resembles the end of the form."""
 
+MODEL = ModelNames("tiny.en-q8_0", frozenset({"tiny.en", "tiny.en-q8_0", "whisper-1"}), strict=True)
 SITE = Site(
-    served=Served("tiny.en-q8_0", frozenset({"tiny.en", "tiny.en-q8_0", "whisper-1"}), True),
+    served=Served(MODEL, True),
     created=1_700_000_000,
     max_body=MAX_BODY,
     pages={"/": ("text/html; charset=utf-8", b"<!doctype html>")},
@@ -176,7 +178,12 @@ def test_form_becomes_a_request() -> None:
     assert began.content_length is not None
     assert began.content_length >= len(AUDIO)
     assert ended == replace(
-        began, language="en", prompt=" Zoë, Grüße ", temperature=0.25, word_timestamps=True
+        began,
+        language="en",
+        prompt=" Zoë, Grüße ",
+        temperature=0.25,
+        word_timestamps=True,
+        model="tiny.en",
     )
     assert peer.answer.status == 200
     assert peer.answer.headers["x-request-id"] == "made"
@@ -551,7 +558,7 @@ def test_transcript_in_every_format() -> None:
         "01:01:01.500 --> 01:01:02.250\n&amp; me\n\n"
     )
     verbose = answer("verbose_json", ("temperature", "0.5")).json
-    assert verbose.keys() == {"task", "language", "duration", "text", "segments", "usage"}
+    assert verbose.keys() == {"task", "model", "language", "duration", "text", "segments", "usage"}
     assert (verbose["task"], verbose["language"]) == ("transcribe", "german")
     assert verbose["segments"][0] == {
         "id": 0,
@@ -580,7 +587,7 @@ def test_transcript_in_every_format() -> None:
     theirs = answer("json", target=INFERENCE)
     assert theirs.json == {"text": "Hello <you>\n& me\n"}
     verbose = answer("verbose_json", target=INFERENCE).json
-    assert verbose.keys() == {"task", "language", "duration", "text", "segments"}
+    assert verbose.keys() == {"task", "model", "language", "duration", "text", "segments"}
     assert verbose["segments"][0]["words"][0] == {
         "word": "Hello",
         "start": 0.0,
@@ -708,6 +715,22 @@ def test_models_lists_the_loaded_model() -> None:
     assert (one["id"], one["object"], one["created"]) == ("tiny.en", "model", 1_700_000_000)
     none = ask("/v1/models/gpt-4o")
     assert (none.status, none.error["code"]) == (404, "model_not_found")
+
+
+def test_other_model_is_served_and_the_answer_names_the_real_one() -> None:
+    site = replace(SITE, served=replace(SITE.served, names=replace(MODEL, strict=False)))
+    fields = ("model", "gpt-4o"), ("response_format", "verbose_json")
+    peer = Peer(site).feed(post(TRANSCRIPTIONS, ("file", b"a"), *fields))
+    assert peer.seen[-1][1].model == "gpt-4o"
+    assert peer.answer.headers["x-model"] == "tiny.en-q8_0"
+    assert peer.answer.json["model"] == TRANSCRIPT.model
+
+
+def test_model_with_a_strange_name_fits_a_header() -> None:
+    names = ModelNames("größe 1\n", frozenset({"größe 1\n"}))
+    site = replace(SITE, served=replace(SITE.served, names=names))
+    answer = Peer(site).feed(post(TRANSCRIPTIONS, ("file", b"a"))).answer
+    assert answer.headers["x-model"] == "gr%C3%B6%C3%9Fe%201%0A"
 
 
 def test_health_and_the_page_are_served() -> None:

@@ -22,6 +22,7 @@ from app.model_files.catalog import ModelFile
 from app.monitoring.metrics import Metrics
 from app.monitoring.status import RECENT, Status
 from app.network.timeouts import Timeouts
+from app.protocols.model_names import ModelNames
 from app.requests.load import Load
 from app.server import Reports
 from app.startup.web import Web, web
@@ -44,6 +45,7 @@ def serve(make_node: MakeNode) -> MakeNode:
     ) -> Node:
         parts: Web = web(
             model=model,
+            names=ModelNames(model.name, frozenset({model.name})),
             file=ModelFile(Path(__file__), model.name),
             version="1.2.3",
             load=lambda: node.server.load,

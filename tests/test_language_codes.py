@@ -33,6 +33,7 @@ from app.protocols.http.openai import OPENAI, delta
 from app.protocols.http.replies import rendered
 from app.protocols.http.whisper_cpp import WHISPER_CPP
 from app.protocols.languages import LanguageError, contradiction, language_code, language_codes
+from app.protocols.model_names import ModelNames
 from app.protocols.native.header import parse_header
 from app.protocols.native.replies import reply_fields
 from app.requests.failures import unservable
@@ -116,7 +117,7 @@ def test_native_header_rejects_invalid_languages(fields: dict[str, Any]) -> None
 
 
 def upload(fields: Fields) -> Request:
-    served = Served("fake", frozenset({"fake"}), False)
+    served = Served(ModelNames("fake", frozenset({"fake"})), False)
     return read(fields, OPENAI, Request("r", 3), served)[0]
 
 

@@ -16,6 +16,7 @@ from app.protocols.base import Protocol, ProtocolError
 from app.protocols.http.fields import Served
 from app.protocols.http.protocol import HttpProtocol
 from app.protocols.http.site import Site
+from app.protocols.model_names import ModelNames
 from app.protocols.native.protocol import NativeProtocol
 from app.protocols.wyoming.events import Program
 from app.protocols.wyoming.protocol import WyomingProtocol
@@ -42,8 +43,11 @@ def framed() -> Sample:
     return Sample(lambda: NativeProtocol(MAX_BODY, lambda: "made"), frame(header), b"x", b"\0\0")
 
 
+NAMES = ModelNames("tiny.en", frozenset({"tiny.en"}))
+
+
 def http() -> Sample:
-    site = Site(Served("tiny.en", frozenset({"tiny.en"}), True), 1_700_000_000, MAX_BODY)
+    site = Site(Served(NAMES, True), 1_700_000_000, MAX_BODY)
     part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     tail = f"\r\n--{BOUNDARY}--\r\n"
     head = request(
@@ -62,7 +66,7 @@ def http() -> Sample:
 
 
 def wyoming() -> Sample:
-    program = Program("0.1.0", "tiny.en", frozenset({"tiny.en"}), ("en",), False)
+    program = Program("0.1.0", NAMES, ("en",), False)
     line = {
         "type": "audio-chunk",
         "data": {"rate": 16_000, "width": 2, "channels": 1},

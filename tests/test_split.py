@@ -34,6 +34,7 @@ from app.protocols.http.form import FormError
 from app.protocols.http.openai import OPENAI, delta
 from app.protocols.http.replies import answer_of, rendered
 from app.protocols.http.whisper_cpp import WHISPER_CPP
+from app.protocols.model_names import ModelNames
 from app.protocols.native.replies import reply_fields
 from app.protocols.subtitles import srt, vtt
 from app.requests.failures import unservable
@@ -238,7 +239,7 @@ FILE = {"content_type": "binary/wav", "content_encoding": "wav"}
 
 
 def test_form_can_split_channels() -> None:
-    served = Served("fake", frozenset({"fake"}), True)
+    served = Served(ModelNames("fake", frozenset({"fake"})), True)
 
     def asked(*values: str) -> str:
         return read({"channel_mode": list(values)}, OPENAI, Request("r", 3), served)[0].channel_mode

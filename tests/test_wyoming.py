@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,14 +43,16 @@ from app.messages import (
     Send,
 )
 from app.protocols.base import ProtocolError
+from app.protocols.model_names import ModelNames
 from app.protocols.wyoming.events import Program
 from app.protocols.wyoming.protocol import WyomingProtocol
 from app.protocols.wyoming.stream import MAX_DATA_BYTES, MAX_LINE_BYTES, MAX_PAYLOAD_BYTES
 
 MAX_BODY = 1000
-PLAIN = Program("0.1.0", "tiny-q8_0", frozenset({"tiny", "tiny-q8_0"}), ("de", "en", "no"), False)
-STREAMING = Program("0.1.0", "tiny-q8_0", frozenset({"tiny-q8_0"}), ("de", "en", "no"), True)
-ENGLISH = Program("0.1.0", "tiny.en", frozenset({"tiny.en"}), ("en",), False)
+NAMES = ModelNames("tiny-q8_0", frozenset({"tiny", "tiny-q8_0"}), strict=True)
+PLAIN = Program("0.1.0", NAMES, ("de", "en", "no"), False)
+STREAMING = Program("0.1.0", NAMES, ("de", "en", "no"), True)
+ENGLISH = Program("0.1.0", ModelNames("tiny.en", frozenset({"tiny.en"})), ("en",), False)
 
 
 def wire(*events: Eventable | WyomingEvent) -> bytes:
@@ -444,8 +447,14 @@ def test_transcribe_becomes_a_request() -> None:
         language="de",
         reply="transcript",
         keep_alive=True,
+        model="tiny",
     )
     assert request_of(spoken(b"ab"), STREAMING).reply == "segments"
+
+
+def test_other_model_is_served_unless_the_node_is_strict() -> None:
+    lenient = replace(PLAIN, names=replace(NAMES, strict=False))
+    assert request_of(spoken(b"ab", name="large-v3"), lenient).model == "large-v3"
 
 
 @pytest.mark.parametrize(("width", "encoding"), [(1, "u8"), (2, "s16"), (4, "s32")])

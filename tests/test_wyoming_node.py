@@ -31,6 +31,7 @@ from wyoming.ping import Ping, Pong
 from app.decoding.transcriber import ModelInfo
 from app.network.timeouts import Timeouts
 from app.settings.settings import read
+from app.startup.model import names_of
 from app.startup.wyoming_port import wyoming_port
 
 T = TypeVar("T")
@@ -83,7 +84,8 @@ def serve(make_node: Callable[..., FakeNode]) -> Callable[..., FakeNode]:
     """Start nodes whose only port speaks Wyoming."""
 
     def make(engine: FakeEngine | None = None, *arguments: str, **options: Any) -> FakeNode:
-        port = wyoming_port(read(["--wyoming-port", "0", *arguments], {}), FLUENT)
+        settings = read(["--wyoming-port", "0", *arguments], {})
+        port = wyoming_port(settings, FLUENT, names_of(settings, FLUENT))
         assert port is not None
         fields = {"name": port.name, "allowed": port.allowed}
         return make_node(
@@ -140,7 +142,6 @@ def test_streaming_sends_start_chunk_transcript_and_stop(serve: Callable[..., Fa
     ("fields", "code"),
     [
         ({"language": "fr"}, "bad_field"),
-        ({"name": "large-v3"}, "model_not_found"),
         ({"width": 3}, "bad_field"),
     ],
 )

@@ -11,10 +11,12 @@ from app.decoding.transcriber import ModelInfo
 from app.messages import Send
 from app.network import mdns as announce
 from app.protocols.base import Protocol
+from app.protocols.model_names import ModelNames
 from app.settings.settings import Settings, read
 from app.startup.wyoming_port import announcement, fault, wyoming_port
 
 MODEL = ModelInfo("tiny-q8_0", True, frozenset({"en", "de"}))
+NAMES = ModelNames(MODEL.name, frozenset({MODEL.name}))
 OUTSIDE = ["--wyoming-port", "0", "--host", "0.0.0.0"]
 
 
@@ -60,8 +62,8 @@ def test_fault_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_port_has_neither_token_nor_tls() -> None:
-    assert wyoming_port(settings(), MODEL) is None
-    port = wyoming_port(settings("--wyoming-port", "10300", "--host", "::1"), MODEL)
+    assert wyoming_port(settings(), MODEL, NAMES) is None
+    port = wyoming_port(settings("--wyoming-port", "10300", "--host", "::1"), MODEL, NAMES)
     assert port is not None
     assert (port.name, port.host, port.number) == ("wyoming", "::1", 10_300)
     # Wyoming supports neither.
@@ -72,7 +74,9 @@ def test_port_has_neither_token_nor_tls() -> None:
 
 
 def test_port_admits_only_allowed_networks() -> None:
-    port = wyoming_port(settings("--wyoming-port", "0", "--wyoming-allow", "10.0.0.0/8"), MODEL)
+    port = wyoming_port(
+        settings("--wyoming-port", "0", "--wyoming-allow", "10.0.0.0/8"), MODEL, NAMES
+    )
     assert port is not None
     assert port.admits(ipaddress.ip_address("10.1.2.3"))
     assert not port.admits(ipaddress.ip_address("11.1.2.3"))

@@ -47,6 +47,20 @@ PORT_OPTIONS = (
         "PORT",
     ),
     Option(
+        ("--served-model-name",),
+        (),
+        values.names,
+        "further names of the model in /v1/models; separate several by commas or repeat the option",
+        "NAME",
+        repeatable=True,
+    ),
+    Option(
+        ("--strict-model",),
+        False,
+        values.flag,
+        "refuse requests that name another model, which otherwise are served by the loaded one",
+    ),
+    Option(
         ("--cors-origin",),
         (),
         values.origins,

@@ -38,6 +38,8 @@ class Settings:
     tls_key: Path | None
     tls_client_ca: Path | None
     http_port: int | Literal["auto"] | None
+    served_model_name: tuple[str, ...]
+    strict_model: bool
     cors_origin: tuple[str, ...]
     metrics_auth: bool
     wyoming_port: int | None

@@ -118,6 +118,14 @@ def _origin(text: str) -> str:
     return bare
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Names between commas, none empty."""
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name")
+    return found
+
+
 def networks(text: str) -> tuple[Network, ...]:
     """Addresses and networks between commas."""
     return tuple(_network(part.strip()) for part in text.split(","))

@@ -16,6 +16,7 @@ from app.decoding.transcriber import ModelInfo
 from app.model_files import catalog
 from app.network.addresses import reachable_by_others
 from app.network.ports import Port
+from app.protocols.model_names import ModelNames
 from app.requests.load import Load
 from app.settings.settings import Settings
 
@@ -28,7 +29,11 @@ _log = structlog.get_logger("http")
 
 
 def web_of(
-    settings: Settings, model: ModelInfo, file: catalog.ModelFile, load: Callable[[], Load]
+    settings: Settings,
+    model: ModelInfo,
+    names: ModelNames,
+    file: catalog.ModelFile,
+    load: Callable[[], Load],
 ) -> Web | None:
     """Build the handlers of the port; None if it is off."""
     if settings.http_port is None:
@@ -38,6 +43,7 @@ def web_of(
 
     return web(
         model=model,
+        names=names,
         file=file,
         version=__version__,
         load=load,

@@ -9,7 +9,11 @@ import sys
 
 from app.decoding.transcriber import ModelInfo
 from app.model_files import catalog
+from app.protocols.model_names import ModelNames
 from app.settings import settings as config
+
+_ALIAS = "whisper-1"
+"""The model name that OpenAI's clients send."""
 
 
 def obtain(settings: config.Settings) -> catalog.ModelFile:
@@ -19,6 +23,14 @@ def obtain(settings: config.Settings) -> catalog.ModelFile:
         directories.append(settings.models_dir)
     progress = _show_progress if sys.stderr.isatty() else None
     return catalog.obtain(settings.model, directories, offline=settings.offline, progress=progress)
+
+
+def names_of(settings: config.Settings, model: ModelInfo) -> ModelNames:
+    """Return the model's names in requests: full name, short name, OpenAI's alias, the user's."""
+    entry = catalog.find(model.name)
+    short = () if entry is None else (entry.model,)
+    names = {model.name, *short, _ALIAS, *settings.served_model_name}
+    return ModelNames(model.name, frozenset(names), settings.strict_model)
 
 
 def language_of(settings: config.Settings, model: ModelInfo) -> str:

@@ -21,6 +21,7 @@ from app.network.access_token import AccessToken
 from app.network.addresses import reachable_by_others
 from app.network.mdns import Announcement
 from app.network.ports import Port
+from app.protocols.model_names import ModelNames
 from app.protocols.native.protocol import NativeProtocol
 from app.settings.settings import Settings
 from app.startup import http_port, wyoming_port
@@ -52,6 +53,7 @@ def open_ports(
     tls: ssl.SSLContext | None,
     web: Web | None,
     model: ModelInfo,
+    names: ModelNames,
     listen: Callable[[Port], int],
 ) -> Opened:
     """Open all ports with `listen`, which returns a port's number. Raises `CannotListen`."""
@@ -64,7 +66,7 @@ def open_ports(
         number = listen(native)
     others: dict[str, int | str] = {}
     announcement = None
-    if (wyoming := wyoming_port.wyoming_port(settings, model)) is not None:
+    if (wyoming := wyoming_port.wyoming_port(settings, model, names)) is not None:
         # Wyoming supports neither token nor TLS; `wyoming_port.fault` has decided that it may open.
         with _explained(wyoming, "--wyoming-port"):
             found = others["wyoming_port"] = listen(wyoming)

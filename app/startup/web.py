@@ -18,11 +18,9 @@ from app.page import files as pages
 from app.protocols.http.fields import Served
 from app.protocols.http.protocol import HttpProtocol
 from app.protocols.http.site import Site
+from app.protocols.model_names import ModelNames
 from app.requests.load import Load
 from app.requests.outcomes import Observer
-
-ALIAS = "whisper-1"
-"""The model name that OpenAI's clients send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +37,7 @@ class Web:
 def web(
     *,
     model: ModelInfo,
+    names: ModelNames,
     file: catalog.ModelFile,
     version: str,
     load: Callable[[], Load],
@@ -50,7 +49,7 @@ def web(
     """Build the handlers. `load` returns the node's load; `local` is true if only this machine can
     reach the port; the rest is as in the settings. Raises `OSError` if the page cannot be read."""
     site = Site(
-        served=Served(model.name, _names(model), not model.multilingual),
+        served=Served(names, not model.multilingual),
         created=int(file.path.stat().st_mtime),
         max_body=max_body,
         pages={path: (page.content_type, page.body) for path, page in pages.load().items()},
@@ -67,10 +66,3 @@ def web(
         reports={"ready": status.ready, "metrics": metrics.report, "status": status.report},
         guarded=own | probes if metrics_auth else own,
     )
-
-
-def _names(model: ModelInfo) -> frozenset[str]:
-    """Return the model names that a request may use: full name, short name, OpenAI's alias."""
-    entry = catalog.find(model.name)
-    short = () if entry is None else (entry.model,)
-    return frozenset({model.name, ALIAS, *short})

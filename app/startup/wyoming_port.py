@@ -9,10 +9,10 @@ import uuid
 
 from app import __version__
 from app.decoding.transcriber import ModelInfo
-from app.model_files import catalog
 from app.network.addresses import reachable_by_others
 from app.network.mdns import AnnounceError, Announcement, instance_name, reachable_addresses
 from app.network.ports import Port
+from app.protocols.model_names import ModelNames
 from app.protocols.wyoming.events import Program
 from app.protocols.wyoming.protocol import WyomingProtocol
 from app.settings.settings import Settings
@@ -41,15 +41,13 @@ def fault(settings: Settings, protected: bool) -> str | None:
     return None
 
 
-def wyoming_port(settings: Settings, model: ModelInfo) -> Port | None:
+def wyoming_port(settings: Settings, model: ModelInfo, names: ModelNames) -> Port | None:
     """Return the port to listen on; None if it is off."""
     if settings.wyoming_port is None:
         return None
-    entry = catalog.find(model.name)
     program = Program(
         version=__version__,
-        model=model.name,
-        names=frozenset({model.name} if entry is None else {model.name, entry.model}),
+        names=names,
         languages=tuple(sorted(model.languages)),
         streaming=settings.wyoming_streaming,
     )

@@ -64,11 +64,12 @@ def read(
     fields: Fields, dialect: Dialect, request: Request, served: Served
 ) -> tuple[Request, ReplyOptions]:
     """Return `request` with the form's values, and the options of its reply. Raises `FormError`."""
-    form_fields.check_model(fields, served)
+    model = form_fields.model(fields, served)
     options = dialect.read_options(fields, request.task)
     language = dialect.read_language(fields, served)
     request = replace(
         request,
+        model=model,
         channel_mode=form_fields.channel_mode(fields),
         language=language,
         languages=form_fields.languages(fields, language),

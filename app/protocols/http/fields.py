@@ -17,7 +17,7 @@ from app.limits import (
     CueLayout,
     prompt_fault,
 )
-from app.messages import BAD_FIELD, MODEL_NOT_FOUND, ChannelMode
+from app.messages import BAD_FIELD, ChannelMode
 from app.protocols.http.form import Fields, FormError
 from app.protocols.languages import (
     CODES,
@@ -27,6 +27,7 @@ from app.protocols.languages import (
     language_code,
     language_codes,
 )
+from app.protocols.model_names import ModelNames
 
 _TRUE = frozenset({"true", "1", "yes", "y"})
 _CUE_FIELDS = ("max_line_width", "max_line_count", "max_cue_seconds")
@@ -35,10 +36,9 @@ _FALSE = frozenset({"false", "0", "no", "n", ""})
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The loaded model. `names` are its names in requests."""
+    """The loaded model."""
 
-    name: str
-    names: frozenset[str]
+    names: ModelNames
     english_only: bool
 
 
@@ -48,13 +48,12 @@ def last(fields: Fields, name: str) -> str | None:
     return values[-1].strip() if values else None
 
 
-def check_model(fields: Fields, served: Served) -> None:
-    """Check that the model, if one is named, is the loaded one."""
-    model = last(fields, "model")
-    if model and model not in served.names:
-        names = ", ".join(sorted(served.names))
-        message = f"model {model[:80]!r} is not served here; use {names}"
-        raise FormError(MODEL_NOT_FOUND, message)
+def model(fields: Fields, served: Served) -> str | None:
+    """Return the model that the client names; None if it names none."""
+    asked = last(fields, "model") or None
+    if failure := served.names.refusal(asked):
+        raise FormError(failure.code, failure.message)
+    return asked
 
 
 def language(value: str | None) -> str | None:

@@ -93,6 +93,7 @@ def rendered(transcript: Transcript, options: ReplyOptions) -> tuple[str, bytes]
     code = dialect.language(transcript, options)
     fields = {
         "task": options.task,
+        "model": transcript.model,
         "language": NAMES.get(code, code),
         "duration": round(transcript.audio_seconds, 3),
         "text": text,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from http import HTTPStatus
+from urllib.parse import quote
 
 import h11
 
@@ -41,11 +42,14 @@ class Exchange:
 
 
 class Writer:
-    """Encodes answers. `varies` if they depend on the origin."""
+    """Encodes answers. `varies` if they depend on the origin; `model` is the loaded model's name,
+    which the answers to audio have as `X-Model`."""
 
-    def __init__(self, http: h11.Connection, varies: bool) -> None:
+    def __init__(self, http: h11.Connection, varies: bool, model: str) -> None:
         self._http = http
         self._varies = varies
+        # A file's name can have characters that a header cannot.
+        self._model = quote(model, safe="!#$&'()*+,/:;=?@[]~")
         self.exchange = Exchange()
 
     @property
@@ -88,13 +92,13 @@ class Writer:
     def _head(self, status: int, headers: Headers) -> bytes:
         headers += (("X-Content-Type-Options", "nosniff"),)
         if self.exchange.request is not None:
-            headers += (("X-Request-Id", self.exchange.request.id),)
+            headers += (("X-Request-Id", self.exchange.request.id), ("X-Model", self._model))
         if self._varies:
             headers += (("Vary", "Origin"),)
         if self.exchange.origin is not None:
             headers += (
                 ("Access-Control-Allow-Origin", self.exchange.origin),
-                ("Access-Control-Expose-Headers", "Retry-After, X-Request-Id"),
+                ("Access-Control-Expose-Headers", "Retry-After, X-Model, X-Request-Id"),
             )
         if self._http.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR):
             headers += (("Connection", "close"),)

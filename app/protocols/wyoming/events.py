@@ -16,12 +16,12 @@ from app.messages import (
     MAX_CHANNELS,
     MAX_SAMPLE_RATE,
     MIN_SAMPLE_RATE,
-    MODEL_NOT_FOUND,
     Failure,
     RawFormat,
     SampleEncoding,
 )
 from app.protocols.languages import WANTED, language_code
+from app.protocols.model_names import ModelNames
 
 # 8-bit samples are unsigned, as in WAV files: the reference subtracts 128 before widening.
 _ENCODINGS: dict[int, SampleEncoding] = {1: "u8", 2: "s16", 4: "s32"}
@@ -29,12 +29,11 @@ _ENCODINGS: dict[int, SampleEncoding] = {1: "u8", 2: "s16", 4: "s32"}
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """The description of the node: its version, the model's full name, the `names` that requests
-    may use, its languages, and whether transcripts are streamed."""
+    """The description of the node: its version, the names of the model, its languages, and whether
+    transcripts are streamed."""
 
     version: str
-    model: str
-    names: frozenset[str]
+    names: ModelNames
     languages: tuple[str, ...]
     streaming: bool
 
@@ -45,6 +44,7 @@ class TranscribeOptions:
 
     language: str | None = None
     prompt: str = ""
+    model: str | None = None
 
 
 # Reading.
@@ -73,9 +73,8 @@ def read_options(data: dict[str, Any], program: Program) -> TranscribeOptions | 
     name = data.get("name")
     if name is not None and not isinstance(name, str):
         return Failure(BAD_FIELD, "name must be a string")
-    if name and name not in program.names:
-        names = ", ".join(sorted(program.names))
-        return Failure(MODEL_NOT_FOUND, f"model {name[:80]!r} is not served here; there is {names}")
+    if failure := program.names.refusal(name):
+        return failure
     language = data.get("language")
     code = language_code(language) if isinstance(language, str) and language else None
     if language and code is None:
@@ -88,7 +87,7 @@ def read_options(data: dict[str, Any], program: Program) -> TranscribeOptions | 
     prompt = ", ".join(hints)
     if fault := prompt_fault(prompt):
         return Failure(BAD_FIELD, f"the prompt of transcript_terms and transcript_names {fault}")
-    return TranscribeOptions(code, prompt)
+    return TranscribeOptions(code, prompt, name or None)
 
 
 def _texts(data: dict[str, Any], name: str) -> list[str]:
@@ -143,8 +142,8 @@ def write_pong(data: dict[str, Any]) -> bytes:
 def write_info(program: Program) -> bytes:
     """Encode the answer to `describe`: one speech-to-text program with one model."""
     model = {
-        "name": program.model,
-        "description": f"Whisper {program.model}",
+        "name": program.names.name,
+        "description": f"Whisper {program.names.name}",
         "attribution": {"name": "OpenAI", "url": "https://github.com/openai/whisper"},
         "installed": True,
         "version": None,

@@ -236,7 +236,12 @@ class WyomingProtocol:
         if self._state is _State.AUDIO:
             assert self._request is not None
             assert not isinstance(options, Failure)
-            request = replace(self._request, language=options.language, prompt=options.prompt)
+            request = replace(
+                self._request,
+                language=options.language,
+                prompt=options.prompt,
+                model=options.model,
+            )
             self._state = _State.ENDING if self._failed else _State.REPLY
             return End(None if request == self._request else request)
         if isinstance(options, Failure):
@@ -255,6 +260,7 @@ class WyomingProtocol:
             raw=raw,
             language=options.language,
             prompt=options.prompt,
+            model=options.model,
             reply="segments" if self._program.streaming else "transcript",
             keep_alive=True,
         )
