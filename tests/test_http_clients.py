@@ -61,7 +61,8 @@ def test_openai_client_gets_every_format(client: openai.OpenAI, node: Node, form
         more["timestamp_granularities"] = ["word", "segment"]
     answer = transcribe(client, response_format=form, language="en", **more)
     if form in ("text", "srt", "vtt"):
-        assert WORDS in " ".join(line for line in answer.splitlines() if "-->" not in line)
+        lines = (line for line in answer.splitlines() if "-->" not in line and not line.isdigit())
+        assert WORDS in " ".join(" ".join(lines).split())
         beginning = {"text": "And so", "srt": "1\n00:00:00,", "vtt": "WEBVTT\n\n00:00:00."}[form]
         assert answer.startswith(beginning)
         return

@@ -16,10 +16,11 @@ from fakes import HANG, RATE, Client, Clock, FakeEngine, Node, eventually, messa
 from live_worker import END, LiveWorker, framed, live_header, streamed, utterance
 
 from app.live import Clear, Commit, Configure, LiveOptions, SpeechBegan
-from app.messages import Failure, Finished, Progress
+from app.messages import Failure
 from app.network.outbox import MAX_UNSENT_BYTES
 from app.network.timeouts import Timeouts
 from app.requests.quota import STREAM_BYTES
+from app.worker.completions import Finished, Progress
 
 MakeNode = Callable[..., Node]
 
@@ -514,7 +515,7 @@ def test_stream_is_read_only_as_far_as_the_worker_takes_it(live: LiveWorker) -> 
     ahead = len(live.audio[number])
     assert 3 * len(SECOND) < ahead <= 3 * len(SECOND) + 640
     live.consumes = True
-    from app.messages import Consumed
+    from app.worker.completions import Consumed
 
     live.complete(Consumed(number, ahead))
     client.socket.settimeout(HANG)

@@ -16,16 +16,8 @@ from test_job import three_phrases
 
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, EngineError
-from app.messages import (
-    Completion,
-    Failure,
-    Finished,
-    Outcome,
-    Progress,
-    RawFormat,
-    Request,
-    Transcript,
-)
+from app.messages import Failure, Outcome, RawFormat, Request, Transcript
+from app.worker.completions import Completion, Finished, Progress
 from app.worker.job import Job, JobSettings
 from app.worker.worker import Worker
 

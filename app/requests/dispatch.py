@@ -10,18 +10,12 @@ import time
 from collections.abc import Callable
 
 from app.live import Clear, Commit, LiveEvent
-from app.messages import (
-    Accepted,
-    Failure,
-    Finished,
-    Outcome,
-    Progress,
-    Transcript,
-)
+from app.messages import Accepted, Failure, Outcome, Transcript
 from app.requests.in_flight import InFlight
 from app.requests.outcomes import Outcomes
 from app.requests.throughput import Throughput
 from app.storage.body import Body
+from app.worker.completions import Finished, Progress
 from app.worker.job import Job
 from app.worker.live.job import LiveJob
 from app.worker.worker import Worker

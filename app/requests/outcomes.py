@@ -11,10 +11,11 @@ from typing import Protocol as Interface
 
 import structlog
 
-from app.messages import Failure, Origin, Outcome, Progress, Request, Streamed, Utterance
+from app.messages import Failure, Origin, Outcome, Request, Streamed, Utterance
 from app.output.stdout import StdoutSink
 from app.requests.failures import kept_for_later
 from app.requests.in_flight import InFlight
+from app.worker.completions import Progress
 
 MAX_STDOUT_BACKLOG = 1_000
 """Unwritten lines, beyond which no further audio is admitted."""

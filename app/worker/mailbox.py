@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from app.messages import Completion
+from app.worker.completions import Completion
 from app.worker.job import Job
 from app.worker.live.job import Audio, LiveJob, LiveMail
 

@@ -20,7 +20,8 @@ from app.audio.probe import ChannelProbe
 from app.audio.vad import Detector
 from app.decoding.transcriber import Transcriber
 from app.live import Clear, Commit, Configure
-from app.messages import Completion, Finished, Outcome, Progress
+from app.messages import Outcome
+from app.worker.completions import Completion, Finished, Progress
 from app.worker.detectors import Detectors
 from app.worker.failures import RESET, STOPPED, failure_of, is_expected
 from app.worker.job import Job, JobSettings, Transcription

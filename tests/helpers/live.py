@@ -11,17 +11,8 @@ import numpy as np
 from fakes import RATE, FakeDetector, FakeEngine, body_of, eventually, tone
 
 from app.live import LiveOptions
-from app.messages import (
-    Completion,
-    Consumed,
-    Failure,
-    Finished,
-    Outcome,
-    Progress,
-    RawFormat,
-    Reply,
-    Request,
-)
+from app.messages import Failure, Outcome, RawFormat, Reply, Request
+from app.worker.completions import Completion, Consumed, Finished, Progress
 from app.worker.job import Job, JobSettings
 from app.worker.live.job import LiveJob
 from app.worker.worker import Worker

@@ -19,7 +19,8 @@ from app.audio.mix import SpeechTest
 from app.audio.vad import Detector
 from app.decoding.transcriber import Transcriber
 from app.live import LiveOptions
-from app.messages import Completion, Consumed, Finished, Outcome, Progress
+from app.messages import Outcome
+from app.worker.completions import Completion, Consumed, Finished, Progress
 from app.worker.detectors import Detectors
 from app.worker.failures import FAULT, RESET, STOPPED, failure_of, is_expected
 from app.worker.job import Job
