@@ -14,15 +14,12 @@ from fakes import RATE, RAW, Node, eventually, frame
 
 from app.live import Clear, Commit, Configure, LiveEvent
 from app.messages import (
-    Completion,
-    Consumed,
-    Finished,
     Outcome,
-    Progress,
     Segment,
     Streamed,
     Utterance,
 )
+from app.worker.completions import Completion, Consumed, Finished, Progress
 from app.worker.live.job import LiveJob
 from app.worker.worker import Worker
 
