@@ -150,7 +150,7 @@ class Broker:
         `asyncio.TimeoutError`."""
         if not self.client.is_connected:
             raise asyncio.TimeoutError
-        # The answer to a request is lost with the connection, so the rest of the time is not waited.
+        # A lost connection takes the answer along, so the rest of the time is not waited.
         lost = asyncio.ensure_future(self._lost.wait())
         task = asyncio.ensure_future(
             self.client.request(subject, data, timeout=timeout, headers=headers)
