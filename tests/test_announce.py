@@ -111,6 +111,7 @@ def test_instance_name_fits_into_a_dns_label(monkeypatch: pytest.MonkeyPatch) ->
     assert announce.instance_name().startswith("node-whisper-")
     monkeypatch.setattr(socket, "gethostname", lambda: "kitchen.example")
     assert announce.instance_name() == "node-whisper-kitchen"
+    assert announce.instance_name("kitchen") == "kitchen"
     monkeypatch.setattr(socket, "gethostname", lambda: "ü" * 63)
     assert len(announce.instance_name().encode()) in (62, 63)
 

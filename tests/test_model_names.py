@@ -7,7 +7,7 @@ import pytest
 from app.decoding.transcriber import ModelInfo
 from app.protocols.model_names import ModelNames
 from app.settings.settings import read
-from app.startup.model import names_of
+from app.startup.model import names_of, wrong_language
 
 MODEL = ModelInfo("tiny.en-q8_0", False, frozenset({"en"}))
 
@@ -35,3 +35,10 @@ def test_only_a_strict_node_refuses_another_model() -> None:
 def test_empty_name_is_refused(text: str) -> None:
     with pytest.raises(SystemExit):
         read(["--served-model-name", text], {})
+
+
+def test_english_only_model_cannot_translate() -> None:
+    fault = wrong_language(read(["--task", "translate"], {}), MODEL)
+    assert fault is not None
+    assert "cannot translate" in fault
+    assert wrong_language(read([], {}), MODEL) is None

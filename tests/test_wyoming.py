@@ -452,6 +452,15 @@ def test_transcribe_becomes_a_request() -> None:
     assert request_of(spoken(b"ab"), STREAMING).reply == "segments"
 
 
+def test_task_of_the_node_is_that_of_its_requests() -> None:
+    translating = replace(PLAIN, task="translate")
+    assert request_of(spoken(b"ab", language="de"), translating).task == "translate"
+    driver = Driver(translating)
+    driver.drive([spoken(b"ab", language="de")])
+    (transcript,) = unwire(driver.protocol.encode("r1", transcript_of("hello", language="de")))
+    assert transcript.data == {"text": "hello", "language": "en"}
+
+
 def test_other_model_is_served_unless_the_node_is_strict() -> None:
     lenient = replace(PLAIN, names=replace(NAMES, strict=False))
     assert request_of(spoken(b"ab", name="large-v3"), lenient).model == "large-v3"

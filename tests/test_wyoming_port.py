@@ -73,6 +73,18 @@ def test_port_has_neither_token_nor_tls() -> None:
     assert f'"version": "{__version__}"'.encode() in _info(port.new_protocol())
 
 
+def test_name_tells_nodes_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "kitchen.example")
+
+    def name(*arguments: str) -> str:
+        port = wyoming_port(settings("--wyoming-port", "0", *arguments), MODEL, NAMES)
+        assert port is not None
+        return _info(port.new_protocol()).decode()
+
+    assert '"name": "node-whisper tiny-q8_0 on kitchen"' in name()
+    assert '"name": "hall"' in name("--name", "hall")
+
+
 def test_port_admits_only_allowed_networks() -> None:
     port = wyoming_port(
         settings("--wyoming-port", "0", "--wyoming-allow", "10.0.0.0/8"), MODEL, NAMES

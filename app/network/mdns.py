@@ -64,9 +64,15 @@ def reachable_addresses(host: str) -> list[str]:
     return reachable
 
 
-def instance_name() -> str:
-    """Return this node's name on the network; zeroconf adds a number if it is taken."""
-    name = f"node-whisper-{socket.gethostname().partition('.')[0]}"
+def host_name() -> str:
+    """Return the name of this machine without its domain."""
+    return socket.gethostname().partition(".")[0]
+
+
+def instance_name(name: str = "") -> str:
+    """Return this node's name on the network, `name` if it has one; zeroconf adds a number if it is
+    taken."""
+    name = name or f"node-whisper-{host_name()}"
     return name.encode()[:_MAX_LABEL_BYTES].decode(errors="ignore")
 
 

@@ -111,4 +111,18 @@ PORT_OPTIONS = (
         values.flag,
         "announce the Wyoming port by mDNS; needs requirements-announce.txt",
     ),
+    Option(
+        ("--name",),
+        "",
+        values.name,
+        "the node's name for Wyoming clients and for --announce, so that several nodes are told"
+        " apart (default: one with the model's and the machine's name)",
+    ),
+    Option(
+        ("--task",),
+        "transcribe",
+        values.choice("transcribe", "translate"),
+        "task of Wyoming requests, which cannot name one: transcribe, or translate into English",
+        "TASK",
+    ),
 )

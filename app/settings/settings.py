@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn
 
 from app import __version__
 from app.decoding.context import EncoderContext
+from app.messages import Task
 from app.model_files.folders import models_folder
 from app.protocols.languages import MAX_LANGUAGES, contradiction
 from app.settings.option import PREFIX, Option
@@ -47,6 +48,8 @@ class Settings:
     wyoming_open: bool
     wyoming_allow: tuple[Network, ...]
     announce: bool
+    name: str
+    task: Task
     threads: int | None
     encoder_context: EncoderContext
     language: str | None

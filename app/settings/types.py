@@ -118,6 +118,13 @@ def _origin(text: str) -> str:
     return bare
 
 
+def name(text: str) -> str:
+    """A name of one line, which may be empty."""
+    if not text.isprintable() or len(text) > 100:
+        raise argparse.ArgumentTypeError("a name has at most 100 characters and one line")
+    return text
+
+
 def names(text: str) -> tuple[str, ...]:
     """Names between commas, none empty."""
     found = tuple(part.strip() for part in text.split(","))

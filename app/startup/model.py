@@ -43,6 +43,8 @@ def wrong_language(settings: config.Settings, model: ModelInfo) -> str | None:
     asked = settings.language
     if unknown := [code for code in settings.languages if code not in model.languages]:
         return f"--languages {unknown[0]}: {model.name} does not support this language"
+    if settings.task == "translate" and not model.multilingual:
+        return f"--task translate: {model.name} is English-only and cannot translate"
     if asked in ("auto", "multi") and not model.multilingual:
         return f"--language {asked}: {model.name} is English-only; use en or a multilingual model"
     language = language_of(settings, model)

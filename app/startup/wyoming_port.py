@@ -10,7 +10,13 @@ import uuid
 from app import __version__
 from app.decoding.transcriber import ModelInfo
 from app.network.addresses import reachable_by_others
-from app.network.mdns import AnnounceError, Announcement, instance_name, reachable_addresses
+from app.network.mdns import (
+    AnnounceError,
+    Announcement,
+    host_name,
+    instance_name,
+    reachable_addresses,
+)
 from app.network.ports import Port
 from app.protocols.model_names import ModelNames
 from app.protocols.wyoming.events import Program
@@ -50,6 +56,8 @@ def wyoming_port(settings: Settings, model: ModelInfo, names: ModelNames) -> Por
         names=names,
         languages=tuple(sorted(model.languages)),
         streaming=settings.wyoming_streaming,
+        name=settings.name or f"node-whisper {model.name} on {host_name()}",
+        task=settings.task,
     )
 
     def new_protocol() -> WyomingProtocol:
@@ -68,4 +76,4 @@ def announcement(settings: Settings, number: int) -> Announcement | None:
     """Return the mDNS announcement of Wyoming port `number`, not yet started, or None."""
     if not settings.announce:
         return None
-    return Announcement(instance_name(), number, reachable_addresses(settings.host))
+    return Announcement(instance_name(settings.name), number, reachable_addresses(settings.host))

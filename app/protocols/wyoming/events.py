@@ -19,6 +19,7 @@ from app.messages import (
     Failure,
     RawFormat,
     SampleEncoding,
+    Task,
 )
 from app.protocols.languages import WANTED, language_code
 from app.protocols.model_names import ModelNames
@@ -29,13 +30,15 @@ _ENCODINGS: dict[int, SampleEncoding] = {1: "u8", 2: "s16", 4: "s32"}
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """The description of the node: its version, the names of the model, its languages, and whether
-    transcripts are streamed."""
+    """The description of the node: its version, the names of the model, its languages, whether
+    transcripts are streamed, its own name, and the task of all requests, which cannot name one."""
 
     version: str
     names: ModelNames
     languages: tuple[str, ...]
     streaming: bool
+    name: str = "node-whisper"
+    task: Task = "transcribe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,7 @@ def write_info(program: Program) -> bytes:
         "languages": list(program.languages),
     }
     asr = {
-        "name": "node-whisper",
+        "name": program.name,
         "description": "Whisper transcription with whisper.cpp",
         "attribution": {
             "name": "Georgi Gerganov",

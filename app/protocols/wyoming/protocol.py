@@ -154,7 +154,9 @@ class WyomingProtocol:
             text = f" {reply.text}" if begin == b"" else reply.text
             return begin + write_event("transcript-chunk", {"text": text})
         if isinstance(reply, Transcript):
-            events = self._transcript(reply.text, reply.language)
+            # The language of the text, not of the speech.
+            translated = self._program.task == "translate"
+            events = self._transcript(reply.text, "en" if translated else reply.language)
             self._forget()
             if self._state is _State.REPLY:
                 self._state = _State.BETWEEN
@@ -259,6 +261,7 @@ class WyomingProtocol:
             content_length=None,
             raw=raw,
             language=options.language,
+            task=self._program.task,
             prompt=options.prompt,
             model=options.model,
             reply="segments" if self._program.streaming else "transcript",
