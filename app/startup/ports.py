@@ -18,7 +18,7 @@ import structlog
 
 from app.decoding.transcriber import ModelInfo
 from app.network.access_token import AccessToken
-from app.network.addresses import reachable_by_others
+from app.network.addresses import address_for_others, reachable_by_others
 from app.network.mdns import Announcement
 from app.network.ports import Port
 from app.protocols.model_names import ModelNames
@@ -77,6 +77,8 @@ def open_ports(
             at = http_port.listen(settings, http, listen)
         if at is not None:
             others["http"] = http_port.address(http, at)
+    if (address := address_for_others(settings.host)) not in (None, settings.host):
+        others["from_other_devices"] = address
     return Opened(number, others, announcement)
 
 
