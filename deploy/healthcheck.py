@@ -1,8 +1,9 @@
 """The container's HEALTHCHECK: exits with status 0 if the node is alive, else with 1.
 
 It requests /healthz if the HTTP port is on and has no TLS, else it only connects to the native
-port. It reads the ports from the node's variables and does not know ports given as flags. It
-imports little because it runs every half minute on a small board:
+port. A node without both, which lives from a queue, cannot be asked and counts as alive. The ports
+come from the node's variables, not from its flags. It imports little because it runs every half
+minute on a small board:
 
     python -I -S healthcheck.py
 """
@@ -20,7 +21,10 @@ def main() -> str:
     http = {"off": 0, "auto": 8080}[text] if text.isalpha() else int(text)
     if os.environ.get("NODE_WHISPER_TLS_CERT"):
         http = 0
-    port = http or int(os.environ.get("NODE_WHISPER_PORT") or 56789)
+    native = os.environ.get("NODE_WHISPER_PORT") or "56789"
+    if not http and native == "off":
+        return ""
+    port = http or int(native)
     host = os.environ.get("NODE_WHISPER_HOST") or "127.0.0.1"
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"

@@ -162,7 +162,7 @@ def test_image_contains_no_compiler() -> None:
 
 def pinned(python: str) -> Iterator[str]:
     """The requirements under this Python. pip evaluates markers for the Python that runs it."""
-    for file in ("requirements.txt", "requirements-convert.txt"):
+    for file in ("requirements.txt", "requirements-convert.txt", "requirements-queue.txt"):
         for requirement in locked(ROOT / file):
             marker, requirement.marker = requirement.marker, None
             versions = {"python_version": python, "python_full_version": f"{python}.0"}
@@ -340,6 +340,10 @@ def test_health_check_connects_without_http() -> None:
     done = check(**settings)
     assert done.returncode == 1
     assert port in done.stdout
+
+
+def test_health_check_of_a_node_without_ports_passes() -> None:
+    assert check(NODE_WHISPER_PORT="off", NODE_WHISPER_HTTP_PORT="off").returncode == 0
 
 
 def test_verify_arm64_names_a_missing_program() -> None:
