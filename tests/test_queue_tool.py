@@ -22,6 +22,7 @@ import pytest
 pytest.importorskip("nats", reason="nats-py is not installed (requirements-queue.txt)")
 
 import queue_tool.broker
+import queue_tool.orphans
 import queue_tool.results
 import queue_tool.server
 from broker import HANG
@@ -542,6 +543,70 @@ def test_broker_without_jetstream_is_reported(tool: Tool, broker: Any, tmp_path:
     broker.start()
     tool("init", status=1)
     assert "JetStream does not answer" in tool.errors or "enable JetStream" in tool.errors
+
+
+def test_init_removes_audio_that_no_job_names(
+    ready: Tool, tmp_path: Path, monkeypatch: Any
+) -> None:
+    kept = [clip(tmp_path, 700_000, f"{number}.flac") for number in range(2)]
+    ready("submit", "--tenant", "t1", "--id", "dead", kept[0])
+    bury(ready, "dead")
+    ready("submit", "--tenant", "t1", "--id", "waits", kept[1])
+
+    async def break_off(broker: Broker) -> None:
+        from app.queue.jetstream import JetStream
+
+        jetstream = JetStream(broker, lambda _: None)
+        await jetstream.begin()
+        await jetstream.put_object("asr-audio-t1", "lost", b"x" * 900_000, objects.CHUNK_BYTES)
+        await jetstream.store(names.chunk_subject("asr-audio-t1", "half"), b"y" * 500_000, {})
+
+    ready.run(break_off)
+    # An upload may still be in progress.
+    assert "removed" not in ready("init", "--tenant", "t1")
+    monkeypatch.setattr(queue_tool.orphans, "OLD_SECONDS", -1.0)
+    output = ready("init", "--tenant", "t1")
+    assert "removed: audio lost of t1, 900000 bytes that no job names" in output
+    assert "removed: an unfinished upload of t1" in output
+    assert output.count("removed") == 2
+    assert "removed" not in ready("init", "--tenant", "t1")
+    ready("dead", "retry", "dead")
+    with ready.stand_in():
+        for path, request_id in zip(kept, ("dead", "waits"), strict=True):
+            assert ready("result", request_id, "--tenant", "t1", "--wait") == sha256(path) + "\n"
+
+
+# TLS.
+
+
+@pytest.fixture
+def encrypted(make_broker: Any, certificates: Any) -> Any:
+    certificate, key = certificates.node
+    return make_broker(f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}')
+
+
+def test_tls_encrypts_the_connection(encrypted: Any, certificates: Any, capsys: Any) -> None:
+    tool = Tool(f"tls://localhost:{encrypted.port}", capsys)
+    tool("init", "--queue-ca", certificates.ca)
+    assert "oldest job: none" in tool("status", "--queue-ca", certificates.ca)
+
+
+def test_foreign_authority_is_rejected(
+    encrypted: Any, certificates: Any, strangers: Any, capsys: Any
+) -> None:
+    tool = Tool(f"tls://localhost:{encrypted.port}", capsys)
+    tool("status", "--queue-ca", strangers.ca, status=1)
+    assert "name its authority with --queue-ca" in tool.errors
+    tool("status", "--queue-ca", tool_folder := Path("/nowhere"), status=2)
+    assert f"cannot use the authority {tool_folder}" in tool.errors
+
+
+def test_broker_without_tls_is_rejected_before_the_credentials_are_sent(
+    broker: Any, certificates: Any, capsys: Any
+) -> None:
+    tool = Tool(f"tls://localhost:{broker.port}", capsys)
+    tool("status", "--queue-ca", certificates.ca, status=1)
+    assert "does not require TLS" in tool.errors
 
 
 # Dead jobs.

@@ -17,7 +17,7 @@ from app.queue.names import (
     queue_model,
     results_bucket,
 )
-from queue_tool import configs, server
+from queue_tool import configs, orphans, server
 from queue_tool.broker import ApiError, Broker, QueueError
 from queue_tool.configs import Config
 
@@ -36,6 +36,7 @@ async def init(broker: Broker, tenants: Sequence[str], models: Sequence[str], up
     await setup.consumers(names)
     for tenant in tenants:
         await setup.buckets(tenant)
+        await setup.sweep(tenant)
     for warning in await setup.age_warnings(tenants):
         print(f"warning: {warning}", file=sys.stderr)
     setup.report(names, tenants)
@@ -54,6 +55,7 @@ class _Setup:
         self._created: list[str] = []
         self._updated: list[str] = []
         self._different: list[str] = []
+        self._removed: list[str] = []
 
     async def streams(self, models: Sequence[str]) -> None:
         for limits in LIMITS.streams:
@@ -65,6 +67,10 @@ class _Setup:
             (results_bucket(tenant), LIMITS.large_results),
         ):
             await self._stream(configs.bucket_config(bucket, limits))
+
+    async def sweep(self, tenant: str) -> None:
+        """Remove audio that no job names, once it is a day old."""
+        self._removed += await orphans.sweep(self._broker, tenant)
 
     async def consumers(self, models: Sequence[str]) -> None:
         stream = LIMITS.jobs.name
@@ -140,6 +146,7 @@ class _Setup:
         for what, lines in (
             ("created", self._created),
             ("updated", self._updated),
+            ("removed", self._removed),
             ("differs, left as it is (--update changes it)", self._different),
         ):
             for line in lines:
