@@ -21,6 +21,7 @@ DIRECT = {
     "requirements.txt": PROJECT["project"]["dependencies"],
     "requirements-announce.txt": EXTRAS["announce"],
     "requirements-convert.txt": EXTRAS["convert"],
+    "requirements-media.txt": EXTRAS["media"],
     "requirements-queue.txt": EXTRAS["queue"],
     **{f"requirements-{name}.txt": wanted for name, wanted in PROJECT["dependency-groups"].items()},
 }
@@ -75,7 +76,7 @@ def test_locks_satisfy_pyproject(name: str, python: str, machine: str) -> None:
 
 @pytest.mark.parametrize("python", PYTHONS)
 def test_files_agree_if_both_are_installed(python: str) -> None:
-    together = ("", "-announce", "-convert", "-queue", "-test")
+    together = ("", "-announce", "-convert", "-media", "-queue", "-test")
     versions: dict[str, set[str]] = {}
     for name in together:
         for requirement in locked(ROOT / f"requirements{name}.txt"):
