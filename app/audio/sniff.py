@@ -26,6 +26,20 @@ READABLE = frozenset({"WAV", "FLAC", "Ogg", "MP3", "AIFF", "AU", "CAF", "W64"})
 _OGG_BEGINS = re.compile(rb"OggS\0[\2\3\6\7]")
 """A page with the flag of the first page of a stream."""
 
+_ASF = b"0&\xb2u\x8ef\xcf\x11"
+"""Half of the identifier of a header object of Microsoft's Advanced Systems Format."""
+
+_BOXES = frozenset(
+    (b"ftyp", b"moov", b"mdat", b"moof", b"styp", b"sidx", b"free", b"skip", b"wide", b"pnot")
+)
+"""Boxes that an mp4, 3gp or QuickTime file, or a fragment of one, begins with."""
+
+_TS_PACKETS = ((0, 188), (4, 192))
+"""Position of the first packet and distance between packets, in plain transport streams and in
+those of cameras (m2ts)."""
+_TS_CHECKED = 5
+_TS_SYNC = 0x47
+
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 
 
@@ -81,18 +95,42 @@ def recognise(head: bytes) -> str | None:
         (b"caff", "CAF"),
         (b"\x1aE\xdf\xa3", "webm/Matroska"),
         (b"#!AMR", "AMR"),
-        (b"0&\xb2u", "WMA"),
+        (_ASF, "WMA"),
         (b"MThd", "MIDI"),
     ):
         if head.startswith(magic):
             return name
-    if head[4:8] in (b"ftyp", b"moov", b"mdat"):
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "AVI"
+    if head[4:8] in _BOXES:
         return "mp4/m4a"
+    if _is_transport_stream(head):
+        return "MPEG-TS"
     if head[:3] == b"ID3" or starts_with_frames(head):
         return "MP3"
-    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
+    if _is_adts(head):
         return "AAC"
     return None
+
+
+def _is_transport_stream(head: bytes) -> bool:
+    for first, step in _TS_PACKETS:
+        marks = head[first::step][:_TS_CHECKED]
+        if len(marks) == _TS_CHECKED and set(marks) == {_TS_SYNC}:
+            return True
+    return False
+
+
+def _is_adts(head: bytes) -> bool:
+    """Return whether an ADTS frame begins here and another follows it, unless `head` ends before
+    (ISO/IEC 13818-7, section 6.2)."""
+    if len(head) < 7 or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[2] >> 2 & 15 > 12:
+        return False
+    length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+    following = head[length : length + 2]
+    if length < 7:
+        return False
+    return following == head[:2] if len(following) == 2 else len(head) < _HEAD_BYTES
 
 
 def _ogg_is_truncated(head: bytes, descriptor: int, size: int) -> bool:
