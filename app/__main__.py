@@ -31,7 +31,7 @@ from app.protocols.model_names import ModelNames
 from app.server import Limits, Reports
 from app.settings import settings as config
 from app.settings.settings import Settings
-from app.startup import allocator, cpus, descriptors, http_port, logs, model, wyoming_port
+from app.startup import allocator, cpus, descriptors, http_port, logs, media, model, wyoming_port
 from app.startup.ports import CannotListen, open_ports, warn_of_strangers
 from app.startup.systemd import Notifier, Watchdog
 from app.storage.disk import Disk
@@ -194,6 +194,7 @@ def _build(
         keep_markers=settings.keep_markers,
         languages=settings.languages,
         max_live=settings.max_live,
+        media=media.opener(settings),
     )
     limits = Limits(
         queue_size=settings.queue_size,

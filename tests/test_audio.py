@@ -290,7 +290,7 @@ def test_empty_body_is_bad_audio() -> None:
     [
         (b"\x1aE\xdf\xa3" + b"webm" * 100, "webm"),
         (b"\0\0\0\x20ftypM4A " + bytes(100), "mp4"),
-        (b"\xff\xf1\x50\x80\x02\x1f\xfc" + bytes(100), "AAC"),
+        ((b"\xff\xf1\x50\x80\x02\x1f\xfc" + bytes(9)) * 9, "AAC"),
         (b"<!DOCTYPE html>", "not recognised"),
         (bytes(1000), "not recognised"),
     ],

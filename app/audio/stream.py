@@ -1,6 +1,6 @@
 """Mono float32 samples at 16 kHz from a body, a block at a time.
 
-`AudioStream` opens a descriptor with libsndfile, as raw samples if the request says so. It returns
+`AudioStream` opens a descriptor (`opening.py`), as raw samples if the request says so. It returns
 blocks of at most about a second, converted by `conversion.py`. The audio is never in memory as a
 whole, and sizes in a file's header are checked before any allocation. Every fault of the audio
 raises `AudioError`. Worker thread. The stream does not close its descriptor.
@@ -8,18 +8,15 @@ raises `AudioError`. Worker thread. The stream does not close its descriptor.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-
 import numpy as np
-import soundfile
 
+from app.audio.audio_error import AudioError as AudioError
 from app.audio.conversion import Converter
 from app.audio.mix import SpeechTest
-from app.audio.patch import Patch, apply_patches
+from app.audio.opening import Patcher, open_source
 from app.audio.samples import SAMPLE_RATE as SAMPLE_RATE
 from app.audio.samples import Samples as Samples
-from app.audio.sniff import READABLE, Container, inspect
+from app.audio.source import OpenMedia
 from app.messages import (
     AUDIO_TOO_LONG,
     BAD_AUDIO,
@@ -28,44 +25,11 @@ from app.messages import (
     MAX_SAMPLE_RATE,
     MAX_SPLIT_CHANNELS,
     MIN_SAMPLE_RATE,
-    NO_SPACE,
-    SAMPLE_BYTES,
-    UNSUPPORTED_MEDIA_TYPE,
-    Failure,
     RawFormat,
 )
 
 _BLOCK_VALUES = 262_144
 """Most values in one block, frames times channels: 1 MiB of float32."""
-
-_RETRY_SECONDS = 60.0
-"""Seconds until a retry: time for an operator or other requests to free disk space."""
-
-_SUBTYPES = {"s16": "PCM_16", "s24": "PCM_24", "s32": "PCM_32", "f32": "FLOAT", "u8": "PCM_U8"}
-
-_NOT_OPENED_ENCODING = 4
-"""libsndfile's SF_ERR_UNSUPPORTED_ENCODING (sndfile.h): a supported container with an unsupported
-codec."""
-
-_SEEK_FAILED = 39
-"""libsndfile's "Internal psf_fseek() failed". soundfile seeks after each read to the position of
-its end, which fails at the very end of a FLAC of unknown length."""
-
-_UNKNOWN_FRAMES = 1 << 60
-"""Frame counts from here on are libsndfile's value for a stream of unknown length."""
-
-
-class AudioError(Exception):
-    """The audio cannot be used; `failure` has the protocol's code and message."""
-
-    def __init__(self, code: str, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.failure = Failure(code, message, retry_after)
-
-
-Patcher = Callable[[tuple[Patch, ...]], int]
-"""A function that applies patches to a private copy of the body and returns the copy's descriptor.
-Raises `OSError` without space for a copy."""
 
 
 class AudioStream:
@@ -74,8 +38,9 @@ class AudioStream:
     `descriptor` has `size` bytes; `raw` describes them if they are samples without a header;
     `max_seconds` is the longest audio accepted; `patch` applies patches, or they are applied in
     place; `speaks` is the speech test for mixing. With a `channel`, counted from 0, the stream has
-    only that channel, and the seconds of all channels together are limited. Raises `AudioError` if
-    the body cannot be opened.
+    only that channel, and the seconds of all channels together are limited. `media` opens files
+    that libsndfile does not read; without it they are rejected. Raises `AudioError` if the body
+    cannot be opened, and `OSError`.
     """
 
     def __init__(
@@ -87,24 +52,18 @@ class AudioStream:
         patch: Patcher | None = None,
         speaks: SpeechTest | None = None,
         channel: int | None = None,
+        media: OpenMedia | None = None,
     ) -> None:
-        if size == 0:
-            raise AudioError(BAD_AUDIO, "the body is empty")
-        self.truncated = False
-        """True as soon as the file is found to be truncated."""
-        if raw is not None:
-            self._file = _open_raw(descriptor, raw)
-            self.truncated = size % (SAMPLE_BYTES[raw.encoding] * raw.channels) != 0
-        else:
-            container = inspect(descriptor, size)
-            if container is None or not container.readable:
-                found = "not recognised" if container is None else f"recognised as {container.name}"
-                kinds = ", ".join(sorted(READABLE))
-                message = f"the audio was {found}; this node reads {kinds} and raw samples"
-                raise AudioError(UNSUPPORTED_MEDIA_TYPE, message)
-            self.truncated = container.truncated
-            self._file = _open(_patched(descriptor, container, patch), container.name)
-        rate, channels = int(self._file.samplerate), int(self._file.channels)
+        self._source = open_source(descriptor, size, raw, max_seconds, patch, media)
+        try:
+            self._prepare(max_seconds, speaks, channel)
+        except AudioError:
+            self._source.close()
+            raise
+
+    def _prepare(self, max_seconds: float, speaks: SpeechTest | None, channel: int | None) -> None:
+        """Check the format and build the steps from the file's samples to the node's."""
+        rate, channels = self._source.rate, self._source.channels
         if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE or not 1 <= channels <= MAX_CHANNELS:
             message = (
                 f"{rate} Hz with {channels} channels is not supported; send "
@@ -122,19 +81,19 @@ class AudioStream:
         if channel is not None:
             self._max_frames //= channels
         self._max_seconds = max_seconds
-        declared = self._file.frames
-        # An MP3's frame count is an estimate from its bit rate, sufficient for the scheduler.
-        self._is_estimate = self._file.format == "MP3"
-        self._declared = declared if 0 < declared < _UNKNOWN_FRAMES else None
-        surely = self._declared is not None and not self._is_estimate
-        if surely and declared > self._max_frames:
+        if self._source.least_frames > self._max_frames:
             raise self._too_long()
         self._frames = 0
         self._ended = False
-        self._broken = False
+        self._is_short = False
         block = max(1, min(rate, _BLOCK_VALUES // channels))
         self._buffer = np.empty((block, channels), dtype=np.float32)
         self._converter = Converter(rate, channels, speaks, channel)
+
+    @property
+    def truncated(self) -> bool:
+        """True as soon as the file is found to be truncated."""
+        return self._source.truncated or self._is_short
 
     @property
     def seconds(self) -> float:
@@ -144,7 +103,7 @@ class AudioStream:
     @property
     def declared_seconds(self) -> float | None:
         """Seconds of audio by the header; None if it has no plausible length."""
-        return None if self._declared is None else self._declared / self._rate
+        return None if self._source.frames is None else self._source.frames / self._rate
 
     def read(self) -> Samples | None:
         """Return the next block: float32, shape [n], n >= 0, 16 kHz, -1 to 1; None at the end.
@@ -153,7 +112,7 @@ class AudioStream:
         """
         if self._ended:
             return None
-        block = self._buffer[:0] if self._broken else self._decode()
+        block = self._source.read(self._buffer)
         self._frames += len(block)
         if self._frames > self._max_frames:
             raise self._too_long()
@@ -163,22 +122,7 @@ class AudioStream:
         return self._converter.end() if last else self._converter.convert(block)
 
     def close(self) -> None:
-        self._file.close()
-
-    def _decode(self) -> Samples:
-        # After an error soundfile does not report the number of frames that it wrote before. A
-        # frame that is still NaN in every channel was not written.
-        self._buffer.fill(np.nan)
-        try:
-            block: Samples = self._file.read(out=self._buffer)
-        except soundfile.LibsndfileError as error:
-            # A FLAC is truncated in the middle of a frame: keep the frames before it.
-            self._broken = True
-            if self._declared is not None or error.code != _SEEK_FAILED:
-                self.truncated = True
-            untouched = np.isnan(self._buffer).all(axis=1)
-            return self._buffer[: int(untouched.argmax()) if untouched.any() else None]
-        return block
+        self._source.close()
 
     def _end(self) -> None:
         self._ended = True
@@ -186,8 +130,7 @@ class AudioStream:
             raise AudioError(
                 BAD_AUDIO, "the file contains no audio that can be decoded; send another file"
             )
-        if self._declared is not None and not self._is_estimate:
-            self.truncated = self.truncated or self._frames < self._declared
+        self._is_short = self._frames < self._source.least_frames
 
     def _too_long(self) -> AudioError:
         limit = self._max_seconds
@@ -195,42 +138,3 @@ class AudioStream:
         if self._is_split and self.channels > 1:
             message += f"; each of its {self.channels} channels counts"
         return AudioError(AUDIO_TOO_LONG, message)
-
-
-def _patched(descriptor: int, container: Container, patch: Patcher | None) -> int:
-    """Return a descriptor of the file as the decoder needs it."""
-    if not container.patches:
-        return descriptor
-    try:
-        if patch is not None:
-            return patch(container.patches)
-        apply_patches(descriptor, container.patches)
-    except OSError as error:
-        message = f"no space to repair a copy of the {container.name} file: {error.strerror}"
-        raise AudioError(NO_SPACE, message, _RETRY_SECONDS) from None
-    return descriptor
-
-
-def _open(descriptor: int, name: str) -> soundfile.SoundFile:
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    try:
-        return soundfile.SoundFile(descriptor, closefd=False)
-    except soundfile.LibsndfileError as error:
-        if error.code == _NOT_OPENED_ENCODING:
-            message = f"the codec of the {name} file is not supported; convert the audio to another"
-            raise AudioError(UNSUPPORTED_MEDIA_TYPE, message) from None
-        reason = error.error_string.strip().rstrip(".")
-        raise AudioError(BAD_AUDIO, f"the {name} file cannot be read: {reason}") from None
-
-
-def _open_raw(descriptor: int, raw: RawFormat) -> soundfile.SoundFile:
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return soundfile.SoundFile(
-        descriptor,
-        closefd=False,
-        format="RAW",
-        subtype=_SUBTYPES[raw.encoding],
-        samplerate=raw.sample_rate,
-        channels=raw.channels,
-        endian="BIG" if raw.byteorder == "big" else "LITTLE",
-    )

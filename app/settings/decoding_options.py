@@ -59,4 +59,12 @@ DECODING_OPTIONS = (
         "probability from which audio counts as speech; 0 treats everything as speech",
         "P",
     ),
+    Option(
+        ("--media",),
+        "auto",
+        values.choice("auto", "off"),
+        "recordings of phones and browsers (m4a, webm and others): auto reads them with PyAV in a"
+        " child process if PyAV is installed (requirements-media.txt), off rejects them",
+        "MODE",
+    ),
 )

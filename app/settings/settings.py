@@ -57,6 +57,7 @@ class Settings:
     prompt: str
     keep_markers: bool
     vad_threshold: float
+    media: str
     queue_size: int
     max_connections: int
     max_audio_seconds: float

@@ -97,6 +97,7 @@ class Transcription:
             job.body.patch,
             speaks,
             channel,
+            settings.media,
         )
         self._decoder = WindowDecoder(request, engine, settings)
         is_multi = self._decoder.language.is_multi

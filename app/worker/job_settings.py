@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from app.audio.source import OpenMedia
+
 
 @dataclass(frozen=True, slots=True)
 class JobSettings:
@@ -25,3 +27,5 @@ class JobSettings:
     """The languages that detection chooses from; empty for all."""
     max_live: int = 16
     """Most utterances of streams in progress at one time."""
+    media: OpenMedia | None = None
+    """Opens files that libsndfile does not read; None rejects them."""

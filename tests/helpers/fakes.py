@@ -27,6 +27,7 @@ import soundfile
 import structlog
 
 from app import build
+from app.audio.source import OpenMedia
 from app.audio.stream import AudioStream
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, EngineAborted, ModelInfo
@@ -428,6 +429,7 @@ class Node:
         max_seconds: float = 3600.0,
         vad_threshold: float = 0.0,
         max_live: int = 16,
+        media: OpenMedia | None = None,
     ) -> None:
         self.engine = engine or FakeEngine()
         self.lines = Lines()
@@ -435,7 +437,9 @@ class Node:
         if make_spool is not None:
             base = replace(base, spool=make_spool(base.disk))
         # A threshold of 0 takes all audio for speech, so that all of a body reaches the engine.
-        settings = JobSettings(max_seconds, vad_threshold, "en", "", model.name, max_live=max_live)
+        settings = JobSettings(
+            max_seconds, vad_threshold, "en", "", model.name, max_live=max_live, media=media
+        )
         built = build.node(
             base,
             build.EngineParts(self.engine, model, self.engine.abort, FakeDetector, settings),

@@ -1,0 +1,1 @@
+"""Recordings of phones and browsers, decoded by FFmpeg in a confined child process."""
