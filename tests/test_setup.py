@@ -38,7 +38,8 @@ case "$*" in
     "-I -m pip install "*)
         echo "noise of pip"
         if [ -n "${{FAKE_SLOW:-}}" ]; then sleep 1; fi
-        [ "${{FAKE_FAIL:-}}" != pip ]
+        [ "${{FAKE_FAIL:-}}" != pip ] || exit 1
+        case "$*" in *requirements-media.txt*) [ "${{FAKE_FAIL:-}}" != media ] ;; esac
         ;;
     "-m "*)
         printf '%s\n' "$*"
@@ -167,6 +168,62 @@ def test_model_of_the_environment_is_not_overridden(clone):
     clone.add_python("python3")
     done = clone.run("scripts/run", NODE_WHISPER_MODEL="base")
     assert done.stdout == "-m app -m base\n"
+
+
+@pytest.fixture
+def media(clone: Clone) -> Path:
+    """A clone with the optional requirements of PyAV."""
+    clone.add_python("python3")
+    path = clone.root / "requirements-media.txt"
+    path.write_text(PINS)
+    return path
+
+
+def test_run_installs_pyav_and_tests_and_checks_do(clone, media):
+    first = clone.run("scripts/run")
+    assert (first.returncode, first.stdout) == (0, "-m app -m tiny.en\n")
+    core, optional = clone.calls("pip install")
+    assert str(media) not in core
+    assert optional.endswith(f"-r {media}")
+    second = clone.run("scripts/run")
+    assert (second.returncode, second.stderr) == (0, "")
+    assert clone.run("scripts/test").returncode == 0
+    (pip,) = clone.calls("pip install")
+    assert f"-r {media}" in pip
+    media.write_text("something==2.0\n")
+    clone.run("scripts/run")
+    assert len(clone.calls("pip install")) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable"),
+    [(["--media", "off"], None), (["--port", "7", "--media=off"], None), ([], "off")],
+)
+def test_run_with_media_off_leaves_pyav_out(clone, media, arguments, variable):
+    done = clone.run("scripts/run", *arguments, NODE_WHISPER_MEDIA=variable)
+    assert done.stdout == " ".join(["-m app -m tiny.en", *arguments]) + "\n"
+    assert str(media) not in " ".join(clone.calls("pip install"))
+
+
+def test_run_with_an_option_overrides_the_variable(clone, media):
+    clone.run("scripts/run", "--media", "auto", NODE_WHISPER_MEDIA="off")
+    assert str(media) in " ".join(clone.calls("pip install"))
+
+
+def test_run_starts_without_pyav_where_it_has_no_wheel(clone, media):
+    first = clone.run("scripts/run", FAKE_FAIL="media")
+    assert (first.returncode, first.stdout) == (0, "-m app -m tiny.en\n")
+    assert "pip install -r" in first.stderr
+    assert clone.calls("-m venv --clear")
+    # Neither the attempt nor the set-up of the other packages is repeated.
+    again = clone.run("scripts/run", FAKE_FAIL="media")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert clone.calls("pip install") == []
+    media.write_text("something==2.0\n")
+    assert clone.run("scripts/run").returncode == 0
+    (pip,) = clone.calls("pip install")
+    assert f"-r {media}" in pip
+    assert clone.run("scripts/run").stderr == ""
 
 
 def test_changed_requirements_are_installed_into_the_same_environment(clone):

@@ -123,6 +123,30 @@ set_up() {
     exec 9<&-
 }
 
+# set_up_media: installs PyAV for recordings of phones and browsers, after set_up. A node without it runs
+# all the same, so a failure (no wheel for this system) is reported once and not tried again.
+set_up_media() {
+    local file=requirements-media.txt missing=$venv/without-media
+    if [ ! -f "$root/$file" ] || is_complete "$file"; then return; fi
+    if [ -f "$missing" ] && [ "$(<"$missing")" = "$(<"$root/$file")" ]; then return; fi
+    if command -v flock >/dev/null; then
+        exec 9<"$root/requirements.txt"
+        flock 9
+    fi
+    if ! is_complete "$file"; then
+        say "Installing $file into .venv (36 MB, once; --media off leaves it out) ..."
+        if install_with_pip -r "$root/$file"; then
+            rm -f -- "$missing"
+            cp -- "$root/$file" "$venv/installed/$file"
+        else
+            cp -- "$root/$file" "$missing"
+            say "The node starts without PyAV and rejects m4a, webm and the like. To try again:" \
+                "$venv/bin/python -m pip install -r $root/$file"
+        fi
+    fi
+    exec 9<&-
+}
+
 # Installs what the tests and the type checker import, which includes the node's optional packages.
 set_up_for_tests() {
     local name files=(requirements.txt requirements-test.txt)
@@ -130,10 +154,19 @@ set_up_for_tests() {
         if [ -f "$root/requirements-$name.txt" ]; then files+=("requirements-$name.txt"); fi
     done
     set_up "${files[@]}"
+    set_up_media
+}
+
+# install_with_pip ARGUMENT...: installs wheels only.
+install_with_pip() {
+    local options=(--disable-pip-version-check --no-input --only-binary :all:)
+    if [ ! -t 2 ]; then options+=(-q); fi
+    if [ -z "${HOME:-}" ]; then options+=(--no-cache-dir); fi
+    PIP_USER=0 "$venv/bin/python" -I -m pip install "${options[@]}" "$@" >&2
 }
 
 install() {
-    local path file files=() arguments=() options=(--disable-pip-version-check --no-input --only-binary :all:)
+    local path file files=() arguments=()
     for path in "$root"/requirements*.txt; do
         file=${path##*/}
         if [[ " $* " == *" $file "* || -f $venv/installed/$file ]]; then
@@ -145,9 +178,7 @@ install() {
     rm -rf -- "$venv/installed" "$venv/installed.new"
 
     say "Installing ${files[*]} into .venv with Python $python_version (once; a minute or two) ..."
-    if [ ! -t 2 ]; then options+=(-q); fi
-    if [ -z "${HOME:-}" ]; then options+=(--no-cache-dir); fi
-    PIP_USER=0 "$venv/bin/python" -I -m pip install "${options[@]}" "${arguments[@]}" >&2 ||
+    install_with_pip "${arguments[@]}" ||
         die "pip could not install ${files[*]}: see above." \
             "It needs the package index, or a mirror that pip is set to use (PIP_INDEX_URL, pip.conf); then try again."
 
