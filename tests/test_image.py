@@ -154,6 +154,23 @@ def test_settings_of_the_image_exist() -> None:
     assert {name for name in environment() if name.startswith(PREFIX)} <= known
 
 
+def test_image_states_its_licences_and_leaves_pyav_out_on_request() -> None:
+    stages = {i.text.split(" AS ")[1]: i.stage for i in INSTRUCTIONS if " AS " in i.text}
+    licences = {
+        name: " ".join(
+            i.text for i in INSTRUCTIONS if i.stage == stages[name] and i.name == "LABEL"
+        )
+        for name in ("media-off", "media-auto")
+    }
+    assert "GPL" in licences["media-auto"]
+    assert "GPL" not in licences["media-off"]
+    assert Instruction(LAST, "FROM", "media-${MEDIA}") in INSTRUCTIONS
+    assert Instruction(-1, "ARG", "MEDIA=auto") in INSTRUCTIONS
+    assert environment()["NODE_WHISPER_MEDIA"] == "${MEDIA}"
+    (install,) = [i for i in INSTRUCTIONS if "requirements-media.txt;" in i.text]
+    assert '[ "$MEDIA" != off ]' in install.text
+
+
 def test_image_contains_no_compiler() -> None:
     text = " ".join(in_image("RUN"))
     assert "g++" not in text
@@ -162,7 +179,8 @@ def test_image_contains_no_compiler() -> None:
 
 def pinned(python: str) -> Iterator[str]:
     """The requirements under this Python. pip evaluates markers for the Python that runs it."""
-    for file in ("requirements.txt", "requirements-convert.txt", "requirements-queue.txt"):
+    names = ("", "-convert", "-media", "-queue")
+    for file in (f"requirements{name}.txt" for name in names):
         for requirement in locked(ROOT / file):
             marker, requirement.marker = requirement.marker, None
             versions = {"python_version": python, "python_full_version": f"{python}.0"}
@@ -185,7 +203,8 @@ def resolve(python: str) -> subprocess.CompletedProcess[str]:
             *(sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--no-deps"),
             *("--target", "nowhere", "--only-binary=:all:", "--implementation", "cp"),
             *("--disable-pip-version-check", "--retries", "1", "--timeout", "10"),
-            *("--python-version", python, *pinned(python)),
+            # pip would compare a wheel's Requires-Python with the Python that runs it.
+            *("--ignore-requires-python", "--python-version", python, *pinned(python)),
             *(f"--platform={tag}" for tag in tags),
         ],
         capture_output=True,
