@@ -147,7 +147,7 @@ class Listener:
     def _judge(self, chunk: Samples) -> list[Event]:
         self._held.append(chunk)
         probability = self._detector.probability(chunk)
-        events = self._note(self._endpointer.hear(probability, float(chunk.std()), len(chunk)))
+        events = self._note(self._endpointer.hear(probability, self._detector.level, len(chunk)))
         self._drop()
         return events
 

@@ -142,6 +142,8 @@ class LiveBench:
     def settled(self) -> None:
         """Wait until the worker has heard and decoded all that it can."""
         worker = self.worker
+        # A little audio alone does not wake it.
+        worker.cancel(0)
 
         def idle() -> bool:
             return (

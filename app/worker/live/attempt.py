@@ -7,29 +7,35 @@ complete; otherwise its decoder continues the job. Worker thread.
 
 from __future__ import annotations
 
-from app.audio.samples import SAMPLE_RATE
+from app.audio.endpoint import Extent
+from app.audio.samples import SAMPLE_RATE, Samples
 from app.audio.vad import Detector
 from app.audio.windows import Window, Windower
 from app.decoding.hypothesis import Hypothesis
 from app.messages import Segment
-from app.worker.live.listener import Speech
 from app.worker.window_decoder import WindowDecoder, resume_at
 
 
 class Attempt:
-    """The decode of `speech`; `decoder` is its own. `detector` searches the rests of windows, and
+    """The decode of the utterance `extent`, whose `samples` are float32, shape [n], 16 kHz, at most
+    30 s; `decoder` is the attempt's own. `detector` searches the rests of windows, and
     may be shared by all attempts; `threshold` is that of a `Windower`."""
 
     def __init__(
-        self, speech: Speech, decoder: WindowDecoder, detector: Detector, threshold: float
+        self,
+        extent: Extent,
+        samples: Samples,
+        decoder: WindowDecoder,
+        detector: Detector,
+        threshold: float,
     ) -> None:
-        self.extent = speech.extent
+        self.extent = extent
         self.decoder = decoder
         self.segments: list[Segment] = []
         self._detector = detector
         self._threshold = threshold
-        self._start = speech.extent.start / SAMPLE_RATE
-        self._window: Window | None = Window(self._start, speech.samples)
+        self._start = extent.start / SAMPLE_RATE
+        self._window: Window | None = Window(self._start, samples)
         self._rest: Windower | None = None
         """Searches the rest of the first window, if that was not decoded as a whole."""
 

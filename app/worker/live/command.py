@@ -8,37 +8,32 @@ like any file. Worker thread.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections.abc import Iterable
 
-from app.audio.samples import SAMPLE_RATE
+from app.audio.endpoint import Extent
 from app.audio.windows import MAX_SECONDS
 from app.decoding.hypothesis import join
 from app.messages import Segment, Transcript
 from app.worker.job import Job
 from app.worker.job_settings import JobSettings
 from app.worker.live.job import LiveJob
-from app.worker.live.listener import Heard, Listener, Speech
+from app.worker.live.live_audio import Heard, LiveAudio
 from app.worker.live.utterances import Due, Final, Utterances
-
-_MOST_HELD = int(MAX_SECONDS * SAMPLE_RATE)
-"""Samples of utterances from which on a command is left to its body."""
 
 
 class Command:
     """The early state of one command."""
 
     def __init__(
-        self, job: LiveJob, listener: Listener, utterances: Utterances, settings: JobSettings
+        self, job: LiveJob, audio: LiveAudio, utterances: Utterances, settings: JobSettings
     ) -> None:
         self.live_job = job
         self.job: Job | None = None
         """The complete request, once it has come."""
-        self._listener = listener
+        self._audio = audio
         self._utterances = utterances
         self._settings = settings
         self._is_multi = utterances.decoder.language.is_multi
-        self._inbox: deque[bytes] = deque()
-        self._received = 0
         self.segments: list[Segment] = []
         """The segments of all utterances with a result."""
         self._decided = 0
@@ -72,18 +67,17 @@ class Command:
     @property
     def wants_more(self) -> bool:
         """Whether there is more to hear."""
-        return bool(self._inbox or self._listener.is_ready) and not self._failed
+        return self._audio.has_block and not self._failed
 
     @property
     def is_open(self) -> bool:
         """Whether an utterance is open or waits for its result."""
-        return self._listener.extent is not None or self._utterances.waiting > 0
+        return self._audio.is_open or self._utterances.waiting > 0
 
     @property
     def lag_seconds(self) -> float:
         """Seconds of audio that are received and not heard."""
-        rate = self.live_job.frame_bytes * self.live_job.raw.sample_rate
-        return (self._received - self._listener.heard_bytes) / rate
+        return self._audio.unheard_seconds
 
     @property
     def outcome(self) -> Transcript | None:
@@ -99,11 +93,11 @@ class Command:
             language=language,
             language_probability=probability,
             segments=tuple(self.segments),
-            audio_seconds=self._listener.seconds,
+            audio_seconds=self._audio.seconds,
             queue_seconds=max(0.0, worked_at - job.queued_at),
             processing_seconds=self.spent,
             model=self._settings.model,
-            truncated=self._listener.is_incomplete,
+            truncated=self._audio.is_truncated,
             encoder_context=decoder.encoder_context,
             passes=decoder.passes,
             second_passes=decoder.second_passes,
@@ -111,8 +105,7 @@ class Command:
 
     def put(self, data: bytes) -> None:
         """Take audio, to be heard later."""
-        self._inbox.append(data)
-        self._received += len(data)
+        self._audio.add(data)
 
     def submit(self, job: Job) -> None:
         """Take the complete request."""
@@ -121,23 +114,17 @@ class Command:
     def give_up(self) -> None:
         """Leave the job to its body."""
         self._failed = True
-        self._inbox.clear()
-        self._utterances.clear()
+        self._utterances.give_up()
 
     def hear(self, most: int) -> int:
         """Hear at most about `most` bytes of the inbox; return the number that was heard."""
-        before = self._listener.heard_bytes
-        while (taken := self._listener.heard_bytes - before) < most:
-            if self._listener.is_ready:
-                self._note(self._listener.hear(most - taken))
-            elif self._inbox:
-                self._listener.add(self._inbox.popleft())
-            else:
-                break
-        self._utterances.follow(self._listener)
+        before = self._audio.heard_bytes
+        while self._audio.has_block and self._audio.heard_bytes - before < most:
+            self._note(self._audio.hear())
+        self._utterances.follow()
         if self._is_hopeless():
             self.give_up()
-        return self._listener.heard_bytes - before
+        return self._audio.heard_bytes - before
 
     def turn(self) -> None:
         """Do what is due. Raises `EngineError` and `EngineAborted`."""
@@ -149,9 +136,8 @@ class Command:
         """Take what is decoded, and return it; decide about the early state at the end."""
         if self.job is not None and not (self._ended or self._failed or self.wants_more):
             self._ended = True
-            for heard in self._listener.end():
-                self._note(heard)
-            self._utterances.follow(self._listener)
+            self._note(self._audio.end())
+            self._utterances.follow()
         finals = self._utterances.take()
         for final in finals:
             self._decided += 1
@@ -160,17 +146,18 @@ class Command:
             self.give_up()
         return finals
 
-    def _note(self, heard: Heard | None) -> None:
-        if isinstance(heard, Speech):
-            at = time.monotonic() if self.job is None else self.job.queued_at
-            self._utterances.complete(heard, at)
+    def _note(self, events: Iterable[Heard]) -> None:
+        for heard in events:
+            if isinstance(heard, Extent):
+                at = time.monotonic() if self.job is None else self.job.queued_at
+                self._utterances.complete(heard, at)
 
     def _is_usable(self) -> bool:
         """Return whether at most one decode is missing at the end of the body."""
         assert self.job is not None
         if (
-            self._received != self.job.body.size
-            or self._listener.seconds > self._settings.max_seconds
+            self._audio.received_bytes != self.job.body.size
+            or self._audio.seconds > self._settings.max_seconds
         ):
             return False
         if self._utterances.waiting:
@@ -181,8 +168,7 @@ class Command:
 
     def _is_hopeless(self) -> bool:
         waiting = self._utterances.waiting
-        if self._is_multi and (self._decided or waiting or self._listener.resumptions):
+        if self._is_multi and (self._decided or waiting or self._audio.resumptions):
             # The windows of a file end at pauses, and each may have another language.
             return True
-        held = self._utterances.held + self._listener.held
-        return bool(waiting) and held >= _MOST_HELD
+        return waiting > 0 and self._audio.held_seconds >= MAX_SECONDS

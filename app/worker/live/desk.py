@@ -14,42 +14,32 @@ from collections.abc import Callable
 
 import structlog
 
-from app.audio.endpoint import DEFAULT_THRESHOLD
 from app.audio.mix import SpeechTest
-from app.audio.vad import Detector
 from app.decoding.transcriber import Transcriber
-from app.live import LiveOptions
 from app.messages import Outcome
 from app.worker.completions import Completion, Consumed, Finished, Progress
 from app.worker.detectors import Detectors
 from app.worker.failures import FAULT, RESET, STOPPED, failure_of, is_expected
 from app.worker.job import Job
 from app.worker.job_settings import JobSettings
-from app.worker.live.attempt import Attempt
 from app.worker.live.command import Command
 from app.worker.live.counters import Counter
 from app.worker.live.job import Audio, LiveJob, LiveMail
-from app.worker.live.listener import Listener, Speech, block_bytes
 from app.worker.live.places import Places
 from app.worker.live.stream import Stream
-from app.worker.live.utterances import Due, Utterances
+from app.worker.live.utterances import Due
+from app.worker.live.works import Work, Works
 from app.worker.scheduler import Scheduler
-from app.worker.window_decoder import WindowDecoder
 
 _JOB_SECONDS = 2.0
 _PASS_SECONDS = 20.0
 """Most audio that is heard of one job, and of all, before the scheduler is asked: the detector
 takes 0.35 % of it."""
 
-_CONSUMED_BLOCKS = 4
-"""Blocks of a stream that are reported as consumed at once."""
-
-_COMMAND = LiveOptions(end_pause=None)
-"""The options of commands: their end is that of the body."""
+_CONSUMED_SECONDS = 0.25
+"""Audio of a stream that is reported as consumed at once."""
 
 _log = structlog.get_logger("live")
-
-Work = Stream | Command
 
 
 class Desk:
@@ -65,16 +55,10 @@ class Desk:
         scheduler: Scheduler,
         transcribe: Callable[[Job], None],
     ) -> None:
-        self._engine = engine
-        self._detectors = detectors
-        self._speaks = speaks
         self._settings = settings
         self._scheduler = scheduler
         self._transcribe = transcribe
         self._works: dict[int, Work] = {}
-        self._lent: dict[int, Detector] = {}
-        self._for_rests: Detector | None = None
-        """The detector that all attempts share."""
         self._hungry: dict[int, None] = {}
         """The jobs with something to hear, in the order of their turns."""
         self._blocked: dict[int, None] = {}
@@ -86,6 +70,7 @@ class Desk:
         self._completions: list[Completion] = []
         self._places = Places(settings.max_live)
         self.counter = Counter()
+        self._make = Works(engine, detectors, speaks, settings, self._places, self.counter)
 
     def __contains__(self, number: int) -> bool:
         return number in self._works
@@ -119,13 +104,15 @@ class Desk:
         if job.request.live is None and not self._has_room():
             return
         try:
-            work = self._begin(job)
+            work = self._make.begin(job)
         except Exception:
             _log.exception("live job failed", id=job.request.id)
             if job.request.live is not None:
                 self._completions.append(Finished(job.number, FAULT))
             return
         self._works[job.number] = work
+        if isinstance(work, Stream):
+            self._unreported[job.number] = 0
         self._note_now()
 
     def take(self, mail: LiveMail) -> None:
@@ -155,6 +142,7 @@ class Desk:
             self._finish(work, RESET)
         elif work is not None:
             self._remove(work)
+        self._note_now()
 
     def stop(self) -> None:
         """End all live jobs, unfinished."""
@@ -182,33 +170,12 @@ class Desk:
         began = time.monotonic()
         try:
             work.turn()
+            work.spent += time.monotonic() - began
+            self._settle(work)
         except Exception as error:
             self._fail(work, error)
-            return
-        work.spent += time.monotonic() - began
-        self._settle(work)
         self._unblock()
-
-    def _begin(self, job: LiveJob) -> Work:
-        number, request, settings = job.number, job.request, self._settings
-        options = request.live or _COMMAND
-        self._lent[number] = self._detectors.lend()
-        listener = Listener(
-            job.raw, options, self._lent[number], settings.vad_threshold, self._speaks
-        )
-        threshold = options.threshold or settings.vad_threshold or DEFAULT_THRESHOLD
-
-        def begin(speech: Speech, decoder: WindowDecoder) -> Attempt:
-            if self._for_rests is None:
-                self._for_rests = self._detectors.lend()
-            return Attempt(speech, decoder, self._for_rests, threshold)
-
-        decoder = WindowDecoder(request, self._engine, settings)
-        utterances = Utterances(request, decoder, begin, self.counter.note_wasted)
-        if request.live is None:
-            return Command(job, listener, utterances, settings)
-        self._unreported[number] = 0
-        return Stream(job, listener, utterances, self._places, settings)
+        self._note_now()
 
     def _has_room(self) -> bool:
         """Return whether a further command may be heard early."""
@@ -224,14 +191,14 @@ class Desk:
         try:
             size = work.hear(most)
             work.spent += time.monotonic() - began
+            if work.wants_more:
+                (self._hungry if size >= most else self._blocked)[job.number] = None
             self._settle(work)
         except Exception as error:
             self._fail(work, error)
             return 0.0
         if job.number in self._unreported:
             self._report_consumed(job, size)
-        if job.number in self._works and work.wants_more:
-            (self._hungry if size >= most else self._blocked)[job.number] = None
         if self._places.taken < taken:
             self._unblock()
         return size / bytes_per_second
@@ -258,6 +225,9 @@ class Desk:
         """Bring the scheduler's entry of a job up to date."""
         job, due = work.live_job, work.due
         number = job.number
+        if due is Due.SPECULATION and number in self._hungry:
+            # The audio that has come already may show that the speaker goes on.
+            due = None
         is_due = None if due is None else due is Due.FINAL
         if is_due != self._offered.get(number):
             self._withdraw(number)
@@ -273,7 +243,8 @@ class Desk:
 
     def _report_consumed(self, job: LiveJob, size: int) -> None:
         self._unreported[job.number] += size
-        if self._unreported[job.number] >= _CONSUMED_BLOCKS * block_bytes(job.raw):
+        least = _CONSUMED_SECONDS * job.frame_bytes * job.raw.sample_rate
+        if self._unreported[job.number] >= least:
             self._completions.append(Consumed(job.number, self._unreported[job.number]))
             self._unreported[job.number] = 0
 
@@ -305,8 +276,7 @@ class Desk:
         self._withdraw(number)
         for entries in (self._hungry, self._blocked, self._unreported):
             entries.pop(number, None)
-        if (detector := self._lent.pop(number, None)) is not None:
-            self._detectors.give_back(detector)
+        self._make.end(number)
         self._places.give(number)
         self._unblock()
 

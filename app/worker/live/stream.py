@@ -8,6 +8,7 @@ Its audio then stays in its inbox, and the loop stops reading. Worker thread.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import replace
 
 from app.audio.endpoint import Began
@@ -18,12 +19,9 @@ from app.live import Clear, Commit, Committed, LiveEvent, SpeechBegan, SpeechEnd
 from app.messages import Outcome, Segment, Streamed, Transcript, Utterance
 from app.worker.job_settings import JobSettings
 from app.worker.live.job import Audio, AudioEnd, Control, LiveJob, LiveMail
-from app.worker.live.listener import Heard, Listener
+from app.worker.live.live_audio import Heard, LiveAudio
 from app.worker.live.places import Places
 from app.worker.live.utterances import Due, Final, Utterances
-
-_MOST_HELD = int(MAX_SECONDS * SAMPLE_RATE)
-"""Samples of utterances, open and complete, from which on a stream is not heard further."""
 
 Report = Utterance | SpeechBegan | SpeechEnded | Committed
 
@@ -34,7 +32,7 @@ class Stream:
     def __init__(
         self,
         job: LiveJob,
-        listener: Listener,
+        audio: LiveAudio,
         utterances: Utterances,
         places: Places,
         settings: JobSettings,
@@ -43,13 +41,11 @@ class Stream:
         assert job.request.live is not None
         self._request = job.request
         self._options = job.request.live
-        self._listener = listener
+        self._audio = audio
         self._utterances = utterances
         self._places = places
         self._settings = settings
         self._inbox: deque[LiveMail] = deque()
-        self._received = 0
-        """Bytes of audio so far."""
         self._heard_at = 0.0
         """When the mail arrived that was handled last (`time.monotonic()`)."""
         self._unreported: Began | None = None
@@ -85,20 +81,19 @@ class Stream:
     def wants_more(self) -> bool:
         """Whether there is more to hear, or an utterance waits for a place."""
         has_place = not self.is_open or self._places.has(self.live_job.number)
-        return bool(self._inbox) or self._listener.is_ready or not has_place
+        return bool(self._inbox) or self._audio.has_block or not has_place
 
     @property
     def is_open(self) -> bool:
         """Whether an utterance is open or waits for its result."""
-        return self._listener.extent is not None or self._utterances.waiting > 0
+        return self._audio.is_open or self._utterances.waiting > 0
 
     @property
     def lag_seconds(self) -> float:
         """Seconds of audio that are received or complete, and have no result."""
+        unheard = sum(len(mail.data) for mail in self._inbox if isinstance(mail, Audio))
         rate = self.live_job.frame_bytes * self.live_job.raw.sample_rate
-        return (self._received - self._listener.heard_bytes) / rate + (
-            self._utterances.held / SAMPLE_RATE
-        )
+        return unheard / rate + self._audio.unheard_seconds + self._utterances.waiting_seconds
 
     @property
     def outcome(self) -> Outcome | None:
@@ -111,7 +106,7 @@ class Stream:
                 language=language,
                 utterances=self._spoken,
                 segments=self._count,
-                audio_seconds=self._listener.seconds,
+                audio_seconds=self._audio.seconds,
                 processing_seconds=self.spent,
                 model=self._settings.model,
                 truncated=self._truncated,
@@ -122,11 +117,11 @@ class Stream:
             language=language,
             language_probability=probability,
             segments=tuple(self._segments),
-            audio_seconds=self._listener.seconds,
+            audio_seconds=self._audio.seconds,
             queue_seconds=0.0,
             processing_seconds=self.spent,
             model=self._settings.model,
-            truncated=self._truncated or self._listener.is_incomplete,
+            truncated=self._truncated or self._audio.is_truncated,
             encoder_context=decoder.encoder_context,
             passes=decoder.passes,
             second_passes=decoder.second_passes,
@@ -135,24 +130,22 @@ class Stream:
     def put(self, mail: LiveMail) -> None:
         """Take mail, to be heard later."""
         self._inbox.append(mail)
-        if isinstance(mail, Audio):
-            self._received += len(mail.data)
-        elif isinstance(mail, AudioEnd):
+        if isinstance(mail, AudioEnd):
             self._truncated = self._truncated or mail.truncated
 
     def hear(self, most: int) -> int:
         """Hear at most about `most` bytes of the inbox; return the number that was heard."""
-        before = self._listener.heard_bytes
-        while (taken := self._listener.heard_bytes - before) < most and self._admit():
-            if self._listener.is_ready:
-                self._note(self._listener.hear(most - taken))
+        before = self._audio.heard_bytes
+        while self._admit() and self._audio.heard_bytes - before < most:
+            if self._audio.has_block:
+                self._note(self._audio.hear())
             elif self._inbox:
                 self._handle(self._inbox.popleft())
             else:
                 break
-        self._utterances.follow(self._listener)
+        self._utterances.follow()
         self._leave_place()
-        return self._listener.heard_bytes - before
+        return self._audio.heard_bytes - before
 
     def turn(self) -> None:
         """Do what is due. Raises `EngineError` and `EngineAborted`."""
@@ -163,7 +156,6 @@ class Stream:
         finals = self._utterances.take()
         for final in finals:
             self._decide(final)
-        self._report_commits()
         self._leave_place()
         return finals
 
@@ -181,8 +173,8 @@ class Stream:
             began, self._unreported = self._unreported, None
             if self._options.reports_speech:
                 self._reports.append(SpeechBegan(began.start / SAMPLE_RATE))
-        waiting = self._utterances.held
-        return not (self._ended or (waiting and waiting + self._listener.held >= _MOST_HELD))
+        is_behind = self._utterances.waiting and self._audio.held_seconds >= MAX_SECONDS
+        return not (self._ended or is_behind)
 
     def _leave_place(self) -> None:
         if not self.is_open:
@@ -191,44 +183,42 @@ class Stream:
     def _handle(self, mail: LiveMail) -> None:
         self._heard_at = mail.at
         if isinstance(mail, Audio):
-            self._listener.add(mail.data)
+            self._audio.add(mail.data)
         elif isinstance(mail, Control):
             self._control(mail.event)
         else:
-            for heard in self._listener.end():
-                self._note(heard)
+            self._note(self._audio.end())
             self._ended = True
             self._inbox.clear()
 
     def _control(self, event: LiveEvent) -> None:
         if isinstance(event, Commit):
-            for heard in self._listener.flush():
-                self._note(heard)
-            self._commits.append((self._completed, self._listener.seconds))
+            self._note(self._audio.commit())
+            self._commits.append((self._completed, self._audio.seconds))
+            self._report_commits()
         elif isinstance(event, Clear):
-            self._listener.clear()
+            self._audio.clear()
             self._utterances.clear()
             self._unreported = None
         else:
             self._options = event.options
-            self._listener.configure(event.options)
+            self._audio.configure(event.options)
             language = self._request.language if event.language is None else event.language
             prompt = self._request.prompt if event.prompt is None else event.prompt
             self._request = replace(self._request, language=language, prompt=prompt)
 
-    def _note(self, heard: Heard | None) -> None:
-        if isinstance(heard, Began):
-            self._unreported = heard
-            self._utterances.open(self._request)
-        elif heard is not None:
+    def _note(self, events: Iterable[Heard]) -> None:
+        for heard in events:
+            if isinstance(heard, Began):
+                self._unreported = heard
+                self._utterances.open(self._request)
+                continue
             self._completed += 1
             self._utterances.complete(heard, self._heard_at)
             if self._options.reports_speech:
-                self._reports.append(SpeechEnded(heard.extent.end / SAMPLE_RATE))
+                self._reports.append(SpeechEnded(heard.end / SAMPLE_RATE))
 
     def _decide(self, final: Final) -> None:
-        self._decided += 1
-        self._report_commits()
         segments = final.segments
         self._spoken += bool(segments)
         self._count += len(segments)
@@ -239,6 +229,8 @@ class Stream:
             self._reports.append(
                 Utterance(start / SAMPLE_RATE, end / SAMPLE_RATE, segments, final.language)
             )
+        self._decided += 1
+        self._report_commits()
 
     def _report_commits(self) -> None:
         """Report the commits whose utterances all have a result."""

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from app.audio.endpoint import Extent
+from app.audio.samples import SAMPLE_RATE, Samples
 from app.messages import Request, Segment
 from app.worker.live.attempt import Attempt
-from app.worker.live.listener import Listener, Speech
+from app.worker.live.live_audio import LiveAudio
 from app.worker.window_decoder import WindowDecoder
 
 MOST_WASTED = 3
@@ -47,31 +48,33 @@ class Final:
 
 @dataclass(slots=True)
 class _Waiting:
-    speech: Speech
+    extent: Extent
     request: Request
     complete_at: float
     was_ready: bool
 
 
 class Utterances:
-    """The utterances of a job with `request`. `decoder` continues from one to the next; `begin`
-    makes an attempt with a decoder of its own; `on_wasted` is called for each speculation that is
-    dropped."""
+    """The utterances of a job with `request` in its `audio`. `decoder` continues from one to the
+    next; `begin` makes an attempt with a decoder of its own; `on_wasted` is called for each
+    speculation that is dropped."""
 
     def __init__(
         self,
         request: Request,
+        audio: LiveAudio,
         decoder: WindowDecoder,
-        begin: Callable[[Speech, WindowDecoder], Attempt],
+        begin: Callable[[Extent, Samples, WindowDecoder], Attempt],
         on_wasted: Callable[[], None],
     ) -> None:
+        self._audio = audio
         self.decoder = decoder
         self._begin = begin
         self._on_wasted = on_wasted
         self._waiting: deque[_Waiting] = deque()
         self._request = request
         """The request of the open utterance, or of the next if none is open."""
-        self._paused: Speech | None = None
+        self._paused: Extent | None = None
         """The open utterance while its speaker pauses."""
         self._attempt: Attempt | None = None
         self._speculations = 0
@@ -83,14 +86,14 @@ class Utterances:
         return len(self._waiting)
 
     @property
-    def held(self) -> int:
-        """Number of samples of complete utterances."""
-        return sum(len(entry.speech.samples) for entry in self._waiting)
+    def waiting_seconds(self) -> float:
+        """Seconds of audio of the complete utterances without a result."""
+        return sum(entry.extent.end - entry.extent.start for entry in self._waiting) / SAMPLE_RATE
 
     @property
     def is_decoding(self) -> bool:
         """Whether the first waiting utterance is already decoded, wholly or partly."""
-        return bool(self._waiting) and self._matches(self._waiting[0].speech)
+        return bool(self._waiting) and self._matches(self._waiting[0].extent)
 
     @property
     def due(self) -> Due | None:
@@ -106,59 +109,62 @@ class Utterances:
     @property
     def due_seconds(self) -> float:
         """Seconds of audio of the next decode."""
-        speech = self._next()
-        return 0.0 if speech is None else speech.seconds
+        extent = self._next()
+        return 0.0 if extent is None else (extent.end - extent.start) / SAMPLE_RATE
 
     def open(self, request: Request) -> None:
         """Begin an utterance; it is decoded as `request` says."""
         self._request = request
 
-    def follow(self, listener: Listener) -> None:
-        """Take the open utterance as the `listener` has it now."""
-        before = None if self._paused is None else self._paused.extent
-        extent = listener.extent if listener.is_paused else None
-        if extent != before:
-            self._pause(None if extent is None else listener.speech())
-
-    def _pause(self, speech: Speech | None) -> None:
-        """State that the open utterance may be complete as `speech`; None if it is not."""
-        self._paused = speech
+    def follow(self) -> None:
+        """Take the open utterance as it is now: complete unless its speaker goes on, or not."""
+        self._paused = self._audio.paused
         is_speculation = self._attempt is not None and not self._waiting
-        if is_speculation and (speech is None or not self._matches(speech)):
+        if is_speculation and (self._paused is None or not self._matches(self._paused)):
             self._drop()
 
-    def complete(self, speech: Speech, at: float) -> None:
+    def complete(self, extent: Extent, at: float) -> None:
         """Add the open utterance, completed by audio that arrived `at` (`time.monotonic()`)."""
-        if not self._waiting and self._attempt is not None and not self._matches(speech):
+        if not self._waiting and self._attempt is not None and not self._matches(extent):
             self._drop()
-        was_ready = not self._waiting and self._matches(speech)
-        self._waiting.append(_Waiting(speech, self._request, at, was_ready))
+        was_ready = not self._waiting and self._matches(extent)
+        self._waiting.append(_Waiting(extent, self._request, at, was_ready))
         self._paused = None
         self._speculations = 0
 
     def clear(self) -> None:
-        """Drop the open utterance."""
-        self._pause(None)
+        """Drop the open utterance, which the audio has dropped already."""
+        self.follow()
         self._speculations = 0
+
+    def give_up(self) -> None:
+        """Drop everything."""
+        self._waiting.clear()
+        self._paused = None
+        if self._attempt is not None:
+            self._drop()
 
     def turn(self) -> None:
         """Decode the next window. Raises `EngineError` and `EngineAborted`."""
-        speech = self._next()
-        assert speech is not None
-        if not self._matches(speech):
+        extent = self._next()
+        assert extent is not None
+        if not self._matches(extent):
             request = self._waiting[0].request if self._waiting else self._request
             self._speculations += not self._waiting
-            self._attempt = self._begin(speech, self.decoder.fork(request))
+            self._attempt = self._begin(
+                extent, self._audio.samples(extent), self.decoder.fork(request)
+            )
         assert self._attempt is not None
         self._attempt.turn()
 
     def take(self) -> list[Final]:
         """Remove and return the complete utterances that are decoded, in order."""
         finals = []
-        while self._waiting and self._is_done and self._matches(self._waiting[0].speech):
+        while self._waiting and self._is_done and self._matches(self._waiting[0].extent):
             attempt = self._attempt
             assert attempt is not None
             entry = self._waiting.popleft()
+            self._audio.release(entry.extent)
             self.decoder, self._attempt = attempt.decoder, None
             finals.append(
                 Final(
@@ -175,11 +181,11 @@ class Utterances:
     def _is_done(self) -> bool:
         return self._attempt is not None and self._attempt.done
 
-    def _next(self) -> Speech | None:
-        return self._waiting[0].speech if self._waiting else self._paused
+    def _next(self) -> Extent | None:
+        return self._waiting[0].extent if self._waiting else self._paused
 
-    def _matches(self, speech: Speech) -> bool:
-        return self._attempt is not None and self._attempt.extent == speech.extent
+    def _matches(self, extent: Extent) -> bool:
+        return self._attempt is not None and self._attempt.extent == extent
 
     def _drop(self) -> None:
         self._attempt = None
