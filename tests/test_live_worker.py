@@ -583,6 +583,17 @@ def test_audio_limit_holds_for_heard_commands() -> None:
     bench.close()
 
 
+def test_command_is_not_heard_on_a_node_that_takes_all_audio_for_speech() -> None:
+    bench = LiveBench(vad_threshold=0.0)
+    number, data = bench.listen(), audio(0.5, 1.5, 0.8)
+    bench.feed(number, data)
+    bench.settled()
+    assert bench.engine.calls == []
+    bench.submit(number, data)
+    assert transcript(bench, number).text == str(len(data) // 2)
+    bench.close()
+
+
 def test_cancel_before_the_job_drops_only_the_early_state(bench: LiveBench) -> None:
     number, data = bench.listen(), audio(0.5, 2.0, 0.8)
     bench.engine.hold()

@@ -179,6 +179,8 @@ class Desk:
 
     def _has_room(self) -> bool:
         """Return whether a further command may be heard early."""
+        if self._settings.vad_threshold <= 0:
+            return False  # All audio of a file is speech then, and no end of it can be found.
         commands = sum(isinstance(work, Command) for work in self._works.values())
         return not self._places.is_full and commands < self._settings.max_live
 
