@@ -11,7 +11,7 @@ import pytest
 from reliability.seeds import SEEDS, WORDS
 from reliability.targets import TARGETS
 
-ROUNDS = {"decode": 4, "samples": 2}
+ROUNDS = {"decode": 4, "samples": 2, "media": 2, "wire": 200}
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
@@ -37,6 +37,8 @@ def test_targets_accept_real_and_damaged_input(name: str) -> None:
     rng = random.Random(name)
     target = TARGETS[name]
     seeds = list(SEEDS[name]())
+    if name == "media" and not seeds:
+        pytest.skip("PyAV is not installed here (requirements-media.txt)")
     assert seeds
     for seed in seeds:
         target(seed)

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 import soundfile
 
+from reliability.media_seeds import messages as messages_of_a_child
+from reliability.media_seeds import recordings
+
 # Every container and codec that docs/protocol.md lists, as libsndfile writes them.
 _FILES = [
     ("WAV", "PCM_16"),
@@ -149,6 +152,8 @@ SEEDS = {
     "wyoming": events,
     "decode": files,
     "samples": files,
+    "media": recordings,
+    "wire": messages_of_a_child,
 }
 
 WORDS = (
@@ -162,6 +167,20 @@ WORDS = (
     *("multipart/form-data; boundary=", "--b", "form-data; name=", "HTTP/1.1", "Origin: ", "; "),
     *("describe", "audio-start", "audio-chunk", "audio-stop", "payload_length", "data_length"),
     *("RIFF", "WAVE", "fmt ", "data", "LIST", "RF64", "ds64", "fLaC", "OggS", "OpusHead", "ID3"),
+    *(
+        "ftyp",
+        "moov",
+        "mdat",
+        "moof",
+        "trak",
+        "stsd",
+        "stts",
+        "stsz",
+        "stco",
+        "dref",
+        "esds",
+        "webm",
+    ),
     *("FORM", "AIFF", "AIFC", "COMM", "SSND", ".snd", "caff", "desc", "vorbis", "fact", "junk"),
 )
 """Keywords of the formats that the fuzzer may insert, because random bytes rarely match them."""

@@ -10,9 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
+from app.audio.media.media_file import MediaFile
+from app.audio.media.opener import MediaOpener
+from app.audio.media.process import Child
+from app.audio.media.slots import Slots
+from app.audio.media.wire import Resume
+from app.audio.source import OpenMedia
 from app.audio.stream import AudioError, AudioStream
 from app.messages import (
     INTERNAL,
+    MAX_CHANNELS,
     Begin,
     BodyData,
     Broken,
@@ -27,6 +36,7 @@ from app.protocols.base import Protocol, ProtocolError
 from app.protocols.http.fields import Served
 from app.protocols.http.protocol import HttpProtocol
 from app.protocols.http.site import Site
+from app.protocols.model_names import ModelNames
 from app.protocols.native.header import parse_header
 from app.protocols.native.protocol import NativeProtocol
 from app.protocols.wyoming.events import Program
@@ -36,6 +46,9 @@ Target = Callable[[bytes], None]
 
 MAX_BODY = 1 << 20
 _DECODED_SECONDS = 600.0
+_READS = 100
+
+_OPENER = MediaOpener()
 
 
 def framed(data: bytes) -> None:
@@ -56,7 +69,7 @@ def header(data: bytes) -> None:
 def http(data: bytes) -> None:
     """HTTP and its forms. The events may depend on the split, because an answer can leave before or
     after the end of a body, so this target only checks that nothing fails."""
-    site = Site(Served("tiny.en-q8_0", frozenset({"tiny.en"}), True), 0, MAX_BODY)
+    site = Site(Served(ModelNames("tiny.en-q8_0", frozenset({"tiny.en"})), True), 0, MAX_BODY)
     step = 1 + (data[-1] if data else 0) % 7
     for pieces in ([data], [data[at : at + step] for at in range(0, len(data), step)]):
         _story(HttpProtocol(site, lambda: "made"), pieces)
@@ -64,7 +77,7 @@ def http(data: bytes) -> None:
 
 def wyoming(data: bytes) -> None:
     """Wyoming's events."""
-    program = Program("0", "m", frozenset({"m"}), ("en",), True)
+    program = Program("0", ModelNames("m", frozenset({"m"})), ("en",), True)
     check_protocol(lambda: WyomingProtocol(program, MAX_BODY, lambda: "made"), data)
 
 
@@ -85,6 +98,59 @@ def samples(data: bytes) -> None:
         byteorder="big" if data[1] & 128 else "little",
     )
     _drain(data[3:], described)
+
+
+def media(data: bytes) -> None:
+    """A recording of a phone or browser, in a child process of its own."""
+    _drain(data, None, _OPENER.open)
+
+
+def wire(data: bytes) -> None:
+    """The messages of the child process, as a compromised decoder could send them."""
+    places: list[Resume | None] = []
+
+    def start(place: Resume | None) -> Child:
+        places.append(place)
+        return _Replay(data)
+
+    message = ""
+    try:
+        file = MediaFile("mp4/m4a", True, False, start, Slots(1))
+        # `AudioStream` refuses more channels before it reads.
+        buffer = np.empty((4_000, min(file.channels, MAX_CHANNELS)), dtype=np.float32)
+        for count in range(_READS if file.channels <= MAX_CHANNELS else 0):
+            if len(file.read(buffer)) == 0:
+                break
+            if count % 3 == 2:
+                file.suspend()
+        file.close()
+    except AudioError as error:
+        message = error.failure.message
+    assert message.isprintable()
+    assert all(place is None or place.frames > 0 for place in places)
+
+
+class _Replay(Child):
+    """A child that sends given bytes and ends."""
+
+    def __init__(self, data: bytes) -> None:
+        self._pipe, writer = os.pipe()
+        # As many as a pipe takes without a reader.
+        os.write(writer, data[:65_536])
+        os.close(writer)
+        self._data = bytearray()
+        self._waited = 0.0
+
+    def close(self) -> None:
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
+
+    def _check_time(self, position: float) -> None:
+        pass
+
+    def _ending(self) -> str:
+        return "its decoder ended"
 
 
 def check_protocol(new: Callable[[], Protocol], data: bytes) -> None:
@@ -128,11 +194,11 @@ def _answer(protocol: Protocol) -> None:
     protocol.encode("made", Failure(INTERNAL, "fuzzed"))
 
 
-def _drain(data: bytes, raw: RawFormat | None) -> None:
+def _drain(data: bytes, raw: RawFormat | None, media: OpenMedia | None = None) -> None:
     descriptor = os.memfd_create("fuzz")
     try:
         os.write(descriptor, data)
-        stream = AudioStream(descriptor, len(data), raw, _DECODED_SECONDS)
+        stream = AudioStream(descriptor, len(data), raw, _DECODED_SECONDS, media=media)
         try:
             while (block := stream.read()) is not None:
                 assert block.dtype == "float32"
@@ -153,4 +219,6 @@ TARGETS: dict[str, Target] = {
     "wyoming": wyoming,
     "decode": decode,
     "samples": samples,
+    "media": media,
+    "wire": wire,
 }
