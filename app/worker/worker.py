@@ -206,6 +206,7 @@ class Worker:
         mail, stopping = self._mailbox.take(sleep=is_idle)
         for item in mail:
             self._take(item)
+        self._announce(self._live.take_completions())
         return not stopping
 
     def _rest(self) -> None:
@@ -232,7 +233,6 @@ class Worker:
             self._finish(self._jobs[mail.number], RESET)
         else:
             self._live.cancel(mail.number)
-            self._announce(self._live.take_completions())
 
     def _accept(self, job: Job) -> None:
         """Take a job that is transcribed from its body."""

@@ -154,3 +154,10 @@ class LiveBench:
             )
 
         eventually(lambda: idle() and idle(), "the worker to be idle")
+
+    def settled_but_decoding(self) -> None:
+        """Wait until the worker is in the engine, which is held, and let it hear all it can before
+        the next decode."""
+        self.engine.wait_for_calls(1)
+        self.engine.step()
+        self.engine.wait_for_calls(2)
