@@ -1,8 +1,8 @@
 """Builds the node, runs it, and winds it down.
 
-Main thread: settings, model, engine, then the loop. The worker and the disk thread are started and
-joined here. Exit codes: 0 after a drain, 1 if the node cannot start or its worker failed, 2 for
-wrong settings, 128 + n when signal n came twice.
+Main thread: settings, model, engine, then the loop. The other threads are started and joined here.
+Exit codes: 0 after a drain, 1 if the node cannot start or one of its threads failed, 2 for wrong
+settings, 128 + n when signal n came twice.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import ssl
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
@@ -22,17 +21,19 @@ from app.audio.vad import SileroDetector
 from app.decoding.transcriber import EngineError
 from app.model_files import catalog
 from app.monitoring.asked_models import AskedModels
-from app.network.access_token import AccessToken, AccessTokenError, read_token
+from app.network.access_token import AccessToken
 from app.network.mdns import Announcement
-from app.network.tls import TlsError, server_context
 from app.output.lines import json_line, text_line
 from app.output.stdout import StdoutSink
 from app.protocols.model_names import ModelNames
 from app.server import Limits, Reports
 from app.settings import settings as config
 from app.settings.settings import Settings
-from app.startup import allocator, cpus, descriptors, http_port, logs, media, model, wyoming_port
+from app.startup import allocator, cpus, descriptors, http_port, logs, media, model
+from app.startup import protection as protecting
+from app.startup import queue as startup_queue
 from app.startup.ports import CannotListen, open_ports, warn_of_strangers
+from app.startup.protection import Protection
 from app.startup.systemd import Notifier, Watchdog
 from app.storage.disk import Disk
 from app.storage.journal import Journal, JournalError
@@ -47,6 +48,10 @@ _log = structlog.get_logger("main")
 _JOIN_SECONDS = 0.5
 """Time for each thread to end. The engine may be in an encoder pass, which cannot be interrupted;
 its request has been answered by then."""
+
+_LAST_PULLS_SECONDS = 3.0
+"""Time for the queue thread, whose last requests for jobs end first. They end early in a drain, so
+only a node without work takes so long."""
 
 
 class _CannotStart(Exception):
@@ -65,7 +70,7 @@ def main() -> int:
     descriptors.raise_limit()
     allocator.give_large_blocks_back()
     try:
-        access_token, tls = _protection(settings)
+        protected = protecting.protection(settings, os.environ)
         if not settings.spool_dir.is_dir():
             raise _CannotStart(
                 f"{settings.spool_dir} does not exist; set a directory for large bodies"
@@ -73,7 +78,10 @@ def main() -> int:
             )
         file = _obtain(settings)
         with contextlib.closing(_load(settings, file)) as engine:
-            _serve(settings, access_token, tls, file, engine)
+            _serve(settings, protected, file, engine)
+    except protecting.Unprotected as error:
+        print(f"node-whisper: {error}", file=sys.stderr)
+        return 2
     except _CannotStart as error:
         print(f"node-whisper: {error}", file=sys.stderr)
         return error.code
@@ -84,18 +92,6 @@ def _let_sigterm_end_it() -> None:
     init the node is process 1, to which the kernel sends only signals that have a handler."""
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, lambda number, _frame: _exit_at_once(128 + number))
-
-
-def _protection(settings: Settings) -> tuple[AccessToken, ssl.SSLContext | None]:
-    """Return the access token and the TLS context."""
-    try:
-        access_token = AccessToken(read_token(settings.token_file, os.environ))
-        tls = server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-    except (AccessTokenError, TlsError) as error:
-        raise _CannotStart(error, code=2) from error
-    if wrong := wyoming_port.fault(settings, protected=tls is not None or not access_token.open):
-        raise _CannotStart(wrong, code=2)
-    return access_token, tls
 
 
 def _obtain(settings: Settings) -> catalog.ModelFile:
@@ -129,8 +125,7 @@ def _load(settings: Settings, file: catalog.ModelFile) -> Engine:
 
 def _serve(
     settings: Settings,
-    access_token: AccessToken,
-    tls: ssl.SSLContext | None,
+    protected: Protection,
     file: catalog.ModelFile,
     engine: Engine,
 ) -> NoReturn:
@@ -138,15 +133,26 @@ def _serve(
     notifier = Notifier(os.environ)
     names = model.names_of(settings, engine.info)
     web = http_port.web_of(settings, engine.info, names, file, lambda: node.server.load)
+    parts = None
+    if protected.broker is not None:
+        new_thread = startup_queue.thread_maker(settings, protected.broker, engine.info.name)
+        parts = build.QueueParts(new_thread, settings.queue_places)
     node = _build(
-        settings, access_token, web, names, engine, notifier, lambda: node.server.shutdown.ask()
+        settings,
+        protected.access_token,
+        web,
+        names,
+        engine,
+        notifier,
+        parts,
+        lambda: node.server.shutdown.ask(),
     )
     server, worker = node.server, node.worker
     try:
         opened = open_ports(
             settings,
-            access_token=access_token,
-            tls=tls,
+            access_token=protected.access_token,
+            tls=protected.tls,
             web=web,
             model=engine.info,
             names=names,
@@ -160,8 +166,10 @@ def _serve(
     if not worker.wait_until_warm():
         raise _CannotStart("the engine failed on its first, empty window; the log says why")
     _log_listening(settings, engine, opened.number, **opened.others)
-    warn_of_strangers(settings, access_token.open)
-    notifier.ready(f"{engine.info.name} on port {opened.number}")
+    warn_of_strangers(settings, protected.access_token.open)
+    if node.queue is not None:
+        node.queue.start()
+    notifier.ready(f"{engine.info.name} on port {opened.number or 'off'}")
     Watchdog(server.loop, notifier, worker)
     if opened.announcement is not None:
         opened.announcement.start()
@@ -177,6 +185,7 @@ def _build(
     names: ModelNames,
     engine: Engine,
     notifier: Notifier,
+    queue_parts: build.QueueParts | None,
     drain: Callable[[], None],
 ) -> build.Node:
     """Build the node as the settings say. `drain` asks it to drain, for use if stdout breaks: a
@@ -202,6 +211,7 @@ def _build(
         max_connections=settings.max_connections,
         drain_seconds=settings.drain_seconds,
         reject_when_full=settings.when_full == "reject",
+        only_queue=settings.port is None,
     )
     return build.node(
         base,
@@ -212,6 +222,7 @@ def _build(
         reports=Reports() if web is None else Reports(web.reports, web.guarded),
         observers=(AskedModels(names), *(() if web is None else web.observers)),
         on_drain=lambda: notifier.stopping("finishing what was accepted"),
+        queue=queue_parts,
     )
 
 
@@ -228,6 +239,9 @@ def _wind_down(node: build.Node, announcement: Announcement | None) -> NoReturn:
     node.worker.join(_JOIN_SECONDS)
     if not node.disk.close(_JOIN_SECONDS):
         _log.error("the disk thread did not finish in time", lines_lost=node.sink.backlog)
+    # After a crash the leases run out: the job that caused it must not seem to be handed back.
+    if node.queue is not None and not node.queue.stop(_LAST_PULLS_SECONDS, abandon=crashed):
+        _log.warning("the broker did not take everything; it will deliver those jobs again")
     _close(node.journal, clean=not crashed)
     if announcement is not None and not announcement.join(_JOIN_SECONDS):
         _log.warning("the mDNS announcement was not withdrawn in time")
@@ -248,7 +262,9 @@ def _close(journal: Journal | None, clean: bool) -> None:
         journal.close(clean)
 
 
-def _log_listening(settings: Settings, engine: Engine, port: int, **others: int | str) -> None:
+def _log_listening(
+    settings: Settings, engine: Engine, port: int | None, **others: int | str
+) -> None:
     from app.decoding import engine as decoding_engine
 
     _log.info(

@@ -10,10 +10,12 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.audio.vad import Detector
 from app.decoding.transcriber import ModelInfo, Transcriber
 from app.network.loop import Loop
+from app.network.pulse import LoopPulse
 from app.output.stdout import StdoutSink
 from app.requests.access import Access
 from app.requests.commit import Commit
@@ -25,13 +27,20 @@ from app.requests.pipeline import Pipeline
 from app.requests.quota import Quota
 from app.requests.streams import Streams
 from app.requests.uploads import Uploads
+from app.requests.waiting_line import Source
 from app.server import Limits, Reports, Server, Threads
 from app.sources.journal import JournalSource
+from app.sources.queue import QueueSource
 from app.storage.disk import Disk
 from app.storage.journal import Journal
 from app.storage.spool import Spool
+from app.worker.health import Health
 from app.worker.job import JobSettings
 from app.worker.worker import Worker
+
+if TYPE_CHECKING:
+    # Its imports need requirements-queue.txt.
+    from app.queue.thread import QueueThread
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,16 @@ class Node:
     sink: StdoutSink
     journal: Journal | None
     server: Server
+    queue: QueueThread | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueParts:
+    """`new_thread` makes the thread of the broker from a function that wakes the loop, and one that
+    returns why the node is stuck. `places` is the number of jobs held at a time."""
+
+    new_thread: Callable[[Callable[[], None], Callable[[], str | None]], QueueThread]
+    places: int
 
 
 def foundation(spool_dir: Path, journal_dir: Path | None, max_copied_bytes: int) -> Foundation:
@@ -87,9 +106,10 @@ def node(
     reports: Reports,
     observers: Sequence[Observer],
     on_drain: Callable[[], None],
+    queue: QueueParts | None = None,
 ) -> Node:
     """Build the node. `authorize` returns whether a token is valid; `on_drain` is called when the
-    drain begins."""
+    drain begins; `queue` is None without a broker."""
     loop, disk, journal = base.loop, base.disk, base.journal
     worker = Worker(
         engine.transcriber,
@@ -99,6 +119,10 @@ def node(
         (lambda _name: None) if journal is None else journal.crash_marker.set,
     )
     access = Access(authorize)
+    thread: QueueThread | None = None
+    if queue is not None:
+        pulse, health = LoopPulse(loop), Health(worker)
+        thread = queue.new_thread(loop.wake, lambda: pulse.stuck() or health.fault())
     pipeline = _pipeline(
         base,
         worker,
@@ -106,20 +130,21 @@ def node(
         engine=engine,
         limits=limits,
         access=access,
+        queue=None if thread is None or queue is None else (thread, queue.places),
         # The server is made later, and no request is done before the loop runs.
         on_done=lambda in_flight: server.on_done(in_flight),
     )
     server = Server(
         loop,
         pipeline,
-        Threads(worker, disk, journal),
+        Threads(worker, disk, journal, thread),
         access=access,
         limits=limits,
         reports=reports,
         abort=engine.abort,
         on_drain=on_drain,
     )
-    return Node(worker, disk, sink, journal, server)
+    return Node(worker, disk, sink, journal, server, thread)
 
 
 def _pipeline(
@@ -130,6 +155,7 @@ def _pipeline(
     engine: EngineParts,
     limits: Limits,
     access: Access,
+    queue: tuple[QueueThread, int] | None,
     on_done: Callable[[InFlight], None],
 ) -> Pipeline:
     """Connect the stages of a request."""
@@ -137,7 +163,7 @@ def _pipeline(
     quota = Quota(limits.queue_size, limits.max_buffered_bytes)
     dispatch = Dispatch(worker, outcomes, on_done)
     commit = Commit(base.disk, base.journal, dispatch, outcomes, on_done)
-    sources = []
+    sources: list[Source] = []
     if base.journal is not None:
         sources.append(
             JournalSource(
@@ -148,6 +174,21 @@ def _pipeline(
                 outcomes=outcomes,
                 numbers=numbers,
                 on_free=base.loop.wake,
+            )
+        )
+    if queue is not None:
+        sources.append(
+            QueueSource(
+                queue[0],
+                loop=base.loop,
+                model=engine.model,
+                spool=base.spool,
+                quota=quota,
+                dispatch=dispatch,
+                outcomes=outcomes,
+                numbers=numbers,
+                places=queue[1],
+                on_done=on_done,
             )
         )
     settings = engine.settings
@@ -169,4 +210,4 @@ def _pipeline(
             early_audio(in_flight, dispatch) if settings.vad_threshold else None
         ),
     )
-    return Pipeline(quota, uploads, commit, dispatch, outcomes)
+    return Pipeline(quota, uploads, commit, dispatch, outcomes, sources)

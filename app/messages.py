@@ -276,3 +276,7 @@ class Origin:
     protocol: str = "native"
     recovered: bool = False
     """True if the request was resumed from the journal of a process that had died."""
+    delivered: int | None = None
+    """For a job of the queue: how often it was delivered; above 1 it may have been done before."""
+    sent_at: float | None = None
+    """For a job of the queue: seconds since the epoch (UTC) when it was submitted, if known."""

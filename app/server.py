@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -23,6 +25,7 @@ from app.network.ports import Port, peer_of
 from app.network.timeouts import Timeouts
 from app.network.transport import open_transport
 from app.protocols.base import ProtocolError
+from app.queue.events import Counts
 from app.requests.access import Access
 from app.requests.failures import too_many_connections, unauthorized
 from app.requests.in_flight import InFlight
@@ -33,8 +36,15 @@ from app.storage.disk import Disk
 from app.storage.journal import Journal
 from app.worker.worker import Worker
 
+if TYPE_CHECKING:
+    # Its imports need requirements-queue.txt.
+    from app.queue.thread import QueueThread
+
 _REPLIED_OVERFLOW = 64
 """Connections above the limit that receive `busy` at one time; further ones are only closed."""
+
+_AWAY_SECONDS = 30.0
+"""A broker that is away for longer is not just restarting."""
 
 _log = structlog.get_logger("server")
 
@@ -43,13 +53,15 @@ _log = structlog.get_logger("server")
 class Limits:
     """Limits of the server. `queue_size` is the number of requests that may be admitted and
     unfinished, `max_buffered_bytes` the size of all bodies held for them. With `reject_when_full`
-    further requests receive `busy` instead of waiting."""
+    further requests receive `busy` instead of waiting. With `only_queue` all requests come from the
+    queue, so that the node is of no use while the broker is away."""
 
     queue_size: int
     max_buffered_bytes: int
     max_connections: int
     drain_seconds: float
     reject_when_full: bool = False
+    only_queue: bool = False
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
@@ -64,11 +76,13 @@ class Reports:
 
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """The other threads, and the journal whose entries the load counts."""
+    """The other threads, and the journal whose entries the load counts. `queue` is None without a
+    broker."""
 
     worker: Worker
     disk: Disk
     journal: Journal | None
+    queue: QueueThread | None = None
 
 
 class Server:
@@ -98,7 +112,7 @@ class Server:
         self._listeners: list[Listener] = []
         self.connections: dict[int, Connection] = {}
         self.crashed = False
-        """True if the worker or the disk thread failed, and the node with it."""
+        """True if another thread failed, and the node with it."""
         self.shutdown = Shutdown(
             loop=loop,
             listeners=self._listeners,
@@ -136,8 +150,11 @@ class Server:
         """The node's load at this moment."""
         alive = self._threads.worker.alive
         pipeline, journal = self.pipeline, self._threads.journal
+        queue = self._threads.queue
+        counts = None if queue is None else queue.counts
+        cut_off = self._limits.only_queue and counts is not None and _is_away(counts)
         return Load(
-            ready=alive and not pipeline.full and not self.shutdown.draining,
+            ready=alive and not pipeline.full and not self.shutdown.draining and not cut_off,
             draining=self.shutdown.draining,
             worker_alive=alive,
             connections=len(self.connections),
@@ -150,6 +167,8 @@ class Server:
             quarantined=journal.quarantined if journal else 0,
             streams=pipeline.quota.streams,
             live=self._threads.worker.live_counts,
+            cut_off=cut_off,
+            queue=counts,
         )
 
     # Connections.
@@ -222,13 +241,16 @@ class Server:
     # Other threads, signals, requests that are done.
 
     def _on_wake(self) -> None:
-        if self._threads.worker.failed or self._threads.disk.failed:
+        threads = self._threads
+        queue_failed = threads.queue is not None and threads.queue.failed
+        if threads.worker.failed or threads.disk.failed or queue_failed:
             self.crashed = True
             self.loop.stop()
-        for completion in self._threads.disk.take_completions():
+        for completion in threads.disk.take_completions():
             # Each as a callback of its own, so that a bug in one does not affect the others.
             self.loop.defer(completion)
         self.pipeline.dispatch.take_completions()
+        self.pipeline.collect()
         self.pipeline.uploads.line.move_up()
         self.shutdown.check()
 
@@ -236,3 +258,7 @@ class Server:
         """Free what a request held that has its outcome."""
         self.pipeline.uploads.done(in_flight)
         self.loop.defer(self.shutdown.check)
+
+
+def _is_away(counts: Counts) -> bool:
+    return not counts.connected and time.monotonic() - counts.away_since > _AWAY_SECONDS

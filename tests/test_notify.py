@@ -18,8 +18,8 @@ from structlog.testing import capture_logs
 
 from app.messages import RawFormat, Request
 from app.network.loop import Loop
-from app.startup import systemd as notify
 from app.startup.systemd import Notifier, Watchdog
+from app.worker.health import LONGEST_TURN_SECONDS, Health
 from app.worker.job import Job, JobSettings
 from app.worker.worker import Worker
 
@@ -130,7 +130,7 @@ def test_notifier_does_not_block_on_a_full_socket(
 
 
 class Pulse:
-    """A worker with the attributes that the watchdog reads."""
+    """A worker with the attributes that its health is read from."""
 
     def __init__(self) -> None:
         self.alive = True
@@ -147,55 +147,53 @@ def pulse() -> Pulse:
 
 
 @pytest.fixture
-def watchdog(pulse: Pulse) -> Iterator[Watchdog]:
-    """A watchdog without systemd, which only the test calls."""
-    loop, notifier = Loop(), Notifier({})
-    yield Watchdog(loop, notifier, pulse)
-    loop.close()
+def health(pulse: Pulse) -> Health:
+    """The health that a watchdog asks, which only the test calls."""
+    return Health(pulse)
 
 
-def faults(watchdog: Watchdog, *changes: Callable[[], Any]) -> list[bool]:
+def faults(health: Health, *changes: Callable[[], Any]) -> list[bool]:
     """Return after each of `changes` whether there is a fault."""
     found = []
     for change in changes:
         change()
-        found.append(watchdog.fault() is not None)
+        found.append(health.fault() is not None)
     return found
 
 
-def test_idle_worker_is_no_fault(watchdog: Watchdog) -> None:
-    assert faults(watchdog, *[lambda: None] * 3) == [False] * 3
+def test_idle_worker_is_no_fault(health: Health) -> None:
+    assert faults(health, *[lambda: None] * 3) == [False] * 3
 
 
-def test_ended_worker_is_a_fault(watchdog: Watchdog, pulse: Pulse) -> None:
+def test_ended_worker_is_a_fault(health: Health, pulse: Pulse) -> None:
     pulse.alive = False
-    assert watchdog.fault() == "the worker thread has ended"
+    assert health.fault() == "the worker thread has ended"
 
 
-def test_long_window_is_no_fault_while_it_computes(watchdog: Watchdog, pulse: Pulse) -> None:
+def test_long_window_is_no_fault_while_it_computes(health: Health, pulse: Pulse) -> None:
     pulse.turn = 7, time.monotonic() - 600
     busy = lambda: setattr(pulse, "cpu", pulse.cpu + 0.01)  # noqa: E731
-    assert faults(watchdog, *[busy] * 20) == [False] * 20
+    assert faults(health, *[busy] * 20) == [False] * 20
 
 
-def test_window_without_computation_is_a_fault(watchdog: Watchdog, pulse: Pulse) -> None:
+def test_window_without_computation_is_a_fault(health: Health, pulse: Pulse) -> None:
     pulse.turn = 7, time.monotonic()
     nothing = lambda: None  # noqa: E731
     # The first call only remembers the state.
-    assert faults(watchdog, nothing, nothing, nothing) == [False, True, True]
+    assert faults(health, nothing, nothing, nothing) == [False, True, True]
     # The worker computes again.
-    assert faults(watchdog, lambda: setattr(pulse, "cpu", 1.0), nothing) == [False, True]
+    assert faults(health, lambda: setattr(pulse, "cpu", 1.0), nothing) == [False, True]
     # A new window: that it has not computed in it yet is no fault.
     pulse.turn = 8, time.monotonic()
-    assert faults(watchdog, nothing, nothing) == [False, True]
+    assert faults(health, nothing, nothing) == [False, True]
     pulse.turn = None
-    assert faults(watchdog, nothing, nothing) == [False, False]
+    assert faults(health, nothing, nothing) == [False, False]
 
 
-def test_window_over_the_longest_turn_is_a_fault(watchdog: Watchdog, pulse: Pulse) -> None:
-    pulse.turn = 7, time.monotonic() - notify.LONGEST_TURN_SECONDS - 1
+def test_window_over_the_longest_turn_is_a_fault(health: Health, pulse: Pulse) -> None:
+    pulse.turn = 7, time.monotonic() - LONGEST_TURN_SECONDS - 1
     pulse.cpu = 5000.0
-    assert watchdog.fault() == "one window exceeds the time limit"
+    assert health.fault() == "one window exceeds the time limit"
 
 
 @pytest.fixture
@@ -249,15 +247,15 @@ def test_hanging_engine_is_detected(worker: Worker, engine: FakeEngine) -> None:
     hangs = threading.Event()
     engine.answer = lambda *_: hangs.wait(60)  # type: ignore[assignment,return-value]
     loop = Loop()
-    watchdog = Watchdog(loop, Notifier({}), worker)
+    health = Health(worker)
     worker.start()
     worker.submit(job(1))
     engine.wait_for_calls(1)
     # The first call may come before the thread is idle.
-    eventually(lambda: watchdog.fault() == "the worker is stuck in a window")
+    eventually(lambda: health.fault() == "the worker is stuck in a window")
     hangs.set()
     eventually(lambda: worker.turn is None)
-    assert watchdog.fault() is None
+    assert health.fault() is None
     loop.close()
 
 

@@ -21,6 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from app.messages import Failure, Origin, Outcome, Report, Request, Streamed
+from app.monitoring.queue_metrics import queue_families
 from app.requests.load import Load
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -53,6 +54,12 @@ class Metrics:
         self._queued = Histogram(
             "node_whisper_queue_seconds",
             "From the last byte of a request to the beginning of the work on it",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._job_wait = Histogram(
+            "node_whisper_job_wait_seconds",
+            "From the submission of a job of the queue to the beginning of the work on it",
             buckets=_SECONDS,
             registry=registry,
         )
@@ -101,6 +108,10 @@ class Metrics:
         if isinstance(outcome, Streamed):
             return
         self._queued.observe(outcome.queue_seconds)
+        if origin.sent_at is not None:
+            # The clocks of two machines may differ.
+            waited = origin.received_at - origin.sent_at + outcome.queue_seconds
+            self._job_wait.observe(max(0.0, waited))
         self._passes.inc(outcome.passes)
         self._second_passes.inc(outcome.second_passes)
 
@@ -167,3 +178,5 @@ class _Now(Collector):
         speculations.add_metric(("used",), load.live.speculations_used)
         speculations.add_metric(("wasted",), load.live.speculations_wasted)
         yield speculations
+        if load.queue is not None:
+            yield from queue_families(load.queue)

@@ -78,6 +78,7 @@ class Status:
             for applies, reason in (
                 (not load.worker_alive, "the worker is not running"),
                 (load.draining, "the node is shutting down"),
+                (load.cut_off, "the broker of the queue cannot be reached"),
                 (load.waiting or load.admitted >= load.places, "the queue is full"),
             )
             if applies

@@ -15,12 +15,15 @@ from app.protocols.native.replies import reply_fields
 
 def json_line(request_id: str | None, origin: Origin, outcome: Outcome | Segment) -> str:
     """Return the reply's fields, `received_at` (UTC, ISO 8601) and `peer` as one line of JSON, and
-    `recovered` if the request was recovered from the journal."""
+    `recovered` if the request was recovered from the journal, and `delivered` if it is a job of the
+    queue."""
     received = datetime.fromtimestamp(origin.received_at, timezone.utc)
     stamp = received.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     fields = {**reply_fields(request_id, outcome), "received_at": stamp, "peer": origin.peer}
     if origin.recovered:
         fields["recovered"] = True
+    if origin.delivered is not None:
+        fields["delivered"] = origin.delivered
     return json.dumps(fields, ensure_ascii=False)
 
 

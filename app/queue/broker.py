@@ -16,6 +16,7 @@ from pathlib import Path
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
@@ -129,6 +130,7 @@ class Broker:
     def __init__(self, client: Client) -> None:
         self.client = client
         """nats-py's, for what the node does not do."""
+        self._subscriptions: dict[str, Subscription] = {}
 
     @property
     def connected(self) -> bool:
@@ -144,8 +146,15 @@ class Broker:
             take(_message(message))
 
         try:
-            await self.client.subscribe(subject, cb=take_message)
+            self._subscriptions[subject] = await self.client.subscribe(subject, cb=take_message)
         except (NatsError, OSError) as error:
+            raise BrokerError(_reason(error)) from error
+
+    async def unsubscribe(self, subject: str) -> None:
+        """End a subscription, once what was sent for it is taken."""
+        try:
+            await self._subscriptions.pop(subject).drain()  # type: ignore[no-untyped-call]
+        except (NatsError, OSError, asyncio.TimeoutError) as error:
             raise BrokerError(_reason(error)) from error
 
     async def publish(self, subject: str, data: bytes, reply: str = "") -> None:

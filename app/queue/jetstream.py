@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import random
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,9 @@ from app.queue.delivery import Delivery
 
 _CHUNK_SECONDS = 60.0
 """Time for the next chunk of 512 KiB, enough at 10 kB/s."""
+
+_LATE_SECONDS = 0.3
+"""Time for the broker's word that a request has ended."""
 
 _SUBJECT_FULL = 10_077
 """JetStream's code for a subject that already has its most messages."""
@@ -49,12 +53,18 @@ class JetStream:
         self._inbox = broker.new_inbox()
         self._pulls: dict[str, Pull] = {}
         """The pulls that wait, oldest first, by token: the last part of their reply subject."""
+        self._open: dict[str, tuple[str, float]] = {}
+        """The consumer of each pull and the time when it is over at the broker, dropped or not."""
         self._batches: dict[str, asyncio.Queue[Message]] = {}
         self._numbers = 0
 
     async def begin(self) -> None:
         """Subscribe to the answers. Call it once."""
         await self._broker.subscribe(f"{self._inbox}.*", self._on_answer)
+
+    async def end(self) -> None:
+        """End the subscription; what the broker sent before has been passed on."""
+        await self._broker.unsubscribe(f"{self._inbox}.*")
 
     @property
     def connected(self) -> bool:
@@ -67,6 +77,9 @@ class JetStream:
         token = self._token()
         pull = self._pulls[token] = Pull(token, consumer)
         wish = {"expires": int(wait * 1e9)} if wait else {"no_wait": True}
+        now = time.monotonic()
+        self._open = {key: pull for key, pull in self._open.items() if pull[1] > now}
+        self._open[token] = consumer, now + wait + _LATE_SECONDS
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{names.JOBS}.{consumer}"
         try:
             await self._broker.publish(subject, _json({"batch": 1, **wish}), self._reply(token))
@@ -79,6 +92,11 @@ class JetStream:
         """Forget a pull. The broker does not know: it may still send a job for it."""
         self._pulls.pop(pull.token, None)
         pull.answer.cancel()
+
+    async def close_pulls(self) -> None:
+        """Wait until the broker sends no further job."""
+        while any(end > time.monotonic() for _, end in self._open.values()):
+            await asyncio.sleep(0.01)
 
     async def progress(self, delivery: Delivery) -> None:
         """Renew the lease for another `ack_wait`."""
@@ -94,9 +112,12 @@ class JetStream:
         await self._broker.request(delivery.reply, b"+ACK")
 
     async def pending(self, consumer: str) -> int | None:
-        """Return the number of jobs that wait at a consumer; None if it does not exist."""
-        reply = await self._broker.request(f"$JS.API.CONSUMER.INFO.{names.JOBS}.{consumer}", b"")
-        fields = _object(reply.data)
+        """Return the number of jobs that wait at a consumer; None if the node may not know it."""
+        subject = f"$JS.API.CONSUMER.INFO.{names.JOBS}.{consumer}"
+        try:
+            fields = _object((await self._broker.request(subject, b"")).data)
+        except BrokerError:
+            return None
         return None if "error" in fields else int(fields.get("num_pending", 0))
 
     # Streams and buckets.
@@ -119,7 +140,15 @@ class JetStream:
 
     async def last(self, stream: str, subject: str) -> bytes | None:
         """Return the last message of a subject, None if there is none."""
-        reply = await self._broker.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
+        return await self._get(stream, f"$JS.API.DIRECT.GET.{stream}.{subject}", b"")
+
+    async def last_of_bucket(self, stream: str, subject: str) -> bytes | None:
+        """The same by a request that names only the stream, which one line of rights allows."""
+        wish = _json({"last_by_subj": subject})
+        return await self._get(stream, f"$JS.API.DIRECT.GET.{stream}", wish)
+
+    async def _get(self, stream: str, subject: str, wish: bytes) -> bytes | None:
+        reply = await self._broker.request(subject, wish)
         status = _status(reply)
         if status not in ("", "404"):
             raise BrokerError(f"reading {stream}: status {status}")
@@ -151,12 +180,9 @@ class JetStream:
             del self._batches[token]
         return messages
 
-    async def purge(self, stream: str, subject: str) -> None:
-        """Delete all messages of a subject."""
-        wish = _json({"filter": subject})
-        fields = _object((await self._broker.request(f"$JS.API.STREAM.PURGE.{stream}", wish)).data)
-        if "error" in fields:
-            raise BrokerError(f"deleting from {stream}: {fields['error'].get('description')}")
+    async def roll_up(self, subject: str, data: bytes = b"") -> None:
+        """Replace all messages of a subject by one; a node has no right to purge."""
+        await self.store(subject, data, {"Nats-Rollup": "sub"})
 
     async def put_object(self, bucket: str, name: str, data: bytes, chunk_bytes: int) -> None:
         """Store an object in the layout of JetStream's object store (ADR-20)."""
@@ -174,8 +200,13 @@ class JetStream:
             "digest": f"SHA-256={digest}",
             "options": {"max_chunk_size": chunk_bytes},
         }
-        subject = names.object_subject(bucket, name)
-        await self.store(subject, _json(description), {"Nats-Rollup": "sub"})
+        await self.roll_up(names.object_subject(bucket, name), _json(description))
+
+    async def delete_object(self, bucket: str, name: str, nuid: str) -> None:
+        """Delete an object, its description last, so that an interrupted deletion is repeated."""
+        await self.roll_up(names.chunk_subject(bucket, nuid))
+        gone = {"name": name, "bucket": bucket, "nuid": nuid, "size": 0, "chunks": 0}
+        await self.roll_up(names.object_subject(bucket, name), _json({**gone, "deleted": True}))
 
     # Answers.
 
@@ -192,6 +223,7 @@ class JetStream:
             self._on_job(_delivery(message))
             return
         token = message.subject.rpartition(".")[2]
+        self._open.pop(token, None)
         if token in self._batches:
             self._batches[token].put_nowait(message)
         elif (pull := self._pulls.pop(token, None)) is not None and not pull.answer.done():
@@ -199,6 +231,10 @@ class JetStream:
             pull.answer.set_result(None)
 
     def _on_job(self, delivery: Delivery) -> None:
+        for token, (consumer, _) in self._open.items():
+            if consumer == delivery.consumer:
+                del self._open[token]
+                break
         for pull in self._pulls.values():
             if pull.consumer == delivery.consumer and not pull.answer.done():
                 del self._pulls[pull.token]

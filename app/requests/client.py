@@ -1,16 +1,17 @@
 """The client of a request: it receives the replies, and a notice when the outcome is on stdout.
 
-A request can come over a connection or out of the journal. Everything after the uploads uses the
-`Client` interface and does not ask which. Loop thread, except `outcome_written`.
+A request can come over a connection, out of the journal, or from the queue. Everything after the
+uploads uses the `Client` interface and does not ask which. Loop thread, except `outcome_written`.
 """
 
 from __future__ import annotations
 
 from typing import Protocol as Interface
 
-from app.messages import Reply
+from app.messages import NO_SPACE, SHUTTING_DOWN, Failure, Outcome, Reply, Segment
 from app.network.connection import Connection
 from app.network.outbox import Slot
+from app.requests.failures import kept_for_later
 from app.storage.journal import Journal, stem
 
 
@@ -45,6 +46,14 @@ class Client(Interface):
     def outcome_written(self) -> None:
         """Disk thread: the outcome is on stdout. Only called if `durable`. Raises `OSError`."""
 
+    def takes_back(self, outcome: Outcome) -> bool:
+        """Return True if the request goes back to where it came from instead of ending with this
+        outcome."""
+
+    def keep(self) -> str:
+        """Leave the unfinished request to another process, and return to which, for the log. Only
+        called if `durable`."""
+
 
 class ConnectionClient:
     """A client on a connection, whose replies go into `slot`."""
@@ -66,6 +75,12 @@ class ConnectionClient:
     def outcome_written(self) -> None:
         raise AssertionError("nothing outlives the connection")
 
+    def takes_back(self, outcome: Outcome) -> bool:
+        return False
+
+    def keep(self) -> str:
+        raise AssertionError("nothing outlives the connection")
+
 
 class AbsentClient:
     """Nobody: the client of a request whose connection ended with an earlier process."""
@@ -82,6 +97,12 @@ class AbsentClient:
         """Drop it."""
 
     def outcome_written(self) -> None:
+        raise AssertionError("nothing is kept for it")
+
+    def takes_back(self, outcome: Outcome) -> bool:
+        return False
+
+    def keep(self) -> str:
         raise AssertionError("nothing is kept for it")
 
 
@@ -106,3 +127,60 @@ class JournalClient:
         self._journal.remove(self._entry)
         if self._client.durable:
             self._client.outcome_written()
+
+    def takes_back(self, outcome: Outcome) -> bool:
+        return False
+
+    def keep(self) -> str:
+        self.reply(kept_for_later(), final=True)
+        return "kept for the next start"
+
+
+class HeldJob(Interface):
+    """A job of the queue while this node holds it."""
+
+    def announce(self, segment: Segment) -> None:
+        """Publish a segment of the unfinished job."""
+
+    def settle(self, outcome: Outcome) -> None:
+        """The job has its outcome."""
+
+    def outcome_written(self) -> None:
+        """Disk thread: the outcome is on stdout."""
+
+    def hand_back(self, for_space: bool) -> None:
+        """Leave the job to another node; `for_space` if this one has no space for it."""
+
+
+class QueueClient:
+    """The submitter of a job of the queue; it reads the result from the broker. `tenant` is its
+    name for fairness."""
+
+    cancellable = False
+    durable = True
+    journal_entry = ""
+
+    def __init__(self, number: int, tenant: str, job: HeldJob) -> None:
+        self.name = f"queue/{tenant}"
+        self.sequence = -number
+        self._job = job
+
+    def reply(self, reply: Reply, final: bool) -> None:
+        if isinstance(reply, Segment):
+            self._job.announce(reply)
+        elif isinstance(reply, Outcome):
+            self._job.settle(reply)
+
+    def outcome_written(self) -> None:
+        self._job.outcome_written()
+
+    def takes_back(self, outcome: Outcome) -> bool:
+        """Without space, or at its end, this node says nothing about the job; another can do it."""
+        if isinstance(outcome, Failure) and outcome.code in (NO_SPACE, SHUTTING_DOWN):
+            self._job.hand_back(for_space=outcome.code == NO_SPACE)
+            return True
+        return False
+
+    def keep(self) -> str:
+        self._job.hand_back(for_space=False)
+        return "left to another node"

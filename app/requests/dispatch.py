@@ -126,6 +126,14 @@ class Dispatch:
         """Stop a request before its next window; it ends with the failure `cancelled`."""
         self._worker.cancel(in_flight.number)
 
+    def withdraw(self, in_flight: InFlight) -> None:
+        """Forget a request without an outcome, because another process does it; stop it before its
+        next window."""
+        if self._submitted.get(in_flight.number) is in_flight:
+            self._forget(in_flight)
+            self._worker.cancel(in_flight.number)
+            self._on_done(in_flight)
+
     def cancel_all_of(self, sequence: int) -> None:
         """Cancel the requests of a client that is gone, where they are only for it."""
         for in_flight in self._submitted.values():
@@ -137,7 +145,7 @@ class Dispatch:
         for completion in self._worker.take_completions():
             in_flight = self._submitted.get(completion.job)
             if in_flight is None:
-                continue  # given up at the end of the drain, or a stream that was dropped
+                continue  # given up, withdrawn, or a stream that was dropped
             if isinstance(completion, Finished):
                 self._end(in_flight, completion.outcome)
             elif isinstance(completion, Progress):

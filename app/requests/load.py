@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from app.queue.events import Counts
 from app.worker.live.counters import LiveCounts
 
 
@@ -14,6 +15,7 @@ class Load:
     unfinished, estimated from their bytes; `buffered_bytes` of bodies and streams are held or
     reserved. `ready` is False if a further request would wait or be rejected. The journal has
     `journal_entries` without a written outcome and `quarantined` ones; 0 without a journal.
+    `cut_off` is true if all requests come from a broker that is away; `queue` is None without one.
     """
 
     ready: bool
@@ -29,3 +31,5 @@ class Load:
     quarantined: int = 0
     streams: int = 0
     live: LiveCounts = field(default_factory=LiveCounts)
+    cut_off: bool = False
+    queue: Counts | None = None

@@ -13,7 +13,6 @@ import structlog
 
 from app.messages import Failure, Origin, Outcome, Request, Streamed, Utterance
 from app.output.stdout import StdoutSink
-from app.requests.failures import kept_for_later
 from app.requests.in_flight import InFlight
 from app.worker.completions import Progress
 
@@ -54,8 +53,10 @@ class Outcomes:
         in_flight.client.reply(reply, final=False)
 
     def settle(self, in_flight: InFlight, outcome: Outcome) -> None:
-        """Report the outcome of a request that was admitted."""
+        """Report the outcome of a request that was admitted, unless its client takes it back."""
         client, request, origin = in_flight.client, in_flight.request, in_flight.origin
+        if client.takes_back(outcome):
+            return
         client.reply(outcome, final=True)
         written = client.outcome_written if client.durable else None
         self._sink.put(request.id, origin, outcome, written)
@@ -65,10 +66,8 @@ class Outcomes:
         """End a request because the node ends. It fails with `failure`, unless a later process can
         transcribe it."""
         if in_flight.client.durable:
-            in_flight.client.reply(kept_for_later(), final=True)
-            _log.info(
-                "kept for the next start", id=in_flight.request.id, peer=in_flight.origin.peer
-            )
+            kept = in_flight.client.keep()
+            _log.info(kept, id=in_flight.request.id, peer=in_flight.origin.peer)
         else:
             self.settle(in_flight, failure)
 

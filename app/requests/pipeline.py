@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.requests.commit import Commit
@@ -10,6 +11,7 @@ from app.requests.failures import shutting_down
 from app.requests.outcomes import Outcomes
 from app.requests.quota import Quota
 from app.requests.uploads import Uploads
+from app.requests.waiting_line import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +23,14 @@ class Pipeline:
     commit: Commit
     dispatch: Dispatch
     outcomes: Outcomes
+    sources: Sequence[Source] = ()
 
     @property
     def unfinished(self) -> int:
-        """The number of requests that were admitted: received, queued, or being transcribed.
-        Streams count, although they have no place."""
-        return self.quota.admitted + self.quota.streams
+        """The number of requests that were admitted (received, queued, or being transcribed), and
+        of those from a source that are not over yet. Streams count, although they have no place."""
+        unstored = sum(source.unfinished for source in self.sources)
+        return self.quota.admitted + self.quota.streams + unstored
 
     @property
     def full(self) -> bool:
@@ -41,6 +45,13 @@ class Pipeline:
     def close(self) -> None:
         """Take no further request, and end the streams."""
         self.uploads.close()
+        for source in self.sources:
+            source.close()
+
+    def collect(self) -> None:
+        """Process what the threads of the sources have reported."""
+        for source in self.sources:
+            source.collect()
 
     def give_up(self) -> None:
         """End everything that is unfinished."""

@@ -25,9 +25,9 @@ STREAM_BYTES = 2 * 1_048_576
 _RESERVED_FRACTION = 0.25
 """Fraction of the places and bytes that a single client may not use."""
 
-_RECOVERY_FRACTION = 0.5
-"""Fraction of the places that `admit_directly` gives to one client. That client is the journal,
-whose requests must leave places for those that arrive."""
+_DIRECT_FRACTION = 0.5
+"""Fraction of the places that `admit_directly` gives to one client. That client is the journal or
+the queue, whose requests must leave places for those that arrive."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +43,7 @@ class Quota:
 
     def __init__(self, places: int, capacity: int) -> None:
         self._places = places
+        self._most_direct = max(1, int(places * _DIRECT_FRACTION))
         self._capacity = capacity
         self._admitted: dict[int, _Claim] = {}
         self._line: dict[int, _Claim] = {}
@@ -83,11 +84,19 @@ class Quota:
         size = min(STREAM_BYTES, self._capacity)
         self._line[number] = _Claim(number, client, size, is_stream=True)
 
+    def direct_places(self, client: str) -> int:
+        """Return how many places `admit_directly` would give: none while others wait in line."""
+        if self._line or not self._has_bytes(STEP_BYTES):
+            return 0
+        free = self._places - len(self._admitted)
+        return max(0, min(free, self._most_direct - self._held_places[client]))
+
     def admit_directly(self, number: int, client: str) -> bool:
         """Give a place without bytes, outside of the line, while `client` has less than half of the
         places. Return whether the place was given."""
-        most = max(1, int(self._places * _RECOVERY_FRACTION))
-        if not (self._has_place and self._has_bytes(0)) or self._held_places[client] >= most:
+        if not (self._has_place and self._has_bytes(0)):
+            return False
+        if self._held_places[client] >= self._most_direct:
             return False
         self._admit(_Claim(number, client, 0))
         return True

@@ -21,8 +21,18 @@ from app.requests.upload import Upload
 class Source(Interface):
     """Requests that come from elsewhere than a connection."""
 
+    @property
+    def unfinished(self) -> int:
+        """The number of requests that are without a place but not over: the node may not end."""
+
     def take(self) -> None:
         """Take requests while the quota has places."""
+
+    def collect(self) -> None:
+        """Process what another thread has reported."""
+
+    def close(self) -> None:
+        """Take no further request: the drain begins."""
 
 
 class WaitingLine:

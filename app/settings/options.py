@@ -12,6 +12,7 @@ from app.settings.decoding_options import DECODING_OPTIONS
 from app.settings.limit_options import LIMIT_OPTIONS
 from app.settings.option import Option
 from app.settings.port_options import PORT_OPTIONS
+from app.settings.queue_options import QUEUE_OPTIONS
 
 _FIRST = (
     Option(("-m", "--model"), "tiny.en", values.model, "a Whisper model by name, or a ggml file"),
@@ -65,4 +66,11 @@ _FILES_AND_OUTPUT = (
     ),
 )
 
-OPTIONS = (*_FIRST, *PORT_OPTIONS, *DECODING_OPTIONS, *LIMIT_OPTIONS, *_FILES_AND_OUTPUT)
+OPTIONS = (
+    *_FIRST,
+    *PORT_OPTIONS,
+    *QUEUE_OPTIONS,
+    *DECODING_OPTIONS,
+    *LIMIT_OPTIONS,
+    *_FILES_AND_OUTPUT,
+)

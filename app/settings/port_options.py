@@ -12,7 +12,13 @@ PORT_OPTIONS = (
         str,
         "address to listen on; 0.0.0.0 opens the node to the whole network",
     ),
-    Option(("--port",), 56789, values.number(int, 0, 65535), "TCP port; 0 picks a free one"),
+    Option(
+        ("--port",),
+        56789,
+        values.optional_port,
+        "TCP port; 0 picks a free one; off disables it, for a node that takes all its jobs from"
+        " --queue",
+    ),
     Option(
         ("--token-file",),
         None,

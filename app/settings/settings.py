@@ -33,7 +33,7 @@ class Settings:
     model: str
     log_verbose: bool
     host: str
-    port: int
+    port: int | None
     token_file: Path | None
     tls_cert: Path | None
     tls_key: Path | None
@@ -50,6 +50,10 @@ class Settings:
     announce: bool
     name: str
     task: Task
+    queue: tuple[str, ...]
+    queue_credentials: Path | None
+    queue_ca: Path | None
+    queue_places: int
     threads: int | None
     encoder_context: EncoderContext
     language: str | None
@@ -105,6 +109,8 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
             f"--max-buffered-bytes is too small: it must hold one body of {largest} bytes"
             " (--max-message-bytes)"
         )
+    if values["port"] is None and not values["queue"]:
+        parser.error("--port off leaves a node without jobs; name a broker with --queue")
     if reason := contradiction(values["language"], values["languages"]):
         parser.error(f"--languages {reason}")
     if len(values["languages"]) > MAX_LANGUAGES:

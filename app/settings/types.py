@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 from app.decoding.context import FULL, EncoderContext
 from app.limits import prompt_fault
 from app.protocols.languages import WANTED, LanguageError, language_code, language_codes
+from app.queue.credentials import CredentialsError, read_urls
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -102,6 +103,14 @@ def optional_port(text: str) -> int | None:
 def http_port(text: str) -> int | Literal["auto"] | None:
     """A port, `auto`, or None for `off`."""
     return "auto" if text == "auto" else optional_port(text)
+
+
+def broker_urls(text: str) -> tuple[str, ...]:
+    """Addresses of a broker between commas."""
+    try:
+        return read_urls(text)
+    except CredentialsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def origins(text: str) -> tuple[str, ...]:

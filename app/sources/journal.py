@@ -52,6 +52,16 @@ class JournalSource:
         """Return the number of entries that are still to be read."""
         return len(self._entries)
 
+    @property
+    def unfinished(self) -> int:
+        return 0
+
+    def collect(self) -> None:
+        """Do nothing: the disk thread's completions are called one by one."""
+
+    def close(self) -> None:
+        """Do nothing: entries that were not read stay for the next start."""
+
     def take(self) -> None:
         """Begin to read the next entries, while there are places."""
         while self._entries and not self._outcomes.behind:

@@ -1,7 +1,7 @@
 """Opens every port that the settings ask for, and warns about ports open to the network.
 
-The native port is always opened, HTTP and Wyoming if they are on, all at one address. Main thread,
-before the loop begins.
+The native port is open unless it is turned off, HTTP and Wyoming if they are on, all at one
+address. Main thread, before the loop begins.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class CannotListen(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The open ports: the native port's `number`, log fields of the `others`, and the Wyoming
-    port's `announcement`, not yet started, or None."""
+    """The open ports: the native port's `number`, None if it is off, log fields of the `others`,
+    and the Wyoming port's `announcement`, not yet started, or None."""
 
-    number: int
+    number: int | None
     others: Mapping[str, int | str] = field(default_factory=dict)
     announcement: Announcement | None = None
 
@@ -61,9 +61,11 @@ def open_ports(
     def guarded(port: Port) -> Port:
         return replace(port, tls=tls, needs_token=not access_token.open)
 
-    native = guarded(_native(settings))
-    with _explained(native, "--port"):
-        number = listen(native)
+    number = None
+    if settings.port is not None:
+        native = guarded(_native(settings, settings.port))
+        with _explained(native, "--port"):
+            number = listen(native)
     others: dict[str, int | str] = {}
     announcement = None
     if (wyoming := wyoming_port.wyoming_port(settings, model, names)) is not None:
@@ -84,7 +86,8 @@ def open_ports(
 
 def warn_of_strangers(settings: Settings, no_token: bool) -> None:
     """Log a warning for each protection that a node open to the network lacks."""
-    if not reachable_by_others(settings.host):
+    closed = settings.port is settings.http_port is settings.wyoming_port is None
+    if closed or not reachable_by_others(settings.host):
         return
     if no_token and settings.tls_client_ca is None:
         _log.warning(
@@ -99,11 +102,11 @@ def warn_of_strangers(settings: Settings, no_token: bool) -> None:
         )
 
 
-def _native(settings: Settings) -> Port:
+def _native(settings: Settings, number: int) -> Port:
     def new_protocol() -> NativeProtocol:
         return NativeProtocol(settings.max_message_bytes, lambda: uuid.uuid4().hex)
 
-    return Port("native", settings.host, settings.port, new_protocol)
+    return Port("native", settings.host, number, new_protocol)
 
 
 @contextmanager

@@ -1,13 +1,10 @@
 """Notifies systemd (sd_notify) of readiness and shutdown, and feeds its watchdog.
 
 Each message is one datagram to the socket named in NOTIFY_SOCKET; without that variable nothing is
-sent. A datagram that would block is dropped. Loop thread only; the worker's `Pulse` may be read
-from any thread.
+sent. A datagram that would block is dropped. Loop thread only.
 
-A timer of the loop feeds the watchdog, so a stuck loop does not. It also requires a healthy worker.
-A worker may spend minutes on one window on a small board, so silence alone is no fault. The worker
-counts as stuck if it used no processor time between two feedings within the same window (a
-deadlock), or if one window exceeds `LONGEST_TURN_SECONDS` (an endless loop).
+A timer of the loop feeds the watchdog, so a stuck loop does not. It also requires a healthy worker
+(`app/worker/health.py`).
 """
 
 from __future__ import annotations
@@ -17,36 +14,13 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol as Interface
 
 import structlog
 
 from app.network.loop import Loop
-
-LONGEST_TURN_SECONDS = 3_600.0
-"""The limit for one window of at most 30 s of audio: 120 times slower than speech."""
-
-LEAST_CPU_SECONDS = 0.001
-"""The least processor time that a computing thread gets in any interval on a busy machine."""
+from app.worker.health import Health, Pulse
 
 _log = structlog.get_logger("notify")
-
-
-class Pulse(Interface):
-    """The worker's signs of life that the watchdog reads."""
-
-    @property
-    def alive(self) -> bool:
-        """False once the worker's thread has ended."""
-
-    @property
-    def turn(self) -> tuple[int, float] | None:
-        """The number of the current turn and its start (`time.monotonic()`, seconds); None while
-        the worker waits for work."""
-
-    def cpu_seconds(self) -> float:
-        """Processor time used by the worker's thread, in seconds."""
 
 
 class Notifier:
@@ -87,20 +61,13 @@ class Notifier:
             _log.warning("cannot notify systemd", message=message.split("\n")[0], error=str(error))
 
 
-@dataclass(slots=True)
-class _Seen:
-    turn: int
-    cpu_seconds: float
-
-
 class Watchdog:
     """Feeds systemd's watchdog while loop and worker are healthy. Starts at once."""
 
     def __init__(self, loop: Loop, notifier: Notifier, worker: Pulse) -> None:
         self._loop = loop
         self._notifier = notifier
-        self._worker = worker
-        self._seen: _Seen | None = None
+        self._health = Health(worker)
         self._complained = False
         if notifier.watchdog_seconds is not None:
             self._feed()
@@ -108,7 +75,7 @@ class Watchdog:
     def _feed(self) -> None:
         seconds = self._notifier.watchdog_seconds
         assert seconds is not None
-        fault = self.fault()
+        fault = self._health.fault()
         if fault is None:
             self._notifier.alive()
             self._complained = False
@@ -117,26 +84,6 @@ class Watchdog:
             _log.critical("stopped feeding the watchdog", reason=fault)
         # Half of the interval, as sd_watchdog_enabled(3) advises: one late feeding is harmless.
         self._loop.call_at(time.monotonic() + seconds / 2, self._feed)
-
-    def fault(self) -> str | None:
-        """Return why the worker is unhealthy, or None. Compares with the previous call."""
-        before, self._seen = self._seen, None
-        if not self._worker.alive:
-            return "the worker thread has ended"
-        turn = self._worker.turn
-        if turn is None:
-            return None
-        number, began = turn
-        if time.monotonic() - began > LONGEST_TURN_SECONDS:
-            return "one window exceeds the time limit"
-        self._seen = _Seen(number, self._worker.cpu_seconds())
-        if before is None or before.turn != number:
-            return None
-        if self._seen.cpu_seconds - before.cpu_seconds < LEAST_CPU_SECONDS:
-            # Keep the older point: the worker is healthy as soon as it uses processor time.
-            self._seen = before
-            return "the worker is stuck in a window"
-        return None
 
 
 def _address(name: str) -> str:

@@ -430,6 +430,7 @@ class Node:
         vad_threshold: float = 0.0,
         max_live: int = 16,
         media: OpenMedia | None = None,
+        queue: build.QueueParts | None = None,
     ) -> None:
         self.engine = engine or FakeEngine()
         self.lines = Lines()
@@ -456,8 +457,10 @@ class Node:
             reports=reports,
             observers=observers,
             on_drain=lambda: None,
+            queue=queue,
         )
         self.disk, self.sink, self.journal = built.disk, built.sink, built.journal
+        self.queue = built.queue
         self.worker, self.server = built.worker, built.server
         self.cancelled: list[int] = []
         """The jobs that the worker should cancel."""
@@ -484,6 +487,8 @@ class Node:
         self.worker.start()
         self.disk.start()
         self._thread.start()
+        if self.queue is not None:
+            self.queue.start()
 
     def connect(self, **more: Any) -> Client:
         client = Client(self.port, **more)
@@ -544,6 +549,8 @@ class Node:
         self.worker.stop()
         assert self.worker.join(HANG)
         assert self.disk.close(HANG)
+        if self.queue is not None:
+            self.queue.stop(HANG)
         self.lines.close()
         if self.journal is not None:
             self.journal.close(clean=True)

@@ -1,0 +1,69 @@
+"""Counts the deaths of a job, and quarantines one that nodes die of. Queue thread only.
+
+The broker counts deliveries. Those that ended with a hand-back are counted in the stream
+`HANDED_BACK`, under the job's sequence, and subtracted; the rest are deaths.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from app.queue import names
+from app.queue.delivery import Delivery
+from app.queue.jetstream import JetStream
+from app.queue.job import MESSAGE_ID
+from app.queue.limits import MAX_DEATHS
+from app.queue.link import Link
+
+SUBJECT, DEATHS = "Asr-Subject", "Asr-Deaths"
+"""Headers of a dead job: the subject that it was submitted to, and the number of its deaths."""
+
+UNREADABLE = "unreadable"
+"""The model of dead messages whose subject is not a job's."""
+
+ATTEMPTS = 8
+
+_log = structlog.get_logger("queue")
+
+
+async def deaths_of(link: Link, delivery: Delivery) -> int:
+    """Return how often a node died or hung with this job. Raises `BrokerError`."""
+    if delivery.delivered <= MAX_DEATHS:
+        return 0
+    subject = names.handed_back_subject(delivery.sequence)
+    back = await link.persist(
+        "cannot read the hand-backs of a job",
+        lambda stream: stream.last(names.HANDED_BACK, subject),
+        ATTEMPTS,
+    )
+    return delivery.delivered - 1 - _number(back)
+
+
+async def bury(link: Link, delivery: Delivery, model: str, deaths: int) -> None:
+    """Copy a job to the dead ones of `model`. Raises `BrokerError`."""
+    headers = {
+        **delivery.headers,
+        # The original id would make a job that was retried and died again a duplicate.
+        MESSAGE_ID: f"dead/{delivery.sequence}",
+        SUBJECT: delivery.subject,
+        DEATHS: str(deaths),
+    }
+    subject = names.dead_subject(model)
+    await link.persist(
+        "cannot quarantine a job",
+        lambda stream: stream.store(subject, delivery.data, headers),
+        ATTEMPTS,
+    )
+    _log.error("quarantined", subject=delivery.subject, deaths=deaths)
+
+
+async def count_hand_back(stream: JetStream, sequence: int) -> None:
+    """Count a delivery that was no death. Only the holder of a lease counts, so reading and writing
+    need not be one step. Raises `BrokerError`."""
+    subject = names.handed_back_subject(sequence)
+    before = _number(await stream.last(names.HANDED_BACK, subject))
+    await stream.store(subject, str(before + 1).encode(), {})
+
+
+def _number(data: bytes | None) -> int:
+    return int(data) if data and data.isdigit() else 0
