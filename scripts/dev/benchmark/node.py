@@ -103,6 +103,7 @@ class NodeProcess:
             self.close()
             raise
         self.cold_start = time.perf_counter() - began
+        self.listening = listening
         self.address = ("127.0.0.1", int(listening["port"]))
         self.pid = self._process.pid
 
