@@ -20,6 +20,9 @@ OURS = re.compile(r"`((?:app|scripts|tests|deploy|models|docs)/[\w./-]*\w/?)`")
 MODULE = re.compile(r"`([\w/]+\.py)`")
 """A module as the documents write it: its path from the root, or from one of these folders."""
 
+TEST = re.compile(r"`(test_\w+)`")
+"""A test as the documents name it."""
+
 FOLDERS = (ROOT, ROOT / "app", ROOT / "scripts", ROOT / "scripts" / "dev", ROOT / "tests")
 
 
@@ -56,9 +59,20 @@ def test_named_files_exist(page: Path) -> None:
         assert any((room / name).is_file() for room in FOLDERS), name
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_tests_exist(page: Path) -> None:
+    defined = {
+        name
+        for path in (ROOT / "tests").glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert set(TEST.findall(text_of(page))) <= defined
+
+
 def test_search_finds_links_and_names() -> None:
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
     assert sum(len(links_of(page)) for page in pages) > 10
     assert sum(len(OURS.findall(text_of(page))) for page in pages) > 10
     assert sum(len(MODULE.findall(text_of(page))) for page in pages) > 10
+    assert len(TEST.findall(text_of(ROOT / "docs" / "live.md"))) > 10
     assert "errors" in anchors_of(ROOT / "docs" / "protocol.md")
