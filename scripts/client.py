@@ -720,6 +720,7 @@ class LiveSource(threading.Thread):
         self.read = read
         self.seconds_of = seconds_of
         self.wake, self._waker = socket.socketpair()
+        self._waker.setblocking(False)
         self._lock = threading.Condition()
         self._blocks = collections.deque()
         self._size = 0
@@ -744,8 +745,17 @@ class LiveSource(threading.Thread):
     def end(self):
         """Ends the audio; also called when the user interrupts."""
         self._ended = True
-        with contextlib.suppress(OSError):
-            self._waker.send(b"x")
+        self._notify()
+
+    def close(self):
+        """Ends reading. A thread that waits for stdin stays, because nothing can interrupt it."""
+        self.end()
+        with self._lock:
+            self._lock.notify()
+        if self.seconds_of is not None and self.ident is not None:
+            self.join()
+        self.wake.close()
+        self._waker.close()
 
     def take(self):
         """Returns the next block, or b"" at the end of the audio, or None if there is neither."""
@@ -762,12 +772,17 @@ class LiveSource(threading.Thread):
             self.end()
             return False
         with self._lock:
-            while self._size > LIVE_AHEAD:
+            while self._size > LIVE_AHEAD and not self._ended:
                 self._lock.wait()
             self._blocks.append(block)
             self._size += len(block)
-        self._waker.send(b"x")
+        self._notify()
         return True
+
+    def _notify(self):
+        # It may be closed already, or full of earlier notices.
+        with contextlib.suppress(OSError):
+            self._waker.send(b"x")
 
 
 def read_exactly(source, count):
@@ -809,46 +824,46 @@ def read_wav_header(source):
     return found, None if size == 0 or size >= 0x7FFF0000 else size
 
 
-def open_live(name, options):
-    """Opens live audio.
-
-    Returns the open file, its format, its byte order, the bytes that were read of it, and the
-    number of bytes of its samples or None.
-    """
+def open_live(name):
+    """Opens live audio. The file is unbuffered: a thread that waits in a buffered one could not be
+    left at the end."""
     if name == "-" and sys.stdin is None:
         raise Failed("cannot be read: stdin is closed")
-    given = (options.encoding, options.sample_rate, options.channels)
     try:
-        # Unbuffered: a thread that waits in a buffered file cannot be left at the end.
         if name == "-":
-            source = open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)  # noqa: SIM115
-        else:
-            source = open(name, "rb", buffering=0)  # noqa: SIM115
+            return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+        return open(name, "rb", buffering=0)
     except OSError as error:
         raise Failed(f"cannot be opened: {error.strerror}") from None
+
+
+def live_format(file, name, options):
+    """Returns the format of live audio, its byte order, the bytes that were read to find it, and
+    the number of bytes of its samples or None."""
+    given = (options.encoding, options.sample_rate, options.channels)
     if any(given) or is_raw(name, options):
         if name != "-" and not all(given):
             raise Failed("holds raw samples: add --encoding, --sample-rate and --channels")
         chosen = tuple(mine or usual for mine, usual in zip(given, LIVE_FORMAT))
-        return source, chosen, sys.byteorder, b"", None
+        return chosen, sys.byteorder, b"", None
     try:
-        start = read_exactly(source, 4)
+        start = read_exactly(file, 4)
         if start == b"RIFF":
-            found, size = read_wav_header(source)
-            return source, found, "little", b"", size
+            found, size = read_wav_header(file)
+            return found, "little", b"", size
     except OSError as error:
         raise Failed(f"cannot be read: {error.strerror}") from None
     if name == "-":
-        return source, LIVE_FORMAT, sys.byteorder, start, None
+        return LIVE_FORMAT, sys.byteorder, start, None
     raise Failed(
         "cannot be played: --live takes WAV files and raw samples; convert it, for example with "
         "ffmpeg -i FILE -f s16le -ar 16000 -ac 1 - | client.py --live -"
     )
 
 
-def live_source(name, options):
+def live_source(file, name, options):
     """Returns a thread that reads the audio, and the header of the stream."""
-    source, (encoding, rate, channels), byteorder, start, left = open_live(name, options)
+    (encoding, rate, channels), byteorder, start, left = live_format(file, name, options)
     header = {
         "live": True,
         "reply": "segments",
@@ -868,7 +883,7 @@ def live_source(name, options):
         if start:
             block, start = start, b""
             return block
-        block = source.read(most if left is None else min(most, left))
+        block = file.read(most if left is None else min(most, left))
         if left is not None:
             left -= len(block)
         return block
@@ -959,14 +974,19 @@ def run_live(options, connections):
         source.end()
 
     try:
-        source, header = live_source(name, options)
-        with connect(options) as connection:
-            connections.append(connection)
-            signal.signal(signal.SIGINT, end_audio)
-            source.start()
-            if options.vtt:
-                write("WEBVTT\n\n")
-            reply = stream(connection, header, source, show)
+        with open_live(name) as file:
+            source, header = live_source(file, name, options)
+            with contextlib.closing(source), connect(options) as connection:
+                connections.append(connection)
+                signal.signal(signal.SIGINT, end_audio)
+                source.start()
+                if options.vtt:
+                    write("WEBVTT\n\n")
+                try:
+                    reply = stream(connection, header, source, show)
+                except KeyboardInterrupt:
+                    reset_on_close(connection)
+                    raise
     except Failed as failure:
         print(f"{label}: {failure}", file=sys.stderr)
         return 1
@@ -994,13 +1014,17 @@ def write(text):
         leave(1)
 
 
+def reset_on_close(connection):
+    """Makes the connection end with a reset, which cancels the request, unlike a close."""
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def interrupted(progress, connections):
     # A second Ctrl-C must not interrupt the clean-up.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A reset, unlike a close, cancels the request.
     for connection in connections.copy():
-        with contextlib.suppress(OSError):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_on_close(connection)
     # The interrupted code may hold the lock.
     progress.erase(timeout=0.2)
     print("client.py: interrupted", file=sys.stderr)
