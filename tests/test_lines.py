@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 from fakes import transcript_of
 
-from app.messages import Failure, Origin, Segment
+from app.messages import Failure, Origin, Segment, Streamed
 from app.output.lines import json_line, text_line
 
 ORIGIN = Origin("127.0.0.1:4711", 1_700_000_000.25)
@@ -66,6 +66,13 @@ def test_lines_of_a_streams_segment_have_its_text_and_time() -> None:
     spoken = datetime.fromtimestamp(ORIGIN.received_at + 63.5).strftime("%H:%M:%S")
     line = text_line("r", ORIGIN, segment)
     assert line == f"{spoken}  127.0.0.1:4711  turn on the light  (61.2 to 63.5 s)"
+
+
+def test_text_line_of_a_streams_end_has_the_time_of_its_end() -> None:
+    ended = datetime.fromtimestamp(ORIGIN.received_at + 100).strftime("%H:%M:%S")
+    line = text_line("r", ORIGIN, Streamed("en", 3, 4, 100.0, 10.0, "m", False))
+    assert line.startswith(f"{ended}  127.0.0.1:4711  end of the stream, utterances: 3  ")
+    assert line.endswith("(100.0 s, 10.0 x real time)")
 
 
 def test_text_line_of_a_failure_has_code_and_message() -> None:

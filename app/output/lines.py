@@ -29,9 +29,11 @@ def json_line(request_id: str | None, origin: Origin, outcome: Outcome | Segment
 
 def text_line(request_id: str | None, origin: Origin, outcome: Outcome | Segment) -> str:
     """Return local time, peer, text, seconds of audio and the speed in multiples of real time. The
-    line of a stream's segment has the time at which its speech ended, and its place in the
-    audio."""
-    heard = outcome.end if isinstance(outcome, Segment) else 0.0
+    line of a stream's segment has the time at which its speech ended, and its place in the audio;
+    the last line of a stream has the time of its end."""
+    heard = 0.0
+    if isinstance(outcome, Segment | Streamed):
+        heard = outcome.end if isinstance(outcome, Segment) else outcome.audio_seconds
     time = datetime.fromtimestamp(origin.received_at + heard).strftime("%H:%M:%S")
     if isinstance(outcome, Segment):
         span = f"({outcome.start:.1f} to {outcome.end:.1f} s)"
