@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import struct
 import sys
 import time
@@ -39,17 +40,15 @@ def hearing(make_node: MakeNode) -> Callable[..., Node]:
 
 def quiet(node: Node) -> bool:
     """No part of the node holds anything for live audio."""
-    pipeline, desk = node.server.pipeline, node.worker._live
+    pipeline = node.server.pipeline
     return not (
         pipeline.unfinished
         or pipeline.quota.claimed_bytes
         or pipeline.uploads.receiving
         or pipeline.dispatch.jobs
         or pipeline.dispatch._heard
+        or node.worker.live_counts.jobs
         or node.worker.utterances
-        or desk._works
-        or desk._lent
-        or desk._offered
     )
 
 
@@ -345,8 +344,9 @@ def test_kill_in_mid_stream_keeps_the_lines_and_leaves_no_entry(
     opened: tuple[Process, Any], tmp_path: Path
 ) -> None:
     node, _ = opened
-    assert node.outcome("s")["status"] == "segment"
-    node.kill()
+    eventually(lambda: len(node.outcomes()) == 2)
+    node.signal(signal.SIGKILL)
+    node.wait()
     assert [line["status"] for line in node.outcomes() if line["id"] == "s"] == ["segment"] * 2
     for folder in ("new", "tmp"):
         assert list((tmp_path / "journal" / folder).glob("*")) == []
