@@ -139,6 +139,21 @@ def _parser_of(command: str) -> argparse.ArgumentParser:
             default=[],
             help="make consumers for a model beside those of the catalogue; repeatable",
         )
+        add(
+            "--site",
+            action="append",
+            default=[],
+            type=_domain,
+            metavar="DOMAIN",
+            help="fetch the jobs of the site's broker with this JetStream domain; repeatable",
+        )
+        add(
+            "--hub",
+            type=_domain,
+            metavar="DOMAIN",
+            help="the broker is a site's: its jobs go to the hub with this JetStream domain, and"
+            " the results come from there",
+        )
         add("--update", action="store_true", help="change settings that differ, instead of listing")
     elif command == "submit":
         add("files", nargs="+", metavar="FILE", help="audio file; - reads stdin")
@@ -177,6 +192,12 @@ def _tenant(text: str) -> str:
     return text
 
 
+def _domain(text: str) -> str:
+    if not text or set(text) & set(" .*>"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JetStream domain")
+    return text
+
+
 def _check(
     parser: argparse.ArgumentParser, options: Namespace, environment: Mapping[str, str]
 ) -> None:
@@ -186,6 +207,8 @@ def _check(
         if not is_tenant(named):
             parser.error(f"{PREFIX}QUEUE_TENANT: {named!r} is not 1 to 32 of A-Z a-z 0-9 _ -")
         options.tenant = [named] if command == "init" else named
+    if command == "init" and options.hub and options.site:
+        parser.error("--hub and --site are for different brokers: a site's, and the hub")
     if command == "submit":
         if options.files.count("-") > 1:
             parser.error("- (stdin) can be read only once")
@@ -242,7 +265,8 @@ async def _run(options: Namespace) -> int:
 
 async def _dispatch(broker: Broker, options: Namespace) -> int:
     if options.command == "init":
-        return await setup.init(broker, options.tenant, options.model, options.update)
+        plan = setup.Plan(options.tenant, options.model, options.site, options.hub, options.update)
+        return await setup.init(broker, plan)
     if options.command == "submit":
         return await submit.submit(broker, options, Output(options))
     if options.command == "result":

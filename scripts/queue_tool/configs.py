@@ -84,6 +84,22 @@ def consumer_config(model: str, job_class: JobClass, limits: ConsumerLimits) -> 
     }
 
 
+def source(stream: str, domain: str, subject: str | None = None) -> Config:
+    """Return the source of a stream: the stream of the same name in another JetStream domain."""
+    found: Config = {"name": stream, "external": {"api": f"$JS.{domain}.API", "deliver": ""}}
+    return found if subject is None else {**found, "filter_subject": subject}
+
+
+def has_source(there: Config, wanted: Config) -> bool:
+    """Return whether a stream has this source already."""
+
+    def key(one: Config) -> tuple[Any, ...]:
+        external = one.get("external") or {}
+        return one["name"], external.get("api"), one.get("filter_subject", "")
+
+    return key(wanted) in map(key, there.get("sources") or ())
+
+
 def differences(there: Config, wanted: Config) -> Iterator[str]:
     """Yield a phrase for each setting that the broker has otherwise. Subjects only grow and are not
     compared here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from app.model_files import catalog
@@ -14,6 +15,7 @@ from app.queue.names import (
     CLASSES,
     audio_bucket,
     bucket_stream,
+    escape,
     queue_model,
     results_bucket,
 )
@@ -25,21 +27,37 @@ _NO_STREAM, _NO_CONSUMER = 10059, 10014
 _NO_STORAGE = frozenset({10023, 10028, 10047})
 
 
-async def init(broker: Broker, tenants: Sequence[str], models: Sequence[str], update: bool) -> int:
-    """Set up the queue. `models` are those beside the catalogue's. Returns the exit status.
-    Raises `QueueError`."""
+@dataclass(frozen=True)
+class Plan:
+    """What to set up. `models` are those beside the catalogue's.
+
+    `sites` are the JetStream domains of brokers whose jobs this one fetches. `hub` is the domain of
+    the broker that fetches the jobs of this one; no node takes them here then.
+    """
+
+    tenants: Sequence[str]
+    models: Sequence[str] = ()
+    sites: Sequence[str] = ()
+    hub: str | None = None
+    update: bool = False
+
+
+async def init(broker: Broker, plan: Plan) -> int:
+    """Set up the queue and return the exit status. Raises `QueueError`."""
     for warning in server.warnings(await server.learn(broker)):
         print(f"warning: {warning}", file=sys.stderr)
-    names = list(dict.fromkeys([ANY_MODEL, *catalogue_models(), *map(queue_model, models)]))
-    setup = _Setup(broker, update)
+    names = list(dict.fromkeys([ANY_MODEL, *catalogue_models(), *map(queue_model, plan.models)]))
+    setup = _Setup(broker, plan)
     await setup.streams(names)
-    await setup.consumers(names)
-    for tenant in tenants:
+    if plan.hub is None:
+        await setup.consumers(names)
+    for tenant in plan.tenants:
         await setup.buckets(tenant)
-        await setup.sweep(tenant)
-    for warning in await setup.age_warnings(tenants):
+        if plan.hub is None:
+            await setup.sweep(tenant)
+    for warning in await setup.age_warnings():
         print(f"warning: {warning}", file=sys.stderr)
-    setup.report(names, tenants)
+    setup.report(names)
     return 0
 
 
@@ -49,24 +67,38 @@ def catalogue_models() -> list[str]:
 
 
 class _Setup:
-    def __init__(self, broker: Broker, update: bool) -> None:
+    def __init__(self, broker: Broker, plan: Plan) -> None:
         self._broker = broker
-        self._update = update
+        self._plan = plan
         self._created: list[str] = []
         self._updated: list[str] = []
         self._different: list[str] = []
         self._removed: list[str] = []
 
     async def streams(self, models: Sequence[str]) -> None:
+        sources = {
+            LIMITS.jobs.name: [configs.source(LIMITS.jobs.name, site) for site in self._plan.sites],
+            LIMITS.results.name: self._results_of_the_hub(),
+        }
         for limits in LIMITS.streams:
-            await self._stream(configs.stream_config(limits, _subjects(limits, models)))
+            config = configs.stream_config(limits, _subjects(limits, models))
+            await self._stream(config, sources.get(limits.name, []))
+
+    def _results_of_the_hub(self) -> list[Config]:
+        hub, name = self._plan.hub, LIMITS.results.name
+        if hub is None:
+            return []
+        subjects = [f"asr.result.{escape(tenant)}.*" for tenant in self._plan.tenants]
+        return [configs.source(name, hub, subject) for subject in subjects]
 
     async def buckets(self, tenant: str) -> None:
-        for bucket, limits in (
-            (audio_bucket(tenant), LIMITS.audio),
-            (results_bucket(tenant), LIMITS.large_results),
-        ):
-            await self._stream(configs.bucket_config(bucket, limits))
+        results = configs.bucket_config(results_bucket(tenant), LIMITS.large_results)
+        if self._plan.hub is not None:
+            # Without a bucket for audio: a job could reach the hub before its audio.
+            await self._stream(results, [configs.source(results["name"], self._plan.hub)])
+            return
+        await self._stream(configs.bucket_config(audio_bucket(tenant), LIMITS.audio))
+        await self._stream(results)
 
     async def sweep(self, tenant: str) -> None:
         """Remove audio that no job names, once it is a day old."""
@@ -87,26 +119,33 @@ class _Setup:
                     body["config"] = {**there, **wanted}
                     await self._apply(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", body)
 
-    async def _stream(self, wanted: Config) -> None:
+    async def _stream(self, wanted: Config, sources: Sequence[Config] = ()) -> None:
         name = wanted["name"]
         there = await self._info(f"STREAM.INFO.{name}", _NO_STREAM)
         if there is None:
-            await self._apply(f"STREAM.CREATE.{name}", wanted)
+            # The server knows no empty list of sources.
+            config = {**wanted, "sources": list(sources)} if sources else wanted
+            await self._apply(f"STREAM.CREATE.{name}", config)
             self._created.append(f"stream {name}")
             return
-        subjects = list(dict.fromkeys([*there.get("subjects", ()), *wanted["subjects"]]))
         changed = self._differs(f"stream {name}", there, wanted)
-        config = {**there, **(wanted if changed else {}), "subjects": subjects}
-        if changed or len(subjects) > len(there.get("subjects", ())):
+        config = {**there, **(wanted if changed else {})}
+        # Subjects and sources only grow: other runs of init may have added theirs.
+        new = [one for one in wanted["subjects"] if one not in there.get("subjects", ())]
+        config["subjects"] = [*there.get("subjects", ()), *new]
+        fetched = [one for one in sources if not configs.has_source(there, one)]
+        if fetched:
+            config["sources"] = [*(there.get("sources") or ()), *fetched]
+        if new or fetched:
+            self._updated.append(f"stream {name}: {'sources' if fetched else 'subjects'} added")
+        if changed or new or fetched:
             await self._apply(f"STREAM.UPDATE.{name}", config)
-            if not changed:
-                self._updated.append(f"stream {name}: subjects added")
 
     def _differs(self, what: str, there: Config, wanted: Config) -> bool:
         """Note the differences and return whether to change them."""
         found = [f"{what}: {phrase}" for phrase in configs.differences(there, wanted)]
-        (self._updated if self._update else self._different).extend(found)
-        return bool(found) and self._update
+        (self._updated if self._plan.update else self._different).extend(found)
+        return bool(found) and self._plan.update
 
     async def _info(self, verb: str, missing: int) -> Config | None:
         try:
@@ -123,7 +162,7 @@ class _Setup:
         except ApiError as error:
             raise _failed(verb, error) from None
 
-    async def age_warnings(self, tenants: Sequence[str]) -> list[str]:
+    async def age_warnings(self) -> list[str]:
         """Sentences about objects that would end before the messages that name them."""
 
         async def age(stream: str) -> float:
@@ -133,7 +172,7 @@ class _Setup:
         jobs, dead = await age(LIMITS.jobs.name), await age(LIMITS.dead.name)
         results = await age(LIMITS.results.name)
         found = []
-        for tenant in tenants:
+        for tenant in self._plan.tenants:
             if await age(stream := bucket_stream(audio_bucket(tenant))) < jobs + dead:
                 found.append(f"{stream}: audio ends before the jobs that name it: raise max_age")
             if await age(stream := bucket_stream(results_bucket(tenant))) < results:
@@ -142,7 +181,7 @@ class _Setup:
             found.append(f"{LIMITS.jobs.name}: jobs older than max_age are lost in silence")
         return found
 
-    def report(self, models: Sequence[str], tenants: Sequence[str]) -> None:
+    def report(self, models: Sequence[str]) -> None:
         for what, lines in (
             ("created", self._created),
             ("updated", self._updated),
@@ -151,7 +190,7 @@ class _Setup:
         ):
             for line in lines:
                 print(f"{what}: {line}")
-        print(f"ready: {len(models)} models, tenants {', '.join(tenants)}")
+        print(f"ready: {len(models)} models, tenants {', '.join(self._plan.tenants)}")
 
 
 def _subjects(limits: StreamLimits, models: Sequence[str]) -> Sequence[str]:
