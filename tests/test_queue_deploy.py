@@ -29,7 +29,7 @@ from keda_schema import SCALED_OBJECT
 from queue_cluster import USERS, public_key
 from queue_tool import cli
 from queue_tool.key import make_key
-from test_deploy import KUBERNETES, Strict, seconds
+from test_deploy import KUBERNETES, SETTINGS, Strict, seconds
 
 from app.queue import names
 from app.queue.limits import LIMITS, MIB
@@ -146,6 +146,15 @@ def test_monitoring_stays_on_the_machine() -> None:
 
 
 # compose.yaml.
+
+
+def test_settings_of_the_nodes_exist_and_are_valid() -> None:
+    found = list(node_settings())
+    assert {"NODE_WHISPER_QUEUE", "NODE_WHISPER_QUEUE_CREDENTIALS"} <= dict(found).keys()
+    for name, value in found:
+        assert name in SETTINGS
+        if not value.startswith("/"):
+            SETTINGS[name].parse(value)
 
 
 def test_compose_runs_a_broker_and_two_nodes() -> None:

@@ -18,6 +18,7 @@ import pytest
 
 pytest.importorskip("nats", reason="nats-py is not installed (requirements-queue.txt)")
 
+from broker import HANG
 from queue_cluster import Cluster, StandIn, result
 from queue_tool import cli
 
@@ -335,9 +336,17 @@ def test_nobody_hears_the_traffic_of_another_tenant(cluster: Cluster, user: str)
         admin = await cluster.connect("admin")
         await admin.publish("asr.segment.office.secret", b"a segment")
         await admin.request("asr.result.office.heard", b"a result", {})
-        await admin.client.flush()
+        # A worker's result reaches office itself, and so would have reached the spy.
+        arrived = asyncio.Event()
+        await office.subscribe("asr.result.office.*", lambda _: arrived.set())
+        await office.client.flush()
+        worker = await cluster.connect("worker")
+        await worker.publish("asr.segment.office.heard", b"a segment")
+        await worker.request("asr.result.office.heard2", b"a result", {})
+        await asyncio.wait_for(arrived.wait(), HANG)
+        await spy.client.flush()
         await asyncio.sleep(0.1)
-        for one in (spy, office, admin):
+        for one in (spy, office, admin, worker):
             await one.close()
 
     asyncio.run(listen())
@@ -356,8 +365,9 @@ def test_tenant_hears_its_own_results_and_segments(cluster: Cluster) -> None:
         await home.client.flush()
         await worker.publish("asr.segment.home.a", b"1")
         await worker.request("asr.result.home.a", b"2")
-        await home.client.flush()
-        await asyncio.sleep(0.1)
+        end = asyncio.get_running_loop().time() + HANG
+        while len(heard) < 2 and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.02)
         await home.close()
         await worker.close()
 

@@ -11,12 +11,9 @@ import structlog
 from app.queue import names
 from app.queue.delivery import Delivery
 from app.queue.jetstream import JetStream
-from app.queue.job import MESSAGE_ID
+from app.queue.job import DEATHS, MESSAGE_ID, SUBJECT
 from app.queue.limits import MAX_DEATHS
 from app.queue.link import Link
-
-SUBJECT, DEATHS = "Asr-Subject", "Asr-Deaths"
-"""Headers of a dead job: the subject that it was submitted to, and the number of its deaths."""
 
 UNREADABLE = "unreadable"
 """The model of dead messages whose subject is not a job's."""

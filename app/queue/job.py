@@ -22,6 +22,9 @@ from app.queue.names import SHORT_BYTES, Address, parse_job_subject
 HEADER, SENT, OBJECT, MESSAGE_ID = "Asr-Header", "Asr-Sent", "Asr-Object", "Nats-Msg-Id"
 """Names of message headers; the last is JetStream's, for deduplication."""
 
+SUBJECT, DEATHS = "Asr-Subject", "Asr-Deaths"
+"""Headers of a dead job: the subject that it was submitted to, and the number of its deaths."""
+
 INLINE_BYTES = 512 * 1024
 """The largest audio or result within a message; the broker's own limit is 1 MiB by default."""
 

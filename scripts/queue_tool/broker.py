@@ -91,7 +91,7 @@ class Broker:
                 access,
                 seconds=CONNECT_SECONDS,
                 on_error=self._on_error,
-                on_disconnect=self._on_disconnect,
+                on_disconnect=self._give_up_waiting,
             )
         )
         # nats-py tries again after rejected credentials, too; a person should not wait for that.
@@ -112,14 +112,16 @@ class Broker:
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self.client.close(), 2)
 
-    async def _on_disconnect(self) -> None:
+    async def _give_up_waiting(self) -> None:
         self._lost.set()
         self._lost = asyncio.Event()
 
     async def _on_error(self, error: Exception) -> None:
         text = str(error).lower()
         if "permissions violation" in text:
+            # The answer to a forbidden request, or to a forbidden reply subject, never comes.
             self._forbidden = str(error)
+            await self._give_up_waiting()
         elif any(phrase in text for phrase in _FINAL):
             self._last_error = error
             self._rejected.set()
@@ -150,6 +152,8 @@ class Broker:
         `asyncio.TimeoutError`."""
         if not self.client.is_connected:
             raise asyncio.TimeoutError
+        if self._forbidden is not None and "subscription" in self._forbidden.lower():
+            raise self._refused(self._forbidden)
         # A lost connection takes the answer along, so the rest of the time is not waited.
         lost = asyncio.ensure_future(self._lost.wait())
         task = asyncio.ensure_future(
@@ -157,19 +161,23 @@ class Broker:
         )
         try:
             await asyncio.wait({task, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise asyncio.TimeoutError
-            return task.result()
+            if task.done():
+                return task.result()
         except nats.errors.NoRespondersError:
             raise NoResponder(subject) from None
         except nats.errors.TimeoutError:
-            if self._forbidden is not None and subject in self._forbidden:
-                message = "the broker does not allow this to the user of --queue-credentials"
-                raise QueueError(FORBIDDEN, message) from None
-            raise asyncio.TimeoutError from None
+            pass
         finally:
             lost.cancel()
             task.cancel()
+        if self._forbidden is not None:
+            raise self._refused(self._forbidden)
+        raise asyncio.TimeoutError
+
+    @staticmethod
+    def _refused(reason: str) -> QueueError:
+        message = "the broker does not allow this to the user of --queue-credentials"
+        return QueueError(FORBIDDEN, f"{message} ({reason})")
 
     async def api(self, verb: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Send a request to JetStream's API, such as `STREAM.INFO.ASR_JOBS`. Raises `ApiError`."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from app.queue.job import HEADER, MESSAGE_ID, OBJECT, SENT
+from app.queue.job import DEATHS, HEADER, MESSAGE_ID, OBJECT, SENT, SUBJECT
 from app.queue.names import (
     DEAD,
     RESULTS,
@@ -21,7 +21,6 @@ from queue_tool import objects
 from queue_tool.broker import ApiError, Broker, NoResponder, QueueError, Stored
 from queue_tool.output import print_json
 
-SUBJECT, DEATHS = "Asr-Subject", "Asr-Deaths"
 _KEPT = (HEADER, SENT, OBJECT)
 """The headers of the job itself; the others are the broker's, or the quarantine's."""
 
