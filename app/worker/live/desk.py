@@ -32,9 +32,11 @@ from app.worker.live.works import Work, Works
 from app.worker.scheduler import Scheduler
 
 _JOB_SECONDS = 2.0
-_PASS_SECONDS = 20.0
-"""Most audio that is heard of one job, and of all, before the scheduler is asked: the detector
-takes 0.35 % of it."""
+"""Most audio of one job that is heard before another job is."""
+
+_ROUND_SECONDS = 30.0
+"""Most audio, about, that is heard before the scheduler is asked. That takes 0.2 s, and a command
+that came during a long window is heard to its end before the next window begins."""
 
 _CONSUMED_SECONDS = 0.25
 """Audio of a stream that is reported as consumed at once."""
@@ -155,12 +157,10 @@ class Desk:
     def hear(self) -> None:
         """Hear what has come, up to a bounded amount, and offer what is due."""
         seconds = 0.0
-        for number in list(self._hungry):
-            if seconds >= _PASS_SECONDS:
-                break
-            work = self._works.get(number)
+        while self._hungry and seconds < _ROUND_SECONDS:
+            number = next(iter(self._hungry))
             del self._hungry[number]
-            if work is not None:
+            if (work := self._works.get(number)) is not None:
                 seconds += self._hear(work)
         self._note_now()
 
