@@ -383,6 +383,7 @@ def test_commit_completes_the_open_utterance(bench: LiveBench) -> None:
     bench.feed(number, audio(0.5, 1.5))
     bench.worker.commit(number)
     bench.worker.commit(number)
+    bench.settled()
     bench.feed(number, audio(0.5, 1.0))
     bench.worker.end(number)
     assert streamed(bench, number).utterances == 2
