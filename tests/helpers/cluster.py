@@ -8,6 +8,7 @@ node's own use of the API.
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable
@@ -141,6 +142,52 @@ class Admin:
             await store.put(name, body)
 
         self.do(put())
+
+    def delete_audio(self, name: str, tenant: str = "t1") -> None:
+        async def delete() -> None:
+            store = await self.js.object_store(names.audio_bucket(tenant))
+            await store.delete(name)
+
+        self.do(delete())
+
+    def damage_audio(self, name: str, tenant: str = "t1") -> None:
+        """Replace the last chunk of an object by other bytes of the same length."""
+
+        async def damage() -> None:
+            bucket = names.audio_bucket(tenant)
+            store = await self.js.object_store(bucket)
+            nuid = (await store.get_info(name)).nuid
+            subject = names.chunk_subject(bucket, nuid)
+            stream = names.bucket_stream(bucket)
+            last = await self.js.get_last_msg(stream, subject)
+            await self.js.delete_msg(stream, last.seq)
+            await self.js.publish(subject, bytes(len(last.data or b"")))
+
+        self.do(damage())
+
+    def pull(self, consumer: str) -> Any:
+        """Take the next job, and do nothing with it."""
+
+        async def pull() -> Any:
+            subscription = await self.js.pull_subscribe_bind(consumer, names.JOBS)
+            [message] = await subscription.fetch(1, timeout=HANG)
+            return message
+
+        return self.do(pull())
+
+    def listen(self, subject: str) -> list[dict[str, Any]]:
+        """Return a list that grows with the messages of a subject."""
+        heard: list[dict[str, Any]] = []
+
+        async def take(message: Any) -> None:
+            heard.append(json.loads(message.data))
+
+        async def listen() -> None:
+            await self._broker.client.subscribe(subject, cb=take)
+            await self._broker.client.flush()
+
+        self.do(listen())
+        return heard
 
     # What is there.
 
