@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -22,6 +23,8 @@ from nats.errors import NoRespondersError
 
 from app.queue import names
 from app.queue.credentials import Credentials, read_credentials
+
+Result = TypeVar("Result")
 
 _REQUEST_SECONDS = 10.0
 """Time for an answer of the broker; a slow card syncs a message in some tens of milliseconds."""
@@ -131,10 +134,29 @@ class Broker:
         self.client = client
         """nats-py's, for what the node does not do."""
         self._subscriptions: dict[str, Subscription] = {}
+        self._lost = asyncio.Event()
 
     @property
     def connected(self) -> bool:
         return bool(self.client.is_connected)
+
+    def lose(self) -> None:
+        """The connection has ended: nothing that waits for an answer will get one."""
+        lost, self._lost = self._lost, asyncio.Event()
+        lost.set()
+
+    async def unless_lost(self, work: Awaitable[Result], seconds: float) -> Result:
+        """Wait for an answer, at most `seconds` and not beyond the end of the connection."""
+        lost = asyncio.ensure_future(self._lost.wait())
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({task, lost}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise BrokerError("the connection was lost" if lost.done() else "no answer")
+            return task.result()
+        finally:
+            lost.cancel()
+            task.cancel()
 
     def new_inbox(self) -> str:
         return self.client.new_inbox()
@@ -167,17 +189,20 @@ class Broker:
             raise BrokerError(_reason(error)) from error
 
     async def request(
-        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None
+        self,
+        subject: str,
+        data: bytes,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = _REQUEST_SECONDS,
     ) -> Message:
-        """Publish, and return the answer."""
+        """Publish, and return the answer within `seconds`."""
         if not self.connected:
             raise BrokerError("not connected")
         try:
-            return _message(
-                await self.client.request(
-                    subject, data, _REQUEST_SECONDS, headers=dict(headers) if headers else None
-                )
+            answer = self.client.request(
+                subject, data, seconds, headers=dict(headers) if headers else None
             )
+            return _message(await self.unless_lost(answer, seconds))
         except NoRespondersError:
             raise BrokerError(f"{subject}: nobody answers; run scripts/queue init") from None
         except (NatsError, OSError, asyncio.TimeoutError) as error:

@@ -20,6 +20,7 @@ from app.queue.link import Link
 from app.queue.result import encode_result, result_fields, result_message_id, result_object
 
 _ATTEMPTS = 8
+_ACK_ATTEMPTS = 3
 
 _log = structlog.get_logger("queue")
 
@@ -54,7 +55,7 @@ async def acknowledge(link: Link, lease: Lease) -> None:
     """Remove the job from the queue. Raises `BrokerError` after some attempts: the node that gets
     the job again will find that there is a result."""
     await link.persist(
-        "cannot acknowledge a job", lambda stream: stream.ack(lease.delivery), _ATTEMPTS
+        "cannot acknowledge a job", lambda stream: stream.ack(lease.delivery), _ACK_ATTEMPTS
     )
 
 

@@ -22,6 +22,10 @@ from app.queue.delivery import Delivery
 _CHUNK_SECONDS = 60.0
 """Time for the next chunk of 512 KiB, enough at 10 kB/s."""
 
+_ANSWER_SECONDS = 3.0
+"""Time for the confirmation of an acknowledgement or a hand-back. A broker that was restarted does
+not confirm that of a job which another node has ended."""
+
 _LATE_SECONDS = 0.3
 """Time for the broker's word that a request has ended."""
 
@@ -105,11 +109,11 @@ class JetStream:
     async def hand_back(self, delivery: Delivery, delay: float) -> None:
         """Have the job delivered again after `delay` seconds."""
         wish = b"-NAK" if not delay else b"-NAK " + _json({"delay": int(delay * 1e9)})
-        await self._broker.request(delivery.reply, wish)
+        await self._broker.request(delivery.reply, wish, seconds=_ANSWER_SECONDS)
 
     async def ack(self, delivery: Delivery) -> None:
         """Remove the job; returns once the broker has done it."""
-        await self._broker.request(delivery.reply, b"+ACK")
+        await self._broker.request(delivery.reply, b"+ACK", seconds=_ANSWER_SECONDS)
 
     async def pending(self, consumer: str) -> int | None:
         """Return the number of jobs that wait at a consumer; None if the node may not know it."""
@@ -167,15 +171,15 @@ class JetStream:
                 f"$JS.API.DIRECT.GET.{stream}", _json(wish), self._reply(token)
             )
             while len(messages) < count:
-                message = await asyncio.wait_for(arrived.get(), _CHUNK_SECONDS)
+                message = await self._broker.unless_lost(arrived.get(), _CHUNK_SECONDS)
                 status = _status(message)
                 if status in ("204", "404"):
                     break
                 if status:
                     raise BrokerError(f"reading {stream}: status {status}")
                 messages.append((int(message.headers["Nats-Sequence"]), message.data))
-        except (asyncio.TimeoutError, KeyError, ValueError):
-            raise BrokerError(f"reading {stream}: no answer") from None
+        except (KeyError, ValueError):
+            raise BrokerError(f"reading {stream}: a message without a sequence") from None
         finally:
             del self._batches[token]
         return messages

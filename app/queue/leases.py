@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -150,10 +151,15 @@ class Leases:
             lease.counted = True
             self._begin(self._forgive(lease))
 
-    async def wait(self) -> None:
-        """Wait until everything that was begun is done."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+    async def wait(self, seconds: float) -> None:
+        """Wait until everything that was begun is done, and give up the rest after `seconds`."""
+        end = time.monotonic() + seconds
+        while self._tasks and (left := end - time.monotonic()) > 0:
+            await asyncio.wait(self._tasks, timeout=left)
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # The beginning of a job.
 

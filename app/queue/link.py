@@ -157,6 +157,8 @@ class Link:
         else:
             self._counts.away_since = time.monotonic()
             self._connected.clear()
+            if self._broker is not None:
+                self._broker.lose()
             _log.warning("the broker is away; results wait for it")
         self._on_change(connected)
 

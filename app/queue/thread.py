@@ -60,6 +60,7 @@ class QueueThread:
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._abandon = False
+        self._stop_seconds = 0.0
         self._link = Link(settings.access, self.counts, self._on_surplus, self._on_change)
         self._leases = Leases(
             self._link, self.counts, self._report, node=settings.node, max_body=settings.max_body
@@ -120,7 +121,7 @@ class QueueThread:
     def stop(self, seconds: float, abandon: bool = False) -> bool:
         """End the thread within about `seconds`, its last messages sent; return whether it ended.
         With `abandon` held jobs are left to run out."""
-        self._abandon = abandon
+        self._abandon, self._stop_seconds = abandon, seconds
         if not self._thread.is_alive():
             if not self._loop.is_closed():
                 self._loop.close()
@@ -160,9 +161,10 @@ class QueueThread:
         tasks = [loop.create_task(each) for each in work]
         stopping = loop.create_task(self._stop.wait())
         done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        if not self._abandon and stopping in done and self._link.connected:
+        gently = not self._abandon and stopping in done and self._link.connected
+        if gently:
             await self._link.end()
-            await self._leases.wait()
+        await self._leases.wait(self._stop_seconds if gently else 0.0)
         for task in (stopping, *tasks):
             task.cancel()
         await asyncio.gather(stopping, *tasks, return_exceptions=True)

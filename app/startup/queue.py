@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,8 @@ def access_of(settings: Settings) -> Access | None:
     except CredentialsError as error:
         raise QueueUnavailable(f"--queue-credentials: {error}") from None
     except OSError as error:
-        reason = "it is not a PEM file" if error.errno is None else error.strerror
+        broken = isinstance(error, ssl.SSLError)
+        reason = "it is not a PEM file with a certificate" if broken else error.strerror
         message = f"--queue-ca: cannot read {settings.queue_ca}: {reason}"
         raise QueueUnavailable(message) from None
     if path is not None and readable_by_others(path):

@@ -431,6 +431,7 @@ class Node:
         max_live: int = 16,
         media: OpenMedia | None = None,
         queue: build.QueueParts | None = None,
+        only_queue: bool = False,
     ) -> None:
         self.engine = engine or FakeEngine()
         self.lines = Lines()
@@ -451,6 +452,7 @@ class Node:
                 max_connections,
                 drain_seconds,
                 reject_when_full,
+                only_queue,
                 timeouts or UNHURRIED,
             ),
             authorize=authorize,
