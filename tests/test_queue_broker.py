@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -41,6 +42,7 @@ def make(
 ) -> Callable[..., Node]:
     """Start nodes that take jobs."""
     # A node that ends waits for its last requests.
+    monkeypatch.setattr("app.queue.places.WAIT_SECONDS", 0.3)
     monkeypatch.setattr("app.queue.jetstream._LATE_SECONDS", 0.1)
 
     def start(engine: FakeEngine | None = None, **more: Any) -> Node:
@@ -68,9 +70,12 @@ def test_node_begins_without_its_broker(admin: Admin, broker: Broker, make: Any)
 
 
 def test_idle_node_takes_the_first_job_after_a_restart(
-    admin: Admin, broker: Broker, make: Any
+    admin: Admin, broker: Broker, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker forgets open requests for jobs (nats.py#504)."""
+    """The broker forgets open requests for jobs (nats.py#504), which here would last longer than
+    the test waits."""
+    monkeypatch.setattr("app.queue.places.WAIT_SECONDS", 600.0)
+    monkeypatch.setattr("app.queue.jetstream.JetStream.close_pulls", lambda _self: asyncio.sleep(0))
     node = make()
     eventually(lambda: node.queue.counts.answered_at > 0, "an answer")
     for number in range(3):

@@ -58,7 +58,9 @@ class Broker:
         self._config.write_text(
             f"listen: 127.0.0.1:{self.port}\n"
             f"http: 127.0.0.1:{self.monitoring_port}\n"
-            f'jetstream {{ store_dir: "{self.folder / "store"}", sync_interval: {sync} }}\n'
+            # The limits of the streams are reserved, also on the small disk of a test.
+            f'jetstream {{ store_dir: "{self.folder / "store"}", max_file_store: 16GB,'
+            f" sync_interval: {sync} }}\n"
             f"{extra}\n"
         )
 

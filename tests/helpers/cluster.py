@@ -53,16 +53,18 @@ def queue_parts(url: str, places: int = 3, *, model: str = MODEL, **more: Any) -
 
 class Admin:
     """A client of the broker that may do everything, on a thread with an asyncio loop. `ack_wait`
-    of the consumers is in seconds."""
+    of the consumers and `timeout` of an answer are in seconds."""
 
-    def __init__(self, url: str, ack_wait: float = LIMITS.consumer.ack_wait) -> None:
+    def __init__(
+        self, url: str, ack_wait: float = LIMITS.consumer.ack_wait, timeout: float = HANG
+    ) -> None:
         self._ack_wait = ack_wait
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         reached = access((url,), None, None, owner="admin", name="test")
         self._broker = self.do(connect(reached))
-        self.js = self._broker.client.jetstream(timeout=HANG)
+        self.js = self._broker.client.jetstream(timeout=timeout)
 
     def do(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run `work` on the loop and return its result."""
@@ -218,6 +220,10 @@ class Admin:
     def count(self, stream: str) -> int:
         """The number of messages in a stream."""
         return self.do(self.js.stream_info(stream)).state.messages
+
+    def held(self, consumer: str) -> int:
+        """The number of jobs of a consumer that nodes hold."""
+        return self.do(self.js.consumer_info(names.JOBS, consumer)).num_ack_pending
 
     def messages(self, stream: str) -> list[Any]:
         """All messages of a stream, oldest first."""

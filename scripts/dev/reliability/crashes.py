@@ -113,7 +113,7 @@ class Crashes:
         self._command = [*command, "--port", str(self._address[1]), "--journal", str(journal)]
         self._clips = clips
         self._random = random.Random(seed)
-        self._node: _Node | None = None
+        self._node: NodeProcess | None = None
         self._stopping = threading.Event()
         self.account = Account()
         self.texts: dict[str, str] = {}
@@ -161,7 +161,7 @@ class Crashes:
             self._node.end(signal.SIGKILL)
 
     def _start(self) -> None:
-        self._node = _Node(self._command, self._take)
+        self._node = NodeProcess(self._command, self._take)
 
     def _await_listening(self) -> None:
         assert self._node is not None
@@ -226,8 +226,8 @@ class Crashes:
                 time.sleep(rng.uniform(0.0, 0.2))
 
 
-class _Node:
-    """One process. Every complete line of its stdout goes to `take`."""
+class NodeProcess:
+    """One node. Every complete line of its stdout goes to `take`."""
 
     def __init__(self, command: Sequence[str], take: TakeLine) -> None:
         self._began = time.monotonic()
@@ -257,6 +257,10 @@ class _Node:
             assert self._process.poll() is None, f"the node ended by itself:\n{tail}"
             assert time.monotonic() < until, f"the node does not listen:\n{tail}"
         return self._took
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def end(self, number: int) -> int:
         """Send a signal and wait for its end and the rest of its output; return its status."""
