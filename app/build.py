@@ -25,6 +25,7 @@ from app.requests.in_flight import InFlight
 from app.requests.outcomes import Observer, Outcomes
 from app.requests.pipeline import Pipeline
 from app.requests.quota import Quota
+from app.requests.sessions import Sessions
 from app.requests.streams import Streams
 from app.requests.uploads import Uploads
 from app.requests.waiting_line import Source
@@ -192,6 +193,7 @@ def _pipeline(
             )
         )
     settings = engine.settings
+    streams = Streams(base.loop, dispatch, outcomes, settings.max_live, settings.max_seconds)
     uploads = Uploads(
         loop=base.loop,
         model=engine.model,
@@ -202,7 +204,7 @@ def _pipeline(
         commit=commit,
         outcomes=outcomes,
         access=access,
-        streams=Streams(base.loop, dispatch, outcomes, settings.max_live, settings.max_seconds),
+        streams=streams,
         numbers=numbers,
         reject_when_full=limits.reject_when_full,
         # Without a detector nothing says when a command is over.
@@ -210,4 +212,11 @@ def _pipeline(
             early_audio(in_flight, dispatch) if settings.vad_threshold else None
         ),
     )
-    return Pipeline(quota, uploads, commit, dispatch, outcomes, sources)
+    sessions = Sessions(
+        access,
+        outcomes,
+        closed=lambda: uploads.line.closed,
+        full=lambda: streams.full or not quota.has_room_for_stream,
+        busy_seconds=lambda: dispatch.busy_seconds,
+    )
+    return Pipeline(quota, uploads, commit, dispatch, outcomes, sessions, sources)

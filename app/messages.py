@@ -263,7 +263,14 @@ class Query:
     token: str | None = field(default=None, repr=False)
 
 
-Event = Begin | Rejected | BodyData | End | Broken | Send | Query | LiveEvent
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """The client asks to continue with another protocol, which its `token` must allow."""
+
+    token: str | None = field(default=None, repr=False)
+
+
+Event = Begin | Rejected | BodyData | End | Broken | Send | Query | Upgrade | LiveEvent
 
 
 @dataclass(frozen=True, slots=True)

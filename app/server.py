@@ -12,19 +12,30 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import structlog
 
 from app.live import LiveEvent
-from app.messages import Begin, BodyData, Broken, End, Event, Query, QueryKind, Rejected, Report
+from app.messages import (
+    Begin,
+    BodyData,
+    Broken,
+    End,
+    Event,
+    Query,
+    QueryKind,
+    Rejected,
+    Report,
+    Upgrade,
+)
 from app.network.connection import Connection
 from app.network.listener import Listener, listen
 from app.network.loop import Loop
 from app.network.ports import Port, peer_of
 from app.network.timeouts import Timeouts
 from app.network.transport import open_transport
-from app.protocols.base import ProtocolError
+from app.protocols.base import ProtocolError, Upgradable
 from app.queue.events import Counts
 from app.requests.access import Access
 from app.requests.failures import too_many_connections, unauthorized
@@ -214,6 +225,8 @@ class Server:
             self._report(connection, event)
         elif isinstance(event, LiveEvent):
             uploads.control(connection, event)
+        elif isinstance(event, Upgrade):
+            self._upgrade(connection, event)
 
     def on_protocol_error(self, connection: Connection, error: ProtocolError) -> None:
         self.pipeline.uploads.lost(connection, error)
@@ -227,6 +240,11 @@ class Server:
         del self.connections[connection.number]
         self.pipeline.uploads.forget(connection)
         self.shutdown.check()
+
+    def _upgrade(self, connection: Connection, event: Upgrade) -> None:
+        if self.pipeline.sessions.allows(connection, event.token):
+            protocol = cast(Upgradable, connection.protocol)
+            connection.switch_protocol(protocol.upgrade())
 
     def _report(self, connection: Connection, query: Query) -> None:
         slot = connection.expect(None, silent=False)

@@ -23,8 +23,9 @@ from app.network.connection_state import LINGER_BYTES, Lifecycle, ReadBlock
 from app.network.loop import Loop
 from app.network.outbox import MAX_SLOTS, MAX_UNSENT_BYTES
 from app.network.ports import Peer, Port
-from app.network.timeouts import LINGER_SECONDS, Timeouts
+from app.network.timeouts import LINGER_SECONDS, Awaited, Timeouts
 from app.network.transport import PlainTransport
+from app.protocols.base import Successor
 from app.protocols.native.protocol import NativeProtocol
 
 
@@ -575,13 +576,26 @@ class Numbers:
     def encode(self, request_id: str | None, reply: Reply) -> bytes:
         return b"reply\n"
 
+    def farewell(self) -> bytes:
+        return b"bye\n"
+
+
+def numbers(unread: bytes = b"") -> Successor:
+    return Successor(b"", Numbers(), unread)
+
+
+def read_lines(peer: socket.socket, count: int) -> bytes:
+    data = b""
+    while data.count(b"\n") < count:
+        data += peer.recv(100)
+    return data
+
 
 def test_switch_protocol_continues_with_the_unread_input(bench: Bench) -> None:
-    numbers = Numbers()
-    bench.connection.switch_protocol(numbers, b"1")
+    bench.connection.switch_protocol(Successor(b"switching\n", Numbers(), b"1"))
     bench.peer.sendall(b"23")
     bench.turn_until(lambda: bench.connection.state.idle and sum(bench.reads) == 2)
-    assert bench.peer.recv(100) == b"got 1\ngot 2\ngot 3\n"
+    assert read_lines(bench.peer, 4) == b"switching\ngot 1\ngot 2\ngot 3\n"
     slot = bench.connection.expect("a", silent=False)
     bench.connection.answer(slot, Accepted(), final=True)
     assert bench.peer.recv(100) == b"reply\n"
@@ -591,7 +605,7 @@ def test_switch_protocol_within_an_event_delivers_the_rest_by_the_new_one(bench:
     def switch(connection: Connection, event: Event) -> None:
         bench.owner.calls.append(type(event).__name__)
         if isinstance(event, End):
-            connection.switch_protocol(Numbers(), b"78")
+            connection.switch_protocol(numbers(b"78"))
         elif isinstance(event, Begin):
             connection.decide(accept=True)
 
@@ -608,14 +622,37 @@ def test_switch_protocol_within_an_event_delivers_the_rest_by_the_new_one(bench:
 def test_switch_protocol_happens_once_and_only_while_nothing_is_due(bench: Bench) -> None:
     slot = bench.connection.expect("a", silent=False)
     with pytest.raises(RuntimeError, match="no reply due"):
-        bench.connection.switch_protocol(Numbers())
+        bench.connection.switch_protocol(numbers())
     bench.connection.answer(slot, Accepted(), final=True)
-    bench.connection.switch_protocol(Numbers())
+    bench.connection.switch_protocol(numbers())
     with pytest.raises(RuntimeError, match="once"):
-        bench.connection.switch_protocol(Numbers())
+        bench.connection.switch_protocol(numbers())
 
 
 def test_switch_protocol_is_rejected_while_the_connection_ends(bench: Bench) -> None:
     bench.connection.finish()
     with pytest.raises(RuntimeError, match="open"):
-        bench.connection.switch_protocol(Numbers())
+        bench.connection.switch_protocol(numbers())
+
+
+def test_session_says_farewell_when_the_node_ends_it(bench: Bench) -> None:
+    bench.connection.switch_protocol(numbers())
+    bench.connection.finish()
+    bench.connection.finish()
+    assert bench.peer.recv(100) == b"bye\n"
+
+
+def test_session_with_a_reply_due_says_farewell_by_its_protocol(bench: Bench) -> None:
+    bench.connection.switch_protocol(numbers())
+    slot = bench.connection.expect("a", silent=False)
+    bench.connection.finish()
+    bench.connection.answer(slot, Accepted(), final=True)
+    assert bench.peer.recv(100) == b"reply\n"
+
+
+def test_session_waits_for_audio_only(bench: Bench) -> None:
+    """Neither other input nor a reply that is due changes the time for the next audio."""
+    bench.connection.switch_protocol(numbers())
+    assert bench.connection.state.awaited() is Awaited.AUDIO
+    bench.connection.expect("a", silent=False)
+    assert bench.connection.state.awaited() is Awaited.AUDIO

@@ -46,6 +46,8 @@ PARSERS = {
     "app.protocols.http.input": {"h11"},
     "app.protocols.http.writer": {"h11"},
     "app.protocols.http.form": {"python_multipart"},
+    "app.protocols.http.upgrade": {"h11"},
+    "app.protocols.websocket.frames": {"wsproto"},
 }
 # Modules needed only for a download: a node whose model is present does not load them.
 FETCHING = {"app.model_files.fetch", "http.client", "urllib.request", "email", "zipfile"}
@@ -157,6 +159,12 @@ def test_node_without_http_does_not_load_it() -> None:
     theirs = {"h11", "python_multipart", "prometheus_client"}
     assert loaded("app.startup.web") >= theirs
     assert not loaded("app.__main__") & {"app.startup.web", *theirs}
+
+
+def test_node_without_live_clients_does_not_load_their_protocols() -> None:
+    theirs = {"wsproto", "app.protocols.realtime.dialogue", "app.protocols.vosk.dialogue"}
+    assert loaded(*theirs) >= theirs
+    assert not loaded("app.startup.web", "app.startup.sockets") & theirs
 
 
 def test_only_the_broker_uses_nats() -> None:

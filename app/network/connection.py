@@ -12,7 +12,7 @@ from typing import Protocol as Interface
 
 import structlog
 
-from app.messages import TIMEOUT, Begin, Event, Failure, Reply, Send
+from app.messages import TIMEOUT, Begin, BodyData, Event, Failure, Reply, Send
 from app.network.connection_state import ConnectionState, Lifecycle
 from app.network.event_pump import EventPump
 from app.network.interest import Interest
@@ -21,7 +21,7 @@ from app.network.outbox import Outbox, Slot
 from app.network.ports import Peer
 from app.network.timeouts import Awaited, Deadline, Timeouts
 from app.network.transport import Transport
-from app.protocols.base import Protocol, ProtocolError
+from app.protocols.base import Protocol, ProtocolError, Successor
 
 BODY_BYTES = 262_144
 """Bytes of a body read in one turn of the loop, so that a fast sender does not delay others.
@@ -113,20 +113,21 @@ class Connection:
             # A protocol with one message at a time continues with the next.
             self._pump.schedule()
 
-    def switch_protocol(self, protocol: Protocol, unread: bytes = b"") -> None:
-        """Continue with `protocol`; `unread` is input after the old protocol's last message. Raises
-        `RuntimeError` if the protocol was switched before, if a reply is due, or if the connection
-        is closing."""
-        if self.state.switched or not self.state.open or self._outbox.owing:
+    def switch_protocol(self, successor: Successor) -> None:
+        """Send the response and continue with the session. Raises `RuntimeError` if the protocol
+        was switched before, if a reply is due, or if the connection is closing."""
+        if self.state.session is not None or not self.state.open or self._outbox.owing:
             raise RuntimeError("switch only once, on an open connection with no reply due")
-        self.state.switched = True
-        self.state.protocol = protocol
+        self._send_now(successor.response)
+        self.state.protocol = self.state.session = successor.session
         self._deadline.restart_input()
-        protocol.feed(unread)
+        self.protocol.feed(successor.unread)
         self._pump.schedule()
 
     def finish(self) -> None:
         """Accept no further message; close after the replies that are due."""
+        if self.state.session is not None and self.state.open and not self._outbox.owing:
+            self._send_now(self.state.session.farewell())
         self._advance(Lifecycle.FINISHING)
         self._update()
 
@@ -184,8 +185,8 @@ class Connection:
             if self.state.discard(len(data)):
                 self._advance(Lifecycle.CLOSED)
         elif data:
-            # A header's timeout runs from its first byte: later bytes do not extend it.
-            if self.protocol.idle or in_body:
+            # A header's timeout runs from its first byte, a session's from its last audio.
+            if self.state.session is None and (self.protocol.idle or in_body):
                 self._deadline.restart_input()
             self.protocol.feed(data)
             self._deliver_events()
@@ -205,6 +206,8 @@ class Connection:
 
     def _deliver(self, event: Event) -> None:
         self.state.begun = True
+        if self.state.session is not None and isinstance(event, BodyData):
+            self._deadline.restart_input()
         if isinstance(event, Send):
             # Sent outside the slots, because a client that pings with every chunk of audio would
             # fill the outbox, and its audio could not end.
@@ -286,10 +289,9 @@ class Connection:
         self._owner.on_closed(self)
 
     def _time_out(self, awaited: Awaited) -> None:
-        if awaited in (Awaited.HEADER, Awaited.BODY):
-            part = "body" if awaited is Awaited.BODY else "header"
-            failure = Failure(TIMEOUT, f"the {part} did not arrive in time")
-            self._fail_parsing(ProtocolError(failure))
+        if awaited in (Awaited.HEADER, Awaited.BODY, Awaited.AUDIO):
+            message = f"the {awaited.name.lower()} did not arrive in time"
+            self._fail_parsing(ProtocolError(Failure(TIMEOUT, message)))
         elif awaited is Awaited.TAKING:
             self._break_off()
         else:

@@ -22,7 +22,7 @@ from enum import Enum, IntEnum, auto
 from app.network.outbox import Outbox
 from app.network.timeouts import Awaited
 from app.network.transport import Transport
-from app.protocols.base import Protocol
+from app.protocols.base import Protocol, Session
 
 LINGER_BYTES = 1_048_576
 """Input that is read and discarded after the last message."""
@@ -63,8 +63,8 @@ class ConnectionState:
     transport: Transport
     outbox: Outbox
     lifecycle: Lifecycle = Lifecycle.OPEN
-    switched: bool = False
-    """The connection has changed its protocol, which it does at most once."""
+    session: Session | None = None
+    """The protocol, if it is a session after an upgrade; that happens at most once."""
     undecided: bool = False
     """The owner has a `Begin` and has not decided on it."""
     paused: bool = False
@@ -144,6 +144,8 @@ class ConnectionState:
             return Awaited.TAKING
         if not self.open or not self.wants_read():
             return Awaited.NOTHING
+        if self.session is not None:
+            return Awaited.AUDIO
         if self.protocol.reading_body:
             return Awaited.BODY
         if not self.protocol.idle or not self.begun:

@@ -21,17 +21,18 @@ LINGER_SECONDS = 2.0
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """Timeouts in seconds: for a header (and the handshake before it), for the next bytes of a
-    body, between two messages of a keep-alive connection, and for the client to read the next bytes
-    of a reply."""
+    body, between two messages of a keep-alive connection, for the next audio of a session, and for
+    the client to read the next bytes of a reply."""
 
     header: float = 10.0
     body: float = 30.0
     idle: float = 120.0
+    session: float = 600.0
     write: float = 30.0
 
     @property
     def shortest(self) -> float:
-        return min(self.header, self.body, self.idle, self.write)
+        return min(self.header, self.body, self.idle, self.session, self.write)
 
 
 class Awaited(Enum):
@@ -42,6 +43,8 @@ class Awaited(Enum):
     HANDSHAKE = auto()
     HEADER = auto()
     BODY = auto()
+    AUDIO = auto()
+    """The next audio of a session after an upgrade."""
     NEXT = auto()
     """The next message of a kept connection."""
     TAKING = auto()
@@ -100,6 +103,8 @@ class Deadline:
             return self._output_at + self._timeouts.write
         if awaited is Awaited.BODY:
             return self._input_at + self._timeouts.body
+        if awaited is Awaited.AUDIO:
+            return self._input_at + self._timeouts.session
         if awaited in (Awaited.HANDSHAKE, Awaited.HEADER):
             return self._input_at + self._timeouts.header
         if awaited is Awaited.NEXT:

@@ -21,6 +21,7 @@ protocol is `full` it is still fed, so that the connection notices an end of the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol as Interface
 
 from app.messages import Event, Failure, Reply
@@ -98,3 +99,29 @@ class Protocol(Interface):
     def encode(self, request_id: str | None, reply: Reply) -> bytes:
         """Encode one reply. Also used before any message was read: for `busy` at too many
         connections, and for the failure of a `ProtocolError`."""
+
+
+class Session(Protocol, Interface):
+    """A protocol to which a connection has switched. Its client may be silent for long; the only
+    timeout of its input is that for the next audio."""
+
+    def farewell(self) -> bytes:
+        """Return the bytes with which the node ends the session; none if it has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Successor:
+    """The answer to an upgrade: bytes for the client, the protocol that follows, and input that
+    belongs to it."""
+
+    response: bytes
+    session: Session
+    unread: bytes
+
+
+class Upgradable(Protocol, Interface):
+    """A protocol that may yield `Upgrade`, which the server answers with `upgrade`, or with a
+    `Failure` as the last reply."""
+
+    def upgrade(self) -> Successor:
+        """Answer `Upgrade`; this protocol is used no further."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol as Interface
 
+from app.live import Partial
 from app.messages import NO_SPACE, SHUTTING_DOWN, Failure, Outcome, Reply, Segment
 from app.network.connection import Connection
 from app.network.outbox import Slot
@@ -69,6 +70,8 @@ class ConnectionClient:
         self.cancellable = cancellable
 
     def reply(self, reply: Reply, final: bool) -> None:
+        if isinstance(reply, Partial) and self._connection.state.outbox.unsent:
+            return  # the next partial replaces it, and the client reads slowly
         if not self._slot.done:
             self._connection.answer(self._slot, reply, final)
 

@@ -10,6 +10,7 @@ from app.requests.dispatch import Dispatch
 from app.requests.failures import shutting_down
 from app.requests.outcomes import Outcomes
 from app.requests.quota import Quota
+from app.requests.sessions import Sessions
 from app.requests.uploads import Uploads
 from app.requests.waiting_line import Source
 
@@ -23,6 +24,7 @@ class Pipeline:
     commit: Commit
     dispatch: Dispatch
     outcomes: Outcomes
+    sessions: Sessions
     sources: Sequence[Source] = ()
 
     @property

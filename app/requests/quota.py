@@ -75,6 +75,11 @@ class Quota:
         waiting = any(not claim.is_stream for claim in self._line.values())
         return waiting or not (self._has_place and self._has_bytes(0))
 
+    @property
+    def has_room_for_stream(self) -> bool:
+        """True if a stream of live audio would get its bytes now."""
+        return self._has_bytes(min(STREAM_BYTES, self._capacity))
+
     def enqueue(self, number: int, client: str, size: int | None) -> None:
         """Put a request in line for a place and `size` bytes; None reserves one step."""
         self._line[number] = _Claim(number, client, STEP_BYTES if size is None else size)

@@ -57,7 +57,8 @@ class WaitingLine:
         self._waiting: dict[int, Upload] = {}
         """The uploads that wait, by number of the request."""
         self._watch = OutputWatch(loop, self.move_up)
-        self._closed = False
+        self.closed = False
+        """True once no further request is taken."""
 
     @property
     def uploads(self) -> list[Upload]:
@@ -98,7 +99,7 @@ class WaitingLine:
 
     def move_up(self) -> None:
         """Admit as many as there are places for."""
-        if self._closed:
+        if self.closed:
             return
         for source in self._sources:
             source.take()
@@ -113,7 +114,7 @@ class WaitingLine:
 
     def close(self) -> list[Upload]:
         """Admit nothing further; return the uploads that wait, which the caller rejects."""
-        self._closed = True
+        self.closed = True
         uploads = self.uploads
         for upload in uploads:
             self.remove(upload)

@@ -82,6 +82,14 @@ PORT_OPTIONS = (
         "require the token at /metrics and /readyz too, if one is set",
     ),
     Option(
+        ("--vosk-port",),
+        None,
+        values.optional_port,
+        "a further port for clients of vosk-server, which the HTTP port serves at / and /vosk: 2700"
+        " by convention, 0 picks a free port, off disables it (default: off)",
+        "PORT",
+    ),
+    Option(
         ("--wyoming-port",),
         None,
         values.optional_port,

@@ -43,6 +43,7 @@ class Settings:
     strict_model: bool
     cors_origin: tuple[str, ...]
     metrics_auth: bool
+    vosk_port: int | None
     wyoming_port: int | None
     wyoming_streaming: bool
     wyoming_open: bool

@@ -39,6 +39,7 @@ def web_of(
     if settings.http_port is None:
         return None
     # h11, the form parser and prometheus_client are 5 MiB that a node without HTTP does not need.
+    from app.startup.sockets import socket_routes
     from app.startup.web import web
 
     return web(
@@ -51,6 +52,7 @@ def web_of(
         origins=settings.cors_origin,
         local=not reachable_by_others(settings.host),
         metrics_auth=settings.metrics_auth,
+        sockets=socket_routes(settings, model, names),
     )
 
 

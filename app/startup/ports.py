@@ -79,6 +79,13 @@ def open_ports(
             at = http_port.listen(settings, http, listen)
         if at is not None:
             others["http"] = http_port.address(http, at)
+    if settings.vosk_port is not None:
+        # Imported late, as the HTTP port's code is.
+        from app.startup.sockets import vosk_port
+
+        vosk = guarded(vosk_port(settings, settings.vosk_port))
+        with _explained(vosk, "--vosk-port"):
+            others["vosk_port"] = listen(vosk)
     if (address := address_for_others(settings.host)) not in (None, settings.host):
         others["from_other_devices"] = address
     return Opened(number, others, announcement)

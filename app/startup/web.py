@@ -17,7 +17,7 @@ from app.monitoring.status import Status
 from app.page import files as pages
 from app.protocols.http.fields import Served
 from app.protocols.http.protocol import HttpProtocol
-from app.protocols.http.site import Site
+from app.protocols.http.site import Site, SocketRoute
 from app.protocols.model_names import ModelNames
 from app.requests.load import Load
 from app.requests.outcomes import Observer
@@ -45,9 +45,11 @@ def web(
     origins: tuple[str, ...],
     local: bool,
     metrics_auth: bool,
+    sockets: Mapping[str, SocketRoute],
 ) -> Web:
     """Build the handlers. `load` returns the node's load; `local` is true if only this machine can
-    reach the port; the rest is as in the settings. Raises `OSError` if the page cannot be read."""
+    reach the port; `sockets` are its addresses for WebSockets; the rest is as in the settings.
+    Raises `OSError` if the page cannot be read."""
     site = Site(
         served=Served(names, not model.multilingual),
         created=int(file.path.stat().st_mtime),
@@ -55,6 +57,7 @@ def web(
         pages={path: (page.content_type, page.body) for path, page in pages.load().items()},
         origins=frozenset(origins),
         local=local,
+        sockets=sockets,
     )
     metrics = Metrics(load, model.name, version)
     status = Status(load, model, version)

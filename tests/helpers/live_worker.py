@@ -61,6 +61,8 @@ class LiveWorker:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.consumes = True
+        self.finishes = False
+        """Streams get their outcome as soon as their audio ends."""
         self.utterances = 0
         self.jobs: dict[int, LiveJob] = {}
         self.audio: dict[int, bytes] = {}
@@ -90,6 +92,8 @@ class LiveWorker:
 
             def end(self, number: int) -> None:
                 mine.ended.append(number)
+                if mine.finishes:
+                    mine.finish(number)
 
             def interrupt(self, number: int) -> None:
                 mine.interrupted.append(number)

@@ -68,6 +68,18 @@ def wrong_origin() -> Answer:
     return error(403, "wrong_origin", message)
 
 
+def no_socket() -> Answer:
+    """Return the answer to the opening of a WebSocket at an address that has none."""
+    return error(404, "not_found", "there is no WebSocket at this address")
+
+
+def socket_required() -> Answer:
+    """Return the answer to another request for an address of WebSockets (RFC 9110, section
+    15.5.22)."""
+    more = (("Upgrade", "websocket"), ("Connection", "Upgrade"))
+    return error(426, "upgrade_required", "this address accepts WebSockets only", more=more)
+
+
 def options_answer(path: str, headers: Mapping[bytes, str], site: Site, allowed: bool) -> Answer:
     """Return the methods of an address; if the page's origin is `allowed`, as a preflight."""
     routes = (route(method, path, site) for method in ("GET", "POST"))

@@ -5,6 +5,8 @@ Loop thread.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import h11
 
 MAX_CHUNKS = 4_096
@@ -83,6 +85,11 @@ class Input:
                 break
         return event
 
+    @property
+    def unread(self) -> bytes:
+        """The bytes after the request."""
+        return bytes(self._http.trailing_data[0])
+
     def start_next(self) -> bool:
         """Begin the next request; return whether there can be one."""
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
@@ -102,3 +109,9 @@ class Input:
             if self._chunks > MAX_CHUNKS:
                 raise BadInput(400)
         return event
+
+
+def bearer_token(headers: Mapping[bytes, str]) -> str | None:
+    """Return the token in the headers of a request; None if there is none."""
+    scheme, _, token = headers.get(b"authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None

@@ -21,10 +21,7 @@ import h11
 
 from app.messages import (
     BAD_HEADER,
-    TOO_LARGE,
-    UNSUPPORTED_MEDIA_TYPE,
     Begin,
-    BodyData,
     Broken,
     End,
     Event,
@@ -37,16 +34,19 @@ from app.messages import (
     Segment,
     Send,
     Transcript,
+    Upgrade,
 )
-from app.protocols.base import MAX_HELD_BYTES, ProtocolError
+from app.protocols.base import MAX_HELD_BYTES, ProtocolError, Successor
 from app.protocols.http import fixed
 from app.protocols.http.answer import Answer
-from app.protocols.http.dialect import ReplyOptions, read
-from app.protocols.http.form import Form, FormError, boundary_of
-from app.protocols.http.input import BadInput, Input
+from app.protocols.http.dialect import ReplyOptions
+from app.protocols.http.form import FormError
+from app.protocols.http.input import BadInput, Input, bearer_token
 from app.protocols.http.replies import answer_of
 from app.protocols.http.routes import Fixed, NotFound, Upload, path_of, route
 from app.protocols.http.site import Site, allowed_origin, right_host, right_origin
+from app.protocols.http.upgrade import PendingUpgrade, read_upgrade
+from app.protocols.http.upload import UploadForm
 from app.protocols.http.writer import Exchange, Writer
 
 _HeaderFields = dict[bytes, str]
@@ -81,7 +81,8 @@ class HttpProtocol:
         self._input = Input(http, site.max_body)
         self._writer = Writer(http, varies=bool(site.origins), model=site.served.names.name)
         self._state = _State.HEAD
-        self._form: Form | None = None
+        self._form: UploadForm | None = None
+        self._pending: PendingUpgrade | None = None
         self._events: deque[Event] = deque()
         self._bad_status: int | None = None
 
@@ -109,6 +110,13 @@ class HttpProtocol:
     def abandon(self) -> None:
         self._state = _State.DONE
         self._events.clear()
+
+    def upgrade(self) -> Successor:
+        assert self._pending is not None, "upgrade() answers an Upgrade"
+        response = self._writer.switch(self._pending.headers)
+        session = self._pending.route.new(self._pending.opening)
+        self._state = _State.DONE
+        return Successor(response, session, self._input.unread)
 
     @property
     def idle(self) -> bool:
@@ -184,11 +192,15 @@ class HttpProtocol:
         method, path = request.method.decode("latin-1"), path_of(request.target.decode("latin-1"))
         if not right_host(headers.get(b"host"), self._site):
             return self._answer(fixed.wrong_host())
+        if (upgrade := read_upgrade(request, self._site)) is not None:
+            return self._open_socket(upgrade)
         if method == "OPTIONS":
             allowed = self._writer.exchange.origin is not None
             return self._answer(fixed.options_answer(path, headers, self._site, allowed))
         found = route(method, path, self._site)
         if isinstance(found, NotFound):
+            if not found.allowed and self._site.socket(path) is not None:
+                return self._answer(fixed.socket_required())
             return self._answer(fixed.not_found(found))
         if isinstance(found, Fixed):
             return self._answer(fixed.fixed_answer(found, self._site))
@@ -197,7 +209,16 @@ class HttpProtocol:
                 return self._answer(fixed.wrong_origin())
             return self._begin(found, headers)
         self._expect_reply()
-        return Query(found.kind, token=_token(headers))
+        return Query(found.kind, token=bearer_token(headers))
+
+    def _open_socket(self, upgrade: PendingUpgrade | Answer) -> Event:
+        if isinstance(upgrade, Answer):
+            return self._answer(upgrade)
+        self._expect_reply()
+        if self._input.in_body:
+            raise BadInput(400)
+        self._pending = upgrade
+        return Upgrade(upgrade.opening.token)
 
     def _answer(self, answer: Answer) -> Send:
         self._expect_reply()
@@ -213,36 +234,25 @@ class HttpProtocol:
             content_length=length,
             task=upload.task,
             keep_alive=True,
-            token=_token(headers),
+            token=bearer_token(headers),
         )
         self._writer.exchange.request = request
         self._writer.exchange.options = ReplyOptions(upload.dialect, upload.task)
         try:
-            self._form = self._new_form(length, headers)
+            self._form = UploadForm(self._site, length, headers)
         except FormError as error:
             self._state = _State.REPLY
             return Rejected(request.id, error.failure, request.reply, True, request.token)
         self._state = _State.DECISION
         return Begin(request)
 
-    def _new_form(self, length: int | None, headers: _HeaderFields) -> Form:
-        self._check_size(length or 0)
-        if headers.get(b"content-encoding", "identity").strip().lower() != "identity":
-            message = "Content-Encoding is not supported; send the form as it is"
-            raise FormError(UNSUPPORTED_MEDIA_TYPE, message)
-        return Form(boundary_of(headers.get(b"content-type")))
-
-    def _check_size(self, size: int) -> None:
-        if size > self._site.max_body:
-            message = f"the body is over this node's limit of {self._site.max_body} bytes"
-            raise FormError(TOO_LARGE, message)
-
     def _read_body(self) -> bool:
         """Read on in the accepted body; return whether there was anything."""
         data, ended = self._input.body()
         try:
             if data:
-                self._read_form(data)
+                assert self._form is not None
+                self._events.extend(self._form.feed(data, self._input.body_bytes))
             if ended:
                 self._finish_form()
         except FormError as error:
@@ -251,19 +261,12 @@ class HttpProtocol:
             self._events.append(Broken(error.failure))
         return ended or bool(data)
 
-    def _read_form(self, data: bytes) -> None:
-        assert self._form is not None
-        self._check_size(self._input.body_bytes)
-        self._events.extend(BodyData(piece) for piece in self._form.feed(data) if piece)
-
     def _finish_form(self) -> None:
         exchange = self._writer.exchange
         assert self._form is not None
         assert exchange.options is not None
         assert exchange.request is not None
-        fields = self._form.finish()
-        dialect = exchange.options.dialect
-        request, exchange.options = read(fields, dialect, exchange.request, self._site.served)
+        request, exchange.options = self._form.finish(exchange.options.dialect, exchange.request)
         self._form = None
         self._state = _State.REPLY
         self._events.append(End(request))
@@ -292,8 +295,3 @@ class HttpProtocol:
             self._state = _State.REST
         else:
             self._state = _State.HEAD if self._input.start_next() else _State.LAST
-
-
-def _token(headers: _HeaderFields) -> str | None:
-    scheme, _, token = headers.get(b"authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None

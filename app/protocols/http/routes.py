@@ -76,7 +76,7 @@ def path_of(target: str) -> str:
 
 def route(method: str, path: str, site: Site) -> Route:
     """Return the meaning of a request for `path`."""
-    found = _FIXED.get(path) or _varying(path, site)
+    found = None if site.sockets_only else _FIXED.get(path) or _varying(path, site)
     if found is None:
         return NotFound()
     allowed = allowed_methods(found)

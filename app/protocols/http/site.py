@@ -7,10 +7,21 @@ could thus send audio, unseen, to a node on its reader's machine. Pure.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from app.protocols.base import Session
 from app.protocols.http.fields import Served
+from app.protocols.websocket.handshake import Opening
+
+
+@dataclass(frozen=True, slots=True)
+class SocketRoute:
+    """An address for WebSockets: the subprotocols that may be selected, and `new`, which makes the
+    session of an opening handshake."""
+
+    new: Callable[[Opening], Session]
+    subprotocols: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +30,8 @@ class Site:
 
     `created` is the time of the model file, in seconds since the epoch; `pages` are content type
     and body by path; `max_body` is in bytes. `origins` are the web origins allowed beside the
-    node's own (`*` for all). `local` is True if the port listens on loopback only.
+    node's own (`*` for all). `local` is True if the port listens on loopback only. `sockets` are
+    the addresses for WebSockets by path; the path `*` stands for all others.
     """
 
     served: Served
@@ -28,6 +40,16 @@ class Site:
     pages: Mapping[str, tuple[str, bytes]] = field(default_factory=dict, repr=False)
     origins: frozenset[str] = frozenset()
     local: bool = True
+    sockets: Mapping[str, SocketRoute] = field(default_factory=dict, repr=False)
+
+    @property
+    def sockets_only(self) -> bool:
+        """True if the port has nothing but WebSockets."""
+        return "*" in self.sockets
+
+    def socket(self, path: str) -> SocketRoute | None:
+        """Return the address for WebSockets at `path`, if there is one."""
+        return self.sockets.get(path) or self.sockets.get("*")
 
 
 def right_host(host: str | None, site: Site) -> bool:

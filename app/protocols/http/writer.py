@@ -63,6 +63,13 @@ class Writer:
             return b""
         return self._send(h11.InformationalResponse(status_code=100, headers=[], reason="Continue"))
 
+    def switch(self, headers: Headers) -> bytes:
+        """Return the answer after which the connection speaks another protocol."""
+        response = h11.InformationalResponse(
+            status_code=101, headers=list(headers), reason="Switching Protocols"
+        )
+        return self._send(response)
+
     def answer(self, answer: Answer) -> bytes:
         """Return a whole response."""
         headers = answer.headers

@@ -1,0 +1,61 @@
+"""Requests for a WebSocket: the guards before it opens, and the answer that opens it.
+
+The token is checked by the server. A page of another origin is refused here, because browsers ask
+no permission before they open a WebSocket. Pure; loop thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import h11
+
+from app.protocols.http import fixed
+from app.protocols.http.answer import Answer, Headers
+from app.protocols.http.replies import error
+from app.protocols.http.site import Site, SocketRoute, right_origin
+from app.protocols.websocket.handshake import HandshakeError, Opening, is_upgrade, read_opening
+
+
+@dataclass(frozen=True, slots=True)
+class PendingUpgrade:
+    """A valid handshake for an address that has WebSockets."""
+
+    opening: Opening
+    route: SocketRoute
+
+    @property
+    def headers(self) -> Headers:
+        """The headers of the answer, with a subprotocol only if the client offered it."""
+        headers: Headers = (
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Accept", self.opening.accept),
+        )
+        chosen = self.opening.chosen(self.route.subprotocols)
+        return headers if chosen is None else (*headers, ("Sec-WebSocket-Protocol", chosen))
+
+
+def read_upgrade(request: h11.Request, site: Site) -> PendingUpgrade | Answer | None:
+    """Return the upgrade that `request` asks for, the answer if it cannot be, or None if it asks
+    for none. The caller has checked the `Host`."""
+    headers = list(request.headers)
+    if not is_upgrade(headers):
+        return None
+    try:
+        opening = read_opening(
+            request.method, request.target.decode("latin-1"), request.http_version, headers
+        )
+    except HandshakeError as failed:
+        version = (("Sec-WebSocket-Version", "13"),) if failed.status == 426 else ()
+        return error(failed.status, "bad_header", failed.message, more=version)
+    route = site.socket(opening.path)
+    if route is None:
+        return fixed.no_socket()
+    host, origin = (
+        next((value.decode("latin-1") for key, value in headers if key == name), None)
+        for name in (b"host", b"origin")
+    )
+    if not right_origin(origin, host, site):
+        return fixed.wrong_origin()
+    return PendingUpgrade(opening, route)

@@ -1,0 +1,222 @@
+"""The items of a session: which utterances an item has, and how much of its text was sent.
+
+With turn detection the worker's reports open and complete the items. Without it the client's
+commits do, and an item joins the utterances before its commit. The worker answers every commit in
+order, so the commits that wait for their answer tell to which item an utterance belongs. A `clear`
+is followed by a commit of its own for the same reason. Pure state; loop thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+
+from app.live import Committed, LiveReport, Partial, SpeechBegan, SpeechEnded
+from app.messages import Failure, Utterance
+from app.protocols.realtime.events import Events
+
+COMMIT_EMPTY = "input_audio_buffer_commit_empty"
+"""OpenAI's code for a commit without audio."""
+
+MIN_COMMIT_SECONDS = 0.1
+
+
+@dataclass(slots=True, eq=False)
+class _Item:
+    """One item. `begin` and `end` are the limits of its audio in seconds of the stream."""
+
+    id: str
+    begin: float = 0.0
+    end: float = 0.0
+    texts: list[str] = field(default_factory=list)
+    """The texts of its utterances, which are final."""
+    sent: str = ""
+    """The text of its deltas."""
+
+    @property
+    def text(self) -> str:
+        return " ".join(text for text in self.texts if text)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Mark:
+    """A commit that the worker has not answered. `item` is what a client's commit completed; None
+    without turn detection stands for a `clear`. With turn detection `committed` is the number of
+    items before it, None for a `clear`, and `event_id` names the client's event."""
+
+    item: _Item | None = None
+    committed: int | None = None
+    event_id: str | None = None
+
+
+class Items:
+    """The items of one session. Methods return the events to send."""
+
+    def __init__(self, session: str, events: Events) -> None:
+        self._session = session
+        self._events = events
+        self._numbers = itertools.count(1)
+        self._previous: str | None = None
+        self._committed = 0
+        self._open: _Item | None = None
+        """The item whose audio still grows."""
+        self._ended: deque[_Item] = deque()
+        """Items that the node completed, without their text."""
+        self._marks: deque[_Mark] = deque()
+        self._before = 0.0
+        """Seconds of audio in earlier streams of the session."""
+
+    # The client's commits.
+
+    def commit(self, begin: float, end: float) -> list[str]:
+        """Complete the open item, whose audio lies between two positions, without turn
+        detection."""
+        item, self._open = self._open or self._new(), None
+        item.begin, item.end = begin, end
+        self._marks.append(_Mark(item))
+        return self._commit(item)
+
+    def commit_turn(self, event_id: str | None) -> None:
+        """Note a client's commit although the node detects the turns."""
+        self._marks.append(_Mark(committed=self._committed, event_id=event_id))
+
+    def clear(self, turns: bool) -> None:
+        """Drop the open item; `turns` with turn detection, where the worker does so first."""
+        if not turns:
+            self._open = None
+        self._marks.append(_Mark())
+
+    # The worker's reports.
+
+    def report(self, report: LiveReport | Utterance, turns: bool) -> list[str]:
+        """Take a report of a stream; `turns` if the node detects the turns in it."""
+        if isinstance(report, Committed):
+            return self._answered(turns)
+        if turns:
+            return self._turn(report)
+        mark = self._marks[0] if self._marks else None
+        if mark is not None and mark.item is None:
+            return []  # audio that the client has cleared
+        if isinstance(report, Partial):
+            item = mark.item if mark and mark.item else self._growing()
+            return self._advance(item, " ".join(filter(None, (item.text, report.stable))))
+        if isinstance(report, Utterance):
+            item = mark.item if mark and mark.item else self._growing()
+            item.texts.append(text_of(report))
+            return self._advance(item, item.text)
+        return []
+
+    def end(self, seconds: float, failure: Failure | None) -> list[str]:
+        """End the stream, which had `seconds` of audio. Items without their text have none, or fail
+        with `failure`."""
+        events: list[str] = []
+        due = [*self._ended, *(mark.item for mark in self._marks if mark.item is not None)]
+        for item in due:
+            if failure is None:
+                events += self._complete(item)
+            else:
+                events.append(self._events.failed(item.id, failure.code, failure.message))
+        for mark in self._marks:
+            if mark.committed is not None and failure is None:
+                events += self._answer(mark)
+        self._ended.clear()
+        self._marks.clear()
+        self._before += seconds
+        return events
+
+    def drop(self) -> None:
+        """Forget the open item, because the way of committing changes."""
+        self._open = None
+
+    # With turn detection.
+
+    def _turn(self, report: LiveReport | Utterance) -> list[str]:
+        if isinstance(report, SpeechBegan):
+            self._open = item = self._new()
+            item.begin = report.at
+            return [self._events.speech_started(item.id, self._before + report.at)]
+        if isinstance(report, SpeechEnded):
+            item, self._open = self._open or self._new(), None
+            item.end = report.at
+            self._ended.append(item)
+            stopped = self._events.speech_stopped(item.id, self._before + report.at)
+            return [stopped, *self._commit(item)]
+        if isinstance(report, Partial):
+            return [] if self._open is None else self._advance(self._open, report.stable)
+        assert isinstance(report, Utterance)
+        return self._final(report)
+
+    def _final(self, utterance: Utterance) -> list[str]:
+        events: list[str] = []
+        # Speech without words has no utterance, so an item that ends before this one is complete.
+        while self._ended and self._ended[0].end <= utterance.start:
+            events += self._complete(self._ended.popleft())
+        if not self._ended:
+            item, self._open = self._open or self._new(), None
+            item.begin, item.end = item.begin or utterance.start, utterance.end
+            events += self._commit(item)
+            self._ended.append(item)
+        item = self._ended.popleft()
+        item.texts.append(text_of(utterance))
+        return events + self._advance(item, item.text) + self._complete(item)
+
+    # Both.
+
+    def _answered(self, turns: bool) -> list[str]:
+        """The worker has answered the oldest commit."""
+        mark = self._marks.popleft() if self._marks else _Mark()
+        if not turns:
+            return [] if mark.item is None else self._complete(mark.item)
+        events: list[str] = []
+        while self._ended:
+            events += self._complete(self._ended.popleft())
+        if mark.committed is None:
+            self._open = None
+        return events + self._answer(mark)
+
+    def _answer(self, mark: _Mark) -> list[str]:
+        """Refuse a client's commit if nothing was committed since."""
+        if mark.committed is None or self._committed > mark.committed:
+            return []
+        return [empty_commit(self._events, 0.0, mark.event_id)]
+
+    def _commit(self, item: _Item) -> list[str]:
+        previous, self._previous = self._previous, item.id
+        self._committed += 1
+        return self._events.committed(item.id, previous)
+
+    def _advance(self, item: _Item, text: str) -> list[str]:
+        """Send the part of `text` that was not sent. Deltas only grow: if `text` does not begin
+        with what was sent, the item's last event corrects it."""
+        if not text.startswith(item.sent) or text == item.sent:
+            return []
+        more, item.sent = text[len(item.sent) :], text
+        return [self._events.delta(item.id, more)]
+
+    def _complete(self, item: _Item) -> list[str]:
+        seconds = max(0.0, item.end - item.begin)
+        return [self._events.completed(item.id, item.text, seconds)]
+
+    def _growing(self) -> _Item:
+        if self._open is None:
+            self._open = self._new()
+        return self._open
+
+    def _new(self) -> _Item:
+        return _Item(f"item_{self._session}_{next(self._numbers)}")
+
+
+def text_of(utterance: Utterance) -> str:
+    """Return the text of an utterance."""
+    return " ".join(segment.text for segment in utterance.segments if segment.text)
+
+
+def empty_commit(events: Events, seconds: float, event_id: str | None) -> str:
+    """Return the error for a commit of too little audio, in OpenAI's words."""
+    message = (
+        "Error committing input audio buffer: buffer too small. Expected at least"
+        f" {MIN_COMMIT_SECONDS * 1000:.0f}ms of audio, but buffer only has"
+        f" {seconds * 1000:.2f}ms of audio."
+    )
+    return events.error(COMMIT_EMPTY, message, event_id=event_id)
