@@ -82,23 +82,29 @@ def beside_a_file(
 ) -> Result:
     """Speak the commands while another client sends `file` at full speed, again and again."""
     over = threading.Event()
-    sent = 0
+    faults: list[Exception] = []
 
     def send() -> None:
-        nonlocal sent
-        while not over.is_set():
-            played = play([[_file_session(file, server, language)]])
-            sent += played[0][0].answer["type"] == "transcript"
+        try:
+            while not over.is_set():
+                ((played,),) = play([[_file_session(file, server, language)]])
+                if played.answer["type"] != "transcript":
+                    raise PlayError(f"{server.name} answered {played.answer}")
+        except (PlayError, OSError) as error:
+            faults.append(error)
 
     busy = threading.Thread(target=send)
     busy.start()
     # Until its first window is being decoded.
     time.sleep(2.0)
     try:
-        return speak(load, server, commands, language)
+        result = speak(load, server, commands, language)
     finally:
         over.set()
         busy.join()
+    if faults:
+        raise faults[0]
+    return result
 
 
 def crowd(
