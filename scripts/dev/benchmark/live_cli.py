@@ -84,7 +84,7 @@ def _run(arguments: argparse.Namespace, folder: Path) -> int:
         raise SetupError(f"there are no CTranslate2 weights of {arguments.model}; use --no-peer")
     print(_machine(), file=sys.stderr)
     options = ["--threads", str(arguments.threads), "--language", arguments.language]
-    options += ["--max-live", "64", *arguments.node_options]
+    options += arguments.node_options
     python = PYTHON if arguments.venv is None else node_python(arguments.venv)
     servers: list[Server] = []
     try:
