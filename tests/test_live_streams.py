@@ -550,6 +550,27 @@ def test_stream_is_not_read_while_stdout_is_not_read(
     assert [line["segment"]["text"] for line in node.lines.of("s")] == ["0", "1", "2"]
 
 
+def test_stream_slower_than_speech_ends_while_others_wait(
+    make_node: MakeNode, clock: Clock
+) -> None:
+    node = make_node(max_buffered_bytes=3 * STREAM_BYTES)  # a client has two thirds
+    live = LiveWorker(node)
+    slow, number = begin(live, id="slow")
+    fast, other = begin(live, id="fast")
+    node.connect().send(live_header() + framed(SECOND) + END)
+    eventually(lambda: node.waiting)
+    fast.send(framed(SECOND))
+    live.wait_for_audio(other, 2 * SECOND)
+    slow.send(framed(SECOND[:4_000]))
+    live.wait_for_audio(number, SECOND + SECOND[:4_000])
+    clock.pass_by(10.1)
+    node.server.loop.wake()
+    (reply,) = slow.replies()
+    assert reply["error"]["code"] == "timeout"
+    assert node.cancelled == [number]
+    live.wait_for_audio(live.wait_for_job(3), SECOND)
+
+
 def test_client_that_does_not_take_its_segments_is_not_read_and_then_dropped(
     make_node: MakeNode, clock: Clock
 ) -> None:
