@@ -156,12 +156,6 @@ def test_options_of_a_user_reach_the_node(run: Any, tmp_path: Path) -> None:
     assert environment["NODE_WHISPER_TOKEN"] == "secret"
 
 
-def test_english_only_model_starts_with_the_default_language(run: Any, tmp_path: Path) -> None:
-    environment = run.variables({"model": "base.en", "language": "auto"}, tmp_path)
-    assert "NODE_WHISPER_LANGUAGE" not in environment
-    assert run.variables({"model": "base", "language": "auto"}, tmp_path)["NODE_WHISPER_LANGUAGE"]
-
-
 class _Supervisor(BaseHTTPRequestHandler):
     heard: list[tuple[str, str | None, Any]]
     status = 200

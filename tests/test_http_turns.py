@@ -8,14 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from app.messages import Begin, BodyData, End, Event, Failure, Query, Report, Send
-from app.protocols.http.fields import Served
 from app.protocols.http.input import CHUNKS_AT_ONCE
 from app.protocols.http.protocol import HttpProtocol
 from app.protocols.http.site import Site
 from app.protocols.model_names import ModelNames
 
 NAMES = ModelNames("tiny.en-q8_0", frozenset({"tiny.en"}))
-SITE = Site(Served(NAMES, True), 1_700_000_000, 100_000)
+SITE = Site(NAMES, 1_700_000_000, 100_000)
 CHUNKS = 10 * CHUNKS_AT_ONCE
 AUDIO = b"1\r\nx\r\n" * CHUNKS
 START = b'--xyz\r\nContent-Disposition: form-data; name="file"\r\n\r\n'

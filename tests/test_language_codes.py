@@ -27,7 +27,6 @@ from app.decoding.raw_decoder import Logits, RawDecoderError
 from app.decoding.transcriber import DecodeOptions
 from app.messages import RawFormat, Request, Segment
 from app.protocols.http.dialect import ReplyOptions, read
-from app.protocols.http.fields import Served
 from app.protocols.http.form import Fields, FormError
 from app.protocols.http.openai import OPENAI, delta
 from app.protocols.http.replies import rendered
@@ -117,7 +116,7 @@ def test_native_header_rejects_invalid_languages(fields: dict[str, Any]) -> None
 
 
 def upload(fields: Fields) -> Request:
-    served = Served(ModelNames("fake", frozenset({"fake"})), False)
+    served = ModelNames("fake", frozenset({"fake"}))
     return read(fields, OPENAI, Request("r", 3), served)[0]
 
 
@@ -137,7 +136,6 @@ def test_form_with_valid_languages(fields: Fields) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"languages": [""]},
         {"languages": ["klingon"]},
         {"languages[]": SEVENTEEN},
         {"languages": ["en"], "language": ["de"]},

@@ -315,7 +315,7 @@ def test_unknown_language_is_rejected(node: Node, language: str) -> None:
     ("fields", "field"),
     [
         ({"language": "de"}, "language"),
-        ({"language": "auto"}, "language"),
+        ({"language": "multi"}, "language"),
         ({"task": "translate"}, "task"),
         ({"task": "translate", "language": "en"}, "task"),
     ],
@@ -328,7 +328,13 @@ def test_english_model_rejects_other_languages_and_translation(
     assert reply["error"]["message"].startswith(f"{field}:")
 
 
-@pytest.mark.parametrize("language", ["auto", "de"])
+def test_english_model_takes_auto_for_english(english: Node) -> None:
+    reply = english.ask(JFK.read_bytes(), language="auto")
+    assert (reply["status"], reply["language"]) == ("ok", "en")
+    assert reply["language_probability"] is None
+
+
+@pytest.mark.parametrize("language", ["multi", "de"])
 def test_english_model_does_not_start_with_another_language(language: str) -> None:
     status, out, err = run("--port", "0", "--offline", "-m", "tiny.en", "--language", language)
     assert (status, out) == (2, "")

@@ -13,7 +13,6 @@ from forms import BOUNDARY, TRANSCRIPTIONS, request
 
 from app.messages import Begin, BodyData, End, Send
 from app.protocols.base import Protocol, ProtocolError
-from app.protocols.http.fields import Served
 from app.protocols.http.protocol import HttpProtocol
 from app.protocols.http.site import Site
 from app.protocols.model_names import ModelNames
@@ -47,7 +46,7 @@ NAMES = ModelNames("tiny.en", frozenset({"tiny.en"}))
 
 
 def http() -> Sample:
-    site = Site(Served(NAMES, True), 1_700_000_000, MAX_BODY)
+    site = Site(NAMES, 1_700_000_000, MAX_BODY)
     part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
     tail = f"\r\n--{BOUNDARY}--\r\n"
     head = request(

@@ -29,7 +29,6 @@ from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions
 from app.messages import RawFormat, Request, Segment, Transcript
 from app.protocols.http.dialect import ReplyOptions, read
-from app.protocols.http.fields import Served
 from app.protocols.http.form import FormError
 from app.protocols.http.openai import OPENAI, delta
 from app.protocols.http.replies import answer_of, rendered
@@ -239,7 +238,7 @@ FILE = {"content_type": "binary/wav", "content_encoding": "wav"}
 
 
 def test_form_can_split_channels() -> None:
-    served = Served(ModelNames("fake", frozenset({"fake"})), True)
+    served = ModelNames("fake", frozenset({"fake"}))
 
     def asked(*values: str) -> str:
         return read({"channel_mode": list(values)}, OPENAI, Request("r", 3), served)[0].channel_mode

@@ -513,8 +513,8 @@ def test_invalid_language_is_rejected() -> None:
         assert drive([stream]) == [("refused", "r1", "bad_field"), ("ends",)]
 
 
-def test_auto_is_ignored_by_an_english_model() -> None:
-    assert request_of(spoken(b"ab", language="auto"), ENGLISH).language is None
+def test_auto_is_read_for_an_english_model() -> None:
+    assert request_of(spoken(b"ab", language="auto"), ENGLISH).language == "auto"
 
 
 def test_language_after_the_audio_applies_to_it() -> None:

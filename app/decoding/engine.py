@@ -88,6 +88,9 @@ class Engine:
         samples = np.ascontiguousarray(samples, dtype=np.float32)
         if len(samples) < MIN_SAMPLES:
             samples = np.pad(samples, (0, MIN_SAMPLES - len(samples)))
+        if not self.info.multilingual:
+            # Many clients always send auto; here there is nothing to detect.
+            options = replace(options, language="en")
         if options.language != "auto":
             return self._best(samples, seconds, options)
         expected = options.expected_language

@@ -35,7 +35,9 @@ def names_of(settings: config.Settings, model: ModelInfo) -> ModelNames:
 
 def language_of(settings: config.Settings, model: ModelInfo) -> str:
     """Return the language of requests that do not name one: a code, `auto` or `multi`."""
-    return settings.language or ("auto" if model.multilingual else "en")
+    if not model.multilingual and settings.language in (None, "auto"):
+        return "en"
+    return settings.language or "auto"
 
 
 def wrong_language(settings: config.Settings, model: ModelInfo) -> str | None:
@@ -45,8 +47,8 @@ def wrong_language(settings: config.Settings, model: ModelInfo) -> str | None:
         return f"--languages {unknown[0]}: {model.name} does not support this language"
     if settings.task == "translate" and not model.multilingual:
         return f"--task translate: {model.name} is English-only and cannot translate"
-    if asked in ("auto", "multi") and not model.multilingual:
-        return f"--language {asked}: {model.name} is English-only; use en or a multilingual model"
+    if asked == "multi" and not model.multilingual:
+        return f"--language multi: {model.name} is English-only; use en or a multilingual model"
     language = language_of(settings, model)
     if language not in ("auto", "multi") and language not in model.languages:
         return f"--language {language}: {model.name} does not support this language"

@@ -15,7 +15,6 @@ from app.model_files import catalog
 from app.monitoring.metrics import Metrics
 from app.monitoring.status import Status
 from app.page import files as pages
-from app.protocols.http.fields import Served
 from app.protocols.http.protocol import HttpProtocol
 from app.protocols.http.site import Site, SocketRoute
 from app.protocols.model_names import ModelNames
@@ -51,7 +50,7 @@ def web(
     reach the port; `sockets` are its addresses for WebSockets; the rest is as in the settings.
     Raises `OSError` if the page cannot be read."""
     site = Site(
-        served=Served(names, not model.multilingual),
+        served=names,
         created=int(file.path.stat().st_mtime),
         max_body=max_body,
         pages={path: (page.content_type, page.body) for path, page in pages.load().items()},

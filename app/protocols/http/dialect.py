@@ -13,8 +13,8 @@ from typing import Protocol as Interface
 from app.limits import CueLayout
 from app.messages import Request, Segment, Task, Transcript
 from app.protocols.http import fields as form_fields
-from app.protocols.http.fields import Served
 from app.protocols.http.form import Fields
+from app.protocols.model_names import ModelNames
 
 Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
 SUBTITLES: tuple[Format, ...] = ("srt", "vtt")
@@ -41,7 +41,7 @@ class Dialect(Interface):
     def read_options(self, fields: Fields, task: Task) -> ReplyOptions:
         """Read the fields of the reply; `task` is that of the path. Raises `FormError`."""
 
-    def read_language(self, fields: Fields, served: Served) -> str | None:
+    def read_language(self, fields: Fields) -> str | None:
         """Read the fields that name the language. Raises `FormError`."""
 
     def error(self, status: int, code: str, message: str) -> Any:
@@ -61,12 +61,12 @@ class Dialect(Interface):
 
 
 def read(
-    fields: Fields, dialect: Dialect, request: Request, served: Served
+    fields: Fields, dialect: Dialect, request: Request, served: ModelNames
 ) -> tuple[Request, ReplyOptions]:
     """Return `request` with the form's values, and the options of its reply. Raises `FormError`."""
     model = form_fields.model(fields, served)
     options = dialect.read_options(fields, request.task)
-    language = dialect.read_language(fields, served)
+    language = dialect.read_language(fields)
     request = replace(
         request,
         model=model,

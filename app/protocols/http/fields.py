@@ -6,7 +6,6 @@ in `app/protocols/native/header.py`. Unknown fields are ignored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import cast, get_args
 
 from app.limits import (
@@ -19,6 +18,7 @@ from app.limits import (
 )
 from app.messages import BAD_FIELD, ChannelMode
 from app.protocols.http.form import Fields, FormError
+from app.protocols.http.lists import list_of
 from app.protocols.languages import (
     CODES,
     WANTED,
@@ -34,24 +34,16 @@ _CUE_FIELDS = ("max_line_width", "max_line_count", "max_cue_seconds")
 _FALSE = frozenset({"false", "0", "no", "n", ""})
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """The loaded model."""
-
-    names: ModelNames
-    english_only: bool
-
-
 def last(fields: Fields, name: str) -> str | None:
     """Return a field's value; the last one if it is repeated, as most form parsers do."""
     values = fields.get(name)
     return values[-1].strip() if values else None
 
 
-def model(fields: Fields, served: Served) -> str | None:
+def model(fields: Fields, served: ModelNames) -> str | None:
     """Return the model that the client names; None if it names none."""
     asked = last(fields, "model") or None
-    if failure := served.names.refusal(asked):
+    if failure := served.refusal(asked):
         raise FormError(failure.code, failure.message)
     return asked
 
@@ -76,7 +68,7 @@ def channel_mode(fields: Fields) -> ChannelMode:
 
 def languages(fields: Fields, language_field: str | None) -> tuple[str, ...]:
     """Return the languages that may be detected; empty for all."""
-    values = [value for name in ("languages[]", "languages") for value in fields.get(name, ())]
+    values = list_of(fields, "languages")
     if not values:
         return ()
     try:
@@ -88,11 +80,14 @@ def languages(fields: Fields, language_field: str | None) -> tuple[str, ...]:
     return codes
 
 
-def prompt(fields: Fields) -> str:
-    """Return the prompt unchanged."""
-    value = fields.get("prompt", [""])[-1]
+def prompt(fields: Fields, name: str = "prompt") -> str:
+    """Return the prompt `name` unchanged, and after it the words of `keywords` and `hotwords`."""
+    value = fields.get(name, [""])[-1]
+    # Last, because of a long prompt the engine reads the end.
+    words = ", ".join(word for name in ("keywords", "hotwords") for word in list_of(fields, name))
+    value = f"{value} {words}".lstrip() if words else value
     if fault := prompt_fault(value):
-        raise FormError(BAD_FIELD, f"prompt {fault}")
+        raise FormError(BAD_FIELD, f"{name} {fault}")
     return value
 
 

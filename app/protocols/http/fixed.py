@@ -37,9 +37,9 @@ def fixed_answer(found: Fixed, site: Site) -> Answer:
     if found.kind == "health":
         return json_answer(200, {"status": "ok"})
     if found.kind == "models":
-        models = [_model(name, site) for name in sorted(site.served.names.all)]
+        models = [_model(name, site) for name in sorted(site.served.all)]
         return json_answer(200, {"object": "list", "data": models})
-    if found.name not in site.served.names.all:
+    if found.name not in site.served.all:
         message = f"model {found.name[:80]!r} is not served here; /v1/models lists the models"
         return error(404, MODEL_NOT_FOUND, message)
     return json_answer(200, _model(found.name, site))
@@ -105,5 +105,5 @@ def _model(name: str, site: Site) -> dict[str, object]:
         "object": "model",
         "created": site.created,
         "owned_by": "node-whisper",
-        "file": site.served.names.name,
+        "file": site.served.name,
     }

@@ -13,8 +13,8 @@ from app.messages import BAD_FIELD, Segment, Task, Transcript
 from app.protocols.http import fields as form_fields
 from app.protocols.http.answer import encoded
 from app.protocols.http.dialect import Format, ReplyOptions, segment_extra, word_extra
-from app.protocols.http.fields import Served
 from app.protocols.http.form import Fields, FormError
+from app.protocols.http.lists import list_of
 
 _STREAMED: tuple[Format, ...] = ("json", "text")
 
@@ -25,6 +25,8 @@ _PARAMETERS = frozenset(
         "max_line_count",
         "max_line_width",
         "file",
+        "hotwords",
+        "keywords",
         "language",
         "languages",
         "model",
@@ -61,7 +63,7 @@ class OpenAi:
             temperature=form_fields.temperature(fields),
         )
 
-    def read_language(self, fields: Fields, served: Served) -> str | None:
+    def read_language(self, fields: Fields) -> str | None:
         return form_fields.language(form_fields.last(fields, "language"))
 
     def error(self, status: int, code: str, message: str) -> dict[str, Any]:
@@ -159,7 +161,7 @@ def event(value: Any) -> bytes:
 
 def _granularities(fields: Fields) -> frozenset[str]:
     name = "timestamp_granularities"
-    values = [value.strip() for key in (f"{name}[]", name) for value in fields.get(key, ())]
+    values = list_of(fields, name)
     if unknown := set(values) - {"segment", "word"}:
         shown = min(unknown)[:40]
         raise FormError(BAD_FIELD, f"{name}[] must be segment or word, not {shown!r}")

@@ -79,7 +79,7 @@ class HttpProtocol:
         self._new_id = new_id
         http = h11.Connection(h11.SERVER)
         self._input = Input(http, site.max_body)
-        self._writer = Writer(http, varies=bool(site.origins), model=site.served.names.name)
+        self._writer = Writer(http, varies=bool(site.origins), model=site.served.name)
         self._state = _State.HEAD
         self._form: UploadForm | None = None
         self._pending: PendingUpgrade | None = None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from app.protocols.base import Session
-from app.protocols.http.fields import Served
+from app.protocols.model_names import ModelNames
 from app.protocols.websocket.handshake import Opening
 
 
@@ -34,7 +34,7 @@ class Site:
     the addresses for WebSockets by path; the path `*` stands for all others.
     """
 
-    served: Served
+    served: ModelNames
     created: int
     max_body: int
     pages: Mapping[str, tuple[str, bytes]] = field(default_factory=dict, repr=False)

@@ -7,7 +7,6 @@ from typing import Any
 from app.messages import Segment, Task, Transcript
 from app.protocols.http import fields as form_fields
 from app.protocols.http.dialect import ReplyOptions, segment_extra
-from app.protocols.http.fields import Served
 from app.protocols.http.form import Fields
 from app.protocols.http.openai import mean_logprob, response_format
 
@@ -30,13 +29,9 @@ class WhisperCpp:
             temperature=form_fields.temperature(fields),
         )
 
-    def read_language(self, fields: Fields, served: Served) -> str | None:
+    def read_language(self, fields: Fields) -> str | None:
         detect = form_fields.flag(fields, "detect_language")
-        value = "auto" if detect else form_fields.last(fields, "language")
-        # Many clients always send auto; an English-only model has nothing to detect.
-        if value == "auto" and served.english_only:
-            return None
-        return form_fields.language(value)
+        return form_fields.language("auto" if detect else form_fields.last(fields, "language"))
 
     def error(self, status: int, code: str, message: str) -> str:
         return message

@@ -82,9 +82,6 @@ def read_options(data: dict[str, Any], program: Program) -> TranscribeOptions | 
     code = language_code(language) if isinstance(language, str) and language else None
     if language and code is None:
         return Failure(BAD_FIELD, f"language must be {WANTED}")
-    if code == "auto" and len(program.languages) == 1:
-        # Some clients always send auto; with one language there is nothing to detect.
-        code = None
     # Names last: of a long prompt the engine reads the end.
     hints = _texts(data, "transcript_terms") + _texts(data, "transcript_names")
     prompt = ", ".join(hints)

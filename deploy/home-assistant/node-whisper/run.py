@@ -57,17 +57,7 @@ def variables(options: Mapping[str, Any], data: Path = DATA) -> dict[str, str]:
             found[variable] = "1" if value else "0"
         elif value not in (None, ""):
             found[variable] = str(value)
-    if is_english_only(found.get("NODE_WHISPER_MODEL", "")) and (
-        found.get("NODE_WHISPER_LANGUAGE") == "auto"
-    ):
-        # Such a model has nothing to detect, and the add-on's default is auto.
-        del found["NODE_WHISPER_LANGUAGE"]
     return found
-
-
-def is_english_only(model: str) -> bool:
-    """Tell whether this is the name of an English-only model (`base.en`, `base.en-q8_0`)."""
-    return ".en" in model
 
 
 def announce(supervisor: str, token: str, host: str, port: int = WYOMING_PORT) -> bool:
