@@ -25,7 +25,6 @@ from app.live import Clear, Commit, Committed, LiveReport, Partial, SpeechBegan,
 from app.messages import INTERNAL, Failure
 from app.network.outbox import MAX_UNSENT_BYTES
 from app.network.timeouts import Timeouts
-from app.protocols.http.fields import Served
 from app.protocols.http.protocol import HttpProtocol
 from app.protocols.http.site import Site
 from app.protocols.model_names import ModelNames
@@ -47,7 +46,7 @@ BUFFER = "input_audio_buffer"
 def make_live(make_node: MakeNode) -> Callable[..., LiveWorker]:
     """Start nodes whose only port is that of HTTP, and whose live work a fake worker takes."""
     routes = socket_routes(settings.read([], {}), ENGLISH, NAMES)
-    site = Site(Served(NAMES, True), 0, 1 << 20, sockets=routes)
+    site = Site(NAMES, 0, 1 << 20, sockets=routes)
 
     def make(**options: Any) -> LiveWorker:
         def new_protocol() -> HttpProtocol:

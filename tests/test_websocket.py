@@ -46,7 +46,6 @@ from app.messages import (
     Upgrade,
 )
 from app.protocols.base import MAX_HELD_BYTES
-from app.protocols.http.fields import Served
 from app.protocols.http.protocol import HttpProtocol
 from app.protocols.http.site import Site, SocketRoute
 from app.protocols.model_names import ModelNames
@@ -106,7 +105,7 @@ def site(**more: Any) -> Site:
         lambda opening: WebSocketSession(Echo(), lambda: "made", opening.token),
         frozenset({"realtime"}),
     )
-    served = Served(NAMES, True)
+    served = NAMES
     return Site(served, 0, 1000, sockets={"/v1/realtime": route}, **more)
 
 
@@ -198,7 +197,7 @@ def test_token_comes_from_header_subprotocol_or_address(
 def test_opening_does_not_show_its_token() -> None:
     shown: list[Opening] = []
     route = SocketRoute(lambda one: shown.append(one) or WebSocketSession(Echo(), str, None))  # type: ignore[func-returns-value]
-    served = Served(NAMES, True)
+    served = NAMES
     protocol, _ = knock(
         opening("/?token=geheim&x=1", Sec_WebSocket_Protocol="openai-insecure-api-key.geheim"),
         Site(served, 0, 1000, sockets={"/": route}),
@@ -266,7 +265,7 @@ def test_refused_upgrade_leaves_http_usable() -> None:
 
 def test_port_of_sockets_has_nothing_else() -> None:
     route = SocketRoute(lambda _: WebSocketSession(Echo(), lambda: "made", None))
-    alone = Site(Served(NAMES, True), 0, 0, sockets={"*": route})
+    alone = Site(NAMES, 0, 0, sockets={"*": route})
     assert isinstance(knock(opening("/any/path"), alone)[1], Upgrade)
     for path in (b"/", b"/metrics", b"/v1/models", b"/status"):
         answer = refused(b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % path, alone)

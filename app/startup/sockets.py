@@ -13,7 +13,6 @@ from app.decoding.transcriber import ModelInfo
 from app.network.addresses import reachable_by_others
 from app.network.ports import Port
 from app.protocols.base import Session
-from app.protocols.http.fields import Served
 from app.protocols.http.protocol import HttpProtocol
 from app.protocols.http.site import Site, SocketRoute
 from app.protocols.model_names import ModelNames
@@ -54,7 +53,7 @@ def socket_routes(
 def vosk_port(settings: Settings, number: int) -> Port:
     """Return the port for Vosk's clients, to be guarded like the HTTP port."""
     site = Site(
-        served=Served(ModelNames("", frozenset()), True),
+        served=ModelNames("", frozenset()),
         created=0,
         max_body=0,
         origins=frozenset(settings.cors_origin),
