@@ -75,6 +75,9 @@ def test_inspect_reports_half_a_file_as_truncated(files: dict[str, bytes], kind:
         (b"#!AMR\n", "AMR"),
         (b"0&\xb2u\x8ef\xcf\x11", "WMA"),
         (b"MThd\0\0\0\6", "MIDI"),
+        (b"FLV\1\5\0\0\0\t", "FLV"),
+        (b"\0\0\1\xba\x44\0", "MPEG-PS"),
+        (b".RMF\0\0\0\x12", "RealMedia"),
     ],
 )
 def test_recognise_names_an_unreadable_format(head: bytes, name: str) -> None:

@@ -97,6 +97,9 @@ def recognise(head: bytes) -> str | None:
         (b"#!AMR", "AMR"),
         (_ASF, "WMA"),
         (b"MThd", "MIDI"),
+        (b"FLV\1", "FLV"),
+        (b"\0\0\1\xba", "MPEG-PS"),
+        (b".RMF", "RealMedia"),
     ):
         if head.startswith(magic):
             return name
