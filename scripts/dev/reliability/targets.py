@@ -33,7 +33,6 @@ from app.messages import (
     Rejected,
 )
 from app.protocols.base import Protocol, ProtocolError
-from app.protocols.http.fields import Served
 from app.protocols.http.protocol import HttpProtocol
 from app.protocols.http.site import Site
 from app.protocols.model_names import ModelNames
@@ -69,7 +68,7 @@ def header(data: bytes) -> None:
 def http(data: bytes) -> None:
     """HTTP and its forms. The events may depend on the split, because an answer can leave before or
     after the end of a body, so this target only checks that nothing fails."""
-    site = Site(Served(ModelNames("tiny.en-q8_0", frozenset({"tiny.en"})), True), 0, MAX_BODY)
+    site = Site(ModelNames("tiny.en-q8_0", frozenset({"tiny.en"})), 0, MAX_BODY)
     step = 1 + (data[-1] if data else 0) % 7
     for pieces in ([data], [data[at : at + step] for at in range(0, len(data), step)]):
         _story(HttpProtocol(site, lambda: "made"), pieces)
