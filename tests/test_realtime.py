@@ -449,6 +449,29 @@ def test_events_of_an_utterance_come_in_openais_order() -> None:
     assert len({event["event_id"] for event in events}) == len(events)
 
 
+def test_client_that_asks_for_partials_gets_changing_text_and_confidences() -> None:
+    """An extension that the node's page uses; deltas stay as they are."""
+    peer = opened().say(
+        {
+            "type": "session.update",
+            "session": {"include": ["item.input_audio_transcription.partial", "other"]},
+        }
+    )
+    assert peer.texts()[0]["session"]["include"] == ["item.input_audio_transcription.partial"]
+    peer.say(append(SECOND))
+    peer.reply(SpeechBegan(0.0), Partial("", "an"), Partial("and", "so"), Partial("and", "some"))
+    _, first, delta, second, third = peer.texts()
+    assert first["type"] == f"{TRANSCRIPTION}.partial"
+    assert (first["stable"], first["rest"]) == ("", "an")
+    assert delta["delta"] == "and"
+    assert (second["stable"], second["rest"]) == ("and", "so")
+    assert (third["stable"], third["rest"]) == ("and", "some")
+    peer.reply(SpeechEnded(1.0), utterance("and so"))
+    assert peer.texts()[-1]["confidence"] == 0.9
+    peer.say({"type": "session.update", "session": {"include": None}})
+    assert peer.texts()[0]["session"]["include"] is None
+
+
 def test_final_text_that_differs_is_only_in_completed() -> None:
     peer = opened().say(append(SECOND))
     peer.reply(SpeechBegan(0.0), Partial("an so", ""), SpeechEnded(1.0), utterance("and so"))

@@ -30,6 +30,9 @@ MIN_RATE, MAX_RATE = 8_000, 48_000
 DEFAULT_RATE = 24_000
 G711_RATE = 8_000
 
+PARTIALS = "item.input_audio_transcription.partial"
+"""A value of `include` that OpenAI's API does not have: partial results whole, and confidences."""
+
 Coding = Literal["pcm", "pcmu", "pcma"]
 
 _MODERN: dict[str, Coding] = {"audio/pcm": "pcm", "audio/pcmu": "pcmu", "audio/pcma": "pcma"}
@@ -81,6 +84,8 @@ class Config:
     prompt: str = ""
     keywords: tuple[str, ...] = ()
     turns: Turns | None = DEFAULT_TURNS
+    partials: bool = False
+    """The client also wants the text that may still change."""
 
     @property
     def whole_prompt(self) -> str:
@@ -96,6 +101,9 @@ def updated(config: Config, session: Mapping[str, Any], node: Node) -> Config:
             "session.type",
             "this node has sessions of type transcription only, without a conversation",
         )
+    if "include" in session:
+        wanted = _texts(session["include"], "session.include")
+        config = replace(config, partials=PARTIALS in wanted)
     config = _older(config, session, node)
     audio = _object(session, "audio", "session.audio")
     if "input" in audio:
@@ -260,7 +268,7 @@ def session_json(config: Config, session_id: str, node: Node, *, older: bool) ->
         "type": "transcription",
         # Sessions have no longest duration.
         "expires_at": None,
-        "include": None,
+        "include": [PARTIALS] if config.partials else None,
     }
     if older:
         return session | {

@@ -196,6 +196,7 @@ class RealtimeDialogue:
             return [self._error(error.code, error.message, error.param, event_id)]
         before, self._config = self._config, config
         self._events.older = older or self._beta
+        self._items.partials = config.partials
         actions: list[Action] = [self._session("updated", older)]
         if self._stream.open and config != before:
             actions.append(self._change(before))

@@ -54,8 +54,17 @@ class Events:
         """Further text of `item`; the deltas joined are its text so far."""
         return self._event(f"{_TRANSCRIPTION}.delta", item_id=item, content_index=0, delta=text)
 
-    def completed(self, item: str, text: str, seconds: float) -> str:
-        """The text of `item`, which took `seconds` of audio."""
+    def partial(self, item: str, stable: str, rest: str) -> str:
+        """All text of `item` so far; `rest` may change. Not an event of OpenAI's."""
+        return self._event(
+            f"{_TRANSCRIPTION}.partial", item_id=item, content_index=0, stable=stable, rest=rest
+        )
+
+    def completed(
+        self, item: str, text: str, seconds: float, confidence: float | None = None
+    ) -> str:
+        """The text of `item`, which took `seconds` of audio. A `confidence` is not OpenAI's."""
+        more = {} if confidence is None else {"confidence": round(confidence, 4)}
         usage = {"type": "duration", "seconds": round(seconds, 3)}
         return self._event(
             f"{_TRANSCRIPTION}.completed",
@@ -63,6 +72,7 @@ class Events:
             content_index=0,
             transcript=text,
             usage=usage,
+            **more,
         )
 
     def failed(self, item: str, code: str, message: str) -> str:

@@ -31,12 +31,23 @@ class _Item:
     end: float = 0.0
     texts: list[str] = field(default_factory=list)
     """The texts of its utterances, which are final."""
+    confidences: list[float] = field(default_factory=list)
+    """Those of its segments, 0 to 1."""
     sent: str = ""
     """The text of its deltas."""
 
     @property
     def text(self) -> str:
         return " ".join(text for text in self.texts if text)
+
+    def add(self, utterance: Utterance) -> None:
+        """Add an utterance, which is final."""
+        self.texts.append(text_of(utterance))
+        self.confidences += [segment.confidence for segment in utterance.segments]
+
+    def with_stable(self, partial: Partial) -> str:
+        """The text that does not change while `partial` is the last utterance's."""
+        return " ".join(text for text in (self.text, partial.stable) if text)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +75,8 @@ class Items:
         self._ended: deque[_Item] = deque()
         """Items that the node completed, without their text."""
         self._marks: deque[_Mark] = deque()
+        self.partials = False
+        """The client also wants text that may change, and confidences."""
         self._before = 0.0
         """Seconds of audio in earlier streams of the session."""
 
@@ -99,11 +112,10 @@ class Items:
         if mark is not None and mark.item is None:
             return []  # audio that the client has cleared
         if isinstance(report, Partial):
-            item = mark.item if mark and mark.item else self._growing()
-            return self._advance(item, " ".join(filter(None, (item.text, report.stable))))
+            return self._partial(mark.item if mark and mark.item else self._growing(), report)
         if isinstance(report, Utterance):
             item = mark.item if mark and mark.item else self._growing()
-            item.texts.append(text_of(report))
+            item.add(report)
             return self._advance(item, item.text)
         return []
 
@@ -143,7 +155,7 @@ class Items:
             stopped = self._events.speech_stopped(item.id, self._before + report.at)
             return [stopped, *self._commit(item)]
         if isinstance(report, Partial):
-            return [] if self._open is None else self._advance(self._open, report.stable)
+            return [] if self._open is None else self._partial(self._open, report)
         assert isinstance(report, Utterance)
         return self._final(report)
 
@@ -158,7 +170,7 @@ class Items:
             events += self._commit(item)
             self._ended.append(item)
         item = self._ended.popleft()
-        item.texts.append(text_of(utterance))
+        item.add(utterance)
         return events + self._advance(item, item.text) + self._complete(item)
 
     # Both.
@@ -194,9 +206,18 @@ class Items:
         more, item.sent = text[len(item.sent) :], text
         return [self._events.delta(item.id, more)]
 
+    def _partial(self, item: _Item, partial: Partial) -> list[str]:
+        stable = item.with_stable(partial)
+        events = self._advance(item, stable)
+        if self.partials:
+            events.append(self._events.partial(item.id, stable, partial.rest))
+        return events
+
     def _complete(self, item: _Item) -> list[str]:
         seconds = max(0.0, item.end - item.begin)
-        return [self._events.completed(item.id, item.text, seconds)]
+        known = item.confidences if self.partials else []
+        confidence = sum(known) / len(known) if known else None
+        return [self._events.completed(item.id, item.text, seconds, confidence)]
 
     def _growing(self) -> _Item:
         if self._open is None:
