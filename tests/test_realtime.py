@@ -305,6 +305,7 @@ def test_any_model_and_unknown_fields_are_accepted() -> None:
     )
     (changed,) = peer.texts()
     assert changed["session"]["audio"]["input"]["transcription"]["model"] == "tiny.en-q8_0"
+    assert request_of(peer.say(append(SECOND))).model == "gpt-4o-transcribe"
     assert changed["session"]["audio"]["input"]["noise_reduction"] is None
 
 

@@ -79,6 +79,8 @@ class Config:
     commits the audio."""
 
     format: AudioFormat = AudioFormat()
+    model: str | None = None
+    """The model that the client asked for."""
     language: str | None = None
     languages: tuple[str, ...] = ()
     prompt: str = ""
@@ -163,8 +165,11 @@ def _transcription(config: Config, value: Any, path: str, node: Node) -> Config:
         return replace(config, language=None, languages=(), prompt="", keywords=())
     if not isinstance(value, dict):
         raise ConfigError(path, "transcription must be an object", "invalid_type")
-    if refusal := node.names.refusal(_text(value, "model", path)):
-        raise ConfigError(f"{path}.model", refusal.message, refusal.code)
+    if "model" in value:
+        model = _text(value, "model", path)
+        if refusal := node.names.refusal(model):
+            raise ConfigError(f"{path}.model", refusal.message, refusal.code)
+        config = replace(config, model=model)
     if "language" in value:
         language = _language(_text(value, "language", path), f"{path}.language", node)
         config = replace(config, language=language)

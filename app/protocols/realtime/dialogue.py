@@ -117,6 +117,7 @@ class RealtimeDialogue:
             reply="segments",
             keep_alive=True,
             live=live_options(self._config.turns),
+            model=self._config.model,
         )
 
     def on_reply(self, reply: Reply) -> Sequence[Say | Leave]:
