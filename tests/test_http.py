@@ -546,7 +546,7 @@ def test_transcript_in_every_format() -> None:
     plain = answer("json")
     assert plain.headers["content-type"] == "application/json"
     usage = {"type": "duration", "seconds": 3663.04}
-    assert plain.json == {"text": "Hello <you> & me", "usage": usage}
+    assert plain.json == {"text": "Hello <you> & me", "usage": usage, "truncated": False}
     assert answer("text").body == b"Hello <you> & me\n"
     assert answer("srt").body.decode() == (
         "1\n00:00:00,000 --> 00:00:01,000\nHello <you>\n\n"
@@ -557,7 +557,9 @@ def test_transcript_in_every_format() -> None:
         "01:01:01.500 --> 01:01:02.250\n&amp; me\n\n"
     )
     verbose = answer("verbose_json", ("temperature", "0.5")).json
-    assert verbose.keys() == {"task", "model", "language", "duration", "text", "segments", "usage"}
+    assert verbose.keys() == {
+        *("task", "model", "language", "duration", "text", "segments", "usage", "truncated")
+    }
     assert (verbose["task"], verbose["language"]) == ("transcribe", "german")
     assert verbose["segments"][0] == {
         "id": 0,
@@ -584,9 +586,11 @@ def test_transcript_in_every_format() -> None:
     assert (translated["task"], translated["language"]) == ("translate", "english")
 
     theirs = answer("json", target=INFERENCE)
-    assert theirs.json == {"text": "Hello <you>\n& me\n"}
+    assert theirs.json == {"text": "Hello <you>\n& me\n", "truncated": False}
     verbose = answer("verbose_json", target=INFERENCE).json
-    assert verbose.keys() == {"task", "model", "language", "duration", "text", "segments"}
+    assert verbose.keys() == {
+        *("task", "model", "language", "duration", "text", "segments", "truncated")
+    }
     assert verbose["segments"][0]["words"][0] == {
         "word": "Hello",
         "start": 0.0,
@@ -1089,3 +1093,28 @@ def test_cues_keep_their_lines_in_every_format() -> None:
     first, _ = answer("verbose_json").json["segments"]
     assert (first["text"], first["lines"]) == (CUES[0].text, list(CUES[0].lines or ()))
     assert answer("text").body == b"And so my fellow Americans ask not\n"
+
+
+# Truncated audio.
+
+
+@pytest.mark.parametrize("target", [TRANSCRIPTIONS, "/inference"])
+def test_truncated_audio_is_reported_in_every_format(target: str) -> None:
+    def answer(form: str, truncated: bool) -> Answer:
+        transcript = transcript_of("one", truncated=truncated)
+        peer = Peer(reply=lambda _id: transcript)
+        return peer.feed(post(target, ("file", b"a"), ("response_format", form))).answer
+
+    for name in ("json", "verbose_json"):
+        assert answer(name, True).json["truncated"] is True
+        assert answer(name, False).json["truncated"] is False
+    for name in ("text", "srt", "vtt", "json"):
+        assert answer(name, True).headers["x-truncated"] == "true"
+        assert "x-truncated" not in answer(name, False).headers
+
+
+def test_truncated_audio_is_reported_at_the_end_of_a_stream() -> None:
+    transcript = transcript_of("one", truncated=True)
+    peer = Peer(reply=lambda _id: transcript)
+    peer.feed(post(TRANSCRIPTIONS, ("file", b"a"), ("stream", "true")))
+    assert peer.answer.events[-1]["truncated"] is True

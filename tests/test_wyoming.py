@@ -595,6 +595,14 @@ def test_transcript_has_text_and_language() -> None:
     assert Transcript.from_event(event) == Transcript("")
 
 
+def test_transcript_of_audio_that_ends_within_a_sample_is_truncated() -> None:
+    (event,) = said(reply=transcript_of("one", truncated=True))
+    assert event.data["truncated"] is True
+    assert Transcript.from_event(event).text == "one"
+    (event,) = said(reply=transcript_of("one"))
+    assert "truncated" not in event.data
+
+
 def test_no_audio_gives_an_empty_transcript() -> None:
     for stream in (wire(AudioStop()), spoken(b"")):
         (event,) = said(stream=stream)

@@ -150,6 +150,7 @@ def done(transcript: Transcript) -> bytes:
             "queue_seconds": round(transcript.queue_seconds, 4),
             "processing_seconds": round(transcript.processing_seconds, 4),
             "model": transcript.model,
+            "truncated": transcript.truncated,
         }
     )
 

@@ -57,7 +57,9 @@ def answer_of(reply: Transcript | Failure | Report, options: ReplyOptions | None
         return error(status, reply.code, reply.message, options, more)
     assert options is not None, "only an upload has a transcript"
     kind, body = rendered(reply, options)
-    return Answer(200, (("Content-Type", kind), *UNCACHED), body)
+    # The formats without fields have no other place for it.
+    truncated = (("X-Truncated", "true"),) if reply.truncated else ()
+    return Answer(200, (("Content-Type", kind), *UNCACHED, *truncated), body)
 
 
 def error(
@@ -88,8 +90,9 @@ def rendered(transcript: Transcript, options: ReplyOptions) -> tuple[str, bytes]
     text = dialect.text(transcript, options)
     if options.format == "text":
         return _TEXT, text.encode()
+    truncated = {"truncated": transcript.truncated}
     if options.format == "json":
-        return JSON, encoded({"text": text, **dialect.extra(transcript)})
+        return JSON, encoded({"text": text, **dialect.extra(transcript), **truncated})
     code = dialect.language(transcript, options)
     fields = {
         "task": options.task,
@@ -99,6 +102,7 @@ def rendered(transcript: Transcript, options: ReplyOptions) -> tuple[str, bytes]
         "text": text,
         **dialect.details(transcript, options),
         **dialect.extra(transcript),
+        **truncated,
     }
     return JSON, encoded(fields)
 

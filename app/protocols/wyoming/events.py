@@ -116,9 +116,11 @@ def write_start(language: str | None) -> bytes:
     return write_event("transcript-start", _known(language))
 
 
-def write_transcript(text: str, language: str | None) -> bytes:
-    """Encode a `transcript`, with its language if there is one."""
-    return write_event("transcript", {"text": text, **_known(language)})
+def write_transcript(text: str, language: str | None, truncated: bool = False) -> bytes:
+    """Encode a `transcript`, with its language if there is one, and `truncated` if the audio ended
+    within a sample."""
+    ending = {"truncated": True} if truncated else {}
+    return write_event("transcript", {"text": text, **_known(language), **ending})
 
 
 def _known(language: str | None) -> dict[str, Any]:

@@ -156,7 +156,8 @@ class WyomingProtocol:
         if isinstance(reply, Transcript):
             # The language of the text, not of the speech.
             translated = self._program.task == "translate"
-            events = self._transcript(reply.text, "en" if translated else reply.language)
+            language = "en" if translated else reply.language
+            events = self._transcript(reply.text, language, reply.truncated)
             self._forget()
             if self._state is _State.REPLY:
                 self._state = _State.BETWEEN
@@ -292,9 +293,9 @@ class WyomingProtocol:
         self._started = True
         return write_start(None if self._request is None else self._request.language)
 
-    def _transcript(self, text: str, language: str | None) -> bytes:
+    def _transcript(self, text: str, language: str | None, truncated: bool = False) -> bytes:
         """Encode the whole transcript, with streaming between its start and stop events."""
-        events = write_transcript(text, language)
+        events = write_transcript(text, language, truncated)
         if not self._program.streaming:
             return events
         begin = b"" if self._started else self._start()
