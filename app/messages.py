@@ -16,7 +16,7 @@ from app.live import LiveEvent, LiveOptions, LiveReport
 ReplyMode = Literal["transcript", "segments", "accepted", "none"]
 Task = Literal["transcribe", "translate"]
 ChannelMode = Literal["auto", "split"]
-SampleEncoding = Literal["s16", "s24", "s32", "f32", "u8"]
+SampleEncoding = Literal["s16", "s24", "s32", "f32", "u8", "ulaw", "alaw", "gsm", "g722"]
 
 # The codes of `Failure` are part of the protocol (docs/protocol.md lists them): add, never rename.
 BAD_HEADER = "bad_header"
@@ -57,7 +57,16 @@ MAX_CHANNELS = 64
 MAX_SPLIT_CHANNELS = 8
 """`split` transcribes each channel by itself."""
 
-SAMPLE_BYTES: dict[SampleEncoding, int] = {"s16": 2, "s24": 3, "s32": 4, "f32": 4, "u8": 1}
+SAMPLE_BYTES: dict[SampleEncoding, int] = {
+    "s16": 2,
+    "s24": 3,
+    "s32": 4,
+    "f32": 4,
+    "u8": 1,
+    "ulaw": 1,
+    "alaw": 1,
+}
+"""Encodings with whole bytes a sample, which live audio can have: gsm and g722 have none."""
 
 
 @dataclass(frozen=True, slots=True)

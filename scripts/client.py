@@ -40,7 +40,14 @@ CONNECT_SECONDS = 10
 CUE_SECONDS = 0.1
 LINE_WIDTH = 42
 RAW_SUFFIXES = (".pcm", ".raw")
-RAW_ENCODINGS = ("s16", "s24", "s32", "f32", "u8")
+RAW_ENCODINGS = ("s16", "s24", "s32", "f32", "u8", "ulaw", "alaw", "gsm", "g722")
+# Files of telephone systems, as Asterisk names them: samples without a header, in one channel.
+TELEPHONY = {".gsm": ("gsm", 8000), ".g722": ("g722", 16000), ".sln": ("s16", 8000)}
+TELEPHONY.update({f".sln{khz}": ("s16", khz * 1000) for khz in (12, 16, 24, 32, 48, 96, 192)})
+TELEPHONY[".sln44"] = ("s16", 44100)
+TELEPHONY.update(dict.fromkeys((".ulaw", ".ul", ".ulw", ".mulaw", ".pcmu"), ("ulaw", 8000)))
+TELEPHONY.update(dict.fromkeys((".alaw", ".al", ".alw", ".pcma"), ("alaw", 8000)))
+TELEPHONY_RATES = {"ulaw": 8000, "alaw": 8000, "gsm": 8000, "g722": 16000}
 # The format of live samples on stdin, unless options say otherwise: that of Whisper.
 LIVE_FORMAT = ("s16", 16000, 1)
 # A file is played in pieces of this length, and a larger piece of stdin takes several frames.
@@ -48,7 +55,9 @@ LIVE_SECONDS = 0.02
 LIVE_FRAME = 32 * 1024
 # Audio read from the source and not yet sent, beyond which the source is not read.
 LIVE_AHEAD = 256 * 1024
-SAMPLE_BYTES = {"s16": 2, "s24": 3, "s32": 4, "f32": 4, "u8": 1}
+SAMPLE_BYTES = {"s16": 2, "s24": 3, "s32": 4, "f32": 4, "u8": 1, "ulaw": 1, "alaw": 1}
+# The others have no whole bytes a sample: bytes of the smallest unit, and samples in it.
+UNITS = {"gsm": (33, 160), "g722": (1, 2)}
 TLS_HINT = "; if it uses TLS, add --tls"
 TOKEN_VARIABLE = "NODE_WHISPER_TOKEN"
 
@@ -126,28 +135,46 @@ def open_source(name):
 
 
 def is_raw(name, options):
-    return name.lower().endswith(RAW_SUFFIXES) or (name == "-" and options.encoding is not None)
+    is_named = suffix(name) in RAW_SUFFIXES or suffix(name) in TELEPHONY
+    return is_named or (name == "-" and options.encoding is not None)
+
+
+def suffix(name):
+    return os.path.splitext(name)[1].lower()
+
+
+def raw_format(name, options):
+    """Returns encoding, sampling rate and channels of raw samples, None for each that is unknown.
+
+    A file of a telephone system and an encoding of telephony have usual values for the others.
+    """
+    encoding, rate = TELEPHONY.get(suffix(name), (None, None))
+    if options.encoding not in (None, encoding):
+        encoding, rate = options.encoding, TELEPHONY_RATES.get(options.encoding)
+    channels = options.channels or (1 if rate else None)
+    return encoding, options.sample_rate or rate, channels
+
+
+def raw_seconds(header):
+    """Returns the seconds of raw samples that a header describes."""
+    encoding = header["content-encoding"]
+    size, count = UNITS.get(encoding) or (SAMPLE_BYTES[encoding] * header["channels"], 1)
+    return header["content-length"] * count / size / header["sample-rate"]
 
 
 def header_fields(name, size, options):
     """Returns the fields that describe the file and the request; scripts/queue sends them, too."""
     if is_raw(name, options):
-        missing = [
-            flag
-            for flag, value in (
-                ("--encoding", options.encoding),
-                ("--sample-rate", options.sample_rate),
-                ("--channels", options.channels),
-            )
-            if value is None
-        ]
+        found = raw_format(name, options)
+        flags = ("--encoding", "--sample-rate", "--channels")
+        missing = [flag for flag, value in zip(flags, found) if value is None]
         if missing:
             raise Failed(f"holds raw samples of unknown format: add {' and '.join(missing)}")
         header = {
             "content-type": "audio/pcm",
-            "content-encoding": options.encoding,
-            "sample-rate": options.sample_rate,
-            "channels": options.channels,
+            "content-encoding": found[0],
+            "sample-rate": found[1],
+            "channels": found[2],
         }
     else:
         # The node recognises the format by the bytes; the label is for people who read a capture.
@@ -524,9 +551,14 @@ def add_request_options(parser):
         "--max-cue-seconds", type=cue_seconds, metavar="S", help="seconds of a cue (7)"
     )
     raw = parser.add_argument_group(
-        "raw samples (.pcm and .raw files, and stdin with these options)"
+        "raw samples (.pcm, .raw and telephony files, and stdin with these options)",
+        "Files of telephone systems need none: .ulaw, .alaw, .gsm, .g722, .sln, .sln16.",
     )
-    raw.add_argument("--encoding", choices=RAW_ENCODINGS, help="encoding of a sample")
+    raw.add_argument(
+        "--encoding",
+        choices=RAW_ENCODINGS,
+        help="encoding of a sample; ulaw, alaw, gsm and g722 need no further option",
+    )
     raw.add_argument("--sample-rate", type=whole_number(1, 10**6), metavar="HZ")
     raw.add_argument("--channels", type=whole_number(1, 1024), metavar="N")
 
@@ -536,8 +568,8 @@ def check_raw_options(parser, options):
         is_raw(name, options) for name in options.files
     ):
         parser.error(
-            "--encoding, --sample-rate and --channels are for .pcm and .raw files, "
-            "or for - with all three given"
+            "--encoding, --sample-rate and --channels are for .pcm, .raw and telephony files, "
+            "or for - with --encoding"
         )
 
 
@@ -842,9 +874,12 @@ def live_format(file, name, options):
     the number of bytes of its samples or None."""
     given = (options.encoding, options.sample_rate, options.channels)
     if any(given) or is_raw(name, options):
-        if name != "-" and not all(given):
+        found = raw_format(name, options)
+        if name != "-" and not all(found):
             raise Failed("holds raw samples: add --encoding, --sample-rate and --channels")
-        chosen = tuple(mine or usual for mine, usual in zip(given, LIVE_FORMAT))
+        chosen = tuple(mine or usual for mine, usual in zip(found, LIVE_FORMAT))
+        if chosen[0] not in SAMPLE_BYTES:
+            raise Failed(f"is {chosen[0]}, which --live cannot send: send it without --live")
         return chosen, sys.byteorder, b"", None
     try:
         start = read_exactly(file, 4)

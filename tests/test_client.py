@@ -540,6 +540,41 @@ def test_raw_samples_are_sent_with_their_format(start, tmp_path):
     assert len(node.received) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "flags", "form"),
+    [
+        ("a.ulaw", (), ("ulaw", 8000, 1)),
+        ("a.AL", (), ("alaw", 8000, 1)),
+        ("a.gsm", (), ("gsm", 8000, 1)),
+        ("a.g722", (), ("g722", 16000, 1)),
+        ("a.sln", (), ("s16", 8000, 1)),
+        ("a.sln44", (), ("s16", 44100, 1)),
+        ("a.sln192", (), ("s16", 192000, 1)),
+        ("a.raw", ("--encoding", "ulaw"), ("ulaw", 8000, 1)),
+        ("-", ("--encoding", "g722"), ("g722", 16000, 1)),
+        ("a.ulaw", ("--channels", "2", "--sample-rate", "16000"), ("ulaw", 16000, 2)),
+        ("a.ulaw", ("--encoding", "alaw"), ("alaw", 8000, 1)),
+    ],
+)
+def test_telephony_file_is_sent_with_its_format(start, tmp_path, name, flags, form):
+    node = start(answers(OK))
+    path = tmp_path / name
+    path.write_bytes(bytes(330))
+    with path.open("rb") as file:
+        done = subprocess.run(
+            command(*flags, "-" if name == "-" else path, port=node.port),
+            stdin=file,
+            capture_output=True,
+            timeout=HANG,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+    ((header, _),) = node.received
+    assert header["content-type"] == "audio/pcm"
+    names = ("content-encoding", "sample-rate", "channels")
+    assert tuple(header[name] for name in names) == form
+
+
 def test_fire_and_forget_prints_that_it_was_accepted(start, clip):
     node = start(answers({"id": "r7", "status": "accepted"}))
     done = client("--fire-and-forget", clip, port=node.port)
@@ -650,7 +685,7 @@ def test_file_that_shrinks_during_the_upload_is_reported(start, tmp_path):
         (("-", "-"), "only once"),
         (("--port", "70000", "a.wav"), "not within 1 to 65535"),
         (("--parallel", "0", "a.wav"), "not within 1 to 256"),
-        (("--channels", "1", "a.wav"), ".pcm and .raw"),
+        (("--channels", "1", "a.wav"), ".pcm, .raw and telephony files"),
         (("--key", "a.key", "a.wav"), "add --cert"),
         (("--ca", "no-such.pem", "a.wav"), "no TLS with no-such.pem: No such file"),
         (("--cert", "no-such.pem", "a.wav"), "no TLS with no-such.pem: No such file"),

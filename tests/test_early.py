@@ -112,6 +112,9 @@ def test_audio_that_becomes_too_fast_is_dropped_for_good(early_clock: Clock) -> 
         ({"word_timestamps": True}, False),
         ({"raw": RawFormat("f32", 48_000, 2, "big")}, True),
         ({"raw": RawFormat("f32", 48_000, 3, "big")}, False),
+        ({"raw": RawFormat("ulaw", 8_000, 1, "big")}, True),
+        ({"raw": RawFormat("gsm", 8_000, 1, "big")}, False),
+        ({"raw": RawFormat("g722", 16_000, 1, "big")}, False),
     ],
     ids=str,
 )

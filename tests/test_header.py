@@ -213,7 +213,9 @@ def test_content_type_of_raw_audio_is_recognised(value: str) -> None:
     assert request(**{**RAW, "content-type": value}).raw == RawFormat("s16", 16_000, 1, "little")
 
 
-@pytest.mark.parametrize("encoding", ["s16", "s24", "s32", "f32", "u8"])
+@pytest.mark.parametrize(
+    "encoding", ["s16", "s24", "s32", "f32", "u8", "ulaw", "alaw", "gsm", "g722"]
+)
 def test_raw_audio_has_these_encodings(encoding: str) -> None:
     raw = request(**{**RAW, "content-encoding": encoding}).raw
     assert raw is not None
@@ -223,6 +225,18 @@ def test_raw_audio_has_these_encodings(encoding: str) -> None:
 @pytest.mark.parametrize("encoding", ["", "S16", "s8", "pcm", "flac"])
 def test_unknown_encoding_of_raw_audio_is_rejected(encoding: str) -> None:
     assert code(**{**RAW, "content-encoding": encoding}) == "bad_field content-encoding"
+
+
+@pytest.mark.parametrize("encoding", ["gsm", "g722"])
+def test_raw_gsm_and_g722_have_one_channel(encoding: str) -> None:
+    fields = {**RAW, "content-encoding": encoding, "channels": 2}
+    assert code(**fields) == "bad_field channels"
+    assert request(**{**RAW, "content-encoding": "ulaw", "channels": 2}).raw is not None
+
+
+def test_raw_g722_has_its_true_sample_rate() -> None:
+    fields = {**RAW, "content-encoding": "g722", "sample-rate": 8000}
+    assert code(**fields) == "bad_field sample-rate"
 
 
 @pytest.mark.parametrize("name", ["sample-rate", "channels"])

@@ -248,3 +248,63 @@ def test_length_beyond_any_file_is_no_position_to_read(length: int) -> None:
     assert inspected(w64) == Container("W64", True, True)
     caf = b"caff\0\1\0\0" + b"info" + struct.pack(">Q", min(length, (1 << 63) - 1))
     assert inspected(caf) == Container("CAF", True, True)
+
+
+# Lengths that state less than the file holds.
+
+CHUNKS = {
+    "WAV": struct.Struct("<4sI"),
+    "RF64": struct.Struct("<4sI"),
+    "AIFF": struct.Struct(">4sI"),
+    "CAF": struct.Struct(">4sq"),
+}
+
+
+def with_half_length(kind: str, data: bytes) -> bytes:
+    """The file with half its length in the header, as if samples were counted instead of bytes."""
+    if kind == "RF64":
+        at = data.index(b"ds64") + 16
+        return with_length(data, at, "<Q", COUNT)
+    chunk, further, code, _ = {**FIELDS, "WAV": (b"data", 4, "<I", [])}[kind]
+    return with_length(data, data.index(chunk) + further, code, COUNT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_file_that_states_half_its_length_is_read_on(files: dict[str, bytes], kind: str) -> None:
+    data = with_half_length(kind, files[kind])
+    assert state_of(data)[1] is False
+    assert decoded(data) == COUNT
+
+
+@pytest.mark.parametrize("kind", sorted(CHUNKS))
+@pytest.mark.parametrize("name", [b"LIST", b"id3 ", b"xyz1"])
+def test_chunks_after_the_samples_are_not_read(
+    files: dict[str, bytes], kind: str, name: bytes
+) -> None:
+    """Known by their names, or by their lengths up to the end of the file."""
+    head = CHUNKS[kind]
+    after = head.pack(name, 5000) + bytes(5000) + head.pack(b"xyz2", 4) + bytes(4)
+    assert decoded(files[kind] + after) == COUNT
+    assert inspected(files[kind] + after).patches == ()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "tag",
+    [b"TAG" + bytes(125), b"APETAGEX" + struct.pack("<IIII", 2000, 32, 0, 0x80000000) + bytes(8)],
+    ids=["ID3v1", "APE"],
+)
+def test_tag_after_the_samples_is_not_read_on(
+    files: dict[str, bytes], kind: str, tag: bytes
+) -> None:
+    container = inspected(files[kind] + tag)
+    assert (container.patches, container.truncated) == ((), False)
+
+
+def test_chunk_that_exceeds_the_file_is_taken_for_samples(files: dict[str, bytes]) -> None:
+    after = b"abcd" + struct.pack("<I", 1 << 20) + tone(1000).astype("<f4").tobytes()
+    assert decoded(files["WAV"] + after) == COUNT + 4 + 2000
+
+
+def test_single_byte_after_the_samples_is_ignored(files: dict[str, bytes]) -> None:
+    assert inspected(files["WAV"] + b"\0") == Container("WAV", True)

@@ -210,6 +210,7 @@ def test_header_without_one_clear_end_is_bad_field_and_ends_the_connection(
     [
         ({"content-type": "binary/flac", "content-encoding": "flac"}, "content-type"),
         ({"channel-mode": "split"}, "channel-mode"),
+        ({"content-encoding": "gsm"}, "content-encoding"),
         ({"reply": "accepted"}, "reply"),
         ({"language": "de"}, "language"),
         ({"task": "translate"}, "task"),

@@ -275,17 +275,23 @@ def test_file_that_libsndfile_reads_never_reaches_the_child(kind: str) -> None:
     body.close()
 
 
-@pytest.mark.parametrize("kind", ["m4a AAC", "webm Opus", "CAF IMA4", "Ogg FLAC"])
+@pytest.mark.parametrize("kind", ["m4a AAC", "webm Opus", "CAF IMA4"])
 def test_node_without_pyav_names_the_command(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(opener_module.importlib.util, "find_spec", lambda name: None)
     decoded = Decoded(recorded(kind))
     assert decoded.code == "unsupported_media_type"
     assert "python -m pip install -r requirements-media.txt" in decoded.message
-    if kind == "Ogg FLAC":
-        assert "FLAC in Ogg" in decoded.message
 
 
-@pytest.mark.parametrize("kind", ["m4a AAC", "CAF IMA4", "Ogg FLAC"])
+def test_node_without_pyav_names_the_codec_of_an_ogg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opener_module.importlib.util, "find_spec", lambda name: None)
+    page = b"OggS\0\2" + bytes(8) + b"abcd" + bytes(8) + b"\1\120"
+    decoded = Decoded(page + b"Speex   1.2".ljust(80, b"\0"))
+    assert decoded.code == "unsupported_media_type"
+    assert "Speex in Ogg" in decoded.message
+
+
+@pytest.mark.parametrize("kind", ["m4a AAC", "CAF IMA4"])
 def test_node_with_media_off_names_the_option(kind: str) -> None:
     body = in_memory(recorded(kind))
     with pytest.raises(AudioError, match="--media auto") as caught:

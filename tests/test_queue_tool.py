@@ -334,6 +334,18 @@ def test_raw_audio_is_classed_by_its_length(seconds: int, expected: str) -> None
     assert job_class_of({**fields, "sample-rate": 8000, "channels": 1}) == expected
 
 
+@pytest.mark.parametrize(
+    ("encoding", "rate", "size"),
+    [("gsm", 8000, 1650), ("g722", 16_000, 8000), ("alaw", 8000, 8000)],
+)
+def test_telephony_is_classed_by_its_length(encoding: str, rate: int, size: int) -> None:
+    from queue_tool.submit import job_class_of
+
+    fields = {"content-encoding": encoding, "sample-rate": rate, "channels": 1}
+    assert job_class_of({**fields, "content-length": 29 * size}) == "short"
+    assert job_class_of({**fields, "content-length": 31 * size}) == "long"
+
+
 def test_class_of_the_user_counts(ready: Tool, tmp_path: Path) -> None:
     ready("submit", "--tenant", "t1", "--class", "long", clip(tmp_path, 100))
     ready("submit", "--tenant", "t1", "--class", "short", clip(tmp_path, 600_000), status=1)

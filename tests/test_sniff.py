@@ -10,6 +10,7 @@ from fakes import body_of, encoded, pcm, tone
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.audio.ogg import Link
 from app.audio.sniff import READABLE, Container, inspect, recognise
 
 FORMATS = {
@@ -179,13 +180,15 @@ def test_inspect_reports_an_ogg_without_its_end_as_truncated(
 
 @pytest.mark.parametrize("kind", ["Vorbis", "Opus"])
 @pytest.mark.parametrize("flip", [0, 1], ids=["same serial number", "other serial number"])
-def test_inspect_reports_joined_oggs_as_truncated(
-    files: dict[str, bytes], kind: str, flip: int
-) -> None:
+def test_inspect_finds_the_links_of_an_ogg(files: dict[str, bytes], kind: str, flip: int) -> None:
     one = files[kind]
     serial = one[14:18]
     other = one.replace(serial, bytes(byte ^ flip for byte in serial))
-    assert inspected(one + other) == Container("Ogg", True, True)
+    found = inspected(one + other)
+    assert found is not None
+    assert not found.truncated
+    size = len(one)
+    assert found.links == (Link(0, size, kind, 1), Link(size, 2 * size, kind, 1))
 
 
 def test_inspect_finds_a_second_ogg_across_the_border_of_two_blocks(
@@ -193,8 +196,10 @@ def test_inspect_finds_a_second_ogg_across_the_border_of_two_blocks(
 ) -> None:
     one = files["Vorbis"]
     for length in range(len(one) - 6, len(one) + 6):
-        monkeypatch.setattr("app.audio.sniff._BLOCK_BYTES", length)
-        assert inspected(one + one) == Container("Ogg", True, True)
+        monkeypatch.setattr("app.audio.ogg._BLOCK_BYTES", length)
+        found = inspected(one + one)
+        assert found is not None
+        assert len(found.links) == 2
         assert inspected(one) == Container("Ogg", True, False)
 
 

@@ -3,7 +3,8 @@
 A program that writes into a pipe cannot seek back, so the length fields keep the values they had
 before the first sample. libsndfile reads most of these files to their end. For the others it
 returns an error or silence, and `repair` returns the patches that prevent this. A field that states
-more than arrived means that the file is truncated. Positions and lengths are bytes; nothing is
+more than arrived means that the file is truncated. One that states less is corrected where nothing
+else follows the samples (`trailing_chunks.py`). Positions and lengths are bytes; nothing is
 allocated by the value of a field. Worker thread.
 
 Sources: libsndfile 1.2.2's reading of each format, tried field by field; RFC 2361 and EBU Tech 3306
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from app.audio.patch import Patch
+from app.audio.trailing_chunks import samples_follow
 
 _MAX_CHUNKS = 1000
 
@@ -37,6 +39,12 @@ _MAX_LENGTH = 0xFFFF_FFFE
 """Greatest length that a 32-bit field can state; libsndfile does not read the bytes after it."""
 
 _AU_UNKNOWN = 0xFFFF_FFFF
+
+_LONGEST_TAG = 4096
+"""Bytes after the samples of an AU that are not taken for samples."""
+
+_G722_TAGS = (b"\x8f\x02", b"\x65\x00")
+"""Format tags of G.722 in a WAV, little-endian: FFmpeg's, and the registered one."""
 
 _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 
@@ -92,7 +100,8 @@ def _even(length: int) -> int:
 
 def _wav(magic: bytes, descriptor: int, size: int) -> Repair:
     order = ">" if magic == b"RIFX" else "<"
-    chunks = _chunks(descriptor, size, 12, struct.Struct(order + "4sI"), _even)
+    head = struct.Struct(order + "4sI")
+    chunks = _chunks(descriptor, size, 12, head, _even)
     for position, name, length in chunks:
         if not name:
             return Repair(True)
@@ -100,14 +109,39 @@ def _wav(magic: bytes, descriptor: int, size: int) -> Repair:
             there = size - position - 8
             if there and (length == 0 or length >= _OPEN):
                 return _open(size, position, length, order)
+            if samples_follow(descriptor, position + _even(length), size, head, _even):
+                return _open(size, position, length, order)
             return Repair(length > there)
     return Repair(False)
+
+
+def g722_data(head: bytes, descriptor: int, size: int) -> tuple[int, int] | None:
+    """Return position and length of the samples of a WAV file in G.722, which libsndfile does not
+    read; None for other codecs. `head` are the first bytes of the file. Raises `OSError`."""
+    head_of_chunk = struct.Struct("<4sI")
+    is_g722 = False
+    for position, name, length in _chunks(descriptor, size, 12, head_of_chunk, _even):
+        if name == b"fmt ":
+            at = position + head_of_chunk.size
+            is_g722 = head[:4] != b"RIFX" and os.pread(descriptor, 2, at) in _G722_TAGS
+        if not name or (name == b"fmt " and not is_g722):
+            return None
+        if name == b"data":
+            begin = position + head_of_chunk.size
+            there = size - begin
+            end = position + _even(length)
+            is_open = length == 0 or length >= _OPEN
+            if is_open or samples_follow(descriptor, end, size, head_of_chunk, _even):
+                length = there
+            return (begin, min(length, there)) if is_g722 else None
+    return None
 
 
 def _rf64(descriptor: int, size: int) -> Repair:
     """The length is in the ds64 chunk; the data chunk's own is all ones."""
     stated = stated_at = 0
-    for position, name, _ in _chunks(descriptor, size, 12, struct.Struct("<4sI"), _even):
+    head = struct.Struct("<4sI")
+    for position, name, _ in _chunks(descriptor, size, 12, head, _even):
         if not name:
             return Repair(True)
         if name == b"ds64":
@@ -117,7 +151,10 @@ def _rf64(descriptor: int, size: int) -> Repair:
                 stated_at = position + 8
         if name == b"data":
             there = size - position - 8
-            if stated_at and there and (stated == 0 or stated >= _OPEN_LONG):
+            is_open = stated == 0 or stated >= _OPEN_LONG
+            end = position + _even(stated)
+            is_less = stated < there and samples_follow(descriptor, end, size, head, _even)
+            if stated_at and there and (is_open or is_less):
                 return Repair(False, (Patch(stated_at, struct.pack("<QQ", size - 8, there)),))
             return Repair(stated > there)
     return Repair(False)
@@ -125,7 +162,8 @@ def _rf64(descriptor: int, size: int) -> Repair:
 
 def _aiff(descriptor: int, size: int) -> Repair:
     """The count of frames in COMM does not matter: libsndfile goes by the bytes."""
-    for position, name, length in _chunks(descriptor, size, 12, struct.Struct(">4sI"), _even):
+    head = struct.Struct(">4sI")
+    for position, name, length in _chunks(descriptor, size, 12, head, _even):
         if not name:
             return Repair(True)
         if name == b"SSND":
@@ -134,6 +172,8 @@ def _aiff(descriptor: int, size: int) -> Repair:
             if there > 8 and (length <= 8 or length >= _OPEN_AIFF):
                 # libsndfile reads to the end of the file where this field is 0.
                 return _open(size, position, length or _MAX_LENGTH, ">")
+            if samples_follow(descriptor, position + _even(length), size, head, _even):
+                return _open(size, position, length, ">")
             return Repair(length > there)
     return Repair(False)
 
@@ -157,7 +197,9 @@ def _au(descriptor: int, size: int) -> Repair:
         return Repair(True)
     offset, length = struct.unpack(">4xII", head)
     there = size - offset
-    if there <= 0 or length == _AU_UNKNOWN or 0 < length < _OPEN:
+    # No chunks can follow, so a length that is too small is unknown, too. A tag is shorter.
+    is_stated = there - _LONGEST_TAG <= length < _OPEN
+    if there <= 0 or length == _AU_UNKNOWN or is_stated:
         return Repair(length != _AU_UNKNOWN and length > there)
     # libsndfile adds the stated length to the offset; beyond 2 GiB it then reads nothing.
     return Repair(False, (Patch(8, struct.pack(">I", _AU_UNKNOWN)),))
@@ -179,16 +221,20 @@ def _w64(descriptor: int, size: int) -> Repair:
 def _caf(descriptor: int, size: int) -> Repair:
     """A length that exceeds the file is patched like an unknown one: libsndfile rejects both."""
     head = struct.Struct(">4sq")
-    for position, name, length in _chunks(
-        descriptor, size, 8, head, lambda length: head.size + max(0, length)
-    ):
+
+    def whole(length: int) -> int:
+        return head.size + max(0, length)
+
+    for position, name, length in _chunks(descriptor, size, 8, head, whole):
         if not name:
             return Repair(True)
         if name == b"data":
             there = size - position - head.size
             # The count of edits in front of the samples is 4 bytes.
-            if 4 < length <= there or there <= 4:
+            end = position + whole(length)
+            is_less = 4 < length < there and samples_follow(descriptor, end, size, head, whole)
+            if (4 < length <= there and not is_less) or there <= 4:
                 return Repair(length > there)
             patch = Patch(position + 4, struct.pack(">q", there))
-            return Repair(4 < length < _OPEN_LONG, (patch,))
+            return Repair(there < length < _OPEN_LONG, (patch,))
     return Repair(False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from app.audio.g711 import TABLES
 from app.audio.samples import Samples
 from app.messages import SAMPLE_BYTES, RawFormat
 
@@ -17,7 +18,7 @@ _SCALES = {"s16": 2.0**15, "s24": 2.0**31, "s32": 2.0**31, "f32": 1.0, "u8": 2.0
 
 
 class RawSamples:
-    """The samples of one stream of bytes."""
+    """The samples of one stream of bytes, in an encoding of `SAMPLE_BYTES`."""
 
     def __init__(self, raw: RawFormat) -> None:
         self._raw = raw
@@ -34,6 +35,9 @@ class RawSamples:
         joined = b"".join((self._rest, data)) if self._rest else bytes(data)
         whole = len(joined) // self._frame * self._frame
         self._rest = joined[whole:]
+        if self._raw.encoding in TABLES:
+            codes = np.frombuffer(joined[:whole], dtype=np.uint8)
+            return TABLES[self._raw.encoding][codes].reshape(-1, self._raw.channels)
         samples = self._values(joined[:whole]).astype(np.float32)
         if self._raw.encoding == "u8":
             samples -= np.float32(128)

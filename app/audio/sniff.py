@@ -9,22 +9,17 @@ that a file can choose. Worker thread.
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 
-from app.audio import header_repair, mp3_repair
+from app.audio import header_repair, mp3_repair, ogg
 from app.audio.mpeg_frames import starts_with_frames
+from app.audio.ogg import Link
 from app.audio.patch import Patch
 from app.audio.tags import tags_length
 
 _HEAD_BYTES = 4096
-_BLOCK_BYTES = 1 << 20
-_OGG_PAGE_BYTES = 65_307
 
 READABLE = frozenset({"WAV", "FLAC", "Ogg", "MP3", "AIFF", "AU", "CAF", "W64"})
-
-_OGG_BEGINS = re.compile(rb"OggS\0[\2\3\6\7]")
-"""A page with the flag of the first page of a stream."""
 
 _ASF = b"0&\xb2u\x8ef\xcf\x11"
 """Half of the identifier of a header object of Microsoft's Advanced Systems Format."""
@@ -53,6 +48,10 @@ class Container:
     """True if the file states more bytes than arrived."""
     patches: tuple[Patch, ...] = ()
     """The decoder needs these in the copy that it reads."""
+    links: tuple[Link, ...] = ()
+    """The links of an Ogg file that libsndfile does not read as it is."""
+    g722: tuple[int, int] | None = None
+    """Position and length of G.722 in a WAV file."""
 
 
 def inspect(descriptor: int, size: int) -> Container | None:
@@ -74,10 +73,13 @@ def inspect(descriptor: int, size: int) -> Container | None:
     if tags:
         return Container(name, True)  # libsndfile reads some, and compares the lengths itself
     if name == "Ogg":
-        return Container(name, True, _ogg_is_truncated(head, descriptor, size))
+        found = ogg.scan(descriptor, size)
+        links = () if found.is_plain else found.links
+        return Container(name, True, found.truncated, links=links)
     # FLAC has no length to compare here; the decoder detects its end.
-    found = header_repair.repair(name, head[:4], descriptor, size)
-    return Container(name, True, found.truncated, found.patches)
+    repair = header_repair.repair(name, head[:4], descriptor, size)
+    g722 = header_repair.g722_data(head, descriptor, size) if name == "WAV" else None
+    return Container(name, True, repair.truncated, repair.patches, g722=g722)
 
 
 def recognise(head: bytes) -> str | None:
@@ -134,42 +136,3 @@ def _is_adts(head: bytes) -> bool:
     if length < 7:
         return False
     return following == head[:2] if len(following) == 2 else len(head) < _HEAD_BYTES
-
-
-def _ogg_is_truncated(head: bytes, descriptor: int, size: int) -> bool:
-    """Return whether libsndfile misses audio: the end is absent, or several files were joined, of
-    which it reads only the first."""
-    begun = _ogg_beginnings(head)
-    return not _ogg_has_last_page(descriptor, size) or _ogg_begins_again(descriptor, begun, size)
-
-
-def _ogg_has_last_page(descriptor: int, size: int) -> bool:
-    """Return whether the last page is whole and ends the stream (RFC 3533, section 6)."""
-    # The last page begins at most one longest page before the end.
-    tail = os.pread(descriptor, _OGG_PAGE_BYTES, max(0, size - _OGG_PAGE_BYTES))
-    page = tail[max(0, tail.rfind(b"OggS")) :]
-    if len(page) < 27 or not page[5] & 4:
-        return False
-    # A page is 27 bytes that end with the number of segments, their lengths, and the segments.
-    lengths = page[27 : 27 + page[26]]
-    return len(page) >= 27 + page[26] + sum(lengths)
-
-
-def _ogg_beginnings(head: bytes) -> int:
-    """Return the bytes of the pages with which streams begin: they precede all others."""
-    position = 0
-    while len(page := head[position : position + 282]) >= 27 and page[5] & 2:
-        position += 27 + page[26] + sum(page[27 : 27 + page[26]])
-    return position
-
-
-def _ogg_begins_again(descriptor: int, position: int, size: int) -> bool:
-    """Return whether a stream begins after `position`. It is another file, even if it has the same
-    serial number."""
-    while position < size:
-        block = os.pread(descriptor, _BLOCK_BYTES, position)
-        if _OGG_BEGINS.search(block):
-            return True
-        # A page's head may lie across the border of two blocks.
-        position += max(1, len(block) - 5)
-    return False

@@ -13,7 +13,7 @@ from app.audio.samples import Samples
 
 
 class Source(Interface):
-    """An opened file. Every method raises `AudioError`."""
+    """An opened file, or one link of it. Every method raises `AudioError`."""
 
     rate: int
     """Hz."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from app.messages import Request
+from app.messages import SAMPLE_BYTES, Request
 from app.requests.dispatch import Dispatch
 from app.requests.in_flight import InFlight
 from app.requests.stream import bytes_per_second
@@ -75,6 +75,7 @@ def _is_command(request: Request) -> bool:
     raw = request.raw
     return (
         raw is not None
+        and raw.encoding in SAMPLE_BYTES
         and request.live is None
         and request.channel_mode == "auto"
         and not request.word_timestamps

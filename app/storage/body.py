@@ -17,12 +17,13 @@ import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from app.audio.extract import Parts, copy_parts
 from app.audio.patch import Patch, apply_patches
 from app.storage.blocks import blocks, write_all
 from app.storage.body_file import BodyFile, open_saved
 from app.storage.disk import Disk
 from app.storage.private_copy import PrivateCopies, PrivateCopy
-from app.storage.unnamed import open_memory
+from app.storage.unnamed import open_memory, open_unnamed
 
 MEMORY_BYTES = 4 * 1024 * 1024
 """Bodies up to this size stay in RAM: two minutes of 16 kHz 16-bit PCM, any spoken command in any
@@ -32,7 +33,8 @@ format. 64 of them, the default queue, are 256 MiB at the most."""
 class Body:
     """A growing body behind a descriptor: that of `memory`, or that of `file`.
 
-    With `copies` a file belongs to the journal and is never patched itself.
+    With `copies` a file belongs to the journal and is never patched itself. `directory` is the
+    place of large extracts.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class Body:
         new_file: Callable[[], BodyFile] | None = None,
         disk: Disk | None = None,
         copies: PrivateCopies | None = None,
+        directory: Path | None = None,
     ) -> None:
         self._memory = memory
         self._file = file
         self._new_file = new_file
         self._disk = disk
         self._copies = copies
+        self._directory = directory
         self._copy: PrivateCopy | None = None
         self.on_written: Callable[[], None] = lambda: None
         """Called on the loop after the disk thread has written a piece, or failed to."""
@@ -93,6 +97,13 @@ class Body:
             self._copy = self._copies.make(self._file.descriptor, self.size)
         apply_patches(self.fileno(), patches)
         return self.fileno()
+
+    def extract(self, parts: Parts, most: int) -> int:
+        """Worker: copy parts of the body, together at most `most` bytes, into a file without a
+        name; its descriptor, for the caller to close. Raises `OSError` where there is no space."""
+        directory = None if most <= MEMORY_BYTES else self._directory
+        target = open_memory() if directory is None else open_unnamed(directory)
+        return copy_parts(self.fileno(), target, parts)
 
     def close(self) -> None:
         """Give everything back. May be called twice; by the thread that has the body."""
@@ -143,7 +154,7 @@ def load(path: Path, disk: Disk, copies: PrivateCopies) -> tuple[Body, int]:
         data = path.read_bytes()
         return in_memory(data), zlib.crc32(data)
     file = open_saved(path)
-    body = Body(-1, file, None, disk, copies)
+    body = Body(-1, file, None, disk, copies, copies.directory)
     body.size = os.fstat(file.descriptor).st_size
     return body, file.checksum
 

@@ -41,14 +41,14 @@ class PrivateCopies:
     most `capacity` bytes."""
 
     def __init__(self, directory: Path, second: Path | None, capacity: int) -> None:
-        self._directory = directory
+        self.directory = directory
         self._second = second
         self._free = capacity
 
     def make(self, source: int, size: int) -> PrivateCopy:
         """Copy the `size` bytes behind `source`. Raises `OSError` if there is no space."""
         try:
-            copy = self._make(self._directory, source, size)
+            copy = self._make(self.directory, source, size)
         except OSError:
             if self._second is None:
                 raise

@@ -28,7 +28,7 @@ class Spool:
         where there is no memory."""
         large = size is not None and size > MEMORY_BYTES
         memory = -1 if large else open_memory()
-        return Body(memory, None, self._new_file, self._disk, self._copies)
+        return Body(memory, None, self._new_file, self._disk, self._copies, self._directory)
 
     def _new_file(self) -> BodyFile:
         return BodyFile(self._directory, named=self._copies is not None)

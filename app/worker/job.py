@@ -12,14 +12,16 @@ import time
 from dataclasses import dataclass
 from typing import Protocol as Interface
 
+from app.audio.extract import Parts
 from app.audio.mix import SpeechTest
 from app.audio.patch import Patch
+from app.audio.raw_format import bytes_per_second
 from app.audio.stream import SAMPLE_RATE, AudioStream
 from app.audio.vad import Detector
 from app.audio.windows import Window, Windower
 from app.decoding.hypothesis import Hypothesis, join
 from app.decoding.transcriber import Transcriber
-from app.messages import SAMPLE_BYTES, Request, Segment, Transcript
+from app.messages import Request, Segment, Transcript
 from app.worker.job_settings import JobSettings as JobSettings
 from app.worker.window_decoder import WindowDecoder, resume_at
 
@@ -41,6 +43,8 @@ class JobBody(Interface):
     def fileno(self) -> int: ...
 
     def patch(self, patches: tuple[Patch, ...]) -> int: ...
+
+    def extract(self, parts: Parts, most: int) -> int: ...
 
     def close(self) -> None: ...
 
@@ -66,8 +70,7 @@ class Job:
         raw = self.request.raw
         if raw is None:
             return self.body.size / _BYTES_PER_SECOND
-        frame = SAMPLE_BYTES[raw.encoding] * raw.channels
-        seconds = self.body.size / (frame * raw.sample_rate)
+        seconds = self.body.size / bytes_per_second(raw)
         return seconds * raw.channels if self.request.channel_mode == "split" else seconds
 
 
@@ -98,6 +101,7 @@ class Transcription:
             speaks,
             channel,
             settings.media,
+            job.body.extract,
         )
         self._decoder = WindowDecoder(request, engine, settings)
         is_multi = self._decoder.language.is_multi

@@ -47,7 +47,6 @@ MAX_BODY = 1 << 40
 """The nodes have their own limit, --max-message-bytes."""
 
 _PER_SUBJECT = "per subject"
-_SAMPLE_BYTES = {"s16": 2, "s24": 3, "s32": 4, "f32": 4, "u8": 1}
 
 Accepted = dict[str, Any]
 
@@ -163,10 +162,8 @@ def job_class_of(fields: Mapping[str, Any]) -> JobClass:
     size = fields["content-length"]
     if size > SHORT_BYTES:
         return "long"
-    if "sample-rate" in fields:
-        frame = _SAMPLE_BYTES[fields["content-encoding"]] * fields["channels"]
-        if size / (frame * fields["sample-rate"]) > SHORT_SECONDS:
-            return "long"
+    if "sample-rate" in fields and client.raw_seconds(fields) > SHORT_SECONDS:
+        return "long"
     return "short"
 
 

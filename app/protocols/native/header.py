@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
+from app.audio.raw_format import G722_RATE, ONE_CHANNEL
 from app.limits import (
     MAX_CUE_SECONDS,
     MAX_LINE_COUNT,
@@ -28,6 +29,7 @@ from app.messages import (
     MAX_SAMPLE_RATE,
     MIN_SAMPLE_RATE,
     MISSING_FIELD,
+    SAMPLE_BYTES,
     TOO_LARGE,
     ChannelMode,
     Failure,
@@ -166,6 +168,9 @@ def _live_options(
     """Return the options of live audio, after a check of the fields that it restricts."""
     if raw is None:
         raise FieldError(BAD_FIELD, "content-type of live audio must be audio/pcm: raw samples")
+    if raw.encoding not in SAMPLE_BYTES:
+        wanted = ", ".join(SAMPLE_BYTES)
+        raise FieldError(BAD_FIELD, f"content-encoding of live audio must be one of {wanted}")
     if channel_mode == "split":
         raise FieldError(BAD_FIELD, "channel-mode of live audio must be auto")
     if reply not in LIVE_REPLIES:
@@ -258,9 +263,15 @@ def _raw_format(
     if encoding not in encodings:
         wanted = ", ".join(encodings)
         raise FieldError(BAD_FIELD, f"content-encoding of raw audio must be one of {wanted}")
-    return RawFormat(
+    raw = RawFormat(
         encoding=cast(SampleEncoding, encoding),
         sample_rate=integer(fields, "sample-rate", MIN_SAMPLE_RATE, MAX_SAMPLE_RATE),
         channels=integer(fields, "channels", 1, MAX_CHANNELS),
         byteorder=byteorder,
     )
+    if encoding in ONE_CHANNEL and raw.channels != 1:
+        raise FieldError(BAD_FIELD, f"channels of {encoding} must be 1")
+    if encoding == "g722" and raw.sample_rate != G722_RATE:
+        message = f"sample-rate of g722 must be {G722_RATE}; RTP states 8000 for the same audio"
+        raise FieldError(BAD_FIELD, message)
+    return raw
