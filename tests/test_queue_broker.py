@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import time
@@ -22,10 +23,21 @@ from node import ROOT, clean_environment, run
 
 from app import build
 from app.queue import names
-from app.queue.broker import access
+from app.queue.broker import Access, access
 from app.queue.thread import QueueSettings, QueueThread
 
 MakeNode = Callable[..., Node]
+NAMES = {"owner": "node", "name": "test"}
+
+
+def parts_of(reached: Access) -> build.QueueParts:
+    """The queue of a node that never gets a job."""
+
+    def new_thread(wake: Callable[[], None], fault: Callable[[], str | None]) -> QueueThread:
+        wish = QueueSettings(reached, model="m", places=1, max_body=1000, node="n")
+        return QueueThread(wish, wake, fault)
+
+    return build.QueueParts(new_thread, 1)
 
 
 @pytest.fixture
@@ -195,14 +207,50 @@ def test_node_reaches_its_broker_by_tls(
     credentials = tmp_path / "credentials"
     credentials.write_text("n:p")
     url = broker.url.replace("nats://127.0.0.1", "tls://localhost")
-    reached = access((url,), credentials, certificates.ca, owner="node", name="test")
-
-    def new_thread(wake: Callable[[], None], fault: Callable[[], str | None]) -> QueueThread:
-        wish = QueueSettings(reached, model="m", places=1, max_body=1000, node="n")
-        return QueueThread(wish, wake, fault)
-
-    node = make_node(queue=build.QueueParts(new_thread, 1))
+    reached = access((url,), credentials, certificates.ca, **NAMES)
+    node = make_node(queue=parts_of(reached))
     eventually(connected(node), "a connection")
+
+
+def test_node_subscribes_again_if_nothing_is_delivered(
+    broker: Broker, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consumer that hands out nothing although jobs wait (nats-server#7680)."""
+    monkeypatch.setattr("app.queue.places._STALLED_SECONDS", 0.4)
+    admin = Admin(broker.url, ack_wait=1.0)
+    admin.init()
+    node = make()
+    eventually(lambda: node.queue.counts.answered_at > 0, "an answer")
+    admin.submit_samples("before", 2000)
+    admin.wait_for("before")
+    asyncio.run_coroutine_threadsafe(node.queue._link._stream.end(), node.queue._loop).result(60)
+    admin.submit_samples("after", 3000)
+    assert admin.wait_for("after")["text"] == "3000"
+    admin.close()
+
+
+# nats-py leaves the sockets of refused attempts to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_node_returns_once_its_rights_are_restored(
+    make_node: MakeNode, make_broker: Any, tmp_path: Path
+) -> None:
+    users = 'authorization { users = [ {user: "n", password: "%s"} ] }'
+    broker = make_broker(users % "p")
+    credentials = tmp_path / "credentials"
+    credentials.write_text("n:p")
+    node = make_node(queue=parts_of(access((broker.url,), credentials, None, **NAMES)))
+    eventually(connected(node), "a connection")
+    broker.kill()
+    broker.configure(users % "other")
+    broker.start()
+    eventually(lambda: "authentication error" in broker.log(), "a refusal")
+    time.sleep(1.5)  # several attempts: nats-py gives up after some
+    assert not node.queue.counts.connected
+    broker.kill()
+    broker.configure(users % "p")
+    broker.start()
+    eventually(connected(node), "a connection")
+    gc.collect()
 
 
 # The start of a node.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.messages import Failure
+from app.monitoring.queue_metrics import queue_families
 from app.queue import limits, names
+from app.queue.events import Counts
 from app.queue.job import (
     HEADER,
     MAX_HEADER_BYTES,
@@ -26,6 +30,7 @@ from app.queue.job import (
 from app.queue.names import Address, escape, unescape
 from app.queue.result import decode_result, encode_result, result_fields
 
+_HELD = "node_whisper_jobs_held"
 ADDRESS = Address("tiny.en", "short", "t1")
 MAX_BODY = 1 << 20
 
@@ -39,6 +44,17 @@ def fields(size: int = 9, **more: Any) -> dict[str, Any]:
         "content-length": size,
         **{name.replace("_", "-"): value for name, value in more.items()},
     }
+
+
+LIVE = {
+    **{name: value for name, value in fields().items() if name != "content-length"},
+    "live": True,
+    "reply": "segments",
+    "content-type": "audio/pcm",
+    "content-encoding": "s16",
+    "sample-rate": 16_000,
+    "channels": 1,
+}
 
 
 def read(headers: dict[str, str], size: int = 9, address: Address = ADDRESS) -> Job | Refused:
@@ -149,6 +165,7 @@ def test_submitter_rejects_what_a_node_would(more: dict[str, Any], code: str) ->
         ({HEADER: "{", MESSAGE_ID: "t2/from-message"}, "job-7", "bad_header"),
         ({HEADER: json.dumps(fields(language=5))}, "a.b:c", "bad_field"),
         ({HEADER: json.dumps({"id": "x"})}, "x", "missing_field"),
+        ({HEADER: json.dumps(LIVE)}, "a.b:c", "bad_field"),
         ({HEADER: json.dumps(fields(size=8))}, "a.b:c", "incomplete"),
         ({HEADER: json.dumps(fields(size=MAX_BODY + 1)), OBJECT: "o"}, "a.b:c", "too_large"),
         ({HEADER: json.dumps(fields(size=500_000)), OBJECT: "o"}, "a.b:c", "too_large"),
@@ -209,3 +226,23 @@ def test_streams_fit_a_broker_with_a_small_card() -> None:
     streams = limits.LIMITS.streams
     assert len({stream.name for stream in streams}) == 5
     assert sum(stream.max_bytes for stream in streams) <= 2 << 30
+
+
+# Metrics.
+
+
+def test_metrics_of_the_queue_are_documented() -> None:
+    counts = Counts(connected=True)
+    counts.held["long"] = 2
+    found = {family.name: family for family in queue_families(counts)}
+    docs = (Path(__file__).parent.parent / "docs" / "http.md").read_text()
+    assert [name for name in found if f"`{name}" not in docs] == []
+    held = {sample.labels["class"]: sample.value for sample in found[_HELD].samples}
+    assert held == {"short": 0, "long": 2}
+    assert found["node_whisper_broker_connected"].samples[0].value == 1
+
+
+def test_broker_that_never_answered_is_silent_since_the_start() -> None:
+    counts = Counts(started_at=time.monotonic() - 100)
+    families = {family.name: family for family in queue_families(counts)}
+    assert families["node_whisper_broker_silent_seconds"].samples[0].value >= 100

@@ -173,9 +173,12 @@ class Broker:
             raise BrokerError(_reason(error)) from error
 
     async def unsubscribe(self, subject: str) -> None:
-        """End a subscription, once what was sent for it is taken."""
+        """End a subscription, once what was sent for it is taken. It may have ended already."""
+        subscription = self._subscriptions.pop(subject, None)
+        if subscription is None:
+            return
         try:
-            await self._subscriptions.pop(subject).drain()  # type: ignore[no-untyped-call]
+            await subscription.drain()  # type: ignore[no-untyped-call]
         except (NatsError, OSError, asyncio.TimeoutError) as error:
             raise BrokerError(_reason(error)) from error
 

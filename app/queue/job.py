@@ -14,7 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.messages import BAD_HEADER, INCOMPLETE, MISSING_FIELD, TOO_LARGE, Failure, Request
+from app.messages import (
+    BAD_FIELD,
+    BAD_HEADER,
+    INCOMPLETE,
+    MISSING_FIELD,
+    TOO_LARGE,
+    Failure,
+    Request,
+)
 from app.protocols.base import ProtocolError
 from app.protocols.native.header import parse_header
 from app.queue.names import SHORT_BYTES, Address, parse_job_subject
@@ -129,6 +137,8 @@ def _request(
 
 
 def _misplaced(address: Address, request: Request) -> Failure | None:
+    if request.live is not None:
+        return Failure(BAD_FIELD, "live: the audio of a job is complete; omit the field")
     if address.job_class == "short" and (request.content_length or 0) > SHORT_BYTES:
         message = f"a job of class short has at most {SHORT_BYTES} bytes; submit it as long"
         return Failure(TOO_LARGE, message)

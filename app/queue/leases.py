@@ -103,7 +103,7 @@ class Leases:
         """Begin to read the audio of a job."""
         lease = self._held.get(number)
         if lease is not None and not lease.ending:
-            lease.fetching = self._begin(self._fetch(lease, size))
+            lease.fetching = self.begin(self._fetch(lease, size))
 
     def credit(self, number: int) -> None:
         """A chunk was written."""
@@ -113,7 +113,7 @@ class Leases:
     def announce(self, number: int, data: bytes) -> None:
         """Publish a segment to whoever listens."""
         if lease := self._held.get(number):
-            self._begin(self._announce(lease, data))
+            self.begin(self._announce(lease, data))
 
     def settle(self, number: int) -> None:
         """A job has its outcome: another one may take its place."""
@@ -126,7 +126,7 @@ class Leases:
         if lease is not None and not lease.ending:
             lease.ending = True
             lease.free.set()
-            self._begin(self._finish(lease, outcome))
+            self.begin(self._finish(lease, outcome))
 
     def hand_back(self, number: int, delay: float) -> None:
         """Give a job to the next node after `delay` seconds."""
@@ -136,20 +136,20 @@ class Leases:
             lease.free.set()
             if lease.fetching is not None:
                 lease.fetching.cancel()
-            self._begin(self._hand_back(lease, delay))
+            self.begin(self._hand_back(lease, delay))
 
     def surplus(self, delivery: Delivery) -> None:
         """Hand back a job that was delivered for a request which is no longer open."""
         self._counts.deliveries += 1
         self._counts.redeliveries += delivery.delivered > 1
-        self._begin(self._return(delivery, 0.0))
+        self.begin(self._return(delivery, 0.0))
 
     def forgive(self) -> None:
         """The broker was away for longer than a lease: it may deliver every job again, although
         nobody has died."""
         for lease in self._held.values():
             lease.counted = True
-            self._begin(self._forgive(lease))
+            self.begin(self._forgive(lease))
 
     async def wait(self, seconds: float) -> None:
         """Wait until everything that was begun is done, and give up the rest after `seconds`."""
@@ -195,7 +195,7 @@ class Leases:
         forgiven, lease.counted = lease.counted, False
         _log.info("the broker sent a job again that is held here", id=lease.request_id)
         if not forgiven:
-            self._begin(self._forgive(lease))
+            self.begin(self._forgive(lease))
 
     async def _discard(self, delivery: Delivery, reason: str) -> None:
         """Move a message whose subject is not a job's out of the queue."""
@@ -253,7 +253,8 @@ class Leases:
             self._counts.held[lease.address.job_class] -= 1
             self._report(Stored(lease.number))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin something that `wait` waits for."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)

@@ -81,14 +81,21 @@ class Link:
             # nats-py knows already that the connection ended, and will say so in a moment.
             await asyncio.sleep(0.02)
 
-    async def renew(self) -> None:
-        """Subscribe anew, for a broker that no longer answers the old subscription."""
+    async def renew(self) -> JetStream:
+        """Subscribe anew, for a broker that no longer answers the old subscription, and return
+        that. It must live until its last requests have ended (`retire`)."""
         assert self._broker is not None
+        assert self._stream is not None
         old, stream = self._stream, JetStream(self._broker, self._on_surplus)
         await stream.begin()
         self._stream = stream
-        if old is not None:
-            await old.end()
+        return old
+
+    async def retire(self, stream: JetStream) -> None:
+        """End a subscription; a job that still comes for its requests is a surplus."""
+        await stream.close_pulls()
+        with contextlib.suppress(BrokerError):
+            await stream.end()
 
     async def persist(
         self, what: str, operation: Operation[Result], attempts: int | None = None
@@ -111,9 +118,7 @@ class Link:
     async def end(self) -> None:
         """Take no further delivery; those that still come are a surplus."""
         if self._stream is not None and self.connected:
-            await self._stream.close_pulls()
-            with contextlib.suppress(BrokerError):
-                await self._stream.end()
+            await self.retire(self._stream)
 
     async def close(self) -> None:
         if self._broker is not None:

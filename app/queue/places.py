@@ -32,6 +32,9 @@ for the request of a node that is gone waits until its lease runs out."""
 _ABSENT_SECONDS = 3.0
 """Pause before a consumer is asked again that does not exist yet."""
 
+_PAUSE_SECONDS = 0.2
+"""A place that may not ask looks again after it, if nothing wakes it before."""
+
 _STALLED_SECONDS = 60.0
 """Without a delivery for so long, the node compares with the number of jobs that wait."""
 
@@ -58,6 +61,8 @@ class Places:
         self._asking = 0
         self._changed = asyncio.Event()
         """Set, and replaced, whenever the requests that are open should be dropped."""
+        self._moved = asyncio.Event()
+        """Set, and replaced, whenever a place that waits should look again."""
         self._absent: dict[str, float] = {}
         """The consumers that do not exist, with the time to ask again."""
         self._last_delivery = time.monotonic()
@@ -71,11 +76,18 @@ class Places:
         self._room = room
         if smaller:
             self.renew()
+        else:
+            self._look_again()
 
     def renew(self) -> None:
         """Drop the open requests and ask again: the broker forgets them when it restarts."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+        self._look_again()
+
+    def _look_again(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
 
     async def _run(self, classes: tuple[JobClass, ...]) -> None:
         while True:
@@ -89,25 +101,23 @@ class Places:
             changed = self._changed
             consumers = self._consumers(classes)
             if not consumers or not self._has_room():
-                await self._pause(changed)
+                await self._pause()
                 continue
             self._asking += 1
             try:
                 delivery = await self._ask(consumers, changed)
             except BrokerError:
                 delivery = None
-                await self._pause(changed)
+                await self._pause()
             finally:
                 self._asking -= 1
             if delivery is not None:
                 self._last_delivery = time.monotonic()
                 return delivery
 
-    async def _pause(self, changed: asyncio.Event) -> None:
-        try:
-            await asyncio.wait_for(changed.wait(), 0.2)
-        except asyncio.TimeoutError:
-            return
+    async def _pause(self) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._moved.wait(), _PAUSE_SECONDS)
 
     def _has_room(self) -> bool:
         # Results on their way are bounded, too: the broker may take none, or stdout stand still.
@@ -200,5 +210,6 @@ class Places:
             # A node that may not know how many jobs wait renews to be sure.
             if any(count != 0 for count in waiting):
                 with contextlib.suppress(BrokerError):
-                    await self._link.renew()
+                    old = await self._link.renew()
                     self.renew()
+                    await self._link.retire(old)

@@ -180,5 +180,5 @@ class QueueThread:
         if connected:
             if time.monotonic() - self.counts.away_since > LIMITS.consumer.ack_wait:
                 self._leases.forgive()
-            self._loop.create_task(self._heartbeat.beat())
+            self._leases.begin(self._heartbeat.beat())
         self._wake()

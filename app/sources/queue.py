@@ -13,7 +13,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol as Interface
 
 import structlog
 
@@ -21,7 +20,7 @@ from app.decoding.transcriber import ModelInfo
 from app.messages import Failure, Origin, Outcome, Segment
 from app.network.loop import Loop
 from app.protocols.native.replies import reply_fields
-from app.queue.events import Arrived, Chunk, Fetched, QueueEvent, Room, Stored
+from app.queue.events import Arrived, Chunk, Fetched, Queue, Room, Stored
 from app.queue.job import Job, Refused
 from app.queue.names import CLASSES, JobClass
 from app.requests.client import QueueClient
@@ -45,20 +44,6 @@ _RACE_SECONDS = 1.0
 """Delay of a job whose place was taken while it was on its way."""
 
 _log = structlog.get_logger("queue")
-
-
-class Queue(Interface):
-    """The queue thread as this source uses it (`app/queue/thread.py`)."""
-
-    def take_events(self) -> list[QueueEvent]: ...
-    def set_room(self, room: Room) -> None: ...
-    def fetch(self, lease: int, size: int) -> None: ...
-    def credit(self, lease: int) -> None: ...
-    def announce(self, lease: int, data: bytes) -> None: ...
-    def settle(self, lease: int) -> None: ...
-    def finish(self, lease: int, outcome: Outcome) -> None: ...
-    def hand_back(self, lease: int, delay: float) -> None: ...
-    def close(self) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -126,13 +111,21 @@ class QueueSource:
         """The classes that the node had no space for."""
         self._room = Room()
         self._closed = False
+        self._telling = False
 
     @property
     def unfinished(self) -> int:
         return len(self._ending)
 
     def take(self) -> None:
-        """Tell the queue thread how many jobs may come."""
+        """Tell the queue thread how many jobs may come, at the end of the loop's turn: an upload is
+        in line for a moment even if it gets its place at once."""
+        if not self._telling:
+            self._telling = True
+            self._loop.defer(self._tell)
+
+    def _tell(self) -> None:
+        self._telling = False
         now = time.monotonic()
         full = {job_class for job_class, until in self._full_until.items() if until > now}
         free = 0 if self._outcomes.behind else self._quota.direct_places(_QUOTA_NAME)

@@ -158,10 +158,11 @@ class QueueCrashes:
             time.sleep(rng.uniform(0.0, 0.02))
 
     def _submit_one(self, job: str, rng: random.Random) -> None:
-        # One in ten is an object; one window each, so that the text is known.
-        seconds = 25.0 if rng.random() < 0.1 else rng.uniform(0.2, 3.0)
+        # One in ten is an object; one window each, so that the text is known. Whole seconds, since
+        # the node takes the mean of a few samples at the end for an offset.
+        seconds = 25 if rng.random() < 0.1 else rng.randint(1, 3)
         samples = np.random.default_rng(zlib.crc32(job.encode()))
-        body = samples.integers(-9000, 9000, int(seconds * RATE)).astype("<i2").tobytes()
+        body = samples.integers(-9000, 9000, seconds * RATE).astype("<i2").tobytes()
         heard = np.frombuffer(body, "<i2").astype(np.float32) / 32768
         self.account.texts[job] = f"{zlib.crc32(heard.tobytes()):08x}"
         kind = {
