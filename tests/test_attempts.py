@@ -68,6 +68,14 @@ def test_attempts_start_at_the_given_temperature(temperature: float) -> None:
     assert tried[-1].rising
 
 
+@pytest.mark.parametrize(
+    ("seconds", "context"), [(1.0, 256), (5.0, 378), (20.0, 1128), (29.5, FULL)]
+)
+def test_partial_gets_one_attempt_at_a_reduced_context(seconds: float, context: int) -> None:
+    (attempt,) = ways(seconds, partial=True, prompt="names")
+    assert (attempt.context, attempt.prompt, attempt.temperature) == (context, "names", 0.0)
+
+
 def test_attempts_stop_at_the_highest_temperature() -> None:
     tried = ways(temperature=1.0, prompt="what was said")
     assert {attempt.temperature for attempt in tried} == {1.0}

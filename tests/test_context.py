@@ -18,6 +18,7 @@ from app.decoding.context import (
     EncoderContext,
     contexts_to_try,
     for_detection,
+    for_partial,
 )
 
 SECONDS = st.floats(0, 30)
@@ -84,3 +85,8 @@ def test_fixed_context_is_raised_to_cover_the_window(
     seconds: float, setting: int, expected: tuple[int, ...]
 ) -> None:
     assert contexts_to_try(seconds, setting) == expected
+
+
+@pytest.mark.parametrize("setting", ["full", 300, 1500])
+def test_setting_holds_for_partials(setting: EncoderContext) -> None:
+    assert for_partial(2.0, setting) == contexts_to_try(2.0, setting)[0]

@@ -265,17 +265,28 @@ def test_wasted_speculation_leaves_no_trace(bench: LiveBench) -> None:
         return hypothesis_of(text, len(samples) / RATE, language)
 
     bench.engine.answer = answer
-    number = bench.listen(LiveOptions(end_pause=1.0), language="auto")
-    bench.feed(number, audio(0.5, 1.0, 0.5))
+    number = bench.listen(LiveOptions(end_pause=None), language="auto")
+    bench.feed(number, audio(0.5, 1.0, 0.35))
     bench.settled()
-    bench.feed(number, audio(0.0, 1.0, 1.2))
+    bench.feed(number, audio(0.0, 1.0, 0.3))
+    bench.worker.commit(number)
     bench.settled()
-    bench.feed(number, audio(0.0, 1.0, 1.2))
+    bench.feed(number, audio(0.0, 1.0, 0.2))
     bench.worker.end(number)
     assert streamed(bench, number).language == "haw"
     assert [options.language for _, options in bench.engine.calls] == ["auto", "auto", "haw"]
     assert [options.carried for _, options in bench.engine.calls] == ["", "", "words 2"]
     assert [heard.language for heard in utterances(bench, number)] == ["haw", "haw"]
+
+
+def test_text_is_carried_over_cuts_and_not_over_pauses(bench: LiveBench) -> None:
+    bench.engine.answer = lambda samples, _options: hypothesis_of("words", len(samples) / RATE)
+    number = bench.stream(end_pause=0.9)
+    bench.feed(number, audio(0.5, 13.0, 0.3, 2.0, 1.0, 2.0))
+    bench.worker.end(number)
+    assert streamed(bench, number).utterances == 3
+    carried = [options.carried for _, options in bench.engine.calls]
+    assert [carried[0], *carried[-2:]] == ["", "words", ""]
 
 
 # What is decoded.

@@ -74,6 +74,11 @@ class Listener:
         return (len(self._held) + len(self._chunk)) / SAMPLE_RATE
 
     @property
+    def position(self) -> int:
+        """Number of samples that were judged, at 16 kHz."""
+        return self._held.end
+
+    @property
     def extent(self) -> Extent | None:
         """The open utterance if its speech is over now; None if none is open."""
         return self._endpointer.extent

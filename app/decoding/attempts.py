@@ -15,7 +15,13 @@ from dataclasses import dataclass, replace
 import structlog
 
 from app.decoding.audio_evidence import AudioEvidence
-from app.decoding.context import FULL, EncoderContext, contexts_to_try, most_prompt_tokens
+from app.decoding.context import (
+    FULL,
+    EncoderContext,
+    contexts_to_try,
+    for_partial,
+    most_prompt_tokens,
+)
 from app.decoding.faults import cut, judge
 from app.decoding.hypothesis import Hypothesis, most_tokens, normal_words
 from app.decoding.prompt import MOST_TOKENS as MOST_PROMPT_TOKENS
@@ -68,6 +74,8 @@ def attempts(
     start = options.temperature
     contexts = contexts_to_try(seconds, setting)
     bounded = setting == "auto" and seconds < BOUNDED_SECONDS
+    if options.partial:
+        contexts = (for_partial(seconds, setting),)
     for context in contexts[:_ONLY_SURE_CONTEXTS] if options.only_sure or bounded else contexts:
         reduced = context < FULL
         yield Attempt(
@@ -78,7 +86,7 @@ def attempts(
             carried=options.carried,
             prompt_tokens=most_prompt_tokens(context),
         )
-    if options.only_sure:
+    if options.only_sure or options.partial:
         return
     if options.prompt or options.carried:
         # The preceding text is the usual cause of a loop, so try without the prompt first.

@@ -63,6 +63,14 @@ def contexts_to_try(seconds: float, setting: EncoderContext) -> tuple[int, ...]:
     return (*(context for context in contexts if context < FULL), FULL)
 
 
+def for_partial(seconds: float, setting: EncoderContext) -> int:
+    """Return the positions for a beginning of `seconds` of a longer window: reduced also where the
+    window itself gets the whole encoder, because its text is decoded again."""
+    if setting != "auto":
+        return contexts_to_try(seconds, setting)[0]
+    return min(FULL, max(FLOOR, math.ceil(POSITIONS_PER_SECOND * seconds) + MARGIN))
+
+
 def most_prompt_tokens(context: int) -> int:
     """Return the number of tokens that a decode at `context` positions reads of a prompt."""
     return MOST_TOKENS if context >= FULL else REDUCED_PROMPT_TOKENS

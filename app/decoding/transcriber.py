@@ -36,8 +36,9 @@ class DecodeOptions:
 
     `language` is a code or `auto`. `temperature`, 0 to 1, is the first one tried: 0 takes the most
     probable token, higher ones sample. With `only_sure` only the cheap contexts are tried, and a
-    result that is not plausible is dropped. `prompt` is the client's or the node's, `carried` the
-    text of the previous window (`app/decoding/prompt.py`).
+    result that is not plausible is dropped. A `partial` window is the beginning of a longer one: it
+    gets a single attempt, which is dropped as well if it is not plausible. `prompt` is the client's
+    or the node's, `carried` the text of the previous window (`app/decoding/prompt.py`).
 
     With `auto`, `languages` are the codes to choose from; all if it is empty. `expected_language`
     is the language of the previous window and of `carried`. The window is decoded in it without a
@@ -51,6 +52,7 @@ class DecodeOptions:
     words: bool = False
     temperature: float = 0.0
     only_sure: bool = False
+    partial: bool = False
     languages: tuple[str, ...] = ()
     expected_language: str | None = None
 

@@ -51,10 +51,12 @@ class WindowDecoder:
         self.second_passes = 0
         """Number of decodes that repeated a window."""
 
-    def fork(self, request: Request) -> WindowDecoder:
-        """Return a copy that continues from here with `request`. It changes nothing here."""
+    def fork(self, request: Request, carries: bool) -> WindowDecoder:
+        """Return a copy that continues from here with `request`, and with the carried text if it
+        `carries`. It changes nothing here."""
         twin = copy.copy(self)
         twin._request = request
+        twin._carried = self._carried if carries else ""
         before = self._request
         if (request.language, request.languages) == (before.language, before.languages):
             twin.language = self.language.fork()
@@ -85,6 +87,22 @@ class WindowDecoder:
         if doubtful and not is_sure(hypothesis):
             hypothesis = replace(hypothesis, segments=())
         return hypothesis
+
+    def decode_partial(self, samples: Samples, language: str | None) -> Hypothesis:
+        """Return the hypothesis of the beginning of a window, empty if it is not plausible;
+        `language` is that of the window, None if it is not known. Raises as `decode` does."""
+        request = self._request
+        options = DecodeOptions(
+            translate=request.task == "translate",
+            prompt=request.prompt or self._settings.prompt,
+            # The times are not used, but without words the engine would load the model again.
+            words=request.word_timestamps,
+            partial=True,
+        )
+        options = self.language.options(options)
+        if language is not None:
+            options = replace(options, language=language)
+        return self._engine.transcribe(amplified(samples), options)
 
     def accept(self, hypothesis: Hypothesis, window: Window) -> list[Segment]:
         """Take the hypothesis of `window`. Return its segments, or cues if the request asks for

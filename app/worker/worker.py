@@ -20,17 +20,15 @@ from app.audio.probe import ChannelProbe
 from app.audio.vad import Detector
 from app.decoding.transcriber import Transcriber
 from app.live import Clear, Commit, Configure
-from app.messages import Outcome
-from app.worker.completions import Completion, Finished, Progress
+from app.worker.completions import Completion
 from app.worker.detectors import Detectors
-from app.worker.failures import RESET, STOPPED, failure_of, is_expected
-from app.worker.job import Job, JobSettings, Transcription
+from app.worker.file_jobs import FileJobs
+from app.worker.job import Job, JobSettings
 from app.worker.live.counters import LiveCounts
 from app.worker.live.desk import Desk
 from app.worker.live.job import Audio, AudioEnd, Control, LiveJob
 from app.worker.mailbox import Cancel, Mail, Mailbox
 from app.worker.scheduler import Scheduler
-from app.worker.split import SplitTranscription
 
 _PROBE_THRESHOLD = 0.5
 """Channels are judged by it where the detector judges no audio (`--vad-threshold 0`)."""
@@ -61,13 +59,10 @@ class Worker:
         self._wake = wake
         self._mark = mark
         self._mailbox = Mailbox()
-        self._jobs: dict[int, Job] = {}
-        self._begun: dict[int, Transcription | SplitTranscription] = {}
-        self._borrowed: dict[int, Detector] = {}
         self._scheduler = Scheduler()
-        self._live = Desk(
-            engine, self._detectors, self._probe, settings, self._scheduler, self._accept
-        )
+        parts = engine, self._detectors, self._probe, settings, self._scheduler
+        self._files = FileJobs(*parts, self._announce)
+        self._live = Desk(*parts, self._files.accept)
         self._has_worked = True
         """Whether the engine has worked since its last rest."""
         self.failed = False
@@ -187,8 +182,9 @@ class Worker:
                 began = time.monotonic()
                 self._in_turn(partial(self._turn, number))
                 self._scheduler.charge(client, time.monotonic() - began)
-        for job in list(self._jobs.values()):
-            self._finish(job, STOPPED)
+            elif self._mailbox.is_empty and not self._live.is_hungry and self._live.wants_partial:
+                self._in_turn(self._decode_partial)
+        self._files.stop()
         self._live.stop()
         self._announce(self._live.take_completions())
 
@@ -200,7 +196,8 @@ class Worker:
 
     def _collect(self) -> bool:
         """Take the mail; sleep if there is neither mail nor work. False when it is time to go."""
-        is_idle = not (self._scheduler or self._live.is_hungry)
+        live = self._live
+        is_idle = not (self._scheduler or live.is_hungry or live.wants_partial)
         if is_idle:
             self._rest()
         mail, stopping = self._mailbox.take(sleep=is_idle)
@@ -224,74 +221,35 @@ class Worker:
     def _take(self, mail: Mail) -> None:
         if isinstance(mail, Job):
             if not self._live.submit(mail):
-                self._accept(mail)
+                self._files.accept(mail)
         elif isinstance(mail, LiveJob):
             self._live.listen(mail)
         elif not isinstance(mail, Cancel):
             self._live.take(mail)
-        elif mail.number in self._jobs:
-            self._finish(self._jobs[mail.number], RESET)
-        else:
+        elif not self._files.cancel(mail.number):
             self._live.cancel(mail.number)
 
-    def _accept(self, job: Job) -> None:
-        """Take a job that is transcribed from its body."""
-        self._jobs[job.number] = job
-        self._scheduler.add(job.number, job.client, job.connection, job.guessed_seconds)
-
     def _client(self, number: int) -> str:
-        job = self._jobs.get(number)
+        job = self._files.get(number)
         return self._live.client(number) if job is None else job.client
 
     def _turn(self, number: int) -> None:
         self._has_worked = True
-        if (job := self._jobs.get(number)) is not None:
-            self._decode(job)
-            return
+        job = self._files.get(number)
         # The journal has no entry of a live job.
-        self._mark("")
+        self._mark("" if job is None else job.journal_entry)
+        if job is not None:
+            self._files.turn(job)
+            return
         self._live.turn(number)
         self._announce(self._live.take_completions())
 
-    def _decode(self, job: Job) -> None:
-        self._mark(job.journal_entry)
-        try:
-            work = self._begun.get(job.number) or self._begin(job)
-            segments, done = work.turn()
-            outcome = work.transcript() if done else None
-            self._scheduler.update(job.number, work.seconds_left)
-        except Exception as error:
-            # Nothing a body can hold may end the thread that serves all the others.
-            if not is_expected(error):
-                _log.exception("job failed", id=job.request.id)
-            self._finish(job, failure_of(error))
-            return
-        if job.request.reply == "segments" and segments:
-            self._announce([Progress(job.number, segment) for segment in segments])
-        if outcome is not None:
-            self._finish(job, outcome)
-
-    def _begin(self, job: Job) -> Transcription | SplitTranscription:
-        detector = self._detectors.lend()
-        self._borrowed[job.number] = detector
-
-        def begin(channel: int | None) -> Transcription:
-            return Transcription(job, self._engine, detector, self._settings, self._probe, channel)
-
-        is_split = job.request.channel_mode == "split"
-        work = SplitTranscription(begin) if is_split else begin(None)
-        self._begun[job.number] = work
-        return work
-
-    def _finish(self, job: Job, outcome: Outcome) -> None:
-        self._scheduler.remove(job.number)
-        del self._jobs[job.number]
-        if work := self._begun.pop(job.number, None):
-            work.close()
-        if detector := self._borrowed.pop(job.number, None):
-            self._detectors.give_back(detector)
-        job.body.close()
-        self._announce([Finished(job.number, outcome)])
+    def _decode_partial(self) -> None:
+        # Nobody waits, so nobody is charged.
+        self._mark("")
+        self._has_worked = True
+        self._live.decode_partial()
+        self._announce(self._live.take_completions())
 
     def _announce(self, completions: list[Completion]) -> None:
         if completions:

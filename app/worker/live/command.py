@@ -72,7 +72,7 @@ class Command:
     @property
     def is_open(self) -> bool:
         """Whether an utterance is open or waits for its result."""
-        return self._audio.is_open or self._utterances.waiting > 0
+        return self._audio.extent is not None or self._utterances.waiting > 0
 
     @property
     def lag_seconds(self) -> float:

@@ -24,6 +24,8 @@ class LiveCounts:
     """Utterances that were completed and decoded."""
     final_seconds: float = 0.0
     """Sum of the seconds from the completion of an utterance to its result."""
+    partials: int = 0
+    """Partials that were sent to the loop."""
     lag_seconds: float = 0.0
     """Most audio of one live job that is complete or received, and has no result yet."""
 
@@ -48,6 +50,10 @@ class Counter:
             final_seconds=counts.final_seconds + seconds,
             speculations_used=counts.speculations_used + was_used,
         )
+
+    def note_partials(self, count: int) -> None:
+        if count:
+            self.counts = replace(self.counts, partials=self.counts.partials + count)
 
     def note_now(self, jobs: int, utterances: int, lag_seconds: float) -> None:
         """Set the present values."""

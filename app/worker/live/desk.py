@@ -16,6 +16,7 @@ import structlog
 
 from app.audio.mix import SpeechTest
 from app.decoding.transcriber import Transcriber
+from app.live import Partial
 from app.messages import Outcome
 from app.worker.completions import Completion, Consumed, Finished, Progress
 from app.worker.detectors import Detectors
@@ -25,6 +26,7 @@ from app.worker.job_settings import JobSettings
 from app.worker.live.command import Command
 from app.worker.live.counters import Counter
 from app.worker.live.job import Audio, LiveJob, LiveMail
+from app.worker.live.offers import Offers
 from app.worker.live.places import Places
 from app.worker.live.stream import Stream
 from app.worker.live.utterances import Due
@@ -58,15 +60,13 @@ class Desk:
         transcribe: Callable[[Job], None],
     ) -> None:
         self._settings = settings
-        self._scheduler = scheduler
         self._transcribe = transcribe
         self._works: dict[int, Work] = {}
         self._hungry: dict[int, None] = {}
         """The jobs with something to hear, in the order of their turns."""
         self._blocked: dict[int, None] = {}
         """The jobs that wait for a place or for the engine before they hear more."""
-        self._offered: dict[int, bool] = {}
-        """The entries in the scheduler, and whether they are due."""
+        self._offers = Offers(scheduler)
         self._unreported: dict[int, int] = {}
         """Bytes of each stream that were consumed and not reported."""
         self._completions: list[Completion] = []
@@ -167,9 +167,28 @@ class Desk:
     def turn(self, number: int) -> None:
         """Decode what is due of a live job."""
         work = self._works[number]
+        self._work(work, work.turn)
+
+    @property
+    def wants_partial(self) -> bool:
+        """Whether a stream may have a partial as soon as nothing else waits."""
+        return self._next_partial() is not None
+
+    def decode_partial(self) -> None:
+        """Decode the partial of the stream that is the longest without one, if any wants one. For
+        when nothing else waits for the engine."""
+        if (stream := self._next_partial()) is not None:
+            self._work(stream, stream.decode_partial)
+
+    def _next_partial(self) -> Stream | None:
+        holders = [self._works[number] for number in self._places.holders]
+        streams = [work for work in holders if isinstance(work, Stream) and work.wants_partial]
+        return min(streams, key=lambda stream: stream.partial_at, default=None)
+
+    def _work(self, work: Work, decode: Callable[[], None]) -> None:
         began = time.monotonic()
         try:
-            work.turn()
+            decode()
             work.spent += time.monotonic() - began
             self._settle(work)
         except Exception as error:
@@ -212,7 +231,9 @@ class Desk:
         for final in work.settle():
             self.counter.note_final(now - final.complete_at, final.was_ready)
         if isinstance(work, Stream):
-            self._completions += [Progress(number, report) for report in work.take_reports()]
+            reports = work.take_reports()
+            self.counter.note_partials(sum(isinstance(report, Partial) for report in reports))
+            self._completions += [Progress(number, report) for report in reports]
         elif work.gave_up:
             self._give_up(work)
             return
@@ -224,24 +245,12 @@ class Desk:
             self._offer(work)
 
     def _offer(self, work: Work) -> None:
-        """Bring the scheduler's entry of a job up to date."""
-        job, due = work.live_job, work.due
-        number = job.number
-        if due is Due.SPECULATION and number in self._hungry:
+        """Offer what is due of a job."""
+        due = work.due
+        if due is Due.SPECULATION and work.live_job.number in self._hungry:
             # The audio that has come already may show that the speaker goes on.
             due = None
-        is_due = None if due is None else due is Due.FINAL
-        if is_due != self._offered.get(number):
-            self._withdraw(number)
-            if is_due is not None:
-                self._offered[number] = is_due
-                self._scheduler.add(number, job.client, job.connection, work.due_seconds, is_due)
-        elif is_due is not None:
-            self._scheduler.update(number, work.due_seconds)
-
-    def _withdraw(self, number: int) -> None:
-        if self._offered.pop(number, None) is not None:
-            self._scheduler.remove(number)
+        self._offers.offer(work.live_job, due, work.due_seconds)
 
     def _report_consumed(self, job: LiveJob, size: int) -> None:
         self._unreported[job.number] += size
@@ -275,7 +284,7 @@ class Desk:
     def _remove(self, work: Work) -> None:
         number = work.live_job.number
         del self._works[number]
-        self._withdraw(number)
+        self._offers.withdraw(number)
         for entries in (self._hungry, self._blocked, self._unreported):
             entries.pop(number, None)
         self._make.end(number)

@@ -41,9 +41,14 @@ class LiveAudio:
         return len(self._pending) >= self._block
 
     @property
-    def is_open(self) -> bool:
-        """Whether an utterance is open."""
-        return self._listener.extent is not None
+    def extent(self) -> Extent | None:
+        """The open utterance if its speech is over now; None if none is open."""
+        return self._listener.extent
+
+    @property
+    def position(self) -> int:
+        """Number of samples that were heard, at 16 kHz."""
+        return self._listener.position
 
     @property
     def is_truncated(self) -> bool:

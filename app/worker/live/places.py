@@ -28,6 +28,11 @@ class Places:
         """Number of places that are taken."""
 
     @property
+    def holders(self) -> list[int]:
+        """The streams with a place."""
+        return list(self._holders)
+
+    @property
     def is_full(self) -> bool:
         return self.taken >= self._count
 

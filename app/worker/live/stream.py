@@ -7,6 +7,7 @@ Its audio then stays in its inbox, and the loop stops reading. Worker thread.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
@@ -15,15 +16,25 @@ from app.audio.endpoint import Began
 from app.audio.samples import SAMPLE_RATE
 from app.audio.windows import MAX_SECONDS
 from app.decoding.hypothesis import join
-from app.live import Clear, Commit, Committed, LiveEvent, SpeechBegan, SpeechEnded
+from app.live import (
+    Clear,
+    Commit,
+    Committed,
+    LiveEvent,
+    LiveReport,
+    Partial,
+    SpeechBegan,
+    SpeechEnded,
+)
 from app.messages import Outcome, Segment, Streamed, Transcript, Utterance
 from app.worker.job_settings import JobSettings
 from app.worker.live.job import Audio, AudioEnd, Control, LiveJob, LiveMail
 from app.worker.live.live_audio import Heard, LiveAudio
+from app.worker.live.partials import Partials
 from app.worker.live.places import Places
 from app.worker.live.utterances import Due, Final, Utterances
 
-Report = Utterance | SpeechBegan | SpeechEnded | Committed
+Report = Utterance | LiveReport
 
 
 class Stream:
@@ -43,6 +54,7 @@ class Stream:
         self._options = job.request.live
         self._audio = audio
         self._utterances = utterances
+        self._partials = Partials(audio)
         self._places = places
         self._settings = settings
         self._inbox: deque[LiveMail] = deque()
@@ -65,6 +77,8 @@ class Stream:
         """All segments, if the outcome has the whole text."""
         self._ended = False
         self._truncated = False
+        self.partial_at = 0.0
+        """When the last partial was decoded (`time.monotonic()`)."""
         self.spent = 0.0
         """Seconds of work."""
 
@@ -84,9 +98,16 @@ class Stream:
         return bool(self._inbox) or self._audio.has_block or not has_place
 
     @property
+    def wants_partial(self) -> bool:
+        """Whether the open utterance may be decoded as far as it goes, if nothing else waits."""
+        if not self._options.partials or self._utterances.waiting:
+            return False
+        return self._partials.is_due and self._places.has(self.live_job.number)
+
+    @property
     def is_open(self) -> bool:
         """Whether an utterance is open or waits for its result."""
-        return self._audio.is_open or self._utterances.waiting > 0
+        return self._audio.extent is not None or self._utterances.waiting > 0
 
     @property
     def lag_seconds(self) -> float:
@@ -150,6 +171,15 @@ class Stream:
     def turn(self) -> None:
         """Do what is due. Raises `EngineError` and `EngineAborted`."""
         self._utterances.turn()
+        guess = self._utterances.guess
+        if self._options.partials and guess is not None:
+            language = guess.decoder.language.last
+            self._report(self._partials.take(guess.extent, join(guess.segments), language))
+
+    def decode_partial(self) -> None:
+        """Decode the open utterance as far as it goes. Raises as `turn` does."""
+        self.partial_at = time.monotonic()
+        self._report(self._partials.turn(self._utterances.fork()))
 
     def settle(self) -> list[Final]:
         """Decide what is decoded, and return it; its reports are among `take_reports`."""
@@ -231,6 +261,10 @@ class Stream:
             )
         self._decided += 1
         self._report_commits()
+
+    def _report(self, partial: Partial | None) -> None:
+        if partial is not None:
+            self._reports.append(partial)
 
     def _report_commits(self) -> None:
         """Report the commits whose utterances all have a result."""

@@ -25,6 +25,11 @@ MOST_WASTED = 3
 """Most speculations of one utterance; later pauses are not decoded before it is complete."""
 
 
+_CARRY_SECONDS = 0.6
+"""Longest pause after which the text of the utterance before is carried over, mostly after a cut in
+long speech. After a longer one it does more harm than good (docs/lab-book.md, "Live audio")."""
+
+
 class Due(Enum):
     """The kind of the next decode."""
 
@@ -79,6 +84,8 @@ class Utterances:
         self._attempt: Attempt | None = None
         self._speculations = 0
         """Number of speculations of the open utterance."""
+        self._spoken_until = 0
+        """End of the speech of the last utterance with a result."""
 
     @property
     def waiting(self) -> int:
@@ -111,6 +118,15 @@ class Utterances:
         """Seconds of audio of the next decode."""
         extent = self._next()
         return 0.0 if extent is None else (extent.end - extent.start) / SAMPLE_RATE
+
+    @property
+    def guess(self) -> Attempt | None:
+        """The speculation on the open utterance, once it is decoded."""
+        return self._attempt if self._is_done and not self._waiting else None
+
+    def fork(self) -> WindowDecoder:
+        """Return a decoder for the open utterance so far."""
+        return self.decoder.fork(self._request, carries=False)
 
     def open(self, request: Request) -> None:
         """Begin an utterance; it is decoded as `request` says."""
@@ -151,8 +167,9 @@ class Utterances:
         if not self._matches(extent):
             request = self._waiting[0].request if self._waiting else self._request
             self._speculations += not self._waiting
+            carries = extent.speech_start - self._spoken_until <= _CARRY_SECONDS * SAMPLE_RATE
             self._attempt = self._begin(
-                extent, self._audio.samples(extent), self.decoder.fork(request)
+                extent, self._audio.samples(extent), self.decoder.fork(request, carries)
             )
         assert self._attempt is not None
         self._attempt.turn()
@@ -165,6 +182,7 @@ class Utterances:
             assert attempt is not None
             entry = self._waiting.popleft()
             self._audio.release(entry.extent)
+            self._spoken_until = entry.extent.speech_end
             self.decoder, self._attempt = attempt.decoder, None
             finals.append(
                 Final(
