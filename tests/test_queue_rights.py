@@ -400,6 +400,48 @@ def test_worker_only_takes_jobs_reads_audio_and_answers(cluster: Cluster, what: 
     assert contents(cluster) == before
 
 
+def test_every_operation_of_a_node_is_allowed(cluster: Cluster) -> None:
+    """The worker's rights suffice for all that `app/queue/jetstream.py` does."""
+
+    async def act(broker: Broker) -> None:
+        jetstream = JetStream(broker, lambda _: None)
+        await jetstream.begin()
+        home = await cluster.connect("home")
+        await home.request("asr.job.medium.long.home", b"x", {"Nats-Msg-Id": os.urandom(4).hex()})
+        for finish in (jetstream.hand_back, jetstream.ack):
+            delivery = await (await jetstream.pull("medium-long", 5.0)).answer
+            assert delivery is not None
+            assert (delivery.data, delivery.subject) == (b"x", "asr.job.medium.long.home")
+            await jetstream.progress(delivery)
+            await (finish(delivery, 0.0) if finish == jetstream.hand_back else finish(delivery))
+        assert await (await jetstream.pull("medium-long", 0.0)).answer is None
+        # A forbidden question is no fault: the watch asks the broker anew then.
+        assert await jetstream.pending("medium-long") is None
+        subject = names.handed_back_subject(delivery.sequence)
+        assert await jetstream.store(subject, b"1", {})
+        assert await jetstream.last(names.HANDED_BACK, subject) == b"1"
+        assert await jetstream.last(names.HANDED_BACK, names.handed_back_subject(10**9)) is None
+        assert await jetstream.store(names.dead_subject("medium"), b"x", {})
+        assert await jetstream.store(names.result_subject("home", "every"), b"{}", {})
+        await jetstream.announce(names.segment_subject("home", "every"), b"{}")
+        await jetstream.put_object("asr-results-home", "every", b"r" * 9, 4)
+        stream, audio = names.bucket_stream("asr-audio-home"), "asr-audio-home"
+        chunks = [("$O.asr-audio-home.C.every", b"%d" % number) for number in range(3)]
+        for one in chunks:
+            await home.request(*one)
+        description = json.dumps({"name": "every", "nuid": "every"}).encode()
+        await home.request(names.object_subject(audio, "every"), description)
+        found = await jetstream.last_of_bucket(stream, names.object_subject(audio, "every"))
+        assert found == description
+        batch = await jetstream.batch(stream, chunks[0][0], 1, 2)
+        assert [data for _, data in batch] == [b"0", b"1"]
+        await jetstream.delete_object(audio, "every", "every")
+        assert [data for _, data in await jetstream.batch(stream, chunks[0][0], 1, 4)] == [b""]
+        await home.close()
+
+    play(cluster, "worker", act)
+
+
 def test_users_without_a_key_are_rejected(cluster: Cluster, capsys: Any) -> None:
     assert cli.main(["status", "--queue", cluster.url]) == 1
     assert "rejects the credentials" in capsys.readouterr().err

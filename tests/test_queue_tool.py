@@ -25,6 +25,7 @@ import queue_tool.broker
 import queue_tool.orphans
 import queue_tool.results
 import queue_tool.server
+import queue_tool.setup
 from broker import HANG
 from queue_cluster import StandIn, result
 from queue_tool import cli, configs, objects
@@ -91,6 +92,8 @@ def tool(broker: Any, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> I
         if name.startswith(cli.PREFIX):
             monkeypatch.delenv(name)
     monkeypatch.setattr(queue_tool.broker, "_RETRY_SECONDS", 0.05)
+    # A consumer takes some milliseconds to make; one test makes those of every model.
+    monkeypatch.setattr(queue_tool.setup, "catalogue_models", lambda: ["tiny.en", "base"])
     monkeypatch.setattr(queue_tool.results, "LOOK_SECONDS", 0.2)
     return Tool(broker.url, capsys)
 
@@ -116,7 +119,8 @@ def sha256(path: Path) -> str:
 # init.
 
 
-def test_init_makes_all_and_is_idempotent(tool: Tool) -> None:
+def test_init_makes_all_and_is_idempotent(tool: Tool, monkeypatch: Any) -> None:
+    monkeypatch.undo()
     first = tool("init", "--tenant", "t1", "--tenant", "t2")
     streams = tool.jetstream("STREAM.NAMES")["streams"]
     buckets = {

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import ssl
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +19,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from app.queue.broker import Access, BrokerError, connect
+from queue_tool.explain import explain
 
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 5.0
 REPLY_SECONDS = 10.0
 GIVE_UP_SECONDS = 60.0
 """A broker that is away for longer fails the command."""
@@ -295,20 +295,3 @@ async def connected(access: Access) -> AsyncIterator[Broker]:
         yield broker
     finally:
         await broker.close()
-
-
-def explain(error: BaseException, urls: Sequence[str]) -> str:
-    """Return one line for a person about a failed connection: the reason, then the remedy."""
-    where = ", ".join(urls)
-    text = str(error)
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return (
-            f"the certificate of {where} is not valid ({error.verify_message}): name its authority"
-            " with --queue-ca, and use the host name of the certificate"
-        )
-    if isinstance(error, ssl.SSLError):
-        return f"no TLS with {where} ({error.reason or error}): check --queue and the broker"
-    if "authorization violation" in text.lower():
-        return f"{where} rejects the credentials: check --queue-credentials and the broker's users"
-    reason = getattr(error, "strerror", None) or text or type(error).__name__
-    return f"cannot reach {where} ({reason}): check --queue, the broker and any firewall"
