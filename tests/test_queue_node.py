@@ -30,7 +30,7 @@ from fakes import (
 )
 
 from app.queue import names
-from app.queue.limits import MAX_DEATHS
+from app.queue.limits import MAX_DEATHS, SUSPECT_DEATHS
 from app.storage.spool import Spool
 
 MakeNode = Callable[..., Node]
@@ -415,6 +415,31 @@ def test_hand_backs_are_subtracted_from_deaths(broker: Broker, make: Any) -> Non
             node.stop()
         make()
         assert admin.wait_for("tried")["delivered"] > 10
+        assert admin.count(names.DEAD) == 0
+    finally:
+        admin.close()
+
+
+def test_job_that_two_nodes_died_of_is_done_alone(broker: Broker, make: Any) -> None:
+    """It waits for the jobs that are held, and no other comes beside it."""
+    admin = Admin(broker.url, ack_wait=0.3)
+    try:
+        admin.init()
+        admin.submit_samples("suspect", 3000)
+        for _ in range(SUSPECT_DEATHS):
+            admin.pull(names.consumer("any", "short"))
+        node = make()
+        node.engine.hold()
+        admin.submit_samples("before", 4000, job_class="long")
+        node.engine.wait_for_calls(1)
+        eventually(lambda: node.queue.counts.held["short"] == 1, "the suspect")
+        admin.submit_samples("after", 5000)
+        time.sleep(0.6)  # it would come within milliseconds
+        assert node.server.load.admitted == 1
+        node.engine.release()
+        assert admin.wait_for("suspect")["text"] == "3000"
+        assert admin.wait_for("after")["text"] == "5000"
+        assert [len(samples) for samples, _ in node.engine.calls][-1] == 5000
         assert admin.count(names.DEAD) == 0
     finally:
         admin.close()

@@ -9,10 +9,11 @@ from __future__ import annotations
 import structlog
 
 from app.queue import names
+from app.queue.broker import BrokerError
 from app.queue.delivery import Delivery
 from app.queue.jetstream import JetStream
 from app.queue.job import DEATHS, MESSAGE_ID, SUBJECT
-from app.queue.limits import MAX_DEATHS
+from app.queue.limits import SUSPECT_DEATHS
 from app.queue.link import Link
 
 UNREADABLE = "unreadable"
@@ -24,8 +25,9 @@ _log = structlog.get_logger("queue")
 
 
 async def deaths_of(link: Link, delivery: Delivery) -> int:
-    """Return how often a node died or hung with this job. Raises `BrokerError`."""
-    if delivery.delivered <= MAX_DEATHS:
+    """Return how often a node died or hung with this job, 0 if that is at most once. Raises
+    `BrokerError`."""
+    if delivery.delivered <= SUSPECT_DEATHS:
         return 0
     subject = names.handed_back_subject(delivery.sequence)
     back = await link.persist(
@@ -52,6 +54,16 @@ async def bury(link: Link, delivery: Delivery, model: str, deaths: int) -> None:
         ATTEMPTS,
     )
     _log.error("quarantined", subject=delivery.subject, deaths=deaths)
+
+
+async def discard(link: Link, delivery: Delivery, reason: str) -> None:
+    """Move a message that cannot be a job to the dead ones."""
+    _log.error("not a job; moved to the dead ones", subject=delivery.subject, reason=reason)
+    try:
+        await bury(link, delivery, UNREADABLE, 0)
+        await (await link.ready()).ack(delivery)
+    except BrokerError as error:
+        _log.error("cannot move a message", error=str(error))
 
 
 async def count_hand_back(stream: JetStream, sequence: int) -> None:

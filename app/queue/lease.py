@@ -23,6 +23,8 @@ class Lease:
     object_name: str | None = None
     keep_audio: bool = False
     """True for a dead job, which can be retried."""
+    deaths: int = 0
+    """Deliveries that ended with the death of their node, 0 if there was at most one."""
     counted: bool = False
     """True if the next delivery was forgiven already, after the broker had been away."""
     free: asyncio.Event = field(default_factory=asyncio.Event)

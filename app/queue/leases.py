@@ -20,8 +20,11 @@ from app.queue.delivery import Delivery
 from app.queue.events import Arrived, Counts, Fetched, QueueEvent, Stored
 from app.queue.job import INLINE_BYTES, OBJECT, Job, Refused, read_job
 from app.queue.lease import Lease
-from app.queue.limits import MAX_DEATHS
+from app.queue.limits import MAX_DEATHS, SUSPECT_DEATHS
 from app.queue.link import Link
+
+_BESIDE_SECONDS = 1.0
+"""Delay of a job that came although the node holds one that must be alone."""
 
 _LATER_SECONDS = 60.0
 """Delay of a job whose deaths cannot be looked up, or that cannot be moved to the dead ones."""
@@ -52,6 +55,10 @@ class Leases:
         self._tasks: set[asyncio.Task[None]] = set()
         self.closed = False
         """True once every further delivery is handed back."""
+        self._suspect: Lease | None = None
+        """A job that nodes died of. It waits for the others and is done alone."""
+        self._left = asyncio.Event()
+        """Set when a job was given up or ended."""
 
     @property
     def held(self) -> list[Lease]:
@@ -61,6 +68,16 @@ class Leases:
     def ending(self) -> int:
         """The number of jobs whose result is on its way."""
         return sum(lease.ending for lease in self._held.values())
+
+    @property
+    def open(self) -> bool:
+        """True if further jobs may be asked for."""
+        return not self.closed and self._suspect is None
+
+    def close(self) -> None:
+        """Hand back every further delivery."""
+        self.closed = True
+        self._left.set()
 
     async def take(self, delivery: Delivery) -> Lease | None:
         """Take a job; None if it needs no place."""
@@ -75,7 +92,7 @@ class Leases:
             if not names.is_tenant(address.tenant):
                 raise ValueError(f"{address.tenant!r} is not a tenant")
         except ValueError as error:
-            await self._discard(delivery, str(error))
+            await deaths.discard(self._link, delivery, str(error))
             return None
         lease = Lease(next(self._numbers), delivery, address)
         self._held[lease.number] = lease
@@ -92,8 +109,10 @@ class Leases:
             # A message must not end the thread of one node after the other.
             _log.exception("a job cannot be read")
             self._forget(lease)
-            await self._discard(delivery, type(error).__name__)
+            await deaths.discard(self._link, delivery, type(error).__name__)
             return None
+        if lease.deaths >= SUSPECT_DEATHS:
+            await self._isolate(lease)
         if self._is_over(lease):
             return None
         self._report(Arrived(lease.number, job, delivery.data, delivery.delivered))
@@ -166,7 +185,19 @@ class Leases:
     def _is_over(self, lease: Lease) -> bool:
         if self.closed:
             self.hand_back(lease.number, 0.0)
+        elif self._suspect is not None and self._suspect is not lease:
+            self.hand_back(lease.number, _BESIDE_SECONDS)
         return lease.ending
+
+    async def _isolate(self, lease: Lease) -> None:
+        """Wait until the node holds nothing else. Meanwhile it asks for nothing."""
+        if self._suspect is not None:
+            return
+        self._suspect = lease
+        _log.warning("nodes died of this job; it is done alone", deaths=lease.deaths)
+        while len(self._held) > 1 and not self.closed:
+            self._left.clear()
+            await self._left.wait()
 
     async def _read(self, lease: Lease) -> Job | Refused:
         delivery = lease.delivery
@@ -179,7 +210,7 @@ class Leases:
         )
         lease.request_id = job.request_id if isinstance(job, Refused) else job.request.id
         lease.object_name = delivery.headers.get(OBJECT)
-        died = await deaths.deaths_of(self._link, delivery)
+        died = lease.deaths = await deaths.deaths_of(self._link, delivery)
         if died < MAX_DEATHS:
             return job
         await deaths.bury(self._link, delivery, lease.address.model, died)
@@ -196,15 +227,6 @@ class Leases:
         _log.info("the broker sent a job again that is held here", id=lease.request_id)
         if not forgiven:
             self.begin(self._forgive(lease))
-
-    async def _discard(self, delivery: Delivery, reason: str) -> None:
-        """Move a message whose subject is not a job's out of the queue."""
-        _log.error("not a job; moved to the dead ones", subject=delivery.subject, reason=reason)
-        try:
-            await deaths.bury(self._link, delivery, deaths.UNREADABLE, 0)
-            await (await self._link.ready()).ack(delivery)
-        except BrokerError as error:
-            _log.error("cannot move a message", error=str(error))
 
     async def _fetch(self, lease: Lease, size: int) -> None:
         failure = await audio.fetch(lease, size, self._link, self._report, self._counts)
@@ -251,6 +273,9 @@ class Leases:
     def _forget(self, lease: Lease) -> None:
         if self._held.pop(lease.number, None) is not None:
             self._counts.held[lease.address.job_class] -= 1
+            if lease is self._suspect:
+                self._suspect = None
+            self._left.set()
             self._report(Stored(lease.number))
 
     def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

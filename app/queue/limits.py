@@ -20,6 +20,9 @@ _DAY = 86_400.0
 FOREVER = 0.0
 """An age that never ends, as JetStream writes it."""
 
+SUSPECT_DEATHS = 2
+"""A job with so many deaths is done alone, so that no other job is held by a node that it kills."""
+
 MAX_DEATHS = 5
 """A job is quarantined after so many deliveries that ended without an outcome or a hand-back."""
 

@@ -121,7 +121,7 @@ class Places:
 
     def _has_room(self) -> bool:
         # Results on their way are bounded, too: the broker may take none, or stdout stand still.
-        fits = self._leases.ending < len(self._places) and not self._leases.closed
+        fits = self._leases.ending < len(self._places) and self._leases.open
         return fits and self._link.connected and self._asking < self._room.places
 
     def _consumers(self, classes: Sequence[JobClass]) -> list[str]:

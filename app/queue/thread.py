@@ -113,7 +113,7 @@ class QueueThread:
         """Ask for no further job; hand back those that come all the same."""
 
         def close() -> None:
-            self._leases.closed = True
+            self._leases.close()
             self._places.renew()
 
         self._call(close)
