@@ -109,6 +109,8 @@ class Request:
     live: LiveOptions | None = None
     cues: CueLayout | None = None
     model: str | None = None
+    detect_only: bool = False
+    """True to decode only the first window with words, for its language."""
 
 
 @dataclass(frozen=True, slots=True)

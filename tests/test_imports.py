@@ -45,6 +45,7 @@ PARSERS = {
     "app.protocols.http.protocol": {"h11"},
     "app.protocols.http.input": {"h11"},
     "app.protocols.http.writer": {"h11"},
+    "app.protocols.http.audio_body": {"python_multipart"},
     "app.protocols.http.form": {"python_multipart"},
     "app.protocols.http.upgrade": {"h11"},
     "app.protocols.websocket.frames": {"wsproto"},

@@ -112,6 +112,12 @@ def test_completion_is_returned_once(bench: Bench) -> None:
     assert bench.worker.take_completions() == []
 
 
+def test_detection_decodes_only_the_first_window_with_words(bench: Bench) -> None:
+    outcome = bench.outcome(bench.submit(three_phrases(), detect_only=True))
+    assert isinstance(outcome, Transcript)
+    assert len(outcome.segments) == len(bench.engine.calls) == 1
+
+
 def test_segments_are_reported_if_requested(bench: Bench) -> None:
     quiet = bench.submit(three_phrases())
     bench.outcome(quiet)

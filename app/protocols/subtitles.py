@@ -1,4 +1,4 @@
-"""Segments as subtitles: SubRip and WebVTT.
+"""Segments as subtitles: SubRip and WebVTT, and as a table.
 
 Pure functions. Times are seconds from the beginning of the audio. Each segment is one cue, in lines
 if it was divided into cues (`app/decoding/cue_layout.py`); a cue of a split recording names its
@@ -30,6 +30,15 @@ def vtt(segments: Iterable[Segment]) -> str:
         for segment, text in _shown(segments)
     )
     return "WEBVTT\n\n" + "".join(cues)
+
+
+def tsv(segments: Iterable[Segment]) -> str:
+    """Return tab-separated values: start and end in milliseconds, and the text."""
+    lines = (
+        f"{round(segment.start * 1000)}\t{round(segment.end * 1000)}\t{' '.join(text.split())}\n"
+        for segment, text in _shown(segments)
+    )
+    return "start\tend\ttext\n" + "".join(lines)
 
 
 def _shown(segments: Iterable[Segment]) -> Iterator[tuple[Segment, str]]:

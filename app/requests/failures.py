@@ -23,6 +23,8 @@ from app.messages import (
 def unservable(request: Request, model: ModelInfo) -> Failure | None:
     """Return why the loaded model cannot serve this request; None if it can."""
     detected = request.language in ("auto", "multi")
+    if request.detect_only and not model.multilingual:
+        return Failure(BAD_FIELD, f"language: {model.name} is English-only and detects none")
     if request.language == "multi" and not model.multilingual:
         message = f"language: {model.name} is English-only; use en or auto instead of multi"
         return Failure(BAD_FIELD, message)

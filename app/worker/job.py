@@ -136,7 +136,8 @@ class Transcription:
         segments = self._transcribe(window) if window is not None else []
         self.segments += segments
         self._spent += time.monotonic() - started
-        return segments, self._windower.exhausted
+        enough = self.job.request.detect_only and bool(segments)
+        return segments, enough or self._windower.exhausted
 
     def transcript(self) -> Transcript:
         """Return the transcript; call it after the last turn."""

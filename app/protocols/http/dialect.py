@@ -11,12 +11,12 @@ from typing import Any, Literal
 from typing import Protocol as Interface
 
 from app.limits import CueLayout
-from app.messages import Request, Segment, Task, Transcript
+from app.messages import RawFormat, Request, Segment, Task, Transcript
 from app.protocols.http import fields as form_fields
 from app.protocols.http.form import Fields
 from app.protocols.model_names import ModelNames
 
-Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
+Format = Literal["json", "text", "srt", "verbose_json", "vtt", "tsv"]
 SUBTITLES: tuple[Format, ...] = ("srt", "vtt")
 
 
@@ -33,10 +33,20 @@ class ReplyOptions:
     timestamps: bool = True
     stream: bool = False
     temperature: float = 0.0
+    detect_only: bool = False
+    """True if only the language is asked for."""
 
 
 class Dialect(Interface):
     """One API."""
+
+    @property
+    def file_field(self) -> str:
+        """The name of the form field that holds the audio."""
+
+    @property
+    def prompt_field(self) -> str:
+        """The name of the field with the words to expect."""
 
     def read_options(self, fields: Fields, task: Task) -> ReplyOptions:
         """Read the fields of the reply; `task` is that of the path. Raises `FormError`."""
@@ -44,17 +54,23 @@ class Dialect(Interface):
     def read_language(self, fields: Fields) -> str | None:
         """Read the fields that name the language. Raises `FormError`."""
 
-    def error(self, status: int, code: str, message: str) -> Any:
-        """Return the value of the field `error`."""
+    def read_samples(self, fields: Fields) -> RawFormat | None:
+        """Return the format of the audio if it is samples. Raises `FormError`."""
+
+    def error(self, status: int, code: str, message: str) -> dict[str, Any]:
+        """Return the JSON object of an error."""
 
     def text(self, transcript: Transcript, options: ReplyOptions) -> str:
         """Return the text, for the format `text` and within JSON."""
 
+    def brief(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
+        """Return the reply in the format `json`."""
+
     def extra(self, transcript: Transcript) -> dict[str, Any]:
-        """Return the fields of a JSON reply that come last."""
+        """Return the fields of `verbose_json` that come last."""
 
     def language(self, transcript: Transcript, options: ReplyOptions) -> str:
-        """Return the code of the language in `verbose_json`; empty if it is not known."""
+        """Return the language in `verbose_json`; empty if it is not known."""
 
     def details(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
         """Return the fields of `verbose_json` with segments and words."""
@@ -74,7 +90,9 @@ def read(
         language=language,
         languages=form_fields.languages(fields, language),
         task=options.task,
-        prompt=form_fields.prompt(fields),
+        prompt=form_fields.prompt(fields, dialect.prompt_field),
+        raw=dialect.read_samples(fields) or request.raw,
+        detect_only=options.detect_only,
         word_timestamps=options.words,
         reply="segments" if options.stream else "transcript",
         temperature=options.temperature,

@@ -22,7 +22,7 @@ from app.messages import (
 )
 
 FILE = "file"
-"""The name of the part that holds the audio, in OpenAI's API and in whisper.cpp's server."""
+"""The usual name of the part that holds the audio."""
 
 MAX_PARTS = 100
 """Most parts of a form. whisper.cpp's server has 37 fields, OpenAI's API about 20, some of them
@@ -64,9 +64,10 @@ def boundary_of(content_type: str | None) -> bytes:
 
 
 class Form:
-    """The parser of one body."""
+    """The parser of one body, whose audio is in the field `file`."""
 
-    def __init__(self, boundary: bytes) -> None:
+    def __init__(self, boundary: bytes, file: str = FILE) -> None:
+        self._file = file
         self._parser = MultipartParser(
             boundary,
             {
@@ -89,6 +90,8 @@ class Form:
         self._value = bytearray()
         self._pieces: list[memoryview] = []
         self._has_file = False
+        self._other_file: str | None = None
+        """The name of a part that holds a file as well."""
         self._ended = False
         self._fields: Fields = {}
 
@@ -114,7 +117,7 @@ class Form:
         if not self._ended:
             raise FormError(INCOMPLETE, "the form ended before its closing boundary; send it whole")
         if not self._has_file:
-            raise FormError(MISSING_FIELD, f"{FILE} is missing; send the audio in the field {FILE}")
+            raise self._without_file()
         return self._fields
 
     # Callbacks of the parser.
@@ -147,27 +150,37 @@ class Form:
             message = "Content-Transfer-Encoding of a part must be binary (RFC 7578)"
             raise FormError(BAD_HEADER, message)
         self._name = _decoded(options[b"name"], "the name of a field")
-        if self._name == FILE:
+        if self._name == self._file:
             if self._has_file:
-                raise FormError(BAD_FIELD, f"{FILE} occurs twice; send one")
+                raise FormError(BAD_FIELD, f"{self._file} occurs twice; send one")
             self._has_file = True
+        elif b"filename" in options:
+            self._other_file = self._name
 
     def _data(self, data: bytes, start: int, end: int) -> None:
-        if self._name == FILE:
+        if self._name == self._file:
             self._pieces.append(memoryview(data)[start:end])
             return
         self._value += memoryview(data)[start:end]
         if len(self._value) > MAX_FIELD_BYTES:
+            if self._name == self._other_file and not self._has_file:
+                raise self._without_file()
             shown = self._name[:40]
             raise FormError(BAD_FIELD, f"{shown} has more than {MAX_FIELD_BYTES} bytes; send less")
 
     def _end_part(self) -> None:
-        if self._name != FILE:
+        if self._name != self._file:
             values = self._fields.setdefault(self._name, [])
             values.append(_decoded(self._value, self._name[:40]))
 
     def _end(self) -> None:
         self._ended = True
+
+    def _without_file(self) -> FormError:
+        message = f"{self._file} is missing; send the audio in the field {self._file}"
+        if self._other_file is not None:
+            message += f", not in {self._other_file[:40]}"
+        return FormError(MISSING_FIELD, message)
 
 
 def _too_many() -> FormError:

@@ -6,16 +6,18 @@ Pure functions of the node's messages, in the shapes of OpenAI's API reference (
 from __future__ import annotations
 
 import math
-from typing import Any, cast, get_args
+from typing import Any
 
 from app.decoding.hypothesis import compression
-from app.messages import BAD_FIELD, Segment, Task, Transcript
+from app.messages import BAD_FIELD, RawFormat, Segment, Task, Transcript
 from app.protocols.http import fields as form_fields
 from app.protocols.http.answer import encoded
 from app.protocols.http.dialect import Format, ReplyOptions, segment_extra, word_extra
-from app.protocols.http.form import Fields, FormError
+from app.protocols.http.form import FILE, Fields, FormError
 from app.protocols.http.lists import list_of
+from app.protocols.languages import NAMES
 
+_FORMATS: tuple[Format, ...] = ("json", "text", "srt", "verbose_json", "vtt")
 _STREAMED: tuple[Format, ...] = ("json", "text")
 
 _PARAMETERS = frozenset(
@@ -43,6 +45,9 @@ _PARAMETERS = frozenset(
 class OpenAi:
     """OpenAI's audio API as a `Dialect`."""
 
+    file_field = FILE
+    prompt_field = "prompt"
+
     def read_options(self, fields: Fields, task: Task) -> ReplyOptions:
         form = response_format(fields)
         granularities = _granularities(fields)
@@ -66,18 +71,25 @@ class OpenAi:
     def read_language(self, fields: Fields) -> str | None:
         return form_fields.language(form_fields.last(fields, "language"))
 
+    def read_samples(self, fields: Fields) -> RawFormat | None:
+        return None
+
     def error(self, status: int, code: str, message: str) -> dict[str, Any]:
         # The messages of bad and missing fields begin with the field's name.
         name = message.split(" ", 1)[0].rstrip(":").replace("-", "_")
-        return {
+        error = {
             "message": message,
             "type": "invalid_request_error" if status < 500 else "server_error",
             "param": name if name in _PARAMETERS else None,
             "code": code,
         }
+        return {"error": error}
 
     def text(self, transcript: Transcript, options: ReplyOptions) -> str:
         return f"{transcript.text}\n" if options.format == "text" else transcript.text
+
+    def brief(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
+        return {"text": self.text(transcript, options), **self.extra(transcript)}
 
     def extra(self, transcript: Transcript) -> dict[str, Any]:
         seconds = round(transcript.audio_seconds, 3)
@@ -85,7 +97,8 @@ class OpenAi:
 
     def language(self, transcript: Transcript, options: ReplyOptions) -> str:
         # Of the text, not of the speech.
-        return "en" if options.task == "translate" else transcript.language or ""
+        code = "en" if options.task == "translate" else transcript.language or ""
+        return NAMES.get(code, code)
 
     def details(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
         fields: dict[str, Any] = {}
@@ -114,10 +127,10 @@ OPENAI = OpenAi()
 def response_format(fields: Fields) -> Format:
     """Return the value of `response_format`. Raises `FormError`."""
     value = form_fields.last(fields, "response_format") or "json"
-    if value not in get_args(Format):
-        wanted = ", ".join(get_args(Format))
+    if value not in _FORMATS:
+        wanted = ", ".join(_FORMATS)
         raise FormError(BAD_FIELD, f"response_format must be one of {wanted}")
-    return cast(Format, value)
+    return value
 
 
 def mean_logprob(segment: Segment) -> float:

@@ -43,7 +43,7 @@ from app.protocols.http.dialect import ReplyOptions
 from app.protocols.http.form import FormError
 from app.protocols.http.input import BadInput, Input, bearer_token
 from app.protocols.http.replies import answer_of
-from app.protocols.http.routes import Fixed, NotFound, Upload, path_of, route
+from app.protocols.http.routes import Fixed, NotFound, Upload, route, split_target
 from app.protocols.http.site import Site, allowed_origin, right_host, right_origin
 from app.protocols.http.upgrade import PendingUpgrade, read_upgrade
 from app.protocols.http.upload import UploadForm
@@ -189,7 +189,8 @@ class HttpProtocol:
             head=request.method == b"HEAD",
             origin=origin if origin and allowed_origin(origin, self._site) else None,
         )
-        method, path = request.method.decode("latin-1"), path_of(request.target.decode("latin-1"))
+        method = request.method.decode("latin-1")
+        path, query = split_target(request.target.decode("latin-1"))
         if not right_host(headers.get(b"host"), self._site):
             return self._answer(fixed.wrong_host())
         if (upgrade := read_upgrade(request, self._site)) is not None:
@@ -207,7 +208,7 @@ class HttpProtocol:
         if isinstance(found, Upload):
             if not right_origin(origin, headers.get(b"host"), self._site):
                 return self._answer(fixed.wrong_origin())
-            return self._begin(found, headers)
+            return self._begin(found, headers, query)
         self._expect_reply()
         return Query(found.kind, token=bearer_token(headers))
 
@@ -226,7 +227,7 @@ class HttpProtocol:
         self._end_exchange()
         return Send(data)
 
-    def _begin(self, upload: Upload, headers: _HeaderFields) -> Event:
+    def _begin(self, upload: Upload, headers: _HeaderFields, query: str) -> Event:
         declared = headers.get(b"content-length")
         length = None if declared is None else int(declared)
         request = Request(
@@ -239,7 +240,7 @@ class HttpProtocol:
         self._writer.exchange.request = request
         self._writer.exchange.options = ReplyOptions(upload.dialect, upload.task)
         try:
-            self._form = UploadForm(self._site, length, headers)
+            self._form = UploadForm(self._site, upload.dialect, length, headers, query)
         except FormError as error:
             self._state = _State.REPLY
             return Rejected(request.id, error.failure, request.reply, True, request.token)
@@ -264,9 +265,8 @@ class HttpProtocol:
     def _finish_form(self) -> None:
         exchange = self._writer.exchange
         assert self._form is not None
-        assert exchange.options is not None
         assert exchange.request is not None
-        request, exchange.options = self._form.finish(exchange.options.dialect, exchange.request)
+        request, exchange.options = self._form.finish(exchange.request)
         self._form = None
         self._state = _State.REPLY
         self._events.append(End(request))

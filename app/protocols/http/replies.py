@@ -1,4 +1,4 @@
-"""Answers to requests: transcripts in five formats, reports, failures and their status.
+"""Answers to requests: transcripts in several formats, reports, failures and their status.
 
 Pure functions from the node's messages to answers. The dialect in a request's `ReplyOptions` says
 what differs between the APIs. Loop thread.
@@ -14,8 +14,7 @@ from app.protocols.http import openai
 from app.protocols.http.answer import JSON, UNCACHED, Answer, Headers, encoded, json_answer
 from app.protocols.http.dialect import ReplyOptions
 from app.protocols.http.openai import OPENAI
-from app.protocols.languages import NAMES
-from app.protocols.subtitles import srt, vtt
+from app.protocols.subtitles import srt, tsv, vtt
 
 STATUS: dict[str, int] = {
     messages.BAD_HEADER: 400,
@@ -42,6 +41,7 @@ STATUS: dict[str, int] = {
 _SRT = "application/x-subrip; charset=utf-8"
 _VTT = "text/vtt; charset=utf-8"
 _TEXT = "text/plain; charset=utf-8"
+_TSV = "text/tab-separated-values; charset=utf-8"
 
 
 def answer_of(reply: Transcript | Failure | Report, options: ReplyOptions | None) -> Answer:
@@ -71,13 +71,13 @@ def error(
 ) -> Answer:
     """Return an error in the request's dialect; in OpenAI's before there is a dialect."""
     dialect = OPENAI if options is None else options.dialect
-    return json_answer(status, {"error": dialect.error(status, code, message)}, more)
+    return json_answer(status, dialect.error(status, code, message), more)
 
 
 def error_event(failure: Failure) -> bytes:
     """Return the last event of a stream that failed after it had begun."""
     status = STATUS.get(failure.code, 500)
-    return openai.event({"error": OPENAI.error(status, failure.code, failure.message)})
+    return openai.event(OPENAI.error(status, failure.code, failure.message))
 
 
 def rendered(transcript: Transcript, options: ReplyOptions) -> tuple[str, bytes]:
@@ -87,17 +87,18 @@ def rendered(transcript: Transcript, options: ReplyOptions) -> tuple[str, bytes]
         return _SRT, srt(transcript.segments).encode()
     if options.format == "vtt":
         return _VTT, vtt(transcript.segments).encode()
+    if options.format == "tsv":
+        return _TSV, tsv(transcript.segments).encode()
     text = dialect.text(transcript, options)
     if options.format == "text":
         return _TEXT, text.encode()
     truncated = {"truncated": transcript.truncated}
     if options.format == "json":
-        return JSON, encoded({"text": text, **dialect.extra(transcript), **truncated})
-    code = dialect.language(transcript, options)
+        return JSON, encoded(dialect.brief(transcript, options) | truncated)
     fields = {
         "task": options.task,
         "model": transcript.model,
-        "language": NAMES.get(code, code),
+        "language": dialect.language(transcript, options),
         "duration": round(transcript.audio_seconds, 3),
         "text": text,
         **dialect.details(transcript, options),

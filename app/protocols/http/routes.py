@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from app.messages import QueryKind, Task
+from app.protocols.http.asr_webservice import ASR_WEBSERVICE, LANGUAGE_DETECTION
 from app.protocols.http.dialect import Dialect
 from app.protocols.http.openai import OPENAI
 from app.protocols.http.site import Site
@@ -53,6 +55,8 @@ _FIXED: dict[str, Upload | NodeReport | Fixed] = {
     "/v1/audio/transcriptions": Upload(OPENAI, "transcribe"),
     "/v1/audio/translations": Upload(OPENAI, "translate"),
     "/inference": Upload(WHISPER_CPP, "transcribe"),
+    "/asr": Upload(ASR_WEBSERVICE, "transcribe"),
+    "/detect-language": Upload(LANGUAGE_DETECTION, "transcribe"),
     "/v1/models": Fixed("models"),
     "/healthz": Fixed("health"),
     # The name in whisper.cpp's server.
@@ -62,16 +66,22 @@ _FIXED: dict[str, Upload | NodeReport | Fixed] = {
     "/status": NodeReport("status"),
 }
 _MODEL = "/v1/models/"
+_SLASHES = re.compile("//+")
 
 
-def path_of(target: str) -> str:
-    """Return the path of a request's target, which may be a whole URL, without the query."""
+def split_target(target: str) -> tuple[str, str]:
+    """Return the path and the query of a request's target, which may be a whole URL. Doubled
+    slashes, and one at the end, are forgiven: clients join addresses carelessly."""
     if target.startswith("/"):
-        return target.partition("?")[0]
-    try:
-        return urlsplit(target).path or "/"
-    except ValueError:
-        return ""
+        path, _, query = target.partition("?")
+    else:
+        try:
+            parts = urlsplit(target)
+        except ValueError:
+            return "", ""
+        path, query = parts.path or "/", parts.query
+    path = _SLASHES.sub("/", path)
+    return path.rstrip("/") or "/", query
 
 
 def route(method: str, path: str, site: Site) -> Route:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.messages import Segment, Task, Transcript
+from app.messages import RawFormat, Segment, Task, Transcript
 from app.protocols.http import fields as form_fields
 from app.protocols.http.dialect import ReplyOptions, segment_extra
-from app.protocols.http.form import Fields
+from app.protocols.http.form import FILE, Fields
 from app.protocols.http.openai import mean_logprob, response_format
+from app.protocols.languages import NAMES
 
 
 class WhisperCpp:
     """The API of whisper.cpp's server as a `Dialect`."""
+
+    file_field = FILE
+    prompt_field = "prompt"
 
     def read_options(self, fields: Fields, task: Task) -> ReplyOptions:
         form = response_format(fields)
@@ -33,17 +37,24 @@ class WhisperCpp:
         detect = form_fields.flag(fields, "detect_language")
         return form_fields.language("auto" if detect else form_fields.last(fields, "language"))
 
-    def error(self, status: int, code: str, message: str) -> str:
-        return message
+    def read_samples(self, fields: Fields) -> RawFormat | None:
+        return None
+
+    def error(self, status: int, code: str, message: str) -> dict[str, Any]:
+        return {"error": message}
 
     def text(self, transcript: Transcript, options: ReplyOptions) -> str:
         return "".join(f"{segment.text}\n" for segment in transcript.segments)
+
+    def brief(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
+        return {"text": self.text(transcript, options)}
 
     def extra(self, transcript: Transcript) -> dict[str, Any]:
         return {}
 
     def language(self, transcript: Transcript, options: ReplyOptions) -> str:
-        return transcript.language or ""
+        code = transcript.language or ""
+        return NAMES.get(code, code)
 
     def details(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
         segments = enumerate(transcript.segments)

@@ -1,0 +1,210 @@
+"""A JSON object with the audio in base64 and the fields beside it.
+
+    {"file": "<base64, or a data: URL>", "language": "en", ...}
+
+The audio is decoded as it arrives and never collected; only the rest of the object is. Sans-IO.
+Loop thread.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from enum import Enum, auto
+
+from app.messages import BAD_FIELD, BAD_HEADER, INCOMPLETE, MISSING_FIELD, TOO_LARGE
+from app.protocols.http.form import FILE, Fields, FormError
+
+MAX_JSON_BYTES = 32 * 1024 * 1024
+"""Most bytes of such a body: 24 MiB of audio. Larger audio belongs into a form."""
+
+_MAX_REST = 65_536
+"""Most bytes beside the audio; the longest field is the prompt, with 16 KiB."""
+
+_URL_BYTES = 256
+"""Most bytes before the comma of a data: URL."""
+
+_SPACE = b" \t\r\n"
+_OUTSIDE = re.compile(rb'["{}\[\]:,]')
+_IN_STRING = re.compile(rb'["\\]')
+
+
+class _Place(Enum):
+    OUTSIDE = auto()
+    STRING = auto()
+    ESCAPE = auto()
+    AUDIO = auto()
+
+
+class JsonBody:
+    """The parser of one body. Methods raise `FormError`."""
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._rest = bytearray()
+        """The object with an empty text for the audio."""
+        self._place = _Place.OUTSIDE
+        self._depth = 0
+        self._string_at = 0
+        """Where the last string begins in the rest."""
+        self._key: bytes | None = None
+        """The last string in the object itself, if a value follows."""
+        self._head: bytearray | None = None
+        """The beginning of the audio, until it is known whether it is a data: URL."""
+        self._left = b""
+        """Base64 digits that do not make whole bytes yet."""
+        self._escape = b""
+        """A backslash whose letter has not arrived."""
+        self._padded = False
+        self._has_file = False
+
+    def feed(self, data: bytes) -> list[memoryview]:
+        """Parse the next bytes of the body; return the audio in them."""
+        self._size += len(data)
+        if self._size > MAX_JSON_BYTES:
+            message = f"a JSON body has at most {MAX_JSON_BYTES} bytes; send a form instead"
+            raise FormError(TOO_LARGE, message)
+        pieces = []
+        at = 0
+        while at < len(data):
+            if self._place is _Place.AUDIO:
+                end = data.find(b'"', at)
+                pieces.append(self._audio(data[at:] if end < 0 else data[at:end], last=end >= 0))
+                at = len(data) if end < 0 else end
+                if end >= 0:
+                    self._place = _Place.STRING
+            else:
+                at = self._skip(data, at)
+        return [memoryview(piece) for piece in pieces if piece]
+
+    def finish(self) -> Fields:
+        """Return the fields beside the audio, after the last byte of the body."""
+        try:
+            fields = json.loads(self._rest.decode("utf-8"))
+        except (ValueError, RecursionError):
+            if self._place is not _Place.OUTSIDE or self._depth:
+                message = "the JSON object ended before its last brace; send it whole"
+                raise FormError(INCOMPLETE, message) from None
+            raise FormError(BAD_HEADER, "the body is not a JSON object in UTF-8") from None
+        if not isinstance(fields, dict):
+            raise FormError(BAD_HEADER, "the body is JSON but not an object")
+        if not self._has_file:
+            message = f"{FILE} is missing; send the audio in base64 as the text {FILE}"
+            raise FormError(MISSING_FIELD, message)
+        found = {name: _texts(name, value) for name, value in fields.items() if name != FILE}
+        return {name: texts for name, texts in found.items() if texts}
+
+    def _skip(self, data: bytes, at: int) -> int:
+        """Read up to the next character that matters, and return the position after it."""
+        if self._place is _Place.ESCAPE:
+            self._keep(data[at : at + 1])
+            self._place = _Place.STRING
+            return at + 1
+        pattern = _OUTSIDE if self._place is _Place.OUTSIDE else _IN_STRING
+        found = pattern.search(data, at)
+        end = len(data) if found is None else found.end()
+        self._keep(data[at:end])
+        if found is not None:
+            self._react(found[0])
+        return end
+
+    def _react(self, mark: bytes) -> None:
+        if self._place is _Place.STRING:
+            if mark == b"\\":
+                self._place = _Place.ESCAPE
+                return
+            self._place = _Place.OUTSIDE
+            if self._depth == 1 and self._key is None:
+                self._key = bytes(self._rest[self._string_at :])
+        elif mark == b'"':
+            self._string_at = len(self._rest) - 1
+            is_value = self._depth == 1 and self._follows_colon()
+            self._place = _Place.STRING
+            if is_value and self._key == b'"file"':
+                self._begin_audio()
+        elif mark in b"{[":
+            self._depth += 1
+        elif mark in b"}]":
+            self._depth -= 1
+        elif mark == b"," and self._depth == 1:
+            self._key = None
+
+    def _follows_colon(self) -> bool:
+        at = len(self._rest) - 2
+        while at >= 0 and self._rest[at] in _SPACE:
+            at -= 1
+        return at >= 0 and self._rest[at : at + 1] == b":"
+
+    def _begin_audio(self) -> None:
+        if self._has_file:
+            raise FormError(BAD_FIELD, f"{FILE} occurs twice; send one")
+        self._has_file = True
+        self._head = bytearray()
+        self._place = _Place.AUDIO
+
+    def _audio(self, digits: bytes, last: bool) -> bytes:
+        """Return the bytes of the next digits of the audio."""
+        digits = self._unescaped(digits)
+        if self._head is not None:
+            self._head += digits
+            if self._head[:5] != b"data:"[: len(self._head)] or last or b"," in self._head:
+                digits, self._head = self._without_url(bytes(self._head)), None
+            elif len(self._head) > _URL_BYTES:
+                raise FormError(BAD_FIELD, f"{FILE} is a data: URL without its comma")
+            else:
+                return b""
+        digits = self._left + digits.translate(None, _SPACE)
+        whole = len(digits) if last else len(digits) // 4 * 4
+        self._left = digits[whole:]
+        return self._decoded(digits[:whole])
+
+    def _unescaped(self, digits: bytes) -> bytes:
+        """Return digits without line breaks, which JSON writes as escapes, and with plain
+        slashes."""
+        digits = self._escape + digits
+        self._escape = b"\\" if digits.endswith(b"\\") else b""
+        digits = digits.removesuffix(b"\\")
+        if b"\\" not in digits:
+            return digits
+        return digits.replace(b"\\n", b"").replace(b"\\r", b"").replace(b"\\", b"")
+
+    def _without_url(self, head: bytes) -> bytes:
+        if not head.startswith(b"data:"):
+            return head
+        about, comma, digits = head.partition(b",")
+        if not comma or not about.lower().endswith(b";base64"):
+            raise FormError(BAD_FIELD, f"{FILE} must be base64, also in a data: URL")
+        return digits
+
+    def _decoded(self, digits: bytes) -> bytes:
+        if not digits:
+            return b""
+        if self._padded:
+            raise FormError(BAD_FIELD, f"{FILE} is not valid base64: digits follow its end")
+        self._padded = digits.endswith(b"=")
+        # Some encoders write the alphabet for URLs, or leave the padding out.
+        digits = digits.translate(bytes.maketrans(b"-_", b"+/")) + b"=" * (-len(digits) % 4)
+        try:
+            return base64.b64decode(digits, validate=True)
+        except (binascii.Error, ValueError):
+            raise FormError(BAD_FIELD, f"{FILE} is not valid base64") from None
+
+    def _keep(self, data: bytes) -> None:
+        self._rest += data
+        if len(self._rest) > _MAX_REST:
+            raise FormError(BAD_FIELD, f"the fields beside {FILE} have more than {_MAX_REST} bytes")
+
+
+def _texts(name: str, value: object) -> list[str]:
+    """Return a JSON value as the values of a form field."""
+    if isinstance(value, list):
+        return [text for item in value for text in _texts(name, item)]
+    if isinstance(value, bool):
+        return ["true" if value else "false"]
+    if value is None:
+        return []
+    if isinstance(value, str | int | float):
+        return [str(value)]
+    raise FormError(BAD_FIELD, f"{name[:40]} must be a text, a number, true, false or a list")
