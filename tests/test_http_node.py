@@ -52,6 +52,7 @@ def serve(make_node: MakeNode) -> MakeNode:
             max_body=options.pop("max_body", 1 << 24),
             origins=(),
             local=True,
+            sockets={},
             metrics_auth=metrics_auth,
         )
         port = {"name": "http", **options.pop("port", {})}

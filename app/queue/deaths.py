@@ -53,7 +53,7 @@ async def bury(link: Link, delivery: Delivery, model: str, deaths: int) -> None:
         lambda stream: stream.store(subject, delivery.data, headers),
         ATTEMPTS,
     )
-    _log.error("quarantined", subject=delivery.subject, deaths=deaths)
+    _log.error("job quarantined", subject=delivery.subject, deaths=deaths)
 
 
 async def discard(link: Link, delivery: Delivery, reason: str) -> None:
