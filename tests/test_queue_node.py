@@ -305,6 +305,16 @@ def test_node_with_a_full_spool_quarantines_nothing(
     assert node.lines.of("a") == []
 
 
+def test_large_job_that_the_disk_cannot_take_is_handed_back(admin: Admin, make: Any) -> None:
+    admin.submit("big", pcm(2_500_000), job_class="long")
+    node = make(make_spool=lambda disk: Spool(Path("/no/such/directory"), disk))
+    eventually(lambda: node.queue.counts.handed_back == 1, "a hand-back")
+    assert node.server.load.admitted == 0
+    assert node.server.load.buffered_bytes == 0
+    assert node.lines.of("big") == []
+    assert admin.audio() == ["big"]
+
+
 def test_node_without_space_stops_asking_for_that_class(admin: Admin, make: Any) -> None:
     node = make(make_spool=full)
     admin.submit_samples("a", 3000, job_class="long")

@@ -31,5 +31,7 @@ class Lease:
     """Set once another job may take its place."""
     credit: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CHUNKS_AHEAD))
     fetching: asyncio.Task[None] | None = None
+    returned: bool = False
+    """True once it is handed back: the next delivery is another lease."""
     ending: bool = False
     """True once it is being finished or handed back."""

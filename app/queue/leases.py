@@ -84,7 +84,7 @@ class Leases:
         self._counts.deliveries += 1
         self._counts.redeliveries += delivery.delivered > 1
         for lease in self._held.values():
-            if lease.delivery.sequence == delivery.sequence:
+            if lease.delivery.sequence == delivery.sequence and not lease.returned:
                 self._adopt(lease, delivery)
                 return None
         try:
@@ -151,7 +151,7 @@ class Leases:
         """Give a job to the next node after `delay` seconds."""
         lease = self._held.get(number)
         if lease is not None and not lease.ending:
-            lease.ending = True
+            lease.ending = lease.returned = True
             lease.free.set()
             if lease.fetching is not None:
                 lease.fetching.cancel()
