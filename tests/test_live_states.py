@@ -29,10 +29,9 @@ def left_behind(bench: LiveBench) -> list[str]:
     desk, worker = bench.worker._live, bench.worker
     parts = {
         "works": desk._works,
-        "hungry": desk._hungry,
-        "blocked": desk._blocked,
+        "hungry": desk._line._hungry,
+        "blocked": desk._line._blocked,
         "offered": desk._offers._offered,
-        "unreported": desk._unreported,
         "lent": desk._make._lent,
         "holders": desk._places._holders,
         "line": desk._places._line,
@@ -474,6 +473,17 @@ def test_engine_rests_only_while_nobody_speaks(bench: LiveBench) -> None:
     bench.feed(number, audio(1.0))
     bench.settled()
     assert bench.engine.rests == 2
+
+
+def test_engine_keeps_the_alignment_for_a_stream_with_word_times(bench: LiveBench) -> None:
+    eventually(lambda: bench.engine.rests == 1, "the rest before the first job")
+    number = bench.listen(LiveOptions(), word_timestamps=True)
+    bench.feed(number, audio(0.5, 1.0, 1.0))
+    bench.settled()
+    assert len(bench.engine.calls) == 1
+    assert bench.engine.rests == 1
+    bench.worker.end(number)
+    eventually(lambda: bench.engine.rests == 2, "the rest after the stream")
 
 
 def test_crash_mark_is_empty_during_a_live_decode(bench: LiveBench) -> None:

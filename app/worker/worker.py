@@ -214,7 +214,7 @@ class Worker:
         self._scheduler.settle()
         # While somebody speaks, the engine is as the last utterance needed it, and probably the
         # next.
-        if self._has_worked and not self._live.is_open:
+        if self._has_worked and not self._live.keeps_engine:
             self._engine.rest()
             self._has_worked = False
 

@@ -148,7 +148,7 @@ class LiveBench:
         def idle() -> bool:
             return (
                 worker._mailbox.is_empty
-                and not worker._live._hungry
+                and not worker._live.is_hungry
                 and not worker._scheduler
                 and worker.turn is None
             )

@@ -25,6 +25,7 @@ from app.worker.job import Job
 from app.worker.job_settings import JobSettings
 from app.worker.live.command import Command
 from app.worker.live.counters import Counter
+from app.worker.live.hearing_line import HearingLine
 from app.worker.live.job import Audio, LiveJob, LiveMail
 from app.worker.live.offers import Offers
 from app.worker.live.places import Places
@@ -40,8 +41,8 @@ _ROUND_SECONDS = 30.0
 """Most audio, about, that is heard before the scheduler is asked. That takes 0.2 s, and a command
 that came during a long window is heard to its end before the next window begins."""
 
-_CONSUMED_SECONDS = 0.25
-"""Audio of a stream that is reported as consumed at once."""
+_LAG_SECONDS = 0.2
+"""Time between two looks at the lag of all jobs, unless a decode follows."""
 
 _log = structlog.get_logger("live")
 
@@ -62,14 +63,10 @@ class Desk:
         self._settings = settings
         self._transcribe = transcribe
         self._works: dict[int, Work] = {}
-        self._hungry: dict[int, None] = {}
-        """The jobs with something to hear, in the order of their turns."""
-        self._blocked: dict[int, None] = {}
-        """The jobs that wait for a place or for the engine before they hear more."""
+        self._line = HearingLine()
         self._offers = Offers(scheduler)
-        self._unreported: dict[int, int] = {}
-        """Bytes of each stream that were consumed and not reported."""
         self._completions: list[Completion] = []
+        self._lag_at = 0.0
         self._places = Places(settings.max_live)
         self.counter = Counter()
         self._make = Works(engine, detectors, speaks, settings, self._places, self.counter)
@@ -85,12 +82,15 @@ class Desk:
     @property
     def is_hungry(self) -> bool:
         """Whether there is anything to hear now."""
-        return bool(self._hungry)
+        return self._line.is_hungry
 
     @property
-    def is_open(self) -> bool:
-        """Whether somebody speaks, or waits for a result."""
-        return any(work.is_open for work in self._works.values())
+    def keeps_engine(self) -> bool:
+        """Whether the engine should stay as the last decode left it: somebody speaks, or waits for
+        a result, or a stream needs the alignment of words again."""
+        return any(
+            work.is_open or work.live_job.request.word_timestamps for work in self._works.values()
+        )
 
     def client(self, number: int) -> str:
         """Return the client of a live job."""
@@ -113,8 +113,6 @@ class Desk:
                 self._completions.append(Finished(job.number, FAULT))
             return
         self._works[job.number] = work
-        if isinstance(work, Stream):
-            self._unreported[job.number] = 0
         self._note_now()
 
     def take(self, mail: LiveMail) -> None:
@@ -126,7 +124,7 @@ class Desk:
             work.put(mail)
         elif isinstance(mail, Audio):
             work.put(mail.data)
-        self._hungry[mail.number] = None
+        self._line.add(mail.number)
 
     def submit(self, job: Job) -> bool:
         """Take the complete request of a command; False if it is not heard."""
@@ -134,7 +132,7 @@ class Desk:
         if not isinstance(work, Command):
             return False
         work.submit(job)
-        self._hungry[job.number] = None
+        self._line.add(job.number)
         return True
 
     def cancel(self, number: int) -> None:
@@ -157,10 +155,8 @@ class Desk:
     def hear(self) -> None:
         """Hear what has come, up to a bounded amount, and offer what is due."""
         seconds = 0.0
-        while self._hungry and seconds < _ROUND_SECONDS:
-            number = next(iter(self._hungry))
-            del self._hungry[number]
-            if (work := self._works.get(number)) is not None:
+        while self._line.is_hungry and seconds < _ROUND_SECONDS:
+            if (work := self._works.get(self._line.take())) is not None:
                 seconds += self._hear(work)
         self._note_now()
 
@@ -193,7 +189,7 @@ class Desk:
             self._settle(work)
         except Exception as error:
             self._fail(work, error)
-        self._unblock()
+        self._line.unblock()
         self._note_now()
 
     def _has_room(self) -> bool:
@@ -213,15 +209,15 @@ class Desk:
             size = work.hear(most)
             work.spent += time.monotonic() - began
             if work.wants_more:
-                (self._hungry if size >= most else self._blocked)[job.number] = None
+                (self._line.add if size >= most else self._line.block)(job.number)
             self._settle(work)
         except Exception as error:
             self._fail(work, error)
             return 0.0
-        if job.number in self._unreported:
-            self._report_consumed(job, size)
+        if isinstance(work, Stream) and (consumed := work.take_consumed()):
+            self._completions.append(Consumed(job.number, consumed))
         if self._places.taken < taken:
-            self._unblock()
+            self._line.unblock()
         return size / bytes_per_second
 
     def _settle(self, work: Work) -> None:
@@ -247,17 +243,10 @@ class Desk:
     def _offer(self, work: Work) -> None:
         """Offer what is due of a job."""
         due = work.due
-        if due is Due.SPECULATION and work.live_job.number in self._hungry:
+        if due is Due.SPECULATION and work.live_job.number in self._line:
             # The audio that has come already may show that the speaker goes on.
             due = None
         self._offers.offer(work.live_job, due, work.due_seconds)
-
-    def _report_consumed(self, job: LiveJob, size: int) -> None:
-        self._unreported[job.number] += size
-        least = _CONSUMED_SECONDS * job.frame_bytes * job.raw.sample_rate
-        if self._unreported[job.number] >= least:
-            self._completions.append(Consumed(job.number, self._unreported[job.number]))
-            self._unreported[job.number] = 0
 
     def _fail(self, work: Work, error: Exception) -> None:
         """End a job after a fault: a stream with its failure, a command by way of its body."""
@@ -285,16 +274,17 @@ class Desk:
         number = work.live_job.number
         del self._works[number]
         self._offers.withdraw(number)
-        for entries in (self._hungry, self._blocked, self._unreported):
-            entries.pop(number, None)
+        self._line.remove(number)
         self._make.end(number)
         self._places.give(number)
-        self._unblock()
-
-    def _unblock(self) -> None:
-        self._hungry.update(self._blocked)
-        self._blocked.clear()
+        self._line.unblock()
 
     def _note_now(self) -> None:
-        lag = max((work.lag_seconds for work in self._works.values()), default=0.0)
-        self.counter.note_now(len(self._works), self._places.taken, round(lag, 3))
+        now = time.monotonic()
+        lag = self.counter.counts.lag_seconds
+        if self._line.is_empty and not self._offers:
+            lag = 0.0
+        elif self._offers or now >= self._lag_at + _LAG_SECONDS:
+            self._lag_at = now
+            lag = round(max(work.lag_seconds for work in self._works.values()), 3)
+        self.counter.note_now(len(self._works), self._places.taken, lag)

@@ -15,6 +15,9 @@ class Offers:
         self._scheduler = scheduler
         self._offered: dict[int, Due] = {}
 
+    def __len__(self) -> int:
+        return len(self._offered)
+
     def offer(self, job: LiveJob, due: Due | None, seconds: float) -> None:
         """State what is due of a job, and its seconds of audio."""
         if due is not self._offered.get(job.number):

@@ -34,6 +34,9 @@ from app.worker.live.partials import Partials
 from app.worker.live.places import Places
 from app.worker.live.utterances import Due, Final, Utterances
 
+_CONSUMED_SECONDS = 0.25
+"""Least audio that is reported as consumed."""
+
 Report = Utterance | LiveReport
 
 
@@ -58,6 +61,9 @@ class Stream:
         self._places = places
         self._settings = settings
         self._inbox: deque[LiveMail] = deque()
+        self._bytes_per_second = job.frame_bytes * job.raw.sample_rate
+        self._reported_bytes = 0
+        """Bytes that were reported as consumed."""
         self._heard_at = 0.0
         """When the mail arrived that was handled last (`time.monotonic()`)."""
         self._unreported: Began | None = None
@@ -113,8 +119,11 @@ class Stream:
     def lag_seconds(self) -> float:
         """Seconds of audio that are received or complete, and have no result."""
         unheard = sum(len(mail.data) for mail in self._inbox if isinstance(mail, Audio))
-        rate = self.live_job.frame_bytes * self.live_job.raw.sample_rate
-        return unheard / rate + self._audio.unheard_seconds + self._utterances.waiting_seconds
+        return (
+            unheard / self._bytes_per_second
+            + self._audio.unheard_seconds
+            + self._utterances.waiting_seconds
+        )
 
     @property
     def outcome(self) -> Outcome | None:
@@ -167,6 +176,14 @@ class Stream:
         self._utterances.follow()
         self._leave_place()
         return self._audio.heard_bytes - before
+
+    def take_consumed(self) -> int:
+        """Return the bytes that were heard since they were last reported, 0 if they are few."""
+        size = self._audio.heard_bytes - self._reported_bytes
+        if size < _CONSUMED_SECONDS * self._bytes_per_second:
+            return 0
+        self._reported_bytes += size
+        return size
 
     def turn(self) -> None:
         """Do what is due. Raises `EngineError` and `EngineAborted`."""
