@@ -165,6 +165,67 @@ def test_recording_from_the_microphone_is_transcribed(page: Browser) -> None:
 
 @needs_chromium
 @pytest.mark.slow
+def test_live_captions_show_the_words_while_they_are_spoken(page: Browser) -> None:
+    # Unstable words are shown only until they are stable, so the page records that there were some.
+    page.evaluate(
+        """(() => {
+            window.unstable = "";
+            const list = document.querySelector("#segments");
+            const look = () => {
+                unstable = list.querySelector("i")?.textContent || unstable;
+            };
+            new MutationObserver(look).observe(list, {childList: true, subtree: true});
+        })()"""
+    )
+    page.click("#live")
+    page.wait_for_text("#live", "Stop")
+    page.until(lambda: WORDS in shown_words(page), "the words")
+    # Nobody has stopped: a pause makes the words final.
+    page.wait("document.querySelector('#segments small') !== null")
+    assert page.text("#live") == "Stop"
+    assert re.fullmatch(r"\d+\.\d s, \d+ % sure", page.text("#segments small"))
+    assert page.evaluate("unstable") != ""
+    page.click("#live")
+    page.wait_for_text("#live", "Live captions")
+    wait_for_end(page)
+    page.click("#copy-srt")
+    page.wait_for_text("#copied", "SRT copied.")
+    assert re.match(r"1 ?00:00:0\d,\d{3} --> 00:00:0\d,\d{3} ?And so", pasted(page))
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_stopped_captions_wait_for_the_last_words(page: Browser) -> None:
+    page.click("#live")
+    page.wait_for_text("#live", "Stop")
+    page.until(lambda: page.text("#elapsed") >= "0:03", "the middle of the words")
+    page.click("#live")
+    wait_for_end(page)
+    assert shown_words(page).startswith("and so my")
+    assert not page.evaluate("[...document.querySelectorAll('#segments i')].length")
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_page_without_a_websocket_records_instead(page: Browser) -> None:
+    page.evaluate(
+        """(() => {
+            window.WebSocket = class {
+                constructor() { setTimeout(() => this.onclose()); }
+                close() {}
+            };
+        })()"""
+    )
+    page.click("#live")
+    page.wait_for_text("#failure", "Live captions need a WebSocket")
+    page.wait_for_text("#record", "Stop")
+    assert page.text("#live") == ""
+    page.click("#cancel")
+    page.wait_for_text("#record", "Record")
+
+
+@needs_chromium
+@pytest.mark.slow
 def test_discarded_recording_is_not_sent(page: Browser, node: Node) -> None:
     before = finished(node)
     page.click("#record")

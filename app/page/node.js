@@ -25,6 +25,15 @@ export function hasToken() {
   return token !== null;
 }
 
+/** Returns the WebSocket subprotocols of a live session. A page cannot set headers there, so the token
+ * is one of them, in an alphabet that a subprotocol may have. */
+export function protocols() {
+  if (token === null) return ["realtime"];
+  const letters = btoa(String.fromCharCode(...new TextEncoder().encode(token)));
+  const url = letters.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  return ["realtime", `node-whisper-token.${url}`];
+}
+
 async function ask(address, options = {}) {
   // A token has only printable ASCII. With other characters fetch would fail as if the node were
   // unreachable.

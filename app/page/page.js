@@ -1,33 +1,41 @@
-// The page's main script. The page is idle, recording, or transcribing a file.
+// The page's main script. The page is idle, recording, showing live captions, or transcribing a file.
 
 import { watch } from "./activity.js";
 import { prepare } from "./audio.js";
+import { available, Captions } from "./captions.js";
+import { onDrop } from "./drop.js";
 import { explain, explainMicrophone, Failure, noMicrophone } from "./failures.js";
-import { hasToken, setToken, transcribe } from "./node.js";
+import { offerLanguages } from "./languages.js";
+import { transcribe } from "./node.js";
 import { Recorder } from "./recorder.js";
-import { asSrt, asText, clock, copy } from "./transcript.js";
+import * as result from "./result.js";
+import { askForToken, isAskingForToken, onToken } from "./token.js";
+import { clock } from "./transcript.js";
 
 const element = (id) => document.getElementById(id);
 
 let recorder = null; // while recording
 let abort = null; // an AbortController, while working
-let locked = null; // the action that waits for a token
-let shown = { segments: [], text: "" };
+let captions = null; // during live captions
 
 // States.
 
 function update() {
   const recording = recorder !== null;
+  const live = captions !== null;
   const working = abort !== null;
   const held = document.activeElement;
-  element("record").disabled = working || noMicrophone() !== null;
+  element("record").disabled = working || live || noMicrophone() !== null;
+  element("live").disabled = working || recording || noMicrophone() !== null;
+  element("live").setAttribute("aria-pressed", String(live));
+  element("live-text").textContent = live ? "Stop" : "Live captions";
   element("record").setAttribute("aria-pressed", String(recording));
   element("record-text").textContent = recording ? "Stop" : "Record";
-  element("file").disabled = recording || working;
-  element("choose").classList.toggle("off", recording || working);
+  element("file").disabled = recording || live || working;
+  element("choose").classList.toggle("off", recording || live || working);
   element("cancel").hidden = !recording && !working;
   element("cancel").textContent = recording ? "Discard" : "Cancel";
-  element("recording").hidden = !recording;
+  element("recording").hidden = !recording && !live;
   // The keyboard focus must not stay on a hidden button.
   if (working && (held === element("record") || held === element("file"))) element("cancel").focus();
   if (!recording && !working && held === element("cancel")) {
@@ -56,7 +64,7 @@ async function startRecording() {
   try {
     const started = await Recorder.start(showLevel, stopRecording);
     // The user may have chosen a file while the browser asked for permission.
-    if (abort === null) recorder = started;
+    if (abort === null && captions === null) recorder = started;
     else started.discard();
   } catch (error) {
     fail(explainMicrophone(error));
@@ -82,151 +90,156 @@ async function stopRecording() {
   }
 }
 
+// Live captions.
+
+async function startCaptions() {
+  if (wanted) return;
+  wanted = true;
+  forgive();
+  result.begin("Live captions", "Listening…");
+  element("progress").hidden = true;
+  try {
+    const started = await Captions.start(options(), showLevel, stopCaptions, loseCaptions);
+    if (abort === null && recorder === null) captions = started;
+    else started.discard();
+  } catch (error) {
+    wanted = false;
+    await cannotCaption(error);
+    return;
+  }
+  wanted = false;
+  update();
+}
+
+async function cannotCaption(error) {
+  result.step("");
+  element("result").hidden = true;
+  if (error.status === 401) {
+    askForToken(startCaptions);
+  } else if (error.code === "no_live") {
+    // Something between this page and the node does not pass WebSockets.
+    element("live").hidden = true;
+    await startRecording();
+    fail(explain(error));
+  } else {
+    fail(error instanceof Failure ? explain(error) : explainMicrophone(error));
+  }
+  update();
+}
+
+async function stopCaptions() {
+  const stopped = captions;
+  if (stopped === null) return;
+  captions = null;
+  abort = new AbortController(); // nothing else begins before the last words are here
+  abort.signal.addEventListener("abort", () => stopped.discard());
+  result.step("Waiting for the last words…");
+  update();
+  await stopped.stop();
+  abort = null;
+  endCaptions();
+}
+
+function loseCaptions(error) {
+  fail(explain(error));
+  if (captions === null) return;
+  captions.discard();
+  captions = null;
+  endCaptions();
+}
+
+function endCaptions() {
+  result.step("");
+  result.end();
+  if (result.isEmpty()) result.summary("No speech was recognised.");
+  update();
+  look();
+}
+
 // Transcribing.
+
+function options() {
+  return { language: element("language").value.trim(), prompt: element("prompt").value.trim() };
+}
 
 /** Transcribes a file, or the promise of one, and shows the result. */
 async function work(promised, name) {
   abort = new AbortController();
   const { signal } = abort;
   forgive();
-  begin(name);
+  result.begin(name, "Preparing the audio…");
   update();
   let file;
+  let text = "";
   try {
     file = await promised;
     if (file.size === 0) throw new Failure("empty_file");
     const ready = await prepare(file);
     signal.throwIfAborted();
-    if (ready.seconds !== null) play(ready.file);
-    await listen(ready, signal);
+    if (ready.seconds !== null) result.play(ready.file);
+    text = await listen(ready, signal);
   } catch (error) {
     if (error.name === "AbortError") {
-      step("Cancelled.");
+      result.step("Cancelled.");
     } else if (error.status === 401) {
-      step("Waiting for the token.");
+      result.step("Waiting for the token.");
       askForToken(() => work(file, name));
     } else {
-      step("");
+      result.step("");
       fail(explain(error));
     }
-    element("result").hidden = shown.segments.length === 0 && error.status !== 401;
+    element("result").hidden = result.isEmpty() && error.status !== 401;
   } finally {
     abort = null;
-    element("progress").hidden = true;
-    element("copies").hidden = shown.segments.length === 0;
+    result.end(text);
     update();
     look();
   }
 }
 
+/** Sends the audio, shows the segments as they come, and returns the whole text. */
 async function listen({ file, seconds }, signal) {
-  step(`Sending ${size(file.size)}…`);
-  const options = { language: element("language").value.trim(), prompt: element("prompt").value.trim() };
-  for await (const { segment, done } of transcribe(file, options, signal)) {
+  result.step(`Sending ${size(file.size)}…`);
+  let text = "";
+  for await (const { segment, done } of transcribe(file, options(), signal)) {
     if (segment) {
-      add(segment);
-      step(`Transcribing, at ${clock(segment.end, 0)}${seconds ? ` of ${clock(seconds, 0)}` : ""}`);
-      if (seconds) element("progress").value = Math.min(1, segment.end / seconds);
+      result.add(segment);
+      result.step(`Transcribing, at ${clock(segment.end, 0)}${seconds ? ` of ${clock(seconds, 0)}` : ""}`);
+      if (seconds) result.progress(segment.end / seconds);
     } else {
-      finish(done);
+      text = done.text.trim();
+      result.step("");
+      result.summary(result.isEmpty() ? "No speech was recognised." : speed(done));
     }
   }
+  return text;
 }
 
-function begin(name) {
-  shown = { segments: [], text: "" };
-  element("source-name").textContent = name;
-  element("segments").replaceChildren();
-  element("summary").textContent = "";
-  element("copied").textContent = "";
-  element("copies").hidden = true;
-  element("player").hidden = true;
-  element("progress").removeAttribute("value");
-  element("progress").hidden = false;
-  element("result").hidden = false;
-  step("Preparing the audio…");
-}
-
-function step(text) {
-  element("progress-line").hidden = text === "";
-  element("step").textContent = text;
-}
-
-function add(segment) {
-  shown.segments.push(segment);
-  const line = document.createElement("li");
-  const time = document.createElement("button");
-  const text = document.createElement("span");
-  time.type = "button";
-  time.textContent = clock(segment.start);
-  time.title = `${clock(segment.start)} to ${clock(segment.end)}: play from here`;
-  time.disabled = element("player").hidden;
-  time.addEventListener("click", () => {
-    element("player").currentTime = segment.start;
-    element("player").play();
-  });
-  text.textContent = segment.text;
-  line.append(time, text);
-  element("segments").append(line);
-}
-
-function finish(done) {
-  shown.text = done.text.trim();
-  step("");
-  if (shown.segments.length === 0) {
-    element("summary").textContent = "No speech was recognised.";
-    return;
-  }
-  const { duration: audio, processing_seconds: worked, queue_seconds: waited } = done;
-  if (!(worked > 0)) return;
+function speed({ duration: audio, processing_seconds: worked, queue_seconds: waited }) {
+  if (!(worked > 0)) return "";
   const times = [`${audio.toFixed(1)} s of audio in ${worked.toFixed(1)} s`];
   times.push(`${(audio / worked).toFixed(1)} times as fast as speech`);
   if (waited >= 0.1) times.push(`after ${waited.toFixed(1)} s in the queue`);
-  element("summary").textContent = `${times.join(", ")}.`;
-}
-
-let playing = null;
-
-function play(file) {
-  if (playing !== null) URL.revokeObjectURL(playing);
-  playing = URL.createObjectURL(file);
-  element("player").src = playing;
-  element("player").hidden = false;
+  return `${times.join(", ")}.`;
 }
 
 function size(bytes) {
   return bytes < 1e6 ? `${Math.ceil(bytes / 1000)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
+function isIdle() {
+  return recorder === null && captions === null && abort === null;
+}
+
 function take(file) {
-  if (recorder === null && abort === null) work(Promise.resolve(file), file.name);
+  if (isIdle()) work(Promise.resolve(file), file.name);
 }
-
-// The token.
-
-function askForToken(then) {
-  locked = then;
-  element("token-text").textContent = hasToken()
-    ? "The node rejected the token. Enter another one:"
-    : "This node requires a token:";
-  element("token-form").hidden = false;
-  element("token").focus();
-}
-
-element("token-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  setToken(element("token").value);
-  element("token").value = "";
-  element("token-form").hidden = true;
-  const then = locked;
-  locked = null;
-  if (then) then();
-  else look();
-});
 
 // Events.
 
 element("record").addEventListener("click", () => (recorder ? stopRecording() : startRecording()));
+
+element("live").addEventListener("click", () => (captions ? stopCaptions() : startCaptions()));
 
 element("cancel").addEventListener("click", () => {
   if (recorder) {
@@ -244,66 +257,25 @@ element("file").addEventListener("change", () => {
   element("file").value = ""; // so that the same file can be chosen again
 });
 
-const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
-
-addEventListener("dragover", (event) => {
-  if (!holdsFiles(event)) return;
-  event.preventDefault();
-  element("drop").hidden = recorder !== null || abort !== null;
-});
-addEventListener("dragleave", (event) => {
-  if (event.relatedTarget === null) element("drop").hidden = true;
-});
-addEventListener("drop", (event) => {
-  if (!holdsFiles(event)) return;
-  event.preventDefault();
-  element("drop").hidden = true;
-  const [file] = event.dataTransfer.files;
-  if (file) take(file);
-  else fail(explain(new Failure("no_file")));
-});
-
-async function copied(text, what) {
-  try {
-    await copy(text);
-    element("copied").textContent = `${what} copied.`;
-  } catch (error) {
-    fail(`Copying did not work: ${error.message}. The text can still be marked and copied by hand.`);
-  }
-}
-
-element("copy-text").addEventListener("click", () =>
-  copied(shown.text || asText(shown.segments), "Text"),
+onDrop(
+  isIdle,
+  (file) => (file ? take(file) : fail(explain(new Failure("no_file")))),
 );
-element("copy-srt").addEventListener("click", () => copied(asSrt(shown.segments), "SRT"));
+
+result.offerCopies(fail);
 
 // Begin.
-
-let offered = "";
-
-/** Only where there is a choice. */
-function offerLanguages(codes) {
-  if (codes.join() === offered) return;
-  offered = codes.join();
-  const names = new Intl.DisplayNames(["en"], { type: "language" });
-  const options = codes
-    .map((code) => new Option(names.of(code), code))
-    .sort((one, other) => one.text.localeCompare(other.text));
-  const own = [...element("language").options].slice(0, 3);
-  const chosen = element("language").value;
-  element("language").replaceChildren(...own, ...options);
-  element("language").value = codes.includes(chosen) ? chosen : "";
-  element("language-field").hidden = codes.length < 2;
-}
 
 const reason = noMicrophone();
 if (reason !== null) {
   element("no-microphone").textContent = reason;
   element("no-microphone").hidden = false;
 }
+element("live").hidden = !available();
 update();
 
 const look = watch(
   (seen) => offerLanguages(seen.languages),
-  () => element("token-form").hidden && abort === null && askForToken(null),
+  () => isAskingForToken() || abort !== null || askForToken(null),
 );
+onToken(look);

@@ -1,52 +1,31 @@
-// The microphone: records until stopped and reports its level.
+// Records from the microphone until stopped.
+
+import { Microphone } from "./microphone.js";
 
 export class Recorder {
-  #stream;
+  #microphone;
   #recorder;
-  #context;
   #parts = [];
-  #beats = 0;
 
-  /** Requests the microphone and starts recording. `onLevel(level, seconds)` is called about as often as the
-   * screen is drawn, with the peak since the last call (0 to 1). `onEnd()` is called where the
-   * microphone goes away by itself. Throws what getUserMedia throws. */
+  /** Requests the microphone and starts recording; `onLevel` and `onEnd` are those of
+   * `Microphone`. Throws what getUserMedia throws. */
   static async start(onLevel, onEnd) {
-    // The engine copes with noise, and noise suppression cuts the ends of words.
-    const stream = await navigator.mediaDevices.getUserMedia({
-      audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true },
-    });
+    const microphone = await Microphone.open(onEnd);
     try {
-      return new Recorder(stream, onLevel, onEnd);
+      return new Recorder(microphone, onLevel);
     } catch (error) {
       // Without a recorder nothing would release the microphone.
-      for (const track of stream.getTracks()) track.stop();
+      microphone.close();
       throw error;
     }
   }
 
-  constructor(stream, onLevel, onEnd) {
-    this.#stream = stream;
-    this.#recorder = new MediaRecorder(stream); // in the browser's preferred format
+  constructor(microphone, onLevel) {
+    this.#microphone = microphone;
+    this.#recorder = new MediaRecorder(microphone.stream); // in the browser's preferred format
     this.#recorder.ondataavailable = (event) => this.#parts.push(event.data);
-    for (const track of stream.getTracks()) track.onended = onEnd;
     this.#recorder.start();
-    this.#measure(stream, onLevel);
-  }
-
-  #measure(stream, onLevel) {
-    const began = performance.now();
-    this.#context = new AudioContext();
-    const analyser = this.#context.createAnalyser();
-    this.#context.createMediaStreamSource(stream).connect(analyser);
-    const samples = new Float32Array(analyser.fftSize);
-    const beat = () => {
-      analyser.getFloatTimeDomainData(samples);
-      let peak = 0;
-      for (const sample of samples) peak = Math.max(peak, Math.abs(sample));
-      onLevel(Math.min(1, peak), (performance.now() - began) / 1000);
-      this.#beats = requestAnimationFrame(beat);
-    };
-    beat();
+    microphone.measure(onLevel);
   }
 
   /** Stops, releases the microphone, and returns the recording as a file. */
@@ -56,23 +35,14 @@ export class Recorder {
       this.#recorder.stop();
       await stopped;
     }
-    this.#release();
+    this.#microphone.close();
     return new File(this.#parts, "recording", { type: this.#recorder.mimeType });
   }
 
   /** Stops and discards the recording. */
   discard() {
     if (this.#recorder.state !== "inactive") this.#recorder.stop();
-    this.#release();
+    this.#microphone.close();
     this.#parts = [];
-  }
-
-  #release() {
-    cancelAnimationFrame(this.#beats);
-    for (const track of this.#stream.getTracks()) {
-      track.onended = null;
-      track.stop();
-    }
-    if (this.#context.state !== "closed") this.#context.close();
   }
 }
