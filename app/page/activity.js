@@ -57,7 +57,8 @@ function show(seen) {
   element("recent").hidden = recent.length === 0;
 }
 
-function taken({ queue_seconds: waited, processing_seconds: worked }) {
+// A live session does not wait in the queue.
+function taken({ queue_seconds: waited = 0, processing_seconds: worked }) {
   return waited + worked;
 }
 
@@ -69,7 +70,7 @@ function row(one, longest) {
     line.append(cell("–"), failed);
     return line;
   }
-  const { audio_seconds: audio, queue_seconds: waited, processing_seconds: worked } = one;
+  const { audio_seconds: audio, queue_seconds: waited = 0, processing_seconds: worked } = one;
   line.append(
     cell(clock(audio, 0)),
     cell(bar(waited, worked, longest), "bar"),
