@@ -82,7 +82,7 @@ export class Captions {
     if (line === undefined) return;
     const unstable = document.createElement("i");
     unstable.textContent = rest;
-    line.querySelector("span").replaceChildren(stable && rest ? `${stable} ` : stable, unstable);
+    line.querySelector("span").replaceChildren(stable, unstable);
   }
 
   #finish(item, segment, latency) {
