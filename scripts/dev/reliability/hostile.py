@@ -1,4 +1,4 @@
-"""Two dozen kinds of hostile connections, each with the ends that the node may give it.
+"""Thirty kinds of hostile connections, each with the ends that the node may give it.
 
 Every kind is a function that runs one connection against the native port and returns its end: the
 code of the error reply, the status of another reply, `closed` if the node closed the connection
@@ -115,6 +115,29 @@ def _stalled_body(address: Address, rng: random.Random) -> str:
     return _says(_framed(_header(content_length=100_000), b"fLaC" + bytes(1000)))(address, rng)
 
 
+def _live_header(**fields: object) -> bytes:
+    """The header of a stream with its length."""
+    raw = {"content_encoding": "s16", "sample_rate": 16_000, "channels": 1, "live": True}
+    named = {"content_type": "audio/pcm", "reply": "segments", "content_length": None, **raw}
+    return _framed(_header(**{**named, **fields}))
+
+
+def _frames(data: bytes, size: int) -> bytes:
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    return b"".join(struct.pack("!H", len(piece)) + piece for piece in pieces)
+
+
+def _live_noise(address: Address, rng: random.Random) -> str:
+    """Stream 20 s of loud noise as fast as the node takes it."""
+    noise = rng.randbytes(20 * 32_000)
+    return _says(_live_header() + _frames(noise, 65_534) + b"\0\0")(address, rng)
+
+
+def _live_reset(address: Address, rng: random.Random) -> str:
+    data = _live_header() + _frames(rng.randbytes(60_000), 640) + b"\0\0"
+    return _reset_within(data, address, rng)
+
+
 def _short_length(address: Address, rng: random.Random) -> str:
     """State a length of four bytes and send more, so that the rest is an invalid header."""
     return _says(_framed(_header(connection="keep-alive"), b"abcd" + b"\xff" * 400))(address, rng)
@@ -122,6 +145,10 @@ def _short_length(address: Address, rng: random.Random) -> str:
 
 def _reset_anywhere(address: Address, rng: random.Random) -> str:
     data = _framed(_header(content_length=60_000, reply="segments"), bytes(60_000))
+    return _reset_within(data, address, rng)
+
+
+def _reset_within(data: bytes, address: Address, rng: random.Random) -> str:
     with _connect(address) as peer:
         peer.sendall(data[: rng.randrange(len(data) + 1)])
         time.sleep(rng.random() * 0.2)
@@ -234,6 +261,21 @@ KINDS = (
     Kind("a bomb of a WAV", _file(_bomb), frozenset({"audio_too_long", "bad_audio", "ok"})),
     Kind("six hours of silence", _file(_long_silence), frozenset({"audio_too_long"})),
     Kind("noise", _file(lambda: _flac()[:42] + bytes(900)), frozenset({"ok", "bad_audio"})),
+    Kind("live noise", _live_noise, frozenset({"ok"})),
+    Kind("live audio, reset at any moment", _live_reset, frozenset({"open"})),
+    Kind(
+        "live audio in frames of a byte",
+        _says(_live_header() + _frames(bytes(5_000), 1) + b"\0\0"),
+        frozenset({"ok"}),
+    ),
+    Kind("live audio that stalls", _says(_live_header() + b"\0\4ab"), frozenset({"timeout"})),
+    Kind(
+        "half-close in live audio",
+        _says(_live_header() + b"\0\4abcd", then_half_close=True),
+        frozenset({"incomplete"}),
+    ),
+    Kind("reserved frame", _says(_live_header() + b"\xff\xff" + bytes(900)), _BAD),
+    Kind("live audio with a length", _says(_live_header(content_length=4) + b"abcd"), _BAD),
     Kind(
         "wrong kind of file",
         _says(_framed(_header(), b"PK\3\4")),

@@ -83,7 +83,10 @@ def headers() -> Iterator[bytes]:
         "word-timestamps": True,
         "token": "0123456789abcdef",
     }
-    for fields in (least, raw, full, {**full, "reply": "none"}, {**least, "content-length": "4"}):
+    live = {name: value for name, value in full.items() if name != "content-length"}
+    live["live"] = True
+    invalid = ({**full, "reply": "none"}, {**least, "content-length": "4"}, {**full, "live": True})
+    for fields in (least, raw, full, live, *invalid):
         yield json.dumps(fields).encode()
     yield b'{"content-length":1,"content-length":2}'
     yield b"[" * 1000
@@ -109,6 +112,11 @@ def messages() -> Iterator[bytes]:
     for _ in range(3):
         stream.write(struct.pack("!H", len(kept)) + kept + b"abcd")
     yield stream.getvalue()
+    live = json.loads(next(data for data in headers() if b'"live"' in data))
+    head = json.dumps({**live, "task": "transcribe"}).encode()
+    frames = struct.pack("!H", len(head)) + head + b"\0\3abc\0\1d"
+    yield frames + b"\0\0" + stream.getvalue()
+    yield frames + b"\xff\xff" + stream.getvalue()
 
 
 def uploads() -> Iterator[bytes]:
