@@ -18,7 +18,7 @@ server ends the connection after every transcript, so every client can reconnect
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import Enum, auto
 from typing import Any
 
@@ -239,12 +239,7 @@ class WyomingProtocol:
         if self._state is _State.AUDIO:
             assert self._request is not None
             assert not isinstance(options, Failure)
-            request = replace(
-                self._request,
-                language=options.language,
-                prompt=options.prompt,
-                model=options.model,
-            )
+            request = replace(self._request, **asdict(options))
             self._state = _State.ENDING if self._failed else _State.REPLY
             return End(None if request == self._request else request)
         if isinstance(options, Failure):
@@ -261,12 +256,10 @@ class WyomingProtocol:
             id=self._new_id(),
             content_length=None,
             raw=raw,
-            language=options.language,
             task=self._program.task,
-            prompt=options.prompt,
-            model=options.model,
             reply="segments" if self._program.streaming else "transcript",
             keep_alive=True,
+            **asdict(options),
         )
 
     def _refuse(self, failure: Failure) -> Rejected:
