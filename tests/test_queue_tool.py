@@ -826,3 +826,53 @@ def test_interrupted_upload_drops_its_chunks(ready: Tool, tmp_path: Path) -> Non
     else:
         # The upload was complete before the signal came.
         assert json.loads(ready("status", "--json"))["jobs"] == 1
+
+
+@pytest.mark.parametrize("size", [300, 700_000])
+def test_lost_acknowledgement_keeps_the_job_and_its_audio(
+    ready: Tool, tmp_path: Path, monkeypatch: Any, size: int
+) -> None:
+    """The broker stores the job, but the answer is lost: the next attempt is a duplicate."""
+    original = queue_tool.broker.Broker.request
+    lost: list[str] = []
+
+    async def request(self: Any, subject: str, *arguments: Any, **options: Any) -> Any:
+        reply = await original(self, subject, *arguments, **options)
+        if subject.startswith("asr.job.") and not lost:
+            lost.append(subject)
+            raise asyncio.TimeoutError
+        return reply
+
+    monkeypatch.setattr(queue_tool.broker.Broker, "request", request)
+    path = clip(tmp_path, size)
+    assert ready("submit", "--tenant", "t1", "--id", "once", path) == "accepted once\n"
+    assert len(lost) == 1
+    assert json.loads(ready("status", "--json"))["jobs"] == 1
+    with ready.stand_in():
+        assert ready("result", "once", "--tenant", "t1", "--wait") == sha256(path) + "\n"
+
+
+def test_broker_that_starts_again_is_not_taken_for_an_unknown_model(
+    ready: Tool, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """After a lost answer, a broker without streams yet says nothing about the model."""
+    original = queue_tool.broker.Broker.request
+    attempts: list[str] = []
+
+    async def request(self: Any, subject: str, *arguments: Any, **options: Any) -> Any:
+        if not subject.startswith("asr.job."):
+            return await original(self, subject, *arguments, **options)
+        attempts.append(subject)
+        if 2 <= len(attempts) <= 6:
+            raise queue_tool.broker.NoResponder(subject)
+        reply = await original(self, subject, *arguments, **options)
+        if len(attempts) == 1:
+            raise asyncio.TimeoutError
+        return reply
+
+    monkeypatch.setattr(queue_tool.broker.Broker, "request", request)
+    path = clip(tmp_path, 700_000)
+    assert ready("submit", "--tenant", "t1", "--id", "once", path) == "accepted once\n"
+    assert len(attempts) == 7
+    with ready.stand_in():
+        assert ready("result", "once", "--tenant", "t1", "--wait") == sha256(path) + "\n"

@@ -38,12 +38,14 @@ _FINAL = ("authorization violation", "does not require tls", "certificate verify
 
 
 class QueueError(Exception):
-    """A command failed; `code` is stable, the message says what to do."""
+    """A command failed; `code` is stable, the message says what to do. `maybe_stored` is true if a
+    publish had no answer, so that its message may be on the broker."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, maybe_stored: bool = False) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.maybe_stored = maybe_stored
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
@@ -56,10 +58,12 @@ class NoResponder(Exception):
 class ApiError(Exception):
     """JetStream rejected a request; `number` is its error code, such as 10059 (no such stream)."""
 
-    def __init__(self, number: int, description: str) -> None:
+    def __init__(self, number: int, description: str, repeated: bool = False) -> None:
         super().__init__(f"{description} ({number})")
         self.number = number
         self.description = description
+        self.repeated = repeated
+        """True if an earlier attempt had no answer."""
 
 
 @dataclass(frozen=True)
@@ -203,20 +207,24 @@ class Broker:
         self, subject: str, data: bytes, headers: Mapping[str, str]
     ) -> dict[str, Any]:
         """Store a message and return the acknowledgement. `headers` need `Nats-Msg-Id`, or the
-        subject a limit of one message, because an unanswered publish is repeated.
+        subject a limit of one message, because an unanswered publish is repeated. `repeated` of the
+        result says so: a `duplicate` is then probably the first attempt.
 
         Raises `NoResponder`, `ApiError`, and `QueueError` after GIVE_UP_SECONDS without an answer.
         """
         deadline = time.monotonic() + GIVE_UP_SECONDS
-        unheard = 0
+        unheard, repeated = 0, False
         while True:
             try:
                 reply = await self.request(subject, data, dict(headers))
                 break
             except NoResponder:
+                # A broker that starts again has no streams for a moment.
                 unheard += 1
-                if unheard == _UNHEARD:
+                if unheard >= _UNHEARD and not repeated:
                     raise
+                if time.monotonic() > deadline:
+                    raise _unanswered("no stream") from None
             except nats.errors.MaxPayloadError:
                 message = (
                     f"the broker takes messages of at most {self.client.max_payload} bytes: set"
@@ -224,19 +232,15 @@ class Broker:
                 )
                 raise QueueError("too_large", message) from None
             except (asyncio.TimeoutError, nats.errors.Error) as error:
+                repeated = True
                 if time.monotonic() > deadline:
-                    raise QueueError(
-                        UNAVAILABLE,
-                        "the broker does not answer; it may have stored the message:"
-                        f" submit again with the same --id ({error or 'timeout'})",
-                    ) from None
+                    raise _unanswered(str(error) or "timeout") from None
             await asyncio.sleep(_RETRY_SECONDS)
         answer: dict[str, Any] = json.loads(reply.data)
         if error_fields := answer.get("error"):
-            raise ApiError(
-                int(error_fields.get("err_code", 0)), str(error_fields.get("description", ""))
-            )
-        return answer
+            number, text = error_fields.get("err_code", 0), error_fields.get("description", "")
+            raise ApiError(int(number), str(text), repeated)
+        return {**answer, "repeated": repeated}
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         """Return the last message of a subject, by a direct read that a tenant may be allowed for
@@ -268,6 +272,14 @@ class Broker:
                 if time.monotonic() > deadline:
                     raise QueueError(UNAVAILABLE, "the broker does not answer") from None
             await asyncio.sleep(_RETRY_SECONDS)
+
+
+def _unanswered(reason: str) -> QueueError:
+    message = (
+        f"the broker does not answer ({reason}); it may have stored the message: submit again with"
+        " the same --id"
+    )
+    return QueueError(UNAVAILABLE, message, maybe_stored=True)
 
 
 def _stored(message: Msg) -> Stored | None:

@@ -185,23 +185,22 @@ async def _accept(broker: Broker, submission: Submission, on_sent: Callable[[int
     # Never the name of another job's audio, so that no upload can replace it.
     name = f"{one.request_id}/{secrets.token_hex(8)}"
     digest = await objects.put(broker, bucket, name, one.source, one.size, on_sent)
-    stays = False
+    # The job needs its audio as soon as it may be stored, so only a certain refusal deletes it.
     try:
-        stays = await _publish(broker, one, b"", digest, name)
+        is_new = await _publish(broker, one, b"", digest, name)
     except QueueError as error:
-        # Without an answer the job may exist, and it needs its audio.
-        stays = error.code == "unavailable"
-        raise
-    finally:
-        if not stays:
+        if not error.maybe_stored:
             await objects.delete(broker, bucket, name)
+        raise
+    if not is_new:
+        await objects.delete(broker, bucket, name)
 
 
 async def _publish(
     broker: Broker, one: Submission, data: bytes, digest: bytes, object_name: str | None
 ) -> bool:
-    """Publish the job and return whether it is new. The message id contains the digest, so that
-    only a client that has the audio can make the broker drop a job as a duplicate."""
+    """Publish the job and return whether it is, or may be, new. The message id contains the digest,
+    so that only a client that has the audio can make the broker drop a job as a duplicate."""
     headers = {**one.headers, MESSAGE_ID: f"{one.tenant}/{one.request_id}/{digest.hex()}"}
     if object_name is not None:
         headers[OBJECT] = object_name
@@ -219,10 +218,11 @@ async def _publish(
                 "busy",
                 f"the tenant {one.tenant} has as many unfinished {one.address.job_class} jobs as it"
                 " may have: submit again later",
+                error.repeated,
             ) from None
         message = f"the queue has no space ({error.description}): submit again later"
-        raise QueueError(NO_SPACE, message) from None
-    return not answer.get("duplicate", False)
+        raise QueueError(NO_SPACE, message, error.repeated) from None
+    return answer["repeated"] or not answer.get("duplicate", False)
 
 
 async def _claim(broker: Broker, one: Submission, digest: bytes) -> bool:
