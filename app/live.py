@@ -71,8 +71,8 @@ class SpeechEnded:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """The text of the open utterance so far. `stable` only grows until the utterance is final;
-    `rest` may change."""
+    """The text of the open utterance so far: `stable` and `rest`, which begins with its own space.
+    `stable` only grows until the utterance is final; `rest` may change."""
 
     stable: str
     rest: str

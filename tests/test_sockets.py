@@ -133,7 +133,7 @@ def test_openai_client_gets_an_utterance(live: LiveWorker) -> None:
         options = live.jobs[number].request.live
         assert options is not None
         assert options.end_pause == 0.3
-        report(live, number, SpeechBegan(0.1), Partial("one", "two"), SpeechEnded(0.9))
+        report(live, number, SpeechBegan(0.1), Partial("one", " two"), SpeechEnded(0.9))
         live.say(number, utterance("one two three"))
         events = [connection.recv() for _ in range(8)]
         assert [event.type for event in events] == [
@@ -447,7 +447,7 @@ def test_vosk_client_in_lock_step(live: LiveWorker, path: str) -> None:
             assert heard(client) == {"partial": ""}
         number = live.wait_for_job()
         assert live.jobs[number].raw.sample_rate == 16_000
-        report(live, number, Partial("one", "two"))
+        report(live, number, Partial("one", " two"))
         eventually(lambda: _sent(client) == {"partial": "one two"})
         live.say(number, utterance("one two"))
         eventually(lambda: _sent(client) == {"text": "one two"})

@@ -78,7 +78,7 @@ def test_message_in_fragments_has_one_reply() -> None:
 def test_replies_follow_the_state_of_the_worker() -> None:
     peer = session().feed(CHUNK)
     peer.take()
-    peer.reply(Partial("and so", "my"))
+    peer.reply(Partial("and so", " my"))
     assert peer.feed(CHUNK, CHUNK).texts() == [{"partial": "and so my"}] * 2
     peer.reply(utterance("and so my"), utterance("fellow", 6.0))
     assert peer.texts() == []
@@ -241,7 +241,7 @@ def test_client_that_closes_gets_no_result() -> None:
 
 STEPS = st.one_of(
     st.just(CHUNK),
-    st.builds(Partial, st.sampled_from(["", "a"]), st.sampled_from(["", "b"])),
+    st.builds(Partial, st.sampled_from(["", "a"]), st.sampled_from(["", " b"])),
     st.builds(utterance, st.sampled_from(["", "a b", "c"])),
 )
 

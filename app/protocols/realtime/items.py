@@ -9,6 +9,7 @@ is followed by a commit of its own for the same reason. Pure state; loop thread.
 from __future__ import annotations
 
 import itertools
+import re
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -45,9 +46,13 @@ class _Item:
         self.texts.append(text_of(utterance))
         self.confidences += [segment.confidence for segment in utterance.segments]
 
-    def with_stable(self, partial: Partial) -> str:
-        """The text that does not change while `partial` is the last utterance's."""
-        return " ".join(text for text in (self.text, partial.stable) if text)
+    def with_partial(self, partial: Partial) -> tuple[str, str]:
+        """Return the stable text and the rest, with `partial` as the last utterance's."""
+        if not self.text:
+            return partial.stable, partial.rest
+        if partial.stable:
+            return f"{self.text} {partial.stable}", partial.rest
+        return self.text, f" {partial.rest}" if partial.rest else ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,18 +204,17 @@ class Items:
         return self._events.committed(item.id, previous)
 
     def _advance(self, item: _Item, text: str) -> list[str]:
-        """Send the part of `text` that was not sent. Deltas only grow: if `text` does not begin
-        with what was sent, the item's last event corrects it."""
-        if not text.startswith(item.sent) or text == item.sent:
-            return []
-        more, item.sent = text[len(item.sent) :], text
-        return [self._events.delta(item.id, more)]
+        """Send the part of `text` that was not sent. Deltas only grow: if the words differ from
+        those that were sent, the item's last event corrects them."""
+        more = _beyond(item.sent, text)
+        item.sent += more
+        return [self._events.delta(item.id, more)] if more else []
 
     def _partial(self, item: _Item, partial: Partial) -> list[str]:
-        stable = item.with_stable(partial)
+        stable, rest = item.with_partial(partial)
         events = self._advance(item, stable)
         if self.partials:
-            events.append(self._events.partial(item.id, stable, partial.rest))
+            events.append(self._events.partial(item.id, stable, rest))
         return events
 
     def _complete(self, item: _Item) -> list[str]:
@@ -226,6 +230,23 @@ class Items:
 
     def _new(self) -> _Item:
         return _Item(f"item_{self._session}_{next(self._numbers)}")
+
+
+def _beyond(sent: str, text: str) -> str:
+    """Return the end of `text` behind the words in `sent`; nothing if it has other words there.
+    Case and punctuation do not count, because they often change as more is said."""
+    if text.startswith(sent):
+        return text[len(sent) :]
+    before, words = sent.split(), list(re.finditer(r"\S+", text))
+    if len(words) < len(before):
+        return ""
+    if any(_plain(old) != _plain(new[0]) for old, new in zip(before, words, strict=False)):
+        return ""
+    return text[words[len(before) - 1].end() :]
+
+
+def _plain(word: str) -> str:
+    return "".join(letter for letter in word.casefold() if letter.isalnum()) or word
 
 
 def text_of(utterance: Utterance) -> str:

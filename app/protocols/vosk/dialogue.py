@@ -82,7 +82,7 @@ class VoskDialogue:
 
     def on_reply(self, reply: Reply) -> Sequence[Say | Leave]:
         if isinstance(reply, Partial):
-            self._partial = " ".join(part for part in (reply.stable, reply.rest) if part)
+            self._partial = reply.stable + reply.rest
         elif isinstance(reply, Utterance):
             self._partial = ""
             if any(segment.text for segment in reply.segments):

@@ -45,7 +45,8 @@ _STRANGERS = "127.0.0.66"
 """The address of hostile clients, unlike that of honest ones. Linux answers on all of 127/8."""
 
 
-def _connect(address: Address) -> socket.socket:
+def connect(address: Address) -> socket.socket:
+    """Connect as a stranger."""
     return socket.create_connection(address, GIVE_UP_SECONDS, source_address=(_STRANGERS, 0))
 
 
@@ -84,7 +85,7 @@ def _end(peer: socket.socket) -> str:
 
 def _says(data: bytes, *, then_half_close: bool = False) -> Play:
     def play(address: Address, rng: random.Random) -> str:
-        with _connect(address) as peer:
+        with connect(address) as peer:
             with contextlib.suppress(ConnectionError):
                 peer.sendall(data)
                 if then_half_close:
@@ -96,7 +97,7 @@ def _says(data: bytes, *, then_half_close: bool = False) -> Play:
 
 def _slow_header(address: Address, rng: random.Random) -> str:
     data = _framed(_header())
-    with _connect(address) as peer:
+    with connect(address) as peer:
         peer.settimeout(1.0)
         for at in range(len(data)):
             try:
@@ -149,7 +150,7 @@ def _reset_anywhere(address: Address, rng: random.Random) -> str:
 
 
 def _reset_within(data: bytes, address: Address, rng: random.Random) -> str:
-    with _connect(address) as peer:
+    with connect(address) as peer:
         peer.sendall(data[: rng.randrange(len(data) + 1)])
         time.sleep(rng.random() * 0.2)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -174,7 +175,7 @@ def _never_reads(address: Address, rng: random.Random) -> str:
 def _tls(address: Address, rng: random.Random) -> str:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with _connect(address) as peer:
+    with connect(address) as peer:
         try:
             context.wrap_socket(peer, server_hostname="node").close()
         except ConnectionResetError:

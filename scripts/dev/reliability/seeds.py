@@ -13,6 +13,7 @@ import soundfile
 
 from reliability.media_seeds import messages as messages_of_a_child
 from reliability.media_seeds import recordings
+from reliability.websocket_client import BINARY, CLOSE, PING, TEXT, frame, opening
 
 # Every container and codec that docs/protocol.md lists, as libsndfile writes them.
 _FILES = [
@@ -133,7 +134,54 @@ def uploads() -> Iterator[bytes]:
     yield whole + b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     yield post + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(form), form)
     yield b"POST /inference HTTP/1.0\r\n" + head + b"Content-Length: 9\r\n\r\n--b--\r\n\r\n"
+    yield opening("/vosk?token=x", Sec_WebSocket_Protocol="vosk, node-whisper-token.eA") + frame(
+        BINARY, bytes(64)
+    )
     yield b"OPTIONS * HTTP/1.1\r\nHost: [::1]:1\r\nOrigin: null\r\n\r\nHEAD / HTTP/1.1\r\n\r\n"
+
+
+def frames() -> Iterator[bytes]:
+    """WebSocket messages for each dialogue. The mask is 0, so that the fuzzer sees the text."""
+    plain = bytes(4)
+    update = {
+        "type": "session.update",
+        "session": {
+            "type": "transcription",
+            "audio": {
+                "input": {
+                    "format": {"type": "audio/pcm", "rate": 16_000},
+                    "transcription": {"model": "m", "language": "de", "prompt": "x"},
+                    "turn_detection": {"type": "server_vad", "silence_duration_ms": 200},
+                }
+            },
+        },
+    }
+    older = {
+        "type": "transcription_session.update",
+        "session": {"input_audio_format": "g711_ulaw", "turn_detection": None},
+    }
+    audio = {"type": "input_audio_buffer.append", "audio": "AAAA" * 40, "event_id": "e"}
+    others = [{"type": f"input_audio_buffer.{verb}"} for verb in ("commit", "clear")]
+    spoken = [
+        frame(TEXT, json.dumps(event).encode(), mask=plain)
+        for event in (update, audio, *others, older, audio, others[0])
+    ]
+    ends = frame(PING, b"x", mask=plain) + frame(CLOSE, b"\x03\xe8", mask=plain)
+    for first in (b"r", b"o"):
+        yield first + b"".join(spoken) + ends
+    yield b"r" + frame(TEXT, b'{"type":', fin=False, mask=plain) + frame(0, b'"x"}', mask=plain)
+    config = b'{"config": {"sample_rate": 16000, "phrase_list": ["a"], "max_alternatives": 1}}'
+    samples = frame(BINARY, bytes(320), mask=plain)
+    yield b"".join(
+        (
+            b"v",
+            frame(TEXT, config, mask=plain),
+            samples,
+            frame(TEXT, b'{"reset": 1}', mask=plain),
+            samples,
+            frame(TEXT, b'{"eof": 1}', mask=plain),
+        )
+    )
 
 
 def events() -> Iterator[bytes]:
@@ -157,6 +205,7 @@ SEEDS = {
     "framed": messages,
     "header": headers,
     "http": uploads,
+    "websocket": frames,
     "wyoming": events,
     "decode": files,
     "samples": files,
@@ -174,6 +223,8 @@ WORDS = (
     *("POST ", "Host: ", "Transfer-Encoding: chunked", "Content-Length: ", "Expect: 100-continue"),
     *("multipart/form-data; boundary=", "--b", "form-data; name=", "HTTP/1.1", "Origin: ", "; "),
     *("describe", "audio-start", "audio-chunk", "audio-stop", "payload_length", "data_length"),
+    *("input_audio_buffer.append", "input_audio_buffer.commit", "session.update", "turn_detection"),
+    *("Upgrade: websocket", "Sec-WebSocket-Key: ", "audio/pcmu", "server_vad", "config", "eof"),
     *("RIFF", "WAVE", "fmt ", "data", "LIST", "RF64", "ds64", "fLaC", "OggS", "OpusHead", "ID3"),
     *(
         "ftyp",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import statistics
 import sys
 import threading
@@ -18,10 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import soundfile
+import soxr
 from benchmark.environment import ROOT
 from benchmark.node import NodeProcess, request
 
-from reliability.hostile import KINDS, prepare
+from reliability.hostile import KINDS, Address, Kind, prepare
+from reliability.hostile_sockets import SOCKET_KINDS, transcribe
 
 _CLIP = ROOT / "tests" / "audio" / "jfk.flac"
 _EXPECTED = "ask not what your country can do for you"
@@ -72,16 +76,21 @@ def main() -> int:
     prepare()
     end = time.monotonic() + options.minutes * 60
     tally = Tally()
-    node = NodeProcess(Path(sys.executable), "tiny.en", options.node)
+    node = NodeProcess(Path(sys.executable), "tiny.en", ["--http-port", "0", *options.node])
+    http = ("127.0.0.1", int(node.listening["http"].rstrip("/").rpartition(":")[2]))
     try:
         workers = [
             threading.Thread(target=_honest, args=(node.address, end, tally, number), daemon=True)
             for number in range(options.honest)
         ]
         workers += [
+            threading.Thread(target=_honest_live, args=(http, end, tally), daemon=True),
+        ]
+        kinds = [(kind, node.address) for kind in KINDS] + [(kind, http) for kind in SOCKET_KINDS]
+        workers += [
             threading.Thread(
                 target=_hostile,
-                args=(node.address, end, tally, random.Random(options.seed + number)),
+                args=(kinds, end, tally, random.Random(options.seed + number)),
                 daemon=True,
             )
             for number in range(options.hostile)
@@ -113,9 +122,25 @@ def _honest(address: tuple[str, int], end: float, tally: Tally, number: int) -> 
             time.sleep(1.0)
 
 
-def _hostile(address: tuple[str, int], end: float, tally: Tally, rng: random.Random) -> None:
+def _honest_live(address: Address, end: float, tally: Tally) -> None:
+    """Send the clip over WebSocket, again and again."""
+    wave, rate = soundfile.read(_CLIP, dtype="float32", always_2d=True)
+    samples = (soxr.resample(wave.mean(axis=1), rate, 24_000) * 32767).astype("<i2").tobytes()
     while time.monotonic() < end:
-        kind = rng.choice(KINDS)
+        try:
+            text = transcribe(address, samples)
+        except Exception as error:
+            tally.note("honest live", repr(error))
+            continue
+        good = _EXPECTED in re.sub(r"[^a-z ]", "", text.lower())
+        tally.note("honest live", None if good else text[:300])
+
+
+def _hostile(
+    kinds: list[tuple[Kind, Address]], end: float, tally: Tally, rng: random.Random
+) -> None:
+    while time.monotonic() < end:
+        kind, address = rng.choice(kinds)
         try:
             ended = kind.play(address, rng)
         except Exception as error:
@@ -146,6 +171,7 @@ def _report(samples: list[Sample], tally: Tally, stuck: int) -> None:
     print("| what | value |\n|---|---|")
     print(f"| minutes | {samples[-1].at / 60:.1f} |")
     print(f"| honest requests | {tally.ends.pop('honest', 0)} |")
+    print(f"| honest live sessions | {tally.ends.pop('honest live', 0)} |")
     print(f"| hostile connections | {sum(tally.ends.values())} of {len(tally.ends)} kinds |")
     print(f"| with a wrong end | {len(tally.wrong)} |")
     print(f"| clients stuck at the end | {stuck} |")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from app.audio.media.slots import Slots
 from app.audio.media.wire import Resume
 from app.audio.source import OpenMedia
 from app.audio.stream import AudioError, AudioStream
+from app.live import Commit, Committed
 from app.messages import (
     INTERNAL,
     MAX_CHANNELS,
@@ -31,13 +33,19 @@ from app.messages import (
     Query,
     RawFormat,
     Rejected,
+    Send,
+    Upgrade,
 )
-from app.protocols.base import Protocol, ProtocolError
+from app.protocols.base import Protocol, ProtocolError, Upgradable
 from app.protocols.http.protocol import HttpProtocol
-from app.protocols.http.site import Site
+from app.protocols.http.site import Site, SocketRoute
 from app.protocols.model_names import ModelNames
 from app.protocols.native.header import parse_header
 from app.protocols.native.protocol import NativeProtocol
+from app.protocols.realtime.config import Node
+from app.protocols.realtime.dialogue import RealtimeDialogue
+from app.protocols.vosk.dialogue import VoskDialogue
+from app.protocols.websocket.session import WebSocketSession
 from app.protocols.wyoming.events import Program
 from app.protocols.wyoming.protocol import WyomingProtocol
 
@@ -69,10 +77,56 @@ def header(data: bytes) -> None:
 def http(data: bytes) -> None:
     """HTTP and its forms. The events may depend on the split, because an answer can leave before or
     after the end of a body, so this target only checks that nothing fails."""
-    site = Site(ModelNames("tiny.en-q8_0", frozenset({"tiny.en"})), 0, MAX_BODY)
+    route = SocketRoute(lambda _: WebSocketSession(VoskDialogue(), lambda: "made", None))
+    names = ModelNames("tiny.en-q8_0", frozenset({"tiny.en"}))
+    site = Site(names, 0, MAX_BODY, sockets={"/vosk": route})
     step = 1 + (data[-1] if data else 0) % 7
     for pieces in ([data], [data[at : at + step] for at in range(0, len(data), step)]):
         _story(HttpProtocol(site, lambda: "made"), pieces)
+
+
+def websocket(data: bytes) -> None:
+    """Frames and the events in them. The first byte selects the dialogue. Any split must give the
+    same events and the same bytes for the client."""
+    node = Node(ModelNames("m", frozenset()), frozenset({"en", "de"}), "auto", 0.5, True)
+
+    def new() -> WebSocketSession:
+        vosk = data[:1] == b"v"
+        dialogue = VoskDialogue() if vosk else RealtimeDialogue(node, "made", data[:1] == b"o")
+        return WebSocketSession(dialogue, lambda: "made", None)
+
+    step = 1 + (data[-1] if data else 0) % 7
+    frames = data[1:]
+    whole = _session_story(new(), [frames])
+    split = _session_story(new(), [frames[at : at + step] for at in range(0, len(frames), step)])
+    assert whole == split, f"{whole!r} is not {split!r}"
+
+
+def _session_story(session: WebSocketSession, pieces: list[bytes]) -> list[object]:
+    """Return the events without `Send`, and the bytes for the client, as one string each."""
+    story: list[object] = []
+    sent, audio = bytearray(), bytearray()
+    try:
+        for piece in pieces:
+            session.feed(piece)
+            while (event := session.next_event()) is not None:
+                if isinstance(event, Send):
+                    sent += event.data
+                elif isinstance(event, BodyData):
+                    audio += event.data
+                else:
+                    story.append(event)
+                if isinstance(event, Begin):
+                    session.accept()
+                elif isinstance(event, Commit):
+                    sent += session.encode("made", Committed(0.0))
+                elif isinstance(event, End):
+                    sent += session.encode("made", Failure(INTERNAL, "fuzzed"))
+    except ProtocolError as error:
+        story.append(error.failure.code)
+        sent += session.encode(None, error.failure)
+        session.abandon()
+    return [*story, bytes(sent), bytes(audio)]
 
 
 def wyoming(data: bytes) -> None:
@@ -185,6 +239,11 @@ def _events(protocol: Protocol) -> Iterator[Event]:
         yield event
         if isinstance(event, Begin):
             protocol.accept()
+        elif isinstance(event, Upgrade):
+            successor = cast(Upgradable, protocol).upgrade()
+            successor.session.feed(successor.unread)
+            yield from _events(successor.session)
+            return
         elif isinstance(event, End | Broken | Rejected | Query):
             # A protocol that takes one message at a time continues after its last reply.
             _answer(protocol)
@@ -216,6 +275,7 @@ TARGETS: dict[str, Target] = {
     "framed": framed,
     "header": header,
     "http": http,
+    "websocket": websocket,
     "wyoming": wyoming,
     "decode": decode,
     "samples": samples,
