@@ -35,6 +35,8 @@ CASES: list[tuple[str, str, str, Any, str | None]] = [
     ("--cors-origin", "cors_origin", "https://a.example/", ("https://a.example",), "a.example"),
     ("--name", "name", "kitchen", "kitchen", "a\nb"),
     ("--task", "task", "translate", "translate", "sing"),
+    ("--cors-origin", "cors_origin", "app://obsidian.md", ("app://obsidian.md",), "app:/x"),
+    ("--cors-origin", "cors_origin", "null", ("null",), "nul"),
     ("--wyoming-allow", "wyoming_allow", "10.0.0.0/8", (ip_network("10.0.0.0/8"),), "10.0.0.0/33"),
     ("--port", "port", "56789", 56789, "on"),
     ("--queue", "queue", "nats://a,nats://b", ("nats://a", "nats://b"), "http://a"),

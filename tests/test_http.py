@@ -39,6 +39,7 @@ from app.messages import (
     Word,
 )
 from app.protocols.base import MAX_HELD_BYTES
+from app.protocols.http import routes
 from app.protocols.http.form import MAX_FIELD_BYTES, MAX_PARTS
 from app.protocols.http.input import MAX_CHUNKS
 from app.protocols.http.protocol import HttpProtocol
@@ -680,6 +681,40 @@ def test_page_of_another_origin_cannot_send_audio() -> None:
         assert (peer.answer.status, peer.answer.error["code"]) == (403, "wrong_origin")
         assert "access-control-allow-origin" not in peer.answer.headers
     assert upload(("file", b"a"), Origin="http://127.0.0.1:8080").answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["app://obsidian.md", "tauri://localhost", "capacitor://localhost", "null", "http://a.example"],
+)
+def test_program_with_an_allowed_origin_can_send_audio(origin: str) -> None:
+    stream = post(TRANSCRIPTIONS, ("file", b"a"), Origin=origin)
+    assert Peer().feed(stream).answer.status == 403
+    answer = Peer(replace(SITE, origins=frozenset({origin}))).feed(stream).answer
+    assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, origin)
+
+
+def test_page_behind_a_proxy_can_send_audio() -> None:
+    elsewhere = {"Origin": "https://voice.example", "Host": "127.0.0.1:8080"}
+    stream = post(TRANSCRIPTIONS, ("file", b"a"), **elsewhere)
+    assert Peer().feed(stream).answer.status == 403
+    same = post(TRANSCRIPTIONS, ("file", b"a"), **elsewhere, Sec_Fetch_Site="same-origin")
+    assert Peer().feed(same).answer.status == 200
+    cross = post(TRANSCRIPTIONS, ("file", b"a"), **elsewhere, Sec_Fetch_Site="cross-site")
+    assert Peer().feed(cross).answer.status == 403
+    # A name that was rebound to this machine is the page's own origin, but not this port's host.
+    rebound = {"Origin": "http://evil.example", "Host": "evil.example"}
+    named = post(TRANSCRIPTIONS, ("file", b"a"), **rebound, Sec_Fetch_Site="same-origin")
+    assert Peer().feed(named).answer.error["code"] == "wrong_host"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path, found in routes._FIXED.items() if isinstance(found, routes.Upload)]
+)
+def test_every_route_that_takes_audio_is_guarded(path: str) -> None:
+    foreign = post(path, ("file", b"a"), Origin="http://a.example")
+    rebound = post(path, ("file", b"a"), Host="evil.example")
+    assert [Peer().feed(stream).answer.status for stream in (foreign, rebound)] == [403, 403]
 
 
 def test_page_of_an_allowed_origin_can_send_audio() -> None:

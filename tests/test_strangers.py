@@ -448,3 +448,10 @@ def test_wrong_security_settings_end_the_node(
     (line,) = errors.splitlines()
     assert line.startswith("node-whisper: ")
     assert expected in line
+
+
+def test_origin_null_is_warned_of_even_on_the_loopback() -> None:
+    with capture_logs() as entries:
+        warn_of_strangers(config.read(["--http-port", "0", "--cors-origin", "null"], {}), True)
+    (entry,) = entries
+    assert "admits any page" in entry["event"]

@@ -70,8 +70,9 @@ PORT_OPTIONS = (
         ("--cors-origin",),
         (),
         values.origins,
-        "origins of other web pages that may use the HTTP port, such as https://example.com;"
-        " separate several by commas or repeat the option; * allows any page (default: none)",
+        "origins of other web pages and programs that may use the HTTP port, such as"
+        " https://example.com or app://obsidian.md; separate several by commas or repeat the"
+        " option; * allows any page, and null does as well (default: none)",
         "ORIGIN",
         repeatable=True,
     ),

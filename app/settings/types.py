@@ -119,10 +119,11 @@ def origins(text: str) -> tuple[str, ...]:
 
 
 def _origin(text: str) -> str:
-    # Browsers send it without a path, so a slash at the end would never match.
+    # Browsers send it without a path, so a slash at the end would never match. Desktop programs
+    # and extensions have schemes of their own (app://obsidian.md, chrome-extension://ID).
     bare = text.rstrip("/").lower()
-    if bare != "*" and not re.fullmatch(r"https?://[^\s/?#@]+", bare):
-        wanted = "an origin such as https://example.com, or *"
+    if bare not in ("*", "null") and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#@]+", bare):
+        wanted = "an origin such as https://example.com or app://obsidian.md, null, or *"
         raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
     return bare
 

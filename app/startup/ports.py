@@ -93,6 +93,11 @@ def open_ports(
 
 def warn_of_strangers(settings: Settings, no_token: bool) -> None:
     """Log a warning for each protection that a node open to the network lacks."""
+    if "null" in settings.cors_origin and settings.http_port is not None:
+        _log.warning(
+            "--cors-origin null admits any page, because each can give itself this origin;"
+            " name the program's own origin if it has one"
+        )
     closed = settings.port is settings.http_port is settings.wyoming_port is None
     if closed or not reachable_by_others(settings.host):
         return

@@ -206,7 +206,7 @@ class HttpProtocol:
         if isinstance(found, Fixed):
             return self._answer(fixed.fixed_answer(found, self._site))
         if isinstance(found, Upload):
-            if not right_origin(origin, headers.get(b"host"), self._site):
+            if not right_origin(headers, self._site):
                 return self._answer(fixed.wrong_origin())
             return self._begin(found, headers, query)
         self._expect_reply()

@@ -67,13 +67,18 @@ def right_host(host: str | None, site: Site) -> bool:
     try:
         ipaddress.ip_address(name)
     except ValueError:
-        return any(name == _name(_authority(origin)) for origin in site.origins)
+        pages = (origin for origin in site.origins if origin.startswith(("http://", "https://")))
+        return any(name == _name(_authority(origin)) for origin in pages)
     return True
 
 
-def right_origin(origin: str | None, host: str | None, site: Site) -> bool:
+def right_origin(headers: Mapping[bytes, str], site: Site) -> bool:
     """Return whether a request comes from no page, the node's own, or one of an allowed origin."""
+    origin, host = headers.get(b"origin"), headers.get(b"host")
     if origin is None or allowed_origin(origin, site):
+        return True
+    # Behind a proxy the host may be another than the page's. No script can set this header.
+    if headers.get(b"sec-fetch-site") == "same-origin":
         return True
     return host is not None and origin != "null" and _authority(origin).lower() == host.lower()
 

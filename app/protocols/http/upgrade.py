@@ -52,10 +52,6 @@ def read_upgrade(request: h11.Request, site: Site) -> PendingUpgrade | Answer | 
     route = site.socket(opening.path)
     if route is None:
         return fixed.no_socket()
-    host, origin = (
-        next((value.decode("latin-1") for key, value in headers if key == name), None)
-        for name in (b"host", b"origin")
-    )
-    if not right_origin(origin, host, site):
+    if not right_origin({name: value.decode("latin-1") for name, value in headers}, site):
         return fixed.wrong_origin()
     return PendingUpgrade(opening, route)
