@@ -549,6 +549,17 @@ def test_command_with_other_bytes_than_its_body_is_transcribed_from_it(bench: Li
     assert len(bench.engine.calls) == 2
 
 
+def test_command_with_fields_after_its_audio_is_transcribed_from_its_body(
+    bench: LiveBench,
+) -> None:
+    number, data = bench.listen(), audio(0.5, 2.0, 0.8)
+    bench.feed(number, data)
+    bench.settled()
+    bench.submit(number, data, prompt="names", id="other")
+    assert transcript(bench, number).text
+    assert [options.prompt for _, options in bench.engine.calls] == ["", "names"]
+
+
 def test_failed_speculation_of_a_command_leaves_it_to_its_body(bench: LiveBench) -> None:
     def fail(samples: Samples, options: DecodeOptions) -> Hypothesis:
         raise EngineError("no")

@@ -99,7 +99,8 @@ class LiveBench:
 
     def submit(self, number: int, data: bytes, client: str = "", **more: Any) -> None:
         """Send the complete request of a command."""
-        request = Request(f"r{number}", len(data), more.pop("raw", RAW), **more)
+        fields = {"id": f"r{number}", "content_length": len(data), "raw": RAW, **more}
+        request = Request(**fields)
         job = Job(number, number, request, body_of(data), time.monotonic(), client, f"e{number}")
         self.worker.submit(job)
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 from app.audio.endpoint import Extent
 from app.audio.windows import MAX_SECONDS
 from app.decoding.hypothesis import join
-from app.messages import Segment, Transcript
+from app.messages import Request, Segment, Transcript
 from app.worker.job import Job
 from app.worker.job_settings import JobSettings
 from app.worker.live.job import LiveJob
@@ -155,6 +156,8 @@ class Command:
     def _is_usable(self) -> bool:
         """Return whether at most one decode is missing at the end of the body."""
         assert self.job is not None
+        if _decoding(self.job.request) != _decoding(self.live_job.request):
+            return False
         if (
             self._audio.received_bytes != self.job.body.size
             or self._audio.seconds > self._settings.max_seconds
@@ -172,3 +175,9 @@ class Command:
             # The windows of a file end at pauses, and each may have another language.
             return True
         return waiting > 0 and self._audio.held_seconds >= MAX_SECONDS
+
+
+def _decoding(request: Request) -> Request:
+    """Return the part of a request that the result depends on. Fields of a form may follow its
+    audio."""
+    return replace(request, id="", content_length=None, reply="transcript", token=None)

@@ -208,14 +208,14 @@ class Desk:
         try:
             size = work.hear(most)
             work.spent += time.monotonic() - began
+            if isinstance(work, Stream) and (consumed := work.take_consumed()):
+                self._completions.append(Consumed(job.number, consumed))
             if work.wants_more:
                 (self._line.add if size >= most else self._line.block)(job.number)
             self._settle(work)
         except Exception as error:
             self._fail(work, error)
             return 0.0
-        if isinstance(work, Stream) and (consumed := work.take_consumed()):
-            self._completions.append(Consumed(job.number, consumed))
         if self._places.taken < taken:
             self._line.unblock()
         return size / bytes_per_second
