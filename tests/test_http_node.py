@@ -455,7 +455,16 @@ def test_status_keeps_only_the_latest_requests() -> None:
 
 
 def test_stream_is_counted_with_the_workers_counts() -> None:
-    counts = LiveCounts(5, 2, 6, 1, 7, 0.25, 1.5)
+    counts = LiveCounts(
+        jobs=5,
+        utterances=2,
+        speculations_used=6,
+        speculations_wasted=1,
+        finals=7,
+        final_seconds=0.25,
+        partials=9,
+        lag_seconds=1.5,
+    )
     load = Load(True, False, True, 3, 64, 0, 0, 0.0, 0, streams=3, live=counts)
     metrics, status = Metrics(lambda: load, "a", "0"), Status(lambda: load, ENGLISH, "0")
     asked = Request("r", None, live=LiveOptions())
@@ -467,6 +476,7 @@ def test_stream_is_counted_with_the_workers_counts() -> None:
         'node_whisper_requests_total{outcome="ok",protocol="native"} 1.0',
         "node_whisper_live_finals_total 7.0",
         "node_whisper_live_final_seconds_total 0.25",
+        "node_whisper_live_partials_total 9.0",
         'node_whisper_speculations_total{result="used"} 6.0',
         'node_whisper_speculations_total{result="wasted"} 1.0',
         "node_whisper_live_lag_seconds 1.5",

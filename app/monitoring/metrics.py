@@ -168,6 +168,7 @@ class _Now(Collector):
                 "Time from the end of these utterances to their text",
                 load.live.final_seconds,
             ),
+            ("live_partials", "Partial texts of open utterances", load.live.partials),
         ):
             yield CounterMetricFamily(f"node_whisper_{name}", text, value=float(count))
         speculations = CounterMetricFamily(
