@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 import structlog
 
 from app import __version__, build
+from app.audio.stream_detector import stream_detectors
 from app.audio.vad import SileroDetector
 from app.decoding.transcriber import EngineError
 from app.model_files import catalog
@@ -215,7 +216,9 @@ def _build(
     )
     return build.node(
         base,
-        build.EngineParts(engine, engine.info, engine.abort, SileroDetector, job_settings),
+        build.EngineParts(
+            engine, engine.info, engine.abort, SileroDetector, job_settings, stream_detectors()
+        ),
         _sink(settings, base.disk, drain),
         limits,
         authorize=access_token.admits,

@@ -63,6 +63,7 @@ class EngineParts:
     abort: Callable[[], None]
     new_detector: Callable[[], Detector]
     settings: JobSettings
+    new_live_detector: Callable[[], Detector] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ def node(
         engine.settings,
         loop.wake,
         (lambda _name: None) if journal is None else journal.crash_marker.set,
+        engine.new_live_detector,
     )
     access = Access(authorize)
     thread: QueueThread | None = None

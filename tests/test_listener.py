@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from app.audio.endpoint import Began, Complete, Cut, Event, Extent, Pause
 from app.audio.listener import BLOCK_SECONDS, Listener
 from app.audio.stream import AudioStream
-from app.audio.vad import Detector, SileroDetector
+from app.audio.stream_detector import stream_detectors
+from app.audio.vad import Detector
 from app.live import LiveOptions
 from app.messages import RawFormat
 
@@ -218,7 +219,7 @@ def test_quiet_speech_is_found_live(decibels: float) -> None:
     noise = np.random.default_rng(1).normal(0, 10 ** (-75 / 20), 2 * rate)
     speech = speech[:, 0] * 10 ** (decibels / 20)
     data = pcm(np.concatenate((noise, speech, noise)).astype(np.float32))
-    ear = listener(RawFormat("s16", rate, 1, "little"), detector=SileroDetector())
+    ear = listener(RawFormat("s16", rate, 1, "little"), detector=stream_detectors()())
     events, _ = hear(ear, data, range(3200, len(data), 3200))
     found = [event.extent for event in events if isinstance(event, Complete)]
     # The recording has four phrases, of which two may be closer than the end pause.

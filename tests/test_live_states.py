@@ -265,7 +265,7 @@ def test_detector_that_fails_ends_only_its_stream(bench: LiveBench) -> None:
     detector.probability = fail  # type: ignore[method-assign]
     bench.feed(number, audio(0.0, 1.0))
     assert bench.code(number) == "internal"
-    bench.worker._detectors._spare.clear()
+    bench.worker._live_detectors._spare.clear()
     assert bench.code(ended(bench)) == "ok"
 
 
@@ -280,18 +280,18 @@ def test_detector_that_cannot_be_made_fails_a_stream_and_leaves_a_command(
     bench: LiveBench,
 ) -> None:
     assert bench.worker.wait_until_warm()
-    bench.worker._detectors._spare.clear()
-    good = bench.worker._detectors._new
+    bench.worker._live_detectors._spare.clear()
+    good = bench.worker._live_detectors._new
 
     def fail() -> None:
         raise OSError("no memory")
 
-    bench.worker._detectors._new = fail  # type: ignore[assignment]
+    bench.worker._live_detectors._new = fail  # type: ignore[assignment]
     assert bench.code(bench.stream()) == "internal"
     data = audio(0.5, 1.0, 0.5)
     number = heard(bench, data)
     bench.settled()
-    bench.worker._detectors._new = good
+    bench.worker._live_detectors._new = good
     bench.submit(number, data)
     assert bench.code(number) == "ok"
 
@@ -456,7 +456,7 @@ def test_thousand_streams_leave_nothing_behind(bench: LiveBench) -> None:
     gc.collect()
     assert [work for work in works if work() is not None] == []
     # Detectors of jobs that overlapped are kept for the next ones, up to a few.
-    assert len(bench.worker._detectors._spare) <= 5
+    assert len(bench.worker._live_detectors._spare) <= 5
     assert not bench.worker._mailbox._untaken
     eventually(lambda: bench.worker.live_counts.jobs == 0)
 

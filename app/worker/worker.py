@@ -39,9 +39,10 @@ _log = structlog.get_logger("worker")
 class Worker:
     """Runs jobs on one thread with one engine.
 
-    `new_detector` makes a voice activity detector for a job; `wake` is called, on the worker's
-    thread, whenever there are completions to take. `mark` is called on the same thread before each
-    turn with the job's `journal_entry`, and with an empty name when no job is left.
+    `new_detector` makes a voice activity detector for a job, and `new_live_detector`, if given, one
+    for a live job. `wake` is called, on the worker's thread, whenever there are completions to
+    take. `mark` is called on the same thread before each turn with the job's `journal_entry`, and
+    with an empty name when no job is left.
     """
 
     def __init__(
@@ -51,18 +52,20 @@ class Worker:
         settings: JobSettings,
         wake: Callable[[], None],
         mark: Callable[[str], None] = lambda name: None,
+        new_live_detector: Callable[[], Detector] | None = None,
     ) -> None:
         self._engine = engine
-        self._detectors = Detectors(new_detector, settings.max_live)
+        self._detectors = Detectors(new_detector, 0)
         self._probe = ChannelProbe(new_detector, settings.vad_threshold or _PROBE_THRESHOLD)
         self._settings = settings
         self._wake = wake
         self._mark = mark
         self._mailbox = Mailbox()
         self._scheduler = Scheduler()
-        parts = engine, self._detectors, self._probe, settings, self._scheduler
-        self._files = FileJobs(*parts, self._announce)
-        self._live = Desk(*parts, self._files.accept)
+        self._live_detectors = Detectors(new_live_detector or new_detector, settings.max_live)
+        parts = self._probe, settings, self._scheduler
+        self._files = FileJobs(engine, self._detectors, *parts, self._announce)
+        self._live = Desk(engine, self._live_detectors, *parts, self._files.accept)
         self._has_worked = True
         """Whether the engine has worked since its last rest."""
         self.failed = False
