@@ -6,12 +6,14 @@ stream: no bytes, no connection, no number.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Certificates
 from fakes import HANG, RATE, Client, Clock, FakeEngine, Node, eventually, message, pcm
 from live_worker import END, LiveWorker, framed, live_header, streamed, utterance
 
@@ -19,8 +21,9 @@ from app.live import Clear, Commit, Configure, LiveOptions, SpeechBegan
 from app.messages import Failure
 from app.network.outbox import MAX_UNSENT_BYTES
 from app.network.timeouts import Timeouts
+from app.network.tls import server_context
 from app.requests.quota import STREAM_BYTES
-from app.worker.completions import Finished, Progress
+from app.worker.completions import Consumed, Finished, Progress
 
 MakeNode = Callable[..., Node]
 
@@ -323,6 +326,44 @@ def test_client_that_vanishes_in_the_middle_of_a_frame_cancels_its_stream(
     eventually(lambda: empty(live.node))
 
 
+def test_client_that_vanishes_while_it_is_not_read_is_noticed_when_it_is_read(
+    live: LiveWorker,
+) -> None:
+    live.consumes = False
+    client = live.node.connect()
+    client.send(live_header(id="s"))
+    number = live.wait_for_job()
+    client.send(framed(4 * SECOND))
+    eventually(lambda: live.node.connections[0].state.paused)
+    client.reset()
+    live.consumes = True
+    live.complete(Consumed(number, len(live.audio[number])))
+    assert live.node.lines.wait_for("s")["error"]["code"] == "incomplete"
+    eventually(lambda: live.node.cancelled == [number])
+    eventually(lambda: empty(live.node))
+
+
+def test_stream_over_tls_is_the_same_audio(make_node: MakeNode, certificates: Certificates) -> None:
+    node = make_node(port={"tls": server_context(*certificates.node, None)})
+    live = LiveWorker(node)
+    audio = 2 * SECOND
+    with (
+        socket.create_connection(("127.0.0.1", node.port), HANG) as plain,
+        certificates.trusting().wrap_socket(plain, server_hostname="127.0.0.1") as sock,
+    ):
+        sock.sendall(live_header() + framed(audio, 5_000) + END)
+        number = live.wait_for_job()
+        live.wait_for_audio(number, audio)
+        live.say(number, utterance("one"))
+        eventually(lambda: live.ended == [number])
+        live.finish(number)
+        received = b""
+        while data := sock.recv(65_536):
+            received += data
+    assert b'"status": "segment"' in received
+    assert b'"segment_count"' in received
+
+
 def test_reset_after_the_end_of_the_audio_is_cancelled(live: LiveWorker) -> None:
     client, number = begin(live, id="s")
     client.send(END)
@@ -516,7 +557,6 @@ def test_stream_is_read_only_as_far_as_the_worker_takes_it(live: LiveWorker) -> 
     ahead = len(live.audio[number])
     assert 3 * len(SECOND) < ahead <= 3 * len(SECOND) + 640
     live.consumes = True
-    from app.worker.completions import Consumed
 
     live.complete(Consumed(number, ahead))
     client.socket.settimeout(HANG)
