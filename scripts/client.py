@@ -896,12 +896,18 @@ def live_format(file, name, options):
     )
 
 
+def shows_partials(options):
+    """Returns whether words are shown before they are final: on a terminal, as plain text."""
+    formats = (options.json, options.srt, options.vtt, options.words)
+    return sys.stdout.isatty() and not any(formats)
+
+
 def live_source(file, name, options):
     """Returns a thread that reads the audio, and the header of the stream."""
     (encoding, rate, channels), byteorder, start, left = live_format(file, name, options)
     header = {
         "live": True,
-        "reply": "segments",
+        "reply": "partials" if shows_partials(options) else "segments",
         "byteorder": byteorder,
         "content-type": "audio/pcm",
         "content-encoding": encoding,
@@ -928,7 +934,8 @@ def live_source(file, name, options):
 
 
 def stream(connection, header, source, show):
-    """Sends live audio and calls `show` with each segment; returns the last reply."""
+    """Sends live audio and calls `show` with each segment and each partial text; returns the last
+    reply."""
     pending, received = memoryview(header), bytearray()
     ended, lost = False, None
     while True:
@@ -961,11 +968,14 @@ def stream(connection, header, source, show):
                     if message is None:
                         break
                     reply, size = message
-                    if reply["status"] != "segment":
+                    if reply["status"] == "partial":
+                        reply["stable"], reply["rest"]
+                    elif reply["status"] == "segment":
+                        segment = reply["segment"]
+                        segment["start"], segment["end"], segment["text"]
+                    else:
                         reply["error" if reply["status"] == "error" else "utterances"]
                         return reply
-                    segment = reply["segment"]
-                    segment["start"], segment["end"], segment["text"]
                 except (ValueError, TypeError, KeyError):
                     raise Failed(
                         "the peer is not a node-whisper node, or one without live audio: check "
@@ -988,14 +998,46 @@ def stream(connection, header, source, show):
                 lost = error
 
 
+class LiveLine:
+    """The last line of a terminal, with the words that are not final yet. Those that may still
+    change are dim."""
+
+    def __init__(self):
+        self.shown = False
+
+    def draw(self, stable, rest):
+        # What does not fit into one line could not be erased: the end is what is being spoken.
+        width = shutil.get_terminal_size().columns - 1
+        text = printable(stable + rest)[-width:]
+        dim = min(len(rest), len(text))
+        solid, unsure = text[: len(text) - dim], text[len(text) - dim :]
+        write("\r\x1b[K" + solid + (f"\x1b[2m{unsure}\x1b[0m" if unsure else ""))
+        self.shown = True
+
+    def erase(self):
+        if self.shown:
+            write("\r\x1b[K")
+            self.shown = False
+
+
+def printable(text):
+    """Returns the text without characters that a terminal would interpret."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def run_live(options, connections):
     """Streams one source and prints its segments as they become final."""
     name = options.files[0]
     label = "stdin" if name == "-" else name
     count = 0
+    line = LiveLine()
 
     def show(reply):
         nonlocal count
+        if reply["status"] == "partial":
+            line.draw(reply["stable"], reply["rest"])
+            return
+        line.erase()
         if options.json:
             write(json.dumps(dict({"file": name}, **reply), ensure_ascii=False) + "\n")
             return
@@ -1023,10 +1065,12 @@ def run_live(options, connections):
                     reset_on_close(connection)
                     raise
     except Failed as failure:
+        line.erase()
         print(f"{label}: {failure}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         leave(1)
+    line.erase()
     if reply["status"] == "error":
         print(f"{label}: {explain(reply)}", file=sys.stderr)
         return 1

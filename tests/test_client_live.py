@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import json
 import os
+import pty
 import signal
 import ssl
 import struct
@@ -502,3 +504,53 @@ def test_stream_over_tls(start, certificates: Certificates) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert len(done.stdout.splitlines()) == 20
     assert node.received[0][1] == SAMPLES * 40
+
+
+def partial(stable: str, rest: str) -> dict[str, Any]:
+    return {"id": "r1", "status": "partial", "stable": stable, "rest": rest}
+
+
+def on_a_terminal(*arguments: Any, port: int, width: int) -> tuple[int, str]:
+    """Run the client with a terminal of this width as stdout; its status and all that it wrote."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command(*arguments, port=port),
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "COLUMNS": str(width)},
+    ) as process:
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # Linux reports this once the other side is closed
+            while block := os.read(ours, 65536):
+                said += block
+        os.close(ours)
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    return process.returncode, said.decode()
+
+
+def test_words_of_the_open_utterance_are_shown_on_a_terminal(start, clip) -> None:
+    replies = (partial("", "one"), partial("one", " two\x1b[2J"), segment("one too"), LAST)
+    node = start(hears(*replies))
+    status, said = on_a_terminal("--live", clip, port=node.port, width=80)
+    assert status == 0
+    ((header, _),) = node.received
+    assert header["reply"] == "partials"
+    erase, dim, normal = "\r\x1b[K", "\x1b[2m", "\x1b[0m"
+    assert said == (f"{erase}{dim}one{normal}{erase}one{dim} two [2J{normal}{erase}one too\r\n")
+
+
+def test_long_words_of_the_open_utterance_stay_in_one_line(start, clip) -> None:
+    node = start(hears(partial("a" * 30, "b" * 5), segment("end"), LAST))
+    _, said = on_a_terminal("--live", clip, port=node.port, width=20)
+    assert "\r\x1b[K" + "a" * 14 + "\x1b[2m" + "b" * 5 + "\x1b[0m" in said
+
+
+@pytest.mark.parametrize("form", ["--srt", "--vtt", "--words", "--json"])
+def test_partial_words_are_not_asked_for_in_other_forms(start, clip, form: str) -> None:
+    node = start(hears(segment("one"), LAST))
+    on_a_terminal("--live", form, clip, port=node.port, width=80)
+    ((header, _),) = node.received
+    assert header["reply"] == "segments"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 
 import pytest
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 from live_worker import END, framed, live_header
 from streams import Seen, see_body, split
 
+from app.live import LiveOptions, Partial
 from app.messages import Begin, BodyData, End, Rejected
 from app.protocols.base import ProtocolError
 from app.protocols.native.frames import CountedBody, FramedBody
+from app.protocols.native.header import parse_header
 from app.protocols.native.protocol import NativeProtocol
 
 
@@ -111,3 +114,28 @@ def test_framed_body_copies_nothing() -> None:
     data = memoryview(framed(AUDIO, len(AUDIO)))
     piece, _ = FramedBody().take(data)
     assert piece.obj is data.obj
+
+
+def test_partials_are_segments_with_the_open_utterance() -> None:
+    protocol = NativeProtocol(100, lambda: "made")
+    protocol.feed(live_header(id="1", reply="partials"))
+    event = protocol.next_event()
+    assert isinstance(event, Begin)
+    assert (event.request.reply, event.request.live) == ("segments", LiveOptions(partials=True))
+    data = protocol.encode("1", Partial("and so", " my"))
+    (length,) = struct.unpack_from("!H", data)
+    assert json.loads(data[2 + length :]) == {
+        "id": "1",
+        "status": "partial",
+        "stable": "and so",
+        "rest": " my",
+    }
+
+
+def test_partials_of_a_file_are_an_error() -> None:
+    parsed = parse_header(
+        json.dumps({**RAW, "content-length": 2, "reply": "partials"}).encode(), 100, lambda: "x"
+    )
+    assert parsed.failure is not None
+    assert parsed.failure.code == "bad_field"
+    assert "live" in parsed.failure.message

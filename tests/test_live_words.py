@@ -6,6 +6,7 @@ One node serves the module. Audio at the pace of speech is a single short comman
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import socket
 import subprocess
@@ -175,3 +176,24 @@ def test_client_prints_the_words_of_a_pipe_and_of_a_file(
     piped = run_client(node, "-", stdin=command)
     assert words(piped) == "and so my fellow americans"
     assert run_client(node, clip) == piped
+
+
+def test_partials_grow_into_the_segments_of_an_utterance(node: Node, command: bytes) -> None:
+    with node.connect() as client:
+        client.socket.sendall(frame({**RAW, "live": True, "reply": "partials"}))
+        # At the speed of speech, so that there is an open utterance to decode.
+        began = time.monotonic()
+        for at in range(0, len(command), SECOND // 10):
+            time.sleep(max(0.0, began + at / SECOND - time.monotonic()))
+            client.socket.sendall(framed(command[at : at + SECOND // 10], 65_534))
+        client.socket.sendall(END)
+        replies = list(iter(client.receive, None))
+    shown = [reply for reply in replies if reply["status"] == "partial"]
+    assert shown, [reply["status"] for reply in replies]
+    stable = [reply["stable"] for reply in shown]
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(stable))
+    assert "and so" in words(shown[-1]["stable"] + shown[-1]["rest"])
+    assert [reply["status"] for reply in replies if reply["status"] != "partial"] == [
+        "segment",
+        "ok",
+    ]

@@ -62,6 +62,9 @@ RAW_TYPES = frozenset({"audio/pcm", "audio/l16"})
 _CUE_FIELDS = frozenset({"max-line-width", "max-line-count", "max-cue-seconds"})
 
 LIVE_REPLIES: tuple[ReplyMode, ...] = ("transcript", "segments")
+
+_PARTIALS = "partials"
+"""The value of `reply` for segments, and before them the text of the open utterance."""
 """The replies to live audio. The others promise more than a stream that is never stored can."""
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -158,12 +161,12 @@ def _request(fields: dict[str, Any], length: int | None, new_id: Callable[[], st
         reply=(reply := _reply(fields)),
         keep_alive=_keep_alive(fields),
         token=_token(fields),
-        live=_live_options(raw, channel_mode, reply) if length is None else None,
+        live=_live_options(fields, raw, channel_mode, reply) if length is None else None,
     )
 
 
 def _live_options(
-    raw: RawFormat | None, channel_mode: ChannelMode, reply: ReplyMode
+    fields: dict[str, Any], raw: RawFormat | None, channel_mode: ChannelMode, reply: ReplyMode
 ) -> LiveOptions:
     """Return the options of live audio, after a check of the fields that it restricts."""
     if raw is None:
@@ -174,9 +177,9 @@ def _live_options(
     if channel_mode == "split":
         raise FieldError(BAD_FIELD, "channel-mode of live audio must be auto")
     if reply not in LIVE_REPLIES:
-        wanted = " or ".join(LIVE_REPLIES)
+        wanted = " or ".join((*LIVE_REPLIES, _PARTIALS))
         raise FieldError(BAD_FIELD, f"reply to live audio must be {wanted}: it is never stored")
-    return LiveOptions()
+    return LiveOptions(partials=fields.get("reply") == _PARTIALS)
 
 
 def _request_id(fields: dict[str, Any], new_id: Callable[[], str]) -> str:
@@ -189,7 +192,13 @@ def _request_id(fields: dict[str, Any], new_id: Callable[[], str]) -> str:
 
 
 def _reply(fields: dict[str, Any]) -> ReplyMode:
-    return cast(ReplyMode, choice(fields, "reply", get_args(ReplyMode), "transcript"))
+    modes = get_args(ReplyMode)
+    value = choice(fields, "reply", (*modes, _PARTIALS), "transcript")
+    if value != _PARTIALS:
+        return cast(ReplyMode, value)
+    if fields.get("live") is not True:
+        raise FieldError(BAD_FIELD, "reply partials is for live audio; add live, or use segments")
+    return "segments"
 
 
 def _keep_alive(fields: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.live import LiveReport
+from app.live import LiveReport, Partial
 from app.messages import (
     Accepted,
     Failure,
@@ -27,6 +27,9 @@ def all_fields(request_id: str | None, reply: Reply) -> list[dict[str, Any]]:
     that the native form does not have, and one for any other reply."""
     if isinstance(reply, Utterance):
         return [reply_fields(request_id, segment) for segment in reply.segments]
+    if isinstance(reply, Partial):
+        text = {"stable": reply.stable, "rest": reply.rest}
+        return [{"id": request_id, "status": "partial", **text}]
     if isinstance(reply, LiveReport):
         return []
     return [reply_fields(request_id, reply)]
