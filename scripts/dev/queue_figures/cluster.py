@@ -104,8 +104,8 @@ class NodeProcess:
         return float(psutil.Process(self.process.pid).memory_full_info().uss) / 2**20
 
 
-def waiting_nodes(broker: Broker) -> int:
-    """The number of nodes that ask for a short job of any model."""
+def waiting_places(broker: Broker) -> int:
+    """The number of places of nodes that wait for a short job of any model."""
     page = broker.monitor("jsz?consumers=true&accounts=true")
     return sum(
         consumer["num_waiting"]
@@ -116,11 +116,13 @@ def waiting_nodes(broker: Broker) -> int:
     )
 
 
-def wait_for_nodes(broker: Broker, count: int) -> None:
+def wait_for_nodes(broker: Broker, count: int, places: int = 3) -> None:
+    """Wait until `count` idle nodes of `places` places are there. One place is for long jobs."""
+    wanted = count * max(1, places - 1)
     end = time.monotonic() + 3 * HANG
-    while waiting_nodes(broker) < count:
+    while waiting_places(broker) < wanted:
         if time.monotonic() > end:
-            raise RuntimeError(f"only {waiting_nodes(broker)} of {count} nodes are there")
+            raise RuntimeError(f"only {waiting_places(broker)} of {wanted} places are there")
         time.sleep(0.05)
 
 

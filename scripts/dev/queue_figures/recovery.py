@@ -59,7 +59,7 @@ async def _after_drain(broker: Broker) -> float:
     first = NodeProcess(broker.url, _WINDOW, "--queue-places", "1", "--drain-seconds", str(_DRAIN))
     second: NodeProcess | None = None
     try:
-        await asyncio.to_thread(wait_for_nodes, broker, 1)
+        await asyncio.to_thread(wait_for_nodes, broker, 1, 1)
         async with QueueClient.of(broker.url) as client:
             future = await client.submit(audio(96_000))
             second = NodeProcess(broker.url, 0.0)

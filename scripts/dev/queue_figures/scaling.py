@@ -30,8 +30,8 @@ def measure(folder: Path, counts: tuple[int, ...], jobs_per_node: int, own: int)
                 nodes.append(NodeProcess(broker.url, WINDOW, "--queue-places", str(own)))
                 # All at once would only slow each other's start.
                 if len(nodes) % 8 == 0:
-                    wait_for_nodes(broker, len(nodes))
-            wait_for_nodes(broker, count)
+                    wait_for_nodes(broker, len(nodes), own)
+            wait_for_nodes(broker, count, own)
             jobs = count * jobs_per_node
             taken = asyncio.run(_run(broker.url, jobs))
             ideal = jobs_per_node * WINDOW
