@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,7 +19,7 @@ from app.audio.vad import SileroDetector
 from app.decoding.engine import Engine
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions
-from app.live import LiveOptions
+from app.live import LiveOptions, Partial
 from app.messages import RawFormat, Streamed, Transcript, Utterance
 
 pytestmark = pytest.mark.slow
@@ -119,6 +120,19 @@ def test_stream_gives_the_same_text_in_any_packets(bench: LiveBench, speech: Sam
     assert heard[0] == heard[1]
     text = " ".join(segment.text for each in heard[0] for segment in each.segments)
     assert "ask what you can do for your country" in " ".join(words(text))
+
+
+def test_partials_of_speech_only_grow_in_their_stable_part(
+    bench: LiveBench, speech: Samples
+) -> None:
+    number = bench.listen(LiveOptions(partials=True, end_pause=None))
+    play(bench, number, microphone(speech[: 6 * RATE], 1.0))
+    bench.worker.end(number)
+    assert isinstance(bench.outcome(number), Streamed)
+    shown = [reply for reply in bench.replies(number) if isinstance(reply, Partial)]
+    assert len(shown) >= 3
+    assert all(b.stable.startswith(a.stable) for a, b in itertools.pairwise(shown))
+    assert words(shown[-1].stable)[:5] == ["and", "so", "my", "fellow", "americans"]
 
 
 def test_telephone_stream_is_understood(bench: LiveBench, speech: Samples) -> None:
