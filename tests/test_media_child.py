@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import ctypes.util
 import http.server
 import io
 import json
@@ -25,7 +27,7 @@ from media import Decoded, av, box, clip, recorded
 from node import HANG, ROOT
 from test_media import children, running
 
-from app.audio.media import process, wire
+from app.audio.media import confinement, process, wire
 from app.audio.media.formats import CODECS, DEMUXERS
 from app.audio.media.opener import MediaOpener
 from app.audio.stream import AudioStream
@@ -126,6 +128,18 @@ def test_compromised_child_cannot_escape(escape: str) -> None:
     )
     # A fork that succeeded would write twice.
     assert done.stdout in (b"PermissionError", b"MemoryError", b"RuntimeError", b"ValueError")
+
+
+def test_system_calls_have_the_numbers_of_both_architectures() -> None:
+    path = ctypes.util.find_library("seccomp")
+    if path is None:
+        pytest.skip("there is no libseccomp to ask")
+    resolve = ctypes.CDLL(path).seccomp_syscall_resolve_name_arch
+    for name, numbers in (confinement.CALLS | confinement.MAPPING_CALLS).items():
+        found = [
+            resolve(ctypes.c_uint32(token), name.encode()) for token in (0xC000003E, 0xC00000B7)
+        ]
+        assert found == list(numbers), name
 
 
 def test_child_of_another_parent_ends() -> None:

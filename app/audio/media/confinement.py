@@ -29,25 +29,40 @@ _FILTER = 2
 """SECCOMP_MODE_FILTER. The number stands in linux/seccomp.h, those above in linux/prctl.h."""
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-_CALLS = {
-    # read, write, readv, writev, pread64, lseek, close, fstat
-    "x86_64": (0, 1, 19, 20, 17, 8, 3, 5),
-    "aarch64": (63, 64, 65, 66, 67, 62, 57, 80),
+"""AUDIT_ARCH of linux/audit.h."""
+
+CALLS = {
+    "read": (0, 63),
+    "write": (1, 64),
+    "readv": (19, 65),
+    "writev": (20, 66),
+    "pread64": (17, 67),
+    "lseek": (8, 62),
+    "close": (3, 57),
+    "fstat": (5, 80),
+    "munmap": (11, 215),
+    "brk": (12, 214),
+    "mremap": (25, 216),
+    "madvise": (28, 233),
+    "futex": (202, 98),
+    "sched_yield": (24, 124),
+    "sched_getaffinity": (204, 123),
+    "rt_sigaction": (13, 134),
+    "rt_sigprocmask": (14, 135),
+    "rt_sigreturn": (15, 139),
+    "clock_gettime": (228, 113),
+    "gettimeofday": (96, 169),
+    "getrandom": (318, 278),
+    "getpid": (39, 172),
+    "gettid": (186, 178),
+    "restart_syscall": (219, 128),
+    "exit": (60, 93),
+    "exit_group": (231, 94),
 }
-_MORE_CALLS = {
-    # munmap, brk, mremap, madvise, futex, rt_sigaction, rt_sigprocmask, rt_sigreturn, sched_yield
-    "x86_64": (11, 12, 25, 28, 202, 13, 14, 15, 24),
-    "aarch64": (215, 214, 216, 233, 98, 134, 135, 139, 124),
-}
-_LAST_CALLS = {
-    # sched_getaffinity, clock_gettime, gettimeofday, getrandom, getpid, gettid, restart_syscall,
-    # exit, exit_group
-    "x86_64": (204, 228, 96, 318, 39, 186, 219, 60, 231),
-    "aarch64": (123, 113, 169, 278, 172, 178, 128, 93, 94),
-}
-_MAPPING_CALLS = {"x86_64": (9, 10), "aarch64": (222, 226)}
-"""mmap and mprotect, which may not ask for executable memory. The numbers are from the kernel's
-headers (asm/unistd.h)."""
+"""The allowed system calls, with their numbers on the two architectures (asm/unistd.h)."""
+
+MAPPING_CALLS = {"mmap": (9, 222), "mprotect": (10, 226)}
+"""Calls that may not ask for executable memory."""
 
 # Classic BPF (linux/filter.h): load a word, jump if equal, jump if a bit is set, return.
 _LOAD, _EQUAL, _HAS_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
@@ -101,8 +116,9 @@ def seal() -> None:
 
 
 def _program(machine: str) -> bytes:
-    allowed = (*_CALLS[machine], *_MORE_CALLS[machine], *_LAST_CALLS[machine])
-    mapping = _MAPPING_CALLS[machine]
+    column = list(_ARCHITECTURES).index(machine)
+    allowed = [numbers[column] for numbers in CALLS.values()]
+    mapping = [numbers[column] for numbers in MAPPING_CALLS.values()]
     # A jump counts the steps that it passes over. The last four steps are: load the protection,
     # refuse if it is executable, allow, refuse.
     total = 3 + len(mapping) + len(allowed) + 1
