@@ -251,7 +251,7 @@ def test_demuxer_of_playlists_is_refused_by_its_options(listener: Listener, tmp_
     text = PLAYLISTS["hls"].format(url=f"http://127.0.0.1:{listener.port}/a.m4a")
     code = (
         f"import sys; sys.path.append({str(ROOT)!r})\n"
-        "from app.audio.media.child import _Unusable, open_container\n"
+        "from app.audio.media.track import open_container\n"
         "for data, demuxer in eval(sys.stdin.read()):\n"
         "    import io\n"
         "    try:\n"
