@@ -18,6 +18,8 @@ import pytest
 
 pytest.importorskip("nats", reason="nats-py is not installed (requirements-queue.txt)")
 
+import queue_tool.broker
+import queue_tool.server
 from broker import HANG
 from queue_cluster import Cluster, StandIn, result
 from queue_tool import cli
@@ -32,6 +34,13 @@ SILENCE = 0.4
 
 OFFICE_JOB = "asr.job.any.long.office"
 AUDIO, RESULTS = "asr-audio-office", "asr-results-office"
+
+
+@pytest.fixture(autouse=True)
+def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forbidden request has no answer; the broker answers the others within milliseconds."""
+    monkeypatch.setattr(queue_tool.broker, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(queue_tool.server, "_SECONDS", SILENCE)
 
 
 @pytest.fixture(scope="module")

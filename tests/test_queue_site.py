@@ -15,6 +15,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,12 @@ class Server:
     def __init__(
         self, folder: Path, text: str, variables: dict[str, str], accounts: str = ACCOUNTS
     ) -> None:
-        self.port, monitor = free_port(), free_port()
+        self.port, self._monitor = free_port(), free_port()
         (folder / "accounts.conf").write_text(accounts)
         text = text.replace("0.0.0.0:4222", f"127.0.0.1:{self.port}")
-        (folder / "server.conf").write_text(text.replace("127.0.0.1:8222", f"127.0.0.1:{monitor}"))
+        (folder / "server.conf").write_text(
+            text.replace("127.0.0.1:8222", f"127.0.0.1:{self._monitor}")
+        )
         with open(folder / "log", "wb") as log:
             self._process = subprocess.Popen(
                 [str(program()), "-c", str(folder / "server.conf")],
@@ -112,6 +115,12 @@ class Server:
     @property
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def sites(self) -> int:
+        """The number of sites that are connected."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._monitor}/leafz") as page:
+            return int(json.load(page)["leafnodes"])
 
     def close(self) -> None:
         self._process.kill()
@@ -178,7 +187,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def set_up(site: Site) -> None:
-    # The site first: the hub tries again for some time after it found no stream there.
+    # The site first, and connected: a hub that finds no stream there tries again ever later.
+    wait_for(lambda: site.hub.sites > 0)
     site.queue(site.site, "admin", "init", "--tenant", "home", "--hub", "hub")
     site.queue(site.hub, "admin", "init", "--tenant", "home", "--site", "garden")
 
