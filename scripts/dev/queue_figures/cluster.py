@@ -67,13 +67,17 @@ def make_broker(folder: Path) -> Broker:
     os.environ["GOMEMLIMIT"] = "96MiB"
     folder.mkdir()
     broker = Broker(folder)
-    with (
-        open(os.devnull, "w") as null,
-        contextlib.redirect_stdout(null),
-        contextlib.redirect_stderr(null),
-    ):
-        if cli.main(["init", "--tenant", TENANT, "--queue", broker.url]):
-            raise RuntimeError("scripts/queue init failed")
+    try:
+        with (
+            open(os.devnull, "w") as null,
+            contextlib.redirect_stdout(null),
+            contextlib.redirect_stderr(null),
+        ):
+            if cli.main(["init", "--tenant", TENANT, "--queue", broker.url]):
+                raise RuntimeError("scripts/queue init failed")
+    except BaseException:
+        broker.kill()
+        raise
     return broker
 
 
