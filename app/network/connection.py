@@ -28,8 +28,7 @@ BODY_BYTES = 262_144
 Measured in docs/lab-book.md, "Bytes read in one turn"."""
 
 HEADER_BYTES = 16_384
-"""Bytes read in one turn outside of a body. A connection that waits for a place holds up to this
-many bytes after its header. Headers seldom reach a tenth of that."""
+"""Bytes read in one turn outside of a body: the most that follows a header whose request waits."""
 
 _log = structlog.get_logger("connection")
 
@@ -286,6 +285,7 @@ class Connection:
     def _close(self) -> None:
         self._deadline.stop()
         self._transport.close()
+        self.protocol.abandon()  # frees its input before the garbage is collected
         self._owner.on_closed(self)
 
     def _time_out(self, awaited: Awaited) -> None:
