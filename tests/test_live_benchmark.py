@@ -13,7 +13,9 @@ import pytest
 import soundfile
 from benchmark import live_commands
 from benchmark.corpus import RATE, Clip
+from benchmark.environment import SetupError
 from benchmark.home_assistant import FRAME, SILENCE_SECONDS, Segmenter, Setting, end_of_command
+from benchmark.live_cli import Order
 from benchmark.live_commands import Command, command, speech_end, with_hesitations
 from benchmark.live_figures import Latency, Result, difference, growth, markdown
 from benchmark.live_loads import stream_latencies
@@ -312,3 +314,12 @@ def test_table_has_a_row_for_each_result() -> None:
     assert "50.00 % live, 50.00 % as files: +0.00 points" in text
     assert "1 of 1 without speech have a text" in text
     assert json.loads(json.dumps(result.as_json()))["load"] == "alone"
+
+
+def test_loads_of_the_command_line_have_limits() -> None:
+    assert Order.read("alone") == Order("alone")
+    assert Order.read("crowd:16") == Order("crowd", 16)
+    assert Order.read("alone:40:12") == Order("alone", 40, 12)
+    for text in ("alon", "alone:", "alone:-1", "alone:1:2:3", "alone:x"):
+        with pytest.raises(SetupError, match="is no load"):
+            Order.read(text)

@@ -11,10 +11,11 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from benchmark.node import NodeError
 
 LOADS = ("alone", "four", "file", "hesitations", "noise", "packets", "bursts", "crowd", "streams")
 _FILE_SECONDS = 600.0
+_CLIENTS, _CROWD_SECONDS = 16, 3600
 _SHORT = (2.0, 4.0)
 """Length of the clips of a crowd."""
 
@@ -41,6 +43,8 @@ _EXPECTED = (CorpusError, EngineError, NodeError, PlayError, SetupError, OSError
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
+    # So that the servers are closed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         with tempfile.TemporaryDirectory(prefix="live-") as folder:
             return _run(arguments, Path(folder))
@@ -52,9 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/dev/live", description=__doc__)
     add = parser.add_argument
-    add("--loads", default=",".join(LOADS), help="a comma-separated part of: %(default)s")
-    add("--clips", type=int, default=1000, help="most commands of a load (default: all)")
-    add("--peer-clips", type=int, help="most commands of a load on the peer (default: --clips)")
+    add(
+        "--loads",
+        default=",".join(LOADS),
+        help="a comma-separated part of %(default)s. NAME:NODE:PEER limits the commands on the "
+        "node and on the peer; for crowd and streams it is NAME:CLIENTS:SECONDS (16:3600)",
+    )
     add("--no-peer", action="store_true", help="measure the node alone")
     add(
         "--pause",
@@ -62,8 +69,6 @@ def _parser() -> argparse.ArgumentParser:
         default="default",
         help="Home Assistant's setting of the pause that ends a command (default: default)",
     )
-    add("--crowd", default="16", help="clients of crowd and streams, comma-separated (16)")
-    add("--crowd-seconds", type=float, default=3600.0, help="length of each crowd (default: 3600)")
     add("--model", default="tiny.en", help="a catalogue name (default: tiny.en)")
     add("--language", default="en", help="code of the language (default: en)")
     add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of each engine")
@@ -75,9 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace, folder: Path) -> int:
-    loads = arguments.loads.split(",")
-    if unknown := set(loads) - set(LOADS):
-        raise SetupError(f"there is no load {', '.join(unknown)}; the loads are {', '.join(LOADS)}")
+    loads = [Order.read(text) for text in arguments.loads.split(",")]
     clips = corpus.read(arguments.audio)
     weights = None if arguments.no_peer else peer_weights(arguments.model)
     if weights is None and not arguments.no_peer:
@@ -93,16 +96,48 @@ def _run(arguments: argparse.Namespace, folder: Path) -> int:
         if weights is not None:
             servers.append(WyomingPeer(weights, arguments.threads, arguments.language))
         bench = _Bench(arguments, clips, folder, node, servers)
-        results = [result for load in loads for result in bench.run(load)]
+        path = arguments.json or Path(tempfile.gettempdir()) / f"live-{arguments.model}.json"
+        results, failed = _results(bench, loads, path)
     finally:
         for server in servers:
             server.close()
     print(f"\n{_machine()}, {arguments.model}, pause of Home Assistant: {arguments.pause}\n")
     print(markdown(results))
-    path = arguments.json or Path(tempfile.gettempdir()) / f"live-{arguments.model}.json"
-    path.write_text(json.dumps([result.as_json() for result in results], indent=1))
     print(f"JSON: {path}", file=sys.stderr)
-    return 0
+    return int(failed)
+
+
+def _results(bench: _Bench, loads: Sequence[Order], path: Path) -> tuple[list[Result], bool]:
+    """Run the loads and write the results after each. Return them, and whether a load failed."""
+    results: list[Result] = []
+    failed = False
+    for load in loads:
+        try:
+            results += bench.run(load)
+        except (PlayError, NodeError) as error:
+            # The other loads take minutes, too.
+            _progress(f"{load.name} failed: {error}")
+            failed = True
+        path.write_text(json.dumps([result.as_json() for result in results], indent=1))
+    return results, failed
+
+
+@dataclass(frozen=True)
+class Order:
+    """One load of the command line, with its limits."""
+
+    name: str
+    first: int | None = None
+    second: int | None = None
+
+    @classmethod
+    def read(cls, text: str) -> Order:
+        """Read NAME[:NUMBER[:NUMBER]]. Raises `SetupError`."""
+        name, *numbers = text.split(":")
+        if name not in LOADS or len(numbers) > 2 or not all(map(str.isdecimal, numbers)):
+            names = ", ".join(LOADS)
+            raise SetupError(f"{text} is no load: write NAME:NUMBER:NUMBER, with one of {names}")
+        return cls(name, *map(int, numbers))
 
 
 class _Bench:
@@ -119,6 +154,7 @@ class _Bench:
         self._arguments = arguments
         self._node = node
         self._servers = servers
+        self._made: dict[tuple[str, bool], Command] = {}
         speech = [clip for clip in clips if clip.group == "speech"]
         self._speech = [clip for clip in speech if clip.seconds <= corpus.SHORT_SECONDS]
         self._silent = [clip for clip in clips if clip.group == "nonspeech"]
@@ -129,13 +165,13 @@ class _Bench:
         for server in servers:
             speak(Load("warm"), server, warm, arguments.language)
 
-    def run(self, name: str) -> list[Result]:
-        language = self._arguments.language
+    def run(self, order: Order) -> list[Result]:
+        language, name = self._arguments.language, order.name
         if name in ("crowd", "streams"):
-            return self._crowds(name)
+            return [self._crowd(order)]
         hesitates = name == "hesitations"
         clips = self._silent if name == "noise" else self._speech
-        commands = self._commands(clips, hesitates)
+        commands = self._commands(_spread(clips, order.first), hesitates)
         load = {
             "alone": Load("alone"),
             "four": Load("four at once", lanes=4),
@@ -148,8 +184,7 @@ class _Bench:
         results = []
         for server in self._servers:
             _progress(f"{load.name}: {server.name}")
-            limit = None if server is self._node else self._arguments.peer_clips
-            some = _spread(commands, limit)
+            some = commands if server is self._node else _spread(commands, order.second)
             if name == "file":
                 results.append(self._beside_file(load, server, some))
             else:
@@ -169,23 +204,23 @@ class _Bench:
         note = f"a window of the file takes {window:.2f} s on the idle node"
         return replace(result, note=f"{note} ({reply['passes']} of {len(samples) / RATE:.0f} s)")
 
-    def _crowds(self, name: str) -> list[Result]:
-        seconds = self._arguments.crowd_seconds
+    def _crowd(self, order: Order) -> Result:
+        clients, seconds = order.first or _CLIENTS, float(order.second or _CROWD_SECONDS)
         clips = [clip for clip in self._speech if _SHORT[0] <= clip.seconds <= _SHORT[1]]
         commands = self._commands(clips)
-        results = []
-        for count in map(int, self._arguments.crowd.split(",")):
-            _progress(f"{name} of {count} for {seconds:.0f} s")
-            if name == "crowd":
-                language = self._arguments.language
-                results.append(crowd(self._node, commands, count, seconds, language))
-            else:
-                results.append(streams(self._node, commands, count, seconds))
-        return results
+        _progress(f"{order.name} of {clients} for {seconds:.0f} s")
+        if order.name == "streams":
+            return streams(self._node, commands, clients, seconds)
+        return crowd(self._node, commands, clients, seconds, self._arguments.language)
 
     def _commands(self, clips: Sequence[Clip], hesitates: bool = False) -> list[Command]:
-        some = _spread(clips, self._arguments.clips)
-        return [command(clip, self._arguments.pause, hesitates) for clip in some]
+        return [self._command(clip, hesitates) for clip in clips]
+
+    def _command(self, clip: Clip, hesitates: bool) -> Command:
+        key = (clip.name, hesitates)
+        if key not in self._made:
+            self._made[key] = command(clip, self._arguments.pause, hesitates)
+        return self._made[key]
 
 
 def _spread(items: Sequence, most: int | None) -> list:
