@@ -499,14 +499,18 @@ def test_hung_node_loses_its_job_and_its_late_result(
         first = make(FakeEngine(hanging))
         admin.submit_samples("stuck", 3000)
         first.engine.wait_for_calls(1)
+        # It asks for no other job, and hands back what its open requests still bring.
+        eventually(lambda: not first.queue._leases.open, "a node that gave up")
+        admin.submit_samples("next", 4000)
         second = make()
         assert admin.wait_for("stuck")["delivered"] >= 2
+        assert admin.wait_for("next")["text"] == "4000"
         hang.set()
         first.lines.wait_for("stuck")
         eventually(lambda: first.queue.counts.duplicate_results == 1, "a dropped result")
         assert len(second.lines.of("stuck")) == 1
         eventually(all_done(admin), "an empty queue")
-        assert admin.count(names.RESULTS) == 1
+        assert admin.count(names.RESULTS) == 2
     finally:
         hang.set()
         admin.close()

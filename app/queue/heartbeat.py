@@ -1,7 +1,7 @@
 """Renews the leases of all jobs that the node holds, while the node shows signs of life.
 
-A node that hangs must lose its jobs, so `fault` is asked first: it returns why the node is stuck.
-Queue thread only.
+A node that hangs must lose its jobs and get no others, so `fault` is asked first: it returns why
+the node is stuck. Queue thread only.
 """
 
 from __future__ import annotations
@@ -28,21 +28,19 @@ class Heartbeat:
         self._link = link
         self._leases = leases
         self._fault = fault
-        self._stuck = False
 
     async def run(self) -> None:
         while True:
             await asyncio.sleep(SECONDS)
             reason = self._fault()
-            if reason is not None and not self._stuck:
+            if reason is not None and not self._leases.stuck:
                 _log.critical("stopped renewing leases; other nodes will get them", reason=reason)
-            self._stuck = reason is not None
-            if not self._stuck:
-                await self.beat()
+            self._leases.stuck = reason is not None
+            await self.beat()
 
     async def beat(self) -> None:
         """Renew once, unless the node is stuck."""
-        if self._stuck or not self._link.connected:
+        if self._leases.stuck or not self._link.connected:
             return
         stream = await self._link.ready()
         try:

@@ -55,6 +55,8 @@ class Leases:
         self._tasks: set[asyncio.Task[None]] = set()
         self.closed = False
         """True once every further delivery is handed back."""
+        self.stuck = False
+        """True while the node shows no sign of life: it asks for nothing."""
         self._suspect: Lease | None = None
         """A job that nodes died of. It waits for the others and is done alone."""
         self._left = asyncio.Event()
@@ -72,7 +74,7 @@ class Leases:
     @property
     def open(self) -> bool:
         """True if further jobs may be asked for."""
-        return not self.closed and self._suspect is None
+        return not self.closed and not self.stuck and self._suspect is None
 
     def close(self) -> None:
         """Hand back every further delivery."""
@@ -81,6 +83,9 @@ class Leases:
 
     async def take(self, delivery: Delivery) -> Lease | None:
         """Take a job; None if it needs no place."""
+        if self.stuck:
+            self.surplus(delivery)
+            return None
         self._counts.deliveries += 1
         self._counts.redeliveries += delivery.delivered > 1
         for lease in self._held.values():
