@@ -288,3 +288,54 @@ def test_synthetic_noise_before_and_after_gives_no_text(
 ) -> None:
     noise = degrade.at_level(NOISES[name](4.0, RATE, np.random.default_rng(7)), RATE, -35.0)
     assert heard_samples(node, degrade.surrounded(jfk, RATE, noise, 4.0)) == JFK_WORDS
+
+
+# Telephony, and files with unusual ends.
+
+RAW = {"content_type": "audio/pcm", "sample_rate": 8000, "channels": 1}
+
+
+@needs_field
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("15-mp3-in-wav.wav", {}),
+        ("15-flac-in-ogg.oga", {}),
+        ("15-wav49.wav", {}),
+        ("15-ima-adpcm.wav", {}),
+        ("15.ulaw", {**RAW, "content_encoding": "ulaw"}),
+        ("15.gsm", {**RAW, "content_encoding": "gsm"}),
+    ],
+)
+def test_telephony_is_heard(node: Node, name: str, fields: dict[str, Any]) -> None:
+    reply = node.ask((FIELD / name).read_bytes(), **fields)
+    # GSM makes "Liam" of "lamp" in one of the files.
+    assert score([(LAMP, words(reply["text"]))]).wrong <= 1
+    assert reply["truncated"] is False
+
+
+@needs_field
+def test_file_that_states_half_its_length_is_heard_whole(node: Node) -> None:
+    reply = node.ask((FIELD / "15-length-in-samples.wav").read_bytes())
+    assert reply["audio_seconds"] == pytest.approx(4.9, abs=0.05)
+    assert reply["truncated"] is False
+    assert reply["segments"][-1]["end"] > 4.0
+
+
+def test_links_of_an_ogg_are_heard_each(node: Node, jfk: degrade.Samples) -> None:
+    """A paused voice message: each link with another rate and other channels."""
+    pause = round(8.1 * RATE)
+    links = (
+        (jfk[:pause], RATE, 1, "OPUS"),
+        (np.asarray(soxr.resample(jfk[pause:], RATE, 44_100), np.float32), 44_100, 2, "VORBIS"),
+    )
+    body = io.BytesIO()
+    for samples, rate, channels, codec in links:
+        file = io.BytesIO()
+        both = np.repeat(samples[:, None], channels, axis=1)
+        soundfile.write(file, both, rate, format="OGG", subtype=codec)
+        body.write(file.getvalue())
+    reply = node.ask(body.getvalue())
+    assert words(reply["text"]) == JFK_WORDS
+    assert reply["audio_seconds"] == pytest.approx(11.0, abs=0.05)
+    assert reply["truncated"] is False

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import struct
 
+from app.audio import mp3_end
 from app.audio.mpeg_frames import (
     SHORTEST_FRAME,
     first_frame,
@@ -49,6 +50,12 @@ def repair(descriptor: int, size: int) -> tuple[Patch, ...] | None:
         return None
     cover, start = _cover(descriptor, found)
     return cover + _state_count(descriptor, start, size)
+
+
+def breaks_off(descriptor: int, size: int) -> bool:
+    """Return whether an MP3 ends before it should. Raises `OSError`."""
+    start = first_frame(descriptor, size)
+    return start is not None and mp3_end.breaks_off(descriptor, start, size)
 
 
 def _cover(descriptor: int, start: int) -> tuple[tuple[Patch, ...], int]:

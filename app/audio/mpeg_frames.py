@@ -49,7 +49,7 @@ def starts_with_frames(head: bytes) -> bool:
     if length is None:
         return False
     following = head[length : length + 4]
-    return frame_length(following) is not None and _kind(following) == _kind(head)
+    return frame_length(following) is not None and frame_kind(following) == frame_kind(head)
 
 
 def frame_length(header: bytes) -> int | None:
@@ -122,18 +122,18 @@ def _is_stream(descriptor: int, start: int, size: int, failed: set[int]) -> bool
         if position + 4 > size or tag_length(head) is not None:
             return differ and count >= _SHORT_CHAIN
         length = frame_length(head)
-        if length is None or position in failed or kind not in (None, _kind(head)):
+        if length is None or position in failed or kind not in (None, frame_kind(head)):
             return False
         first = first or head
         differ = differ or head != first
         if differ and count >= _CHAIN:
             return True
-        kind = _kind(head)
+        kind = frame_kind(head)
         failed.add(position)
         position += length
     return False
 
 
-def _kind(header: bytes) -> tuple[int, int]:
-    """Version, layer and sample rate, which all frames of a stream share."""
+def frame_kind(header: bytes) -> tuple[int, int]:
+    """Return version, layer and sample rate, which all frames of a stream share."""
     return header[1] & 0xFE, header[2] & 0x0C

@@ -33,8 +33,8 @@ MAX_LINKS = 1_000
 _MAX_FIRST_PAGES = 10 * MAX_LINKS
 """Most pages that begin a stream; a film has several streams in a link."""
 
-_MAX_PAGES = 1 << 20
-"""Most pages of a link whose pages are read one by one: 4 GiB with pages of the usual size."""
+_MAX_PAGES = 1 << 18
+"""Most pages of a link whose pages are read one by one: 1 GiB with pages of the usual size."""
 
 _CODECS = (
     (b"\x01vorbis", "Vorbis", 11),

@@ -67,7 +67,9 @@ def inspect(descriptor: int, size: int) -> Container | None:
         patches = mp3_repair.repair(descriptor, size)
         # An unrecognised file with an ID3 tag is a damaged MP3.
         is_mp3 = patches is not None or os.pread(descriptor, 3, 0) == b"ID3"
-        return Container("MP3", readable=True, patches=patches or ()) if is_mp3 else None
+        if not is_mp3:
+            return None
+        return Container("MP3", True, mp3_repair.breaks_off(descriptor, size), patches or ())
     if name not in READABLE:
         return Container(name, readable=False)
     if tags:
@@ -107,7 +109,7 @@ def recognise(head: bytes) -> str | None:
             return name
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return "AVI"
-    if head[4:8] in _BOXES:
+    if head[4:8] in _BOXES and head[0] != 0xFF:
         return "mp4/m4a"
     if _is_transport_stream(head):
         return "MPEG-TS"

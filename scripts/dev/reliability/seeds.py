@@ -40,7 +40,8 @@ _FILES = [
 
 
 def files() -> Iterator[bytes]:
-    """Half a second of a tone with noise, mono and stereo, in every format."""
+    """Half a second of a tone with noise, mono and stereo, in every format, and Oggs joined."""
+    oggs = []
     rng = np.random.default_rng(1)
     for rate, channels in ((16_000, 1), (48_000, 2)):
         wave = 0.3 * np.sin(np.arange(rate // 2) / 10)[:, None] + 0.02 * rng.standard_normal(
@@ -55,7 +56,19 @@ def files() -> Iterator[bytes]:
                 except soundfile.LibsndfileError:
                     continue  # GSM 6.10 has one channel
                 file.seek(0)
-                yield file.read()
+                data = file.read()
+                yield data
+                if kind == "OGG":
+                    oggs.append(data)
+    yield b"".join(oggs)
+    yield _g722_in_wav(rng.bytes(4000))
+
+
+def _g722_in_wav(data: bytes) -> bytes:
+    form = struct.pack("<HHIIHHH", 0x028F, 1, 16_000, 8000, 1, 4, 0)
+    chunks = b"WAVEfmt " + struct.pack("<I", len(form)) + form
+    chunks += b"data" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
 
 
 def headers() -> Iterator[bytes]:
@@ -218,7 +231,8 @@ WORDS = (
     *("audio/pcm", "audio/l16", "s16", "s24", "s32", "f32", "u8", "sample-rate", "channels"),
     *("connection", "keep-alive", "close", "reply", "transcript", "segments", "accepted", "none"),
     *("language", "auto", "task", "translate", "prompt", "word-timestamps", "token", "true"),
-    *("languages", "multi", "channel-mode", "split"),
+    *("languages", "multi", "channel-mode", "split", "ulaw", "alaw", "gsm", "g722"),
+    *("max-line-width", "max-line-count", "max-cue-seconds", "max_line_width", "OggS", "fmt "),
     *("false", "null", "NaN", "Infinity", "1e999", "-1", "99999999999999999999", "u0000"),
     *("POST ", "Host: ", "Transfer-Encoding: chunked", "Content-Length: ", "Expect: 100-continue"),
     *("multipart/form-data; boundary=", "--b", "form-data; name=", "HTTP/1.1", "Origin: ", "; "),

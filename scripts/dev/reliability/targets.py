@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import cast, get_args
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from app.audio.media.opener import MediaOpener
 from app.audio.media.process import Child
 from app.audio.media.slots import Slots
 from app.audio.media.wire import Resume
+from app.audio.raw_format import ONE_CHANNEL
 from app.audio.source import OpenMedia
 from app.audio.stream import AudioError, AudioStream
 from app.live import Commit, Committed
@@ -33,6 +34,7 @@ from app.messages import (
     Query,
     RawFormat,
     Rejected,
+    SampleEncoding,
     Send,
     Upgrade,
 )
@@ -144,11 +146,11 @@ def samples(data: bytes) -> None:
     """Raw samples in a format that the first three bytes describe."""
     if len(data) < 3:
         return
-    encodings = ("s16", "s24", "s32", "f32", "u8")
+    encoding = get_args(SampleEncoding)[data[0] % len(get_args(SampleEncoding))]
     described = RawFormat(
-        encoding=encodings[data[0] % len(encodings)],  # type: ignore[arg-type]
+        encoding=encoding,
         sample_rate=(1_000, 8_000, 16_000, 44_100, 384_000)[data[1] % 5],
-        channels=data[2] % 64 + 1,
+        channels=1 if encoding in ONE_CHANNEL else data[2] % 64 + 1,
         byteorder="big" if data[1] & 128 else "little",
     )
     _drain(data[3:], described)
