@@ -64,7 +64,7 @@ class SpeechBegan:
 
 @dataclass(frozen=True, slots=True)
 class SpeechEnded:
-    """The open utterance ended; its `Utterance` follows, or nothing if it had no words."""
+    """The open utterance ended; its `Utterance` follows, without segments if it had no words."""
 
     at: float
 
