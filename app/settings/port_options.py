@@ -64,7 +64,7 @@ PORT_OPTIONS = (
         ("--strict-model",),
         False,
         values.flag,
-        "refuse requests that name another model, which otherwise are served by the loaded one",
+        "reject requests that name another model, which otherwise are served by the loaded one",
     ),
     Option(
         ("--cors-origin",),
