@@ -308,3 +308,11 @@ def test_chunk_that_exceeds_the_file_is_taken_for_samples(files: dict[str, bytes
 
 def test_single_byte_after_the_samples_is_ignored(files: dict[str, bytes]) -> None:
     assert inspected(files["WAV"] + b"\0") == Container("WAV", True)
+
+
+def test_chunk_after_an_odd_length_may_follow_without_padding() -> None:
+    data = encoded(tone(8001), format="WAV", subtype="PCM_U8")
+    after = b"LIST" + struct.pack("<I", 100) + b"INFO" + bytes(96)
+    for padding in (b"", b"\0"):
+        whole = data[: data.index(b"data") + 8 + 8001] + padding + after
+        assert inspected(whole).patches == ()

@@ -270,6 +270,20 @@ def test_chosen_file_is_shown_with_times_and_copied(
 
 @needs_chromium
 @pytest.mark.slow
+def test_copied_srt_has_short_cues(page: Browser) -> None:
+    """The first sentence of the clip lasts 8 s, and is one segment without the fields for cues."""
+    page.choose_file("#file", JFK)
+    wait_for_end(page)
+    page.click("#copy-srt")
+    page.wait_for_text("#copied", "SRT copied.")
+    times = re.findall(r"00:00:(\d\d),(\d{3}) --> 00:00:(\d\d),(\d{3})", pasted(page))
+    assert len(times) >= 3
+    for begin, begin_ms, end, end_ms in times:
+        assert int(end + end_ms) - int(begin + begin_ms) <= 7000
+
+
+@needs_chromium
+@pytest.mark.slow
 def test_dropped_file_is_shown_and_charted(page: Browser, sounds: dict[str, Path]) -> None:
     page.drop_file(sounds["words"])
     wait_for_end(page)

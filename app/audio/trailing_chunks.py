@@ -41,8 +41,10 @@ def samples_follow(
     left = size - position
     if left <= head.size:
         return False
-    first = os.pread(descriptor, 8, position)
-    if first[:4] in _KNOWN or (first[:3] == _ID3V1 and left == _ID3V1_BYTES):
+    # Some programs leave out the byte that makes the length of the chunk before even.
+    first = os.pread(descriptor, 8, position - 1)
+    is_known = first[1:5] in _KNOWN or first[:4] in _KNOWN
+    if is_known or (first[1:4] == _ID3V1 and left == _ID3V1_BYTES):
         return False
     # Chunks with other names: one after the other up to the end.
     for _ in range(_MAX_CHUNKS):
