@@ -64,3 +64,18 @@ def test_low_voice_is_kept() -> None:
     low = tone(3 * RATE, hertz=50).reshape(-1, 1)
     made = removed(low + np.float32(0.5))
     assert np.abs(made[RATE:] - low[RATE:]).max() < 0.03
+
+
+@pytest.mark.parametrize("rest", [1, 7, 118, 700])
+def test_short_last_block_of_noise_has_no_offset(rest: int) -> None:
+    random = np.random.default_rng(rest)
+    samples = random.uniform(-0.3, 0.3, (2 * RATE + rest, 1)).astype(np.float32)
+    assert np.array_equal(removed(samples), samples)
+
+
+def test_offset_in_short_blocks_is_found_later() -> None:
+    samples = wave(5.0, level=0.01)
+    spoilt = samples.copy()
+    spoilt[2 * RATE + 77 :] += 0.5
+    made = removed(spoilt, 1024)
+    assert np.abs(made[3 * RATE :] - samples[3 * RATE :]).max() < 1e-3

@@ -23,8 +23,12 @@ _INAUDIBLE = 1e-4
 speech."""
 
 _WORTH_IT = 0.1
-"""Least offset that is removed, as a share of a block's RMS. The mean of speech over a second is
-under 0.02."""
+"""Least offset that is removed, as a share of the RMS. The mean of speech over a second is under
+0.02."""
+
+_LEAST_SECONDS = 0.25
+"""Least audio that is judged at one time after the first block: the mean of a few hundred samples
+is no offset."""
 
 
 class OffsetRemover:
@@ -36,24 +40,39 @@ class OffsetRemover:
         self._mean: npt.NDArray[np.float32] | None = None
         """The followed mean, shape [channels]; None until an offset is found."""
         self._channels = channels
+        self._least = int(_LEAST_SECONDS * rate)
+        self._begun = False
+        self._count = 0
+        """Samples that are not judged yet, and below the sums of them and of their squares."""
+        self._sums = np.zeros((2, channels))
 
     def remove(self, block: Samples) -> None:
         """Remove the offset from `block`, in place."""
         if not len(block):
             return
         if self._mean is None:
-            # By channel, which is faster than along the first of two axes.
-            mean = np.array([channel.mean() for channel in block.T], dtype=np.float32)
-            if np.abs(mean).max() < _INAUDIBLE:
+            self._mean = self._judge(block)
+            if self._mean is None:
                 return
-            power = np.array([channel @ channel for channel in block.T]) / len(block)
-            if not (mean * mean > _WORTH_IT**2 * power).any():
-                return
-            self._mean = mean
         whole = len(block) // self._hop * self._hop
         for part, hop in ((block[:whole], self._hop), (block[whole:], len(block) - whole)):
             if len(part):
                 part -= self._follow(part.reshape(-1, hop, self._channels))
+
+    def _judge(self, block: Samples) -> npt.NDArray[np.float32] | None:
+        """Return the mean of the samples since the last judgement if it is an offset."""
+        self._count += len(block)
+        # By channel, which is faster than along the first of two axes.
+        self._sums[0] += [channel.sum(dtype=np.float64) for channel in block.T]
+        self._sums[1] += [float(channel @ channel) for channel in block.T]
+        begun, self._begun = self._begun, True
+        if self._count < self._least and begun:
+            return None
+        mean, power = self._sums / self._count
+        self._count = 0
+        self._sums[:] = 0.0
+        is_offset = (np.abs(mean) >= _INAUDIBLE) & (mean * mean > _WORTH_IT**2 * power)
+        return mean.astype(np.float32) if is_offset.any() else None
 
     def _follow(self, hops: Samples) -> Samples:
         """Return the mean, shape [hops * samples, channels], which changes linearly within each of
