@@ -29,6 +29,7 @@ from wyoming.info import Describe, Info, SelectProgram
 from wyoming.ping import Ping, Pong
 
 from app.limits import MAX_PROMPT_BYTES
+from app.live import Configure, LiveOptions
 from app.messages import (
     Begin,
     BodyData,
@@ -41,6 +42,8 @@ from app.messages import (
     Request,
     Segment,
     Send,
+    Streamed,
+    Utterance,
 )
 from app.protocols.base import ProtocolError
 from app.protocols.model_names import ModelNames
@@ -635,8 +638,10 @@ def streamed(language: str | None, *segments: str) -> list[WyomingEvent]:
     while not isinstance(protocol.next_event(), End):
         pass
     data = b"".join(
-        protocol.encode("r", Segment(0.0, 1.0, text, 0.9)) for text in segments
-    ) + protocol.encode("r", transcript_of(" ".join(segments)))
+        protocol.encode("r", Utterance(0.0, 1.0, (Segment(0.0, 1.0, text, 0.9),)))
+        for text in segments
+    )
+    data += protocol.encode("r", Streamed("de", 1, 1, 1.0, 0.1, "m", truncated=False))
     # The next transcript has its own start.
     protocol.feed(spoken(b""))
     event = protocol.next_event()
@@ -654,6 +659,18 @@ def test_streaming_sends_chunks_and_then_the_transcript() -> None:
     text = "".join(TranscriptChunk.from_event(event).text for event in chunks)
     assert text == Transcript.from_event(whole).text == "One. Two. Three."
     assert TranscriptStop.is_type(last.type)
+
+
+def test_streaming_decodes_the_audio_as_a_stream() -> None:
+    protocol = WyomingProtocol(STREAMING, MAX_BODY, lambda: "r")
+    protocol.feed(wire(start(), chunk(b"ab")))
+    begin = protocol.next_event()
+    assert isinstance(begin, Begin)
+    assert begin.request.live == LiveOptions(end_pause=None)
+    protocol.accept()
+    protocol.feed(wire(Transcribe(language="de", transcript_names=["Ada"])))
+    assert isinstance(protocol.next_event(), BodyData)
+    assert protocol.next_event() == Configure(LiveOptions(end_pause=None), "de", "Ada")
 
 
 def test_streaming_of_silence_has_start_and_stop() -> None:

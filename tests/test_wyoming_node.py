@@ -126,7 +126,7 @@ def test_streaming_sends_start_chunk_transcript_and_stop(serve: Callable[..., Fa
     node = serve(None, "--wyoming-streaming")
 
     async def conversation(client: AsyncTcpClient) -> list[str]:
-        events = await speak(client, pcm(1600))
+        events = await speak(client, pcm(16_000))
         events.append(await client.read_event() or Event("none"))
         return [event.type for event in events]
 
@@ -136,6 +136,35 @@ def test_streaming_sends_start_chunk_transcript_and_stop(serve: Callable[..., Fa
         "transcript",
         "transcript-stop",
     ]
+
+
+def test_streaming_sends_a_finished_utterance_before_audio_stop(
+    serve: Callable[..., FakeNode],
+) -> None:
+    """Speech of more than 12 s is cut in its next pause."""
+    node = serve(None, "--wyoming-streaming")
+    audio = pcm(13 * 16_000) + bytes(2 * 8_000) + pcm(16_000)
+
+    async def conversation(client: AsyncTcpClient) -> list[Event]:
+        for at in range(0, len(audio), 4096):
+            await client.write_event(AudioChunk(16_000, 2, 1, audio[at : at + 4096]).event())
+        events = [await client.read_event() for _ in range(2)]
+        await client.write_event(AudioStop().event())
+        while not events[-1] or events[-1].type != "transcript-stop":
+            events.append(await client.read_event())
+        return [event for event in events if event]
+
+    events = talk(node.port, conversation)
+    assert [event.type for event in events] == [
+        "transcript-start",
+        "transcript-chunk",
+        "transcript-chunk",
+        "transcript",
+        "transcript-stop",
+    ]
+    chunks = "".join(event.data["text"] for event in events[1:3])
+    assert chunks == events[3].data["text"]
+    assert len(chunks.split()) == 2
 
 
 @pytest.mark.parametrize(

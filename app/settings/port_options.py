@@ -102,7 +102,8 @@ PORT_OPTIONS = (
         ("--wyoming-streaming",),
         False,
         values.flag,
-        "also send Wyoming transcripts in parts, as each window of a recording is done",
+        "also send Wyoming transcripts in parts, each as soon as it is final; the audio is decoded"
+        " as a stream",
     ),
     Option(
         ("--wyoming-open",),

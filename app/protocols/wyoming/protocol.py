@@ -22,6 +22,7 @@ from dataclasses import asdict, replace
 from enum import Enum, auto
 from typing import Any
 
+from app.live import Configure, LiveOptions
 from app.messages import (
     BAD_FIELD,
     TOO_LARGE,
@@ -37,22 +38,26 @@ from app.messages import (
     Request,
     Segment,
     Send,
+    Streamed,
     Transcript,
+    Utterance,
 )
 from app.protocols.base import MAX_HELD_BYTES, ProtocolError
+from app.protocols.wyoming.answer import Answer
 from app.protocols.wyoming.events import (
     Program,
     TranscribeOptions,
     read_format,
     read_options,
-    write_event,
     write_failure,
     write_info,
     write_pong,
-    write_start,
-    write_transcript,
 )
 from app.protocols.wyoming.stream import EventStream, Head
+
+LIVE = LiveOptions(end_pause=None)
+"""With streaming the audio is decoded as a stream: each utterance is final where long speech is
+cut, or at the end."""
 
 
 class _State(Enum):
@@ -95,7 +100,9 @@ class WyomingProtocol:
         self._request: Request | None = None
         self._audio_bytes = 0
         self._failed = False
-        self._started = False
+        # The language of the text, not of the speech.
+        translated = "en" if self._program.task == "translate" else None
+        self._answer = Answer(self._program.streaming, translated)
 
     def feed(self, data: bytes) -> None:
         if self._state is not _State.DONE:
@@ -149,15 +156,10 @@ class WyomingProtocol:
         return self._state is _State.REPLY and self._stream.held >= MAX_HELD_BYTES
 
     def encode(self, request_id: str | None, reply: Reply) -> bytes:
-        if isinstance(reply, Segment):
-            begin = b"" if self._started else self._start()
-            text = f" {reply.text}" if begin == b"" else reply.text
-            return begin + write_event("transcript-chunk", {"text": text})
-        if isinstance(reply, Transcript):
-            # The language of the text, not of the speech.
-            translated = self._program.task == "translate"
-            language = "en" if translated else reply.language
-            events = self._transcript(reply.text, language, reply.truncated)
+        if isinstance(reply, Segment | Utterance):
+            return self._answer.parts(reply)
+        if isinstance(reply, Transcript | Streamed):
+            events = self._answer.whole(reply)
             self._forget()
             if self._state is _State.REPLY:
                 self._state = _State.BETWEEN
@@ -193,7 +195,12 @@ class WyomingProtocol:
         if self._state is not _State.AUDIO:
             return None
         # Within the audio; the reference accepts it there, too.
-        return self._break(self._options) if isinstance(self._options, Failure) else None
+        options = self._options
+        if isinstance(options, Failure):
+            return self._break(options)
+        return (
+            Configure(LIVE, options.language, options.prompt) if self._program.streaming else None
+        )
 
     def _on_start(self, data: dict[str, Any]) -> Event | None:
         found = read_format(data)
@@ -215,6 +222,7 @@ class WyomingProtocol:
             return self._refuse(self._options)
         self._format = found
         self._request = self._new_request(found, self._options)
+        self._answer.language = self._request.language
         self._state = _State.DECISION
         return Begin(self._request)
 
@@ -247,7 +255,7 @@ class WyomingProtocol:
             return self._refusal(options)
         # Home Assistant sends no audio if nobody spoke. The reference answers with an empty
         # transcript, too.
-        events = self._transcript("", options.language)
+        events = self._answer.end("", options.language)
         self._forget()
         return Send(events)
 
@@ -259,6 +267,7 @@ class WyomingProtocol:
             task=self._program.task,
             reply="segments" if self._program.streaming else "transcript",
             keep_alive=True,
+            live=LIVE if self._program.streaming else None,
             **asdict(options),
         )
 
@@ -279,17 +288,3 @@ class WyomingProtocol:
         if self._state is not _State.DECISION:
             raise RuntimeError("accept() and reject() answer a Begin")
         self._state = state
-
-    # Replies.
-
-    def _start(self) -> bytes:
-        self._started = True
-        return write_start(None if self._request is None else self._request.language)
-
-    def _transcript(self, text: str, language: str | None, truncated: bool = False) -> bytes:
-        """Encode the whole transcript, with streaming between its start and stop events."""
-        events = write_transcript(text, language, truncated)
-        if not self._program.streaming:
-            return events
-        begin = b"" if self._started else self._start()
-        return begin + events + write_event("transcript-stop")
