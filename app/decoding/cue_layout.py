@@ -117,15 +117,15 @@ def _clamped(
 
 def _reach(page: _Page, begin: int) -> int:
     """Return the end of the longest cue that begins with piece `begin`: one piece at least."""
-    line, used, at = 1, 0, begin
+    line, used, at, first = 1, 0, begin, begin
     while at < len(page.pieces):
         piece = page.pieces[at]
         width = page.first_width if line == 1 else page.width
-        needed = piece.columns + (piece.spaced if used else 0)
-        if used and used + needed > width:
+        needed = piece.columns + (piece.spaced if at > first else 0)
+        if at > first and used + needed > width:
             if line == page.lines:
                 break
-            line, used, needed = line + 1, 0, piece.columns
+            line, used, needed, first = line + 1, 0, piece.columns, at
         used += needed
         at += 1
     return at
