@@ -178,6 +178,7 @@ class Server:
             quarantined=journal.quarantined if journal else 0,
             streams=pipeline.quota.streams,
             live=self._threads.worker.live_counts,
+            dropped_partials=pipeline.outcomes.dropped_partials,
             cut_off=cut_off,
             queue=counts,
         )

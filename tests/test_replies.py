@@ -7,7 +7,7 @@ import json
 import pytest
 from fakes import transcript_of
 
-from app.live import Committed, Partial, SpeechBegan, SpeechEnded
+from app.live import Committed, SpeechBegan, SpeechEnded
 from app.messages import Accepted, Failure, Reply, Segment, Streamed, Utterance
 from app.protocols.native.replies import all_fields, reply_fields
 
@@ -97,5 +97,5 @@ def test_utterance_is_one_reply_for_each_segment() -> None:
 
 
 def test_native_form_has_no_reports_of_speech() -> None:
-    for report in (SpeechBegan(1.0), SpeechEnded(2.0), Partial("a", "b"), Committed(3.0)):
+    for report in (SpeechBegan(1.0), SpeechEnded(2.0), Committed(3.0)):
         assert all_fields("r", report) == []

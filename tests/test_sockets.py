@@ -432,6 +432,7 @@ def test_slow_reader_loses_partials_but_no_segment(live: LiveWorker) -> None:
     deltas = [event for event in events if event["type"].endswith(".delta")]
     assert completed == ["all of it", "and more"]
     assert len(deltas) < count
+    assert live.node.server.load.dropped_partials > 0
 
 
 # Vosk.

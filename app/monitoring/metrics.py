@@ -169,6 +169,11 @@ class _Now(Collector):
                 load.live.final_seconds,
             ),
             ("live_partials", "Partial texts of open utterances", load.live.partials),
+            (
+                "live_partials_dropped",
+                "Partial texts that were not sent because the client read too slowly",
+                load.dropped_partials,
+            ),
         ):
             yield CounterMetricFamily(f"node_whisper_{name}", text, value=float(count))
         speculations = CounterMetricFamily(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Protocol as Interface
 
-from app.live import Partial
 from app.messages import NO_SPACE, SHUTTING_DOWN, Failure, Outcome, Reply, Segment
 from app.network.connection import Connection
 from app.network.outbox import Slot
@@ -41,6 +40,10 @@ class Client(Interface):
     def journal_entry(self) -> str:
         """The journal's name for the request, for the crash marker; empty without a journal."""
 
+    @property
+    def is_behind(self) -> bool:
+        """True if the client has not read its earlier replies; it then misses partial results."""
+
     def reply(self, reply: Reply, final: bool) -> None:
         """Send a reply; `final` if it is the last one. Ignored after the last one."""
 
@@ -69,9 +72,11 @@ class ConnectionClient:
         self.sequence = connection.number
         self.cancellable = cancellable
 
+    @property
+    def is_behind(self) -> bool:
+        return bool(self._connection.state.outbox.unsent)
+
     def reply(self, reply: Reply, final: bool) -> None:
-        if isinstance(reply, Partial) and self._connection.state.outbox.unsent:
-            return  # the next partial replaces it, and the client reads slowly
         if not self._slot.done:
             self._connection.answer(self._slot, reply, final)
 
@@ -92,6 +97,7 @@ class AbsentClient:
     cancellable = False
     durable = False
     journal_entry = ""
+    is_behind = False
 
     def __init__(self, number: int) -> None:
         self.sequence = -number
@@ -122,6 +128,10 @@ class JournalClient:
         self.sequence = client.sequence
         self.cancellable = client.cancellable
         self.journal_entry = stem(entry)
+
+    @property
+    def is_behind(self) -> bool:
+        return self._client.is_behind
 
     def reply(self, reply: Reply, final: bool) -> None:
         self._client.reply(reply, final)
@@ -162,6 +172,7 @@ class QueueClient:
     cancellable = False
     durable = True
     journal_entry = ""
+    is_behind = False
 
     def __init__(self, number: int, tenant: str, job: HeldJob) -> None:
         self.name = f"queue/{tenant}"

@@ -11,7 +11,8 @@ from app.worker.live.counters import LiveCounts
 @dataclass(frozen=True, slots=True)
 class Load:
     """`admitted` requests hold one of `places`; `waiting` ones are not read. `streams` of live
-    audio are open; `live` has the worker's counts. `queued_seconds` of audio are complete and
+    audio are open; `live` has the worker's counts; `dropped_partials` were not sent to
+    slow clients. `queued_seconds` of audio are complete and
     unfinished, estimated from their bytes; `buffered_bytes` of bodies and streams are held or
     reserved. `ready` is False if a further request would wait or be rejected. The journal has
     `journal_entries` without a written outcome and `quarantined` ones; 0 without a journal.
@@ -31,5 +32,6 @@ class Load:
     quarantined: int = 0
     streams: int = 0
     live: LiveCounts = field(default_factory=LiveCounts)
+    dropped_partials: int = 0
     cut_off: bool = False
     queue: Counts | None = None

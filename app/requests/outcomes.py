@@ -11,6 +11,7 @@ from typing import Protocol as Interface
 
 import structlog
 
+from app.live import Partial
 from app.messages import Failure, Origin, Outcome, Request, Streamed, Utterance
 from app.output.stdout import StdoutSink
 from app.requests.in_flight import InFlight
@@ -35,6 +36,8 @@ class Outcomes:
     def __init__(self, sink: StdoutSink, observers: Sequence[Observer]) -> None:
         self._sink = sink
         self._observers = observers
+        self.dropped_partials = 0
+        """Number of partial results that no client received, because it read too slowly."""
 
     @property
     def behind(self) -> bool:
@@ -45,6 +48,9 @@ class Outcomes:
         """Report a reply that is not the last one. Stdout receives a stream's segments at once: its
         outcome does not repeat them."""
         reply, request = progress.reply, in_flight.request
+        if isinstance(reply, Partial) and in_flight.client.is_behind:
+            self.dropped_partials += 1  # the next one replaces it
+            return
         if isinstance(reply, Utterance):
             if request.reply == "transcript":
                 return  # the outcome has the whole text
