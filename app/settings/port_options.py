@@ -16,8 +16,8 @@ PORT_OPTIONS = (
         ("--port",),
         56789,
         values.optional_port,
-        "TCP port; 0 picks a free one; off disables it, for a node that takes all its jobs from"
-        " --queue",
+        "port of the native protocol; 0 picks a free one; off disables it, for a node that takes"
+        " all its jobs from --queue",
     ),
     Option(
         ("--token-file",),
@@ -72,7 +72,8 @@ PORT_OPTIONS = (
         values.origins,
         "origins of other web pages and programs that may use the HTTP port, such as"
         " https://example.com or app://obsidian.md; separate several by commas or repeat the"
-        " option; * allows any page, and null does as well (default: none)",
+        " option; * allows any page; null allows pages without an origin, which any site can make"
+        " (default: none)",
         "ORIGIN",
         repeatable=True,
     ),
@@ -86,8 +87,8 @@ PORT_OPTIONS = (
         ("--vosk-port",),
         None,
         values.optional_port,
-        "a further port for clients of vosk-server, which the HTTP port serves at / and /vosk: 2700"
-        " by convention, 0 picks a free port, off disables it (default: off)",
+        "a further port for clients of vosk-server, which the HTTP port also serves, at / and"
+        " /vosk: 2700 by convention, 0 picks a free port, off disables it (default: off)",
         "PORT",
     ),
     Option(
@@ -102,8 +103,8 @@ PORT_OPTIONS = (
         ("--wyoming-streaming",),
         False,
         values.flag,
-        "also send Wyoming transcripts in parts, each as soon as it is final; the audio is decoded"
-        " as a stream",
+        "also send Wyoming transcripts in parts, each as soon as it is final, for long dictation;"
+        " its audio is then not in the journal",
     ),
     Option(
         ("--wyoming-open",),
@@ -131,8 +132,8 @@ PORT_OPTIONS = (
         ("--name",),
         "",
         values.name,
-        "the node's name for Wyoming clients and for --announce, so that several nodes are told"
-        " apart (default: one with the model's and the machine's name)",
+        "the node's name for Wyoming clients and --announce, to tell several nodes apart (default:"
+        " node-whisper, the model and the machine)",
     ),
     Option(
         ("--task",),

@@ -28,16 +28,16 @@ QUEUE_OPTIONS = (
         ("--queue-ca",),
         None,
         values.path,
-        "PEM file with the authority of the broker's certificate; it enables TLS (default: the"
-        " system's authorities, with tls://)",
+        "PEM file with the authority of the broker's certificate; enables TLS (default: the"
+        " system's authorities, for tls://)",
         "FILE",
     ),
     Option(
         ("--queue-places",),
         3,
         values.number(int, 1, 1000),
-        "jobs of the queue held at a time, at most half of --queue-size; one is kept for short jobs"
-        " and one for long ones",
+        "jobs of the queue held at a time, at most half of --queue-size; of two or more, one is"
+        " kept for short jobs and one for long ones",
         "N",
     ),
 )

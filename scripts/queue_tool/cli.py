@@ -27,10 +27,10 @@ PREFIX = "NODE_WHISPER_"
 DEFAULT_TENANT = "default"
 
 COMMANDS = {
-    "init": "make the streams, consumers and buckets; repeat it for each new tenant or model",
+    "init": "make the streams, consumers and buckets; run it again for a new tenant or model",
     "submit": "submit audio files and print their ids or, with --wait, their texts",
     "result": "print the result of a job",
-    "status": "show how many jobs wait and are held, how old the oldest is, and how many are dead",
+    "status": "show the waiting, the held and the dead jobs, and the age of the oldest",
     "dead": "list, retry or drop the jobs that killed their node five times",
     "key": "make the key pair of a user: the seed goes into FILE, the public key to stdout",
 }
@@ -127,17 +127,22 @@ def _add_broker_options(parser: argparse.ArgumentParser) -> None:
 def _parser_of(command: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=f"scripts/queue {command}",
-        description=COMMANDS[command].capitalize() + ".",
+        description=COMMANDS[command][0].upper() + COMMANDS[command][1:] + ".",
         allow_abbrev=False,
     )
     add = parser.add_argument
     if command == "init":
-        add("--tenant", action="append", type=_tenant, help="make its buckets; repeatable")
+        add(
+            "--tenant",
+            action="append",
+            type=_tenant,
+            help=f"make the buckets of a tenant; repeatable (default: {DEFAULT_TENANT})",
+        )
         add(
             "--model",
             action="append",
             default=[],
-            help="make consumers for a model beside those of the catalogue; repeatable",
+            help="make consumers for a model that is not one of the official ones; repeatable",
         )
         add(
             "--site",
@@ -151,14 +156,18 @@ def _parser_of(command: str) -> argparse.ArgumentParser:
             "--hub",
             type=_domain,
             metavar="DOMAIN",
-            help="the broker is a site's: its jobs go to the hub with this JetStream domain, and"
-            " the results come from there",
+            help="set up the broker of a site: the hub with this JetStream domain fetches its jobs,"
+            " and the site fetches the results",
         )
-        add("--update", action="store_true", help="change settings that differ, instead of listing")
+        add(
+            "--update",
+            action="store_true",
+            help="change settings that differ instead of listing them",
+        )
     elif command == "submit":
         add("files", nargs="+", metavar="FILE", help="audio file; - reads stdin")
-        add("--tenant", type=_tenant, help=f"(default: {DEFAULT_TENANT})")
-        add("--model", help="model of the nodes that may take it (default: any)")
+        add("--tenant", type=_tenant, help=f"tenant of the job (default: {DEFAULT_TENANT})")
+        add("--model", help="only nodes with this model take the job (default: any model)")
         add(
             "--class",
             dest="job_class",
@@ -166,12 +175,12 @@ def _parser_of(command: str) -> argparse.ArgumentParser:
             help="class of the job; short jobs do not wait for long ones (default: by size)",
         )
         add("--id", help="id of the job, for one FILE (default: a random one)")
-        add("--wait", action="store_true", help="wait for the result and print it")
+        add("--wait", action="store_true", help="wait for the result and print it, not the id")
         client.add_output_options(parser)
         client.add_request_options(parser)
     elif command == "result":
         add("id", metavar="ID")
-        add("--tenant", type=_tenant, help=f"(default: {DEFAULT_TENANT})")
+        add("--tenant", type=_tenant, help=f"tenant of the job (default: {DEFAULT_TENANT})")
         add("--wait", action="store_true", help="wait until there is a result")
         client.add_output_options(parser)
     elif command == "status":
@@ -179,7 +188,7 @@ def _parser_of(command: str) -> argparse.ArgumentParser:
     elif command == "dead":
         add("action", choices=("list", "retry", "drop"))
         add("ids", nargs="*", metavar="ID", help="the jobs to retry or drop")
-        add("--tenant", type=_tenant, help="if several tenants have a job of that id")
+        add("--tenant", type=_tenant, help="the tenant, if several have a job of that id")
         add("--json", action="store_true", help="list: print one JSON object a line")
     else:
         add("file", type=Path, metavar="FILE", help="file for the seed; it must not exist")
