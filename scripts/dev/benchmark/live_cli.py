@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "--loads",
         default=",".join(LOADS),
         help="a comma-separated part of %(default)s. NAME:NODE:PEER limits the commands on the "
-        "node and on the peer; for crowd and streams it is NAME:CLIENTS:SECONDS (16:3600)",
+        "node and on the peer (0: none), for crowd and streams it is NAME:CLIENTS:SECONDS",
     )
     add("--no-peer", action="store_true", help="measure the node alone")
     add(
@@ -183,8 +183,10 @@ class _Bench:
         }[name]
         results = []
         for server in self._servers:
-            _progress(f"{load.name}: {server.name}")
             some = commands if server is self._node else _spread(commands, order.second)
+            if not some:
+                continue
+            _progress(f"{load.name}: {server.name}")
             if name == "file":
                 results.append(self._beside_file(load, server, some))
             else:
