@@ -62,10 +62,10 @@ RAW_TYPES = frozenset({"audio/pcm", "audio/l16"})
 _CUE_FIELDS = frozenset({"max-line-width", "max-line-count", "max-cue-seconds"})
 
 LIVE_REPLIES: tuple[ReplyMode, ...] = ("transcript", "segments")
+"""The replies to live audio. The others promise more than a stream that is never stored can."""
 
 _PARTIALS = "partials"
 """The value of `reply` for segments, and before them the text of the open utterance."""
-"""The replies to live audio. The others promise more than a stream that is never stored can."""
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _TOKEN = re.compile(r"[!-~]{1,256}")
