@@ -1,7 +1,7 @@
-"""Counts the deaths of a job, and quarantines one that nodes die of. Queue thread only.
+"""Counts the deaths of a job, and quarantines a job that kills nodes. Queue thread only.
 
-The broker counts deliveries. Those that ended with a hand-back are counted in the stream
-`HANDED_BACK`, under the job's sequence, and subtracted; the rest are deaths.
+The broker counts deliveries. Nodes count those that ended with a hand-back in the stream
+`HANDED_BACK`, under the job's sequence; the other ended deliveries are deaths.
 """
 
 from __future__ import annotations

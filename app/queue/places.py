@@ -3,7 +3,7 @@
 A place is for short jobs, for long ones, or for either, short ones first. So a short job finds a
 place although long ones wait, and a long one although short ones keep coming. A free place first
 asks each of its consumers for what waits there: the own model's before those for any model. If
-nothing does, it waits at all of them at once; a job that comes for the others is handed back.
+nothing waits, it asks all of them at once; when one sends a job, a job from another is handed back.
 """
 
 from __future__ import annotations

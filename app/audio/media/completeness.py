@@ -1,4 +1,4 @@
-"""Whether a file of phones and browsers breaks off: a part of it states more bytes than arrived.
+"""Tells whether a file of phones and browsers breaks off: a part states more bytes than arrived.
 
 Only the heads of the outermost parts are read. A file whose parts have no stated length (a live
 recording) cannot be judged. Pure but for the descriptor. Worker thread.

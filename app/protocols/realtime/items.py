@@ -1,9 +1,9 @@
 """The items of a session: which utterances an item has, and how much of its text was sent.
 
 With turn detection the worker's reports open and complete the items. Without it the client's
-commits do, and an item joins the utterances before its commit. The worker answers every commit in
-order, so the commits that wait for their answer tell to which item an utterance belongs. A `clear`
-is followed by a commit of its own for the same reason. Pure state; loop thread.
+commits do, and an item joins the utterances before its commit. The worker answers commits in order,
+so the first commit without an answer tells to which item an utterance belongs. For the same reason
+a commit follows each `clear`. Pure state; loop thread.
 """
 
 from __future__ import annotations

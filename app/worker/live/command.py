@@ -178,6 +178,6 @@ class Command:
 
 
 def _decoding(request: Request) -> Request:
-    """Return the part of a request that the result depends on. Fields of a form may follow its
-    audio."""
+    """Return the part of a request that the result depends on. A client may change its options
+    after the audio has begun."""
     return replace(request, id="", content_length=None, reply="transcript", token=None)

@@ -1,10 +1,10 @@
 """All live jobs of one worker: hears them, offers what is due to the scheduler, and decodes it.
 
 A live job has at most one entry in the scheduler: the final of its first complete utterance, or a
-speculation on its open one. Hearing is not scheduled. Before each choice of the scheduler the
-worker calls `hear`, which takes a bounded amount of audio of each job, so that a burst delays
-nobody. A fault in a stream is its `Failure`; a command with a fault is transcribed from its body.
-Worker thread.
+speculation on its open one. Hearing, which runs the detector, is not scheduled. Before each choice
+of the scheduler the worker calls `hear`, which takes a bounded amount of audio of each job, so that
+a burst delays nobody. A fault in a stream is its `Failure`; a command with a fault is transcribed
+from its body. Worker thread.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The entries of live jobs in the scheduler: one at most for each, of what is due. Worker
+"""The entries of live jobs in the scheduler: at most one for each, its next decode. Worker
 thread."""
 
 from __future__ import annotations
