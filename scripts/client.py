@@ -552,15 +552,19 @@ def add_request_options(parser):
     )
     raw = parser.add_argument_group(
         "raw samples (.pcm, .raw and telephony files, and stdin with these options)",
-        "Files of telephone systems need none: .ulaw, .alaw, .gsm, .g722, .sln, .sln16.",
+        "Telephony files need none of these options: .ulaw, .alaw, .gsm, .g722, .sln to .sln192.",
     )
     raw.add_argument(
         "--encoding",
         choices=RAW_ENCODINGS,
         help="encoding of a sample; ulaw, alaw, gsm and g722 need no further option",
     )
-    raw.add_argument("--sample-rate", type=whole_number(1, 10**6), metavar="HZ")
-    raw.add_argument("--channels", type=whole_number(1, 1024), metavar="N")
+    raw.add_argument(
+        "--sample-rate", type=whole_number(1, 10**6), metavar="HZ", help="samples a second"
+    )
+    raw.add_argument(
+        "--channels", type=whole_number(1, 1024), metavar="N", help="number of channels"
+    )
 
 
 def check_raw_options(parser, options):
@@ -599,10 +603,10 @@ def parse_arguments(arguments):
     parser.add_argument(
         "--live",
         action="store_true",
-        help="send audio while it is spoken and print each text as it becomes final: - reads raw "
-        "samples (16 bits, 16000 Hz and one channel unless the options for raw samples say "
-        "otherwise) or a WAV from stdin, a WAV or raw FILE is played at its own speed; Ctrl-C ends "
-        "the audio",
+        help="send audio while it is spoken and print each text as it becomes final; a terminal "
+        "also shows the words before that. - reads a WAV or raw samples (16 bits, 16000 Hz and one "
+        "channel unless the options for raw samples say otherwise) from stdin; a WAV or raw FILE "
+        "is sent at the speed of speech. Ctrl-C ends the audio",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address of the node (%(default)s)")
     parser.add_argument(

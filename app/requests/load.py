@@ -11,12 +11,12 @@ from app.worker.live.counters import LiveCounts
 @dataclass(frozen=True, slots=True)
 class Load:
     """`admitted` requests hold one of `places`; `waiting` ones are not read. `streams` of live
-    audio are open; `live` has the worker's counts; `dropped_partials` were not sent to
-    slow clients. `queued_seconds` of audio are complete and
-    unfinished, estimated from their bytes; `buffered_bytes` of bodies and streams are held or
-    reserved. `ready` is False if a further request would wait or be rejected. The journal has
-    `journal_entries` without a written outcome and `quarantined` ones; 0 without a journal.
-    `cut_off` is true if all requests come from a broker that is away; `queue` is None without one.
+    audio are open; `live` has the worker's counts; `dropped_partials` were not sent to slow
+    clients. `queued_seconds` of audio are complete and unfinished, estimated from their bytes;
+    `buffered_bytes` of bodies and streams are held or reserved. `ready` is False if a further
+    request would wait or be rejected. The journal has `journal_entries` without a written outcome
+    and `quarantined` ones; 0 without a journal. `cut_off` is true if all requests come from a
+    broker that is away; `queue` is None without one.
     """
 
     ready: bool

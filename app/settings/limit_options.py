@@ -10,7 +10,8 @@ LIMIT_OPTIONS = (
         ("--queue-size",),
         64,
         values.number(int, 1, MANY),
-        "requests admitted and unfinished; the node does not read further ones",
+        "requests of all ports and of --queue that are admitted and unfinished; the node does not"
+        " read further ones",
         "N",
     ),
     Option(

@@ -49,7 +49,7 @@ PORT_OPTIONS = (
         None,
         values.http_port,
         "port for HTTP and the web page: 8080 by convention, 0 picks a free port, auto takes 8080"
-        " if it is free, off disables it (default: off)",
+        " if it is free, off disables it (default: off; scripts/run: auto)",
         "PORT",
     ),
     Option(
