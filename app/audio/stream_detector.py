@@ -132,7 +132,9 @@ def stream_detectors() -> Callable[[], Detector]:
     try:
         weights = read_weights(model_file())
     except (OSError, UnknownModelError) as error:
-        _log.warning("each live stream takes some MB for its detector", reason=str(error))
+        _log.warning(
+            "unknown detector model: each live stream takes some MB more", reason=str(error)
+        )
         return SileroDetector
     return lambda: StreamDetector(weights)
 

@@ -29,7 +29,7 @@ const BY_CODE = {
   quarantined: "The node has quarantined this audio because it failed on it before.",
   cancelled: "The request was cancelled.",
   internal: "The node failed. See its log.",
-  no_live: "Live captions need a WebSocket, which does not reach the node from here. A recording works instead.",
+  no_live: "Live captions need a WebSocket, which does not reach the node from here. The page records instead.",
   no_file: "This is not a file. Choose an audio file.",
   empty_file: "The file is empty. Choose another one.",
 };

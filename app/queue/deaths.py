@@ -39,7 +39,7 @@ async def deaths_of(link: Link, delivery: Delivery) -> int:
 
 
 async def bury(link: Link, delivery: Delivery, model: str, deaths: int) -> None:
-    """Copy a job to the dead ones of `model`. Raises `BrokerError`."""
+    """Copy a job to the dead jobs of `model`. Raises `BrokerError`."""
     headers = {
         **delivery.headers,
         # The original id would make a job that was retried and died again a duplicate.
@@ -57,13 +57,13 @@ async def bury(link: Link, delivery: Delivery, model: str, deaths: int) -> None:
 
 
 async def discard(link: Link, delivery: Delivery, reason: str) -> None:
-    """Move a message that cannot be a job to the dead ones."""
-    _log.error("not a job; moved to the dead ones", subject=delivery.subject, reason=reason)
+    """Move a message that cannot be a job to the dead jobs."""
+    _log.error("not a job; moved to the dead jobs", subject=delivery.subject, reason=reason)
     try:
         await bury(link, delivery, UNREADABLE, 0)
         await (await link.ready()).ack(delivery)
     except BrokerError as error:
-        _log.error("cannot move a message", error=str(error))
+        _log.error("cannot move a message to the dead jobs", error=str(error))
 
 
 async def count_hand_back(stream: JetStream, sequence: int) -> None:

@@ -34,7 +34,9 @@ class Heartbeat:
             await asyncio.sleep(SECONDS)
             reason = self._fault()
             if reason is not None and not self._leases.stuck:
-                _log.critical("stopped renewing leases; other nodes will get them", reason=reason)
+                _log.critical(
+                    "stopped renewing leases; other nodes will get the jobs", reason=reason
+                )
             self._leases.stuck = reason is not None
             await self.beat()
 

@@ -107,7 +107,7 @@ class Leases:
         try:
             job = await self._read(lease)
         except BrokerError as error:
-            _log.error("cannot judge a redelivered job", error=str(error))
+            _log.error("cannot count the deaths of a redelivered job", error=str(error))
             self.hand_back(lease.number, _LATER_SECONDS)
             return None
         except Exception as error:
@@ -199,7 +199,7 @@ class Leases:
         if self._suspect is not None:
             return
         self._suspect = lease
-        _log.warning("nodes died of this job; it is done alone", deaths=lease.deaths)
+        _log.warning("this job killed nodes; it is done alone", deaths=lease.deaths)
         while len(self._held) > 1 and not self.closed:
             self._left.clear()
             await self._left.wait()
@@ -294,6 +294,6 @@ class Leases:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, BrokerError):
-            _log.warning("the broker did not take it", error=str(error))
+            _log.warning("an operation at the broker failed", error=str(error))
         elif error is not None:
             _log.error("a task of the queue has failed", exc_info=error)
