@@ -53,7 +53,7 @@ def warnings(facts: ServerFacts) -> list[str]:
         )
     elif facts.syncs_always is None:
         found.append(
-            "it cannot be told whether the broker syncs every write to disk: this user may not ask,"
+            "it is unknown whether the broker syncs every write to disk: this user may not ask,"
             f" and no monitoring page answers at port {MONITOR_PORT}. Check that its configuration"
             " has 'sync_interval: always'"
         )

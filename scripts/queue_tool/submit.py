@@ -243,7 +243,7 @@ async def _claim(broker: Broker, one: Submission, digest: bytes) -> bool:
     if there.data != digest.hex().encode():
         raise QueueError(
             "duplicate_id",
-            f"the id {one.request_id} stands for other audio of the tenant {one.tenant}: choose"
+            f"the id {one.request_id} belongs to other audio of the tenant {one.tenant}: choose"
             " another --id, or leave it out",
         )
     return True

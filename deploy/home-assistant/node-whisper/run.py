@@ -61,7 +61,7 @@ def variables(options: Mapping[str, Any], data: Path = DATA) -> dict[str, str]:
 
 
 def announce(supervisor: str, token: str, host: str, port: int = WYOMING_PORT) -> bool:
-    """Wait until the node listens, and tell the Supervisor; return whether it took the message."""
+    """Wait until the node listens, and announce it to the Supervisor; return whether it worked."""
     until = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < until:
         try:
@@ -80,7 +80,7 @@ def announce(supervisor: str, token: str, host: str, port: int = WYOMING_PORT) -
     try:
         urllib.request.urlopen(request, timeout=30).close()
     except (OSError, urllib.error.URLError) as error:
-        print(f"Home Assistant was not told of the node: {error}", file=sys.stderr)
+        print(f"the node could not be announced to Home Assistant: {error}", file=sys.stderr)
         return False
     return True
 
