@@ -66,11 +66,14 @@ _FILES_AND_OUTPUT = (
     ),
 )
 
-OPTIONS = (
-    *_FIRST,
-    *PORT_OPTIONS,
-    *QUEUE_OPTIONS,
-    *DECODING_OPTIONS,
-    *LIMIT_OPTIONS,
-    *_FILES_AND_OUTPUT,
-)
+GROUPS: dict[str, tuple[Option, ...]] = {
+    "model and log": _FIRST,
+    "ports and access": PORT_OPTIONS,
+    "jobs from a broker": QUEUE_OPTIONS,
+    "recognition": DECODING_OPTIONS,
+    "limits": LIMIT_OPTIONS,
+    "files, output and shutdown": _FILES_AND_OUTPUT,
+}
+"""All options by subject, as --help shows them."""
+
+OPTIONS = tuple(option for options in GROUPS.values() for option in options)

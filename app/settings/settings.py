@@ -19,7 +19,7 @@ from app.messages import Task
 from app.model_files.folders import models_folder
 from app.protocols.languages import MAX_LANGUAGES, contradiction
 from app.settings.option import PREFIX, Option
-from app.settings.options import OPTIONS
+from app.settings.options import GROUPS, OPTIONS
 from app.settings.types import Network, flag
 
 MODELS_DIR = models_folder()
@@ -94,8 +94,10 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"node-whisper {__version__}")
-    for option in OPTIONS:
-        _add(parser, option)
+    for title, options in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for option in options:
+            _add(group, option)
     # Flags first: -h must work even if a variable is invalid.
     given = vars(parser.parse_args(arguments))
     values = {option.field: option.default for option in OPTIONS}
@@ -119,17 +121,15 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     return Settings(**{field.name: values[field.name] for field in fields(Settings)})
 
 
-def _add(parser: argparse.ArgumentParser, option: Option) -> None:
+def _add(group: argparse._ArgumentGroup, option: Option) -> None:
     # Defaults are kept out of argparse, so that given values can be distinguished from defaults.
     default = f"{option.default:g}" if isinstance(option.default, float) else option.default
     shown = "" if default in (None, "", False, ()) else f" (default: {default})"
     text = (option.help + shown).replace("%", "%%")
     if option.parse is flag:
-        parser.add_argument(
-            *option.names, action="store_true", default=argparse.SUPPRESS, help=text
-        )
+        group.add_argument(*option.names, action="store_true", default=argparse.SUPPRESS, help=text)
     else:
-        parser.add_argument(
+        group.add_argument(
             *option.names,
             action="extend" if option.repeatable else "store",
             type=option.parse,
