@@ -278,7 +278,7 @@ def test_header_of_the_greatest_length_is_served(node: Node) -> None:
     ("fields", "named"),
     [
         ({"language": "de"}, "language"),
-        ({"language": "auto"}, "language"),
+        ({"language": "multi"}, "language"),
         ({"task": "translate"}, "task"),
     ],
 )
