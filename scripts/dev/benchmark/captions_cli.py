@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from benchmark.node import request
 LOADS = ("alone", "four", "monologue")
 _PACKET = 0.02
 _TAIL_SECONDS = 1.5
+_TOGETHER_SECONDS = 0.02
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -145,14 +146,21 @@ def _continuous(
             lanes.append([_session(node, f"{name} {number}", samples.astype("<i2"), number)])
     before = Usage(node)
     played = [sessions[0] for sessions in play(lanes)]
-    late = sorted(
-        (at, at - one.began - message["segment"]["end"])
-        for one in played
-        for at, message in one.messages
-        if message["status"] == "segment"
-    )
+    late = sorted(lag for one in played for lag in _lags(one))
     cpu = before.cpu() / (count * seconds)
     return Lags(name, tuple(lag for _, lag in late), cpu)
+
+
+def _lags(played: Played) -> Iterator[tuple[float, float]]:
+    """Yield the time of each final text, and how much later it came than the end of its speech. The
+    segments of one utterance come together; the last one ends with it."""
+    ends: dict[float, float] = {}
+    for at, message in played.messages:
+        if message["status"] == "segment":
+            together = next((time for time in ends if at - time < _TOGETHER_SECONDS), at)
+            ends[together] = message["segment"]["end"]
+    for at, end in ends.items():
+        yield at, at - played.began - end
 
 
 def _session(node: LiveNode, name: str, samples: np.ndarray, number: int = 0) -> Session:

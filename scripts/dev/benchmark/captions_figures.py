@@ -91,7 +91,8 @@ class Figures:
 
 @dataclass(frozen=True)
 class Lags:
-    """A load without known words: for each segment, seconds from its end to its text."""
+    """A load without known words: for each utterance, seconds from the end of its speech to its
+    final text."""
 
     load: str
     lags: tuple[float, ...]
@@ -129,7 +130,8 @@ def markdown(figures: Sequence[Figures], lags: Sequence[Lags]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
         *map(_row, figures),
         "",
-        "| load | segments | lag, p50 / p95 | last fifth against first | CPU s per audio s |",
+        "| load | utterances | final after the end of speech, p50 / p95 | last fifth against first "
+        "| CPU s per audio s |",
         "|---|---|---|---|---|",
     ]
     lines += [
