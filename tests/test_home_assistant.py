@@ -194,7 +194,7 @@ def test_supervisor_is_told_of_the_node_once_it_listens(
     assert handler.heard == [
         ("/discovery", "Bearer token", {"service": "wyoming", "config": {"uri": uri}})
     ]
-    assert ("not told" in capsys.readouterr().err) is (status != 200)
+    assert ("could not be announced" in capsys.readouterr().err) is (status != 200)
 
 
 def test_script_becomes_the_node_without_the_supervisors_token(tmp_path: Path) -> None:

@@ -123,7 +123,8 @@ def test_limits_of_the_child_work_under_the_unit(kind: str) -> None:
     assert probe.returncode == 0
     program = [*wrapper, *command("--output", "json", "--log-format", "json")]
     with Node(program=program) as node, node.connect() as client:
-        client.send(recorded("m4a AAC"))
+        # Longer than a window, so that the child waits for the engine.
+        client.send(recorded("m4a AAC", np.tile(clip(), 5)))
         eventually(lambda: len(decoders(node)) == 1)
         child = Path(f"/proc/{decoders(node)[0]}")
         eventually(lambda: "Max processes             0 " in (child / "limits").read_text())

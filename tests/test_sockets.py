@@ -415,7 +415,9 @@ def test_slow_reader_loses_partials_but_no_segment(live: LiveWorker) -> None:
         words = ""
         count = 0
         report(live, number, SpeechBegan(0.0))
-        while len(words) < 4 * MAX_UNSENT_BYTES:
+        # The kernel takes some megabytes for a client that does not read.
+        while not live.node.server.load.dropped_partials:
+            assert count < 1000
             more = "x" * 65_536
             words, count = f"{words} {more}".strip(), count + 1
             report(live, number, Partial(words, ""))
@@ -431,8 +433,8 @@ def test_slow_reader_loses_partials_but_no_segment(live: LiveWorker) -> None:
     completed = [event["transcript"] for event in events if "transcript" in event]
     deltas = [event for event in events if event["type"].endswith(".delta")]
     assert completed == ["all of it", "and more"]
-    assert len(deltas) < count
-    assert live.node.server.load.dropped_partials > 0
+    # Each utterance adds a delta, or none.
+    assert len(deltas) < count + len(completed)
 
 
 # Vosk.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -12,6 +13,9 @@ from app.queue.names import RESULTS, result_subject, results_bucket
 from app.queue.result import decode_result
 from queue_tool import objects
 from queue_tool.broker import Broker, NoResponder, QueueError
+
+_OBJECT_LOOKS, _OBJECT_SECONDS = 20, 0.5
+"""Looks for the object of a large result, and the time between two of them."""
 
 LOOK_SECONDS = 5.0
 """A waiting client also looks into the stream, because a message on the subject is lost while the
@@ -31,12 +35,23 @@ async def stored(broker: Broker, tenant: str, request_id: str) -> dict[str, Any]
     return None if found is None else await _decode(broker, tenant, found.headers, found.data)
 
 
+async def _arrived(broker: Broker, tenant: str, name: str) -> bytes | None:
+    """Return the object of a large result; None if it does not come. At a site the object can
+    arrive after the result that names it, and piece by piece. Raises `QueueError`."""
+    for _ in range(_OBJECT_LOOKS):
+        with contextlib.suppress(QueueError):
+            if (found := await objects.get(broker, results_bucket(tenant), name)) is not None:
+                return found
+        await asyncio.sleep(_OBJECT_SECONDS)
+    return await objects.get(broker, results_bucket(tenant), name)
+
+
 async def _decode(
     broker: Broker, tenant: str, headers: dict[str, str], data: bytes
 ) -> dict[str, Any]:
     name = headers.get(OBJECT)
     if name is not None:
-        large = await objects.get(broker, results_bucket(tenant), name)
+        large = await _arrived(broker, tenant, name)
         if large is None:
             message = f"the result {name} is too large for a message, and its object is gone"
             raise QueueError("not_found", message)
