@@ -89,8 +89,7 @@ class Request:
     are the codes that detection chooses from; empty means the node's. `temperature` is the initial
     temperature, 0 to 1. `token` is the client's token. With the `channel_mode` `split` each channel
     is transcribed by itself. With `live` options it is a stream, never kept. With `cues` the
-    segments are divided into cues of that size.
-    `model` is the name of the model that the client asked for.
+    segments are divided into cues of that size. `model` is the name that the client asked for.
     """
 
     id: str
