@@ -135,6 +135,44 @@ def test_message_in_the_last_packet_of_the_handshake(
         assert b'"text": "100"' in peer.read(65_536)
 
 
+OLD_CLIENTS = {
+    "cbc": ("ECDHE+AES:!AESGCM:!AESCCM", ssl.TLSVersion.TLSv1_2, "NO_SHARED_CIPHER"),
+    "no ephemeral key": ("RSA+AESGCM:@SECLEVEL=0", ssl.TLSVersion.TLSv1_2, "NO_SHARED_CIPHER"),
+    "tls 1.1": ("ALL:@SECLEVEL=0", ssl.TLSVersion.TLSv1_1, "UNSUPPORTED_PROTOCOL"),
+}
+
+
+@pytest.mark.parametrize("client", OLD_CLIENTS)
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
+def test_client_without_aead_suites_is_rejected_and_logged(
+    tls_node: MakeNode, certificates: Certificates, client: str
+) -> None:
+    suites, newest, reason = OLD_CLIENTS[client]
+    node = tls_node()
+    context = certificates.trusting()
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    context.maximum_version = newest
+    context.set_ciphers(suites)
+    with capture_logs() as log:
+        with pytest.raises(ssl.SSLError):
+            TlsClient(node.port, context)
+        eventually(lambda: log, "a line of the log")
+    (line,) = log
+    assert (line["log_level"], line["reason"]) == ("warning", reason)
+    assert "AEAD" in line["event"]
+    assert serves(node, certificates.trusting())
+
+
+@pytest.mark.parametrize("suites", ["ECDHE+AESGCM", "ECDHE+CHACHA20"])
+def test_client_with_one_aead_suite_of_tls_1_2_is_served(
+    tls_node: MakeNode, certificates: Certificates, suites: str
+) -> None:
+    context = certificates.trusting()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(suites)
+    assert serves(tls_node(), context)
+
+
 def test_half_closed_connection_still_gets_the_reply(
     tls_node: MakeNode, certificates: Certificates
 ) -> None:

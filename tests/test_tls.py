@@ -30,6 +30,15 @@ def test_context_accepts_tls_1_2_and_later(certificates: Certificates) -> None:
     assert context.num_tickets == 0
 
 
+def test_context_has_aead_suites_only(certificates: Certificates) -> None:
+    context = server_context(*certificates.node, None)
+    assert context is not None
+    suites = context.get_ciphers()
+    assert {suite["protocol"] for suite in suites} == {"TLSv1.2", "TLSv1.3"}
+    assert all(suite["aead"] for suite in suites)
+    assert all(suite["kea"] in ("kx-ecdhe", "kx-any") for suite in suites)
+
+
 def test_client_authority_requires_a_certificate(certificates: Certificates) -> None:
     context = server_context(*certificates.node, certificates.ca)
     assert context is not None

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Protocol as Interface
 
-import structlog
-
 from app.messages import TIMEOUT, Begin, BodyData, Event, Failure, Reply, Send
 from app.network.connection_state import ConnectionState, Lifecycle
 from app.network.event_pump import EventPump
@@ -20,6 +18,7 @@ from app.network.loop import WRITE, Loop
 from app.network.outbox import Outbox, Slot
 from app.network.ports import Peer
 from app.network.timeouts import Awaited, Deadline, Timeouts
+from app.network.tls import log_failed_handshake
 from app.network.transport import Transport
 from app.protocols.base import Protocol, ProtocolError, Successor
 
@@ -29,8 +28,6 @@ Measured in docs/lab-book.md, "Bytes read in one turn"."""
 
 HEADER_BYTES = 16_384
 """Bytes read in one turn outside of a body: the most that follows a header whose request waits."""
-
-_log = structlog.get_logger("connection")
 
 
 class Owner(Interface):
@@ -162,7 +159,7 @@ class Connection:
         try:
             done = self._transport.handshake()
         except OSError as error:
-            _log.debug("TLS handshake failed", peer=self.peer.name, error=str(error))
+            log_failed_handshake(self.peer.name, error)
             self._outbox.discard_output()
             self._advance(Lifecycle.FINISHING)
             return False

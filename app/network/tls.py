@@ -1,8 +1,8 @@
 """TLS as the settings describe it: one `ssl.SSLContext` for all connections.
 
-TLS 1.2 and later, with the system's choice of ciphers. With a client authority, clients must
-present one of its certificates; without one, clients need none. The context is made once, at the
-start, so a new certificate requires a restart.
+TLS 1.2 and later, with authenticated encryption only. With a client authority, clients must present
+one of its certificates; without one, clients need none. The context is made once, at the start, so
+a new certificate requires a restart.
 """
 
 from __future__ import annotations
@@ -12,6 +12,13 @@ from pathlib import Path
 from typing import NoReturn
 
 import structlog
+
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Cipher suites of TLS 1.2: ephemeral keys and AEAD. TLS 1.3 has no others (RFC 9325, section
+4.2)."""
+
+_INCOMPATIBLE = frozenset({"NO_SHARED_CIPHER", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE"})
+"""OpenSSL's reasons for a handshake with a client that is too old."""
 
 _log = structlog.get_logger("tls")
 
@@ -41,6 +48,7 @@ def server_context(
             _check_readable(path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
     # A client that never reads (`reply: none`) would leave the tickets of TLS 1.3 in its socket.
     # Its close would then reset the connection and lose the last bytes of its audio.
     context.num_tickets = 0
@@ -61,6 +69,20 @@ def server_context(
             "every user of this machine can read the private key; chmod o-r it", file=str(key)
         )
     return context
+
+
+def log_failed_handshake(peer: str, error: OSError) -> None:
+    """Log why the handshake with the client `peer` failed. An old client is visible in the log,
+    because its message does not say the reason; scans of the port are not."""
+    if isinstance(error, ssl.SSLError) and error.reason in _INCOMPATIBLE:
+        _log.warning(
+            "TLS handshake rejected: the client offers neither TLS 1.3 nor an AEAD suite of"
+            " TLS 1.2; update its TLS library",
+            peer=peer,
+            reason=error.reason,
+        )
+    else:
+        _log.debug("TLS handshake failed", peer=peer, error=str(error))
 
 
 def _check_readable(path: Path) -> None:
