@@ -109,9 +109,10 @@ def node(
     observers: Sequence[Observer],
     on_drain: Callable[[], None],
     queue: QueueParts | None = None,
+    log_outcomes: bool = True,
 ) -> Node:
     """Build the node. `authorize` returns whether a token is valid; `on_drain` is called when the
-    drain begins; `queue` is None without a broker."""
+    drain begins; `queue` is None without a broker; `log_outcomes` is that of `Outcomes`."""
     loop, disk, journal = base.loop, base.disk, base.journal
     worker = Worker(
         engine.transcriber,
@@ -129,7 +130,7 @@ def node(
     pipeline = _pipeline(
         base,
         worker,
-        Outcomes(sink, observers),
+        Outcomes(sink, observers, logged=log_outcomes),
         engine=engine,
         limits=limits,
         access=access,

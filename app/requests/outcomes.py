@@ -31,11 +31,15 @@ class Observer(Interface):
 
 
 class Outcomes:
-    """Reports to `sink` and `observers`."""
+    """Reports to `sink` and `observers`. Without `logged`, outcomes are in the log at debug level
+    only: the reader has the line of stdout beside it."""
 
-    def __init__(self, sink: StdoutSink, observers: Sequence[Observer]) -> None:
+    def __init__(
+        self, sink: StdoutSink, observers: Sequence[Observer], *, logged: bool = True
+    ) -> None:
         self._sink = sink
         self._observers = observers
+        self._logged = logged
         self.dropped_partials = 0
         """Number of partial results that no client received, because it read too slowly."""
 
@@ -96,10 +100,11 @@ class Outcomes:
     def _report(
         self, request_id: str | None, origin: Origin, request: Request | None, outcome: Outcome
     ) -> None:
+        log = _log.info if self._logged else _log.debug
         if isinstance(outcome, Failure):
-            _log.info("failed", id=request_id, peer=origin.peer, code=outcome.code)
+            log("failed", id=request_id, peer=origin.peer, code=outcome.code)
         elif isinstance(outcome, Streamed):
-            _log.info(
+            log(
                 "streamed",
                 id=request_id,
                 peer=origin.peer,
@@ -108,7 +113,7 @@ class Outcomes:
                 processing_seconds=round(outcome.processing_seconds, 3),
             )
         else:
-            _log.info(
+            log(
                 "transcribed",
                 id=request_id,
                 peer=origin.peer,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 from typing import Any
 
@@ -39,6 +40,15 @@ def configure(verbose: bool, as_json: bool) -> None:
         logger_factory=functools.partial(_StderrLogger, stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def shows_outcomes(as_json: bool) -> bool:
+    """Return whether the log must have a line for each outcome. It need not if a person reads it on
+    the same terminal as stdout, which has the line."""
+    if as_json or not (sys.stdout.isatty() and sys.stderr.isatty()):
+        return True
+    terminals = {os.fstat(stream.fileno()).st_rdev for stream in (sys.stdout, sys.stderr)}
+    return len(terminals) > 1
 
 
 class _StderrLogger:
