@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from structlog.testing import capture_logs
 
 from app.network import access_token
 from app.network.access_token import AccessToken, AccessTokenError, read_token
-from app.network.addresses import address_for_others, reachable_by_others
+from app.network.addresses import reachable_by_others
 
 TOKEN = "0123456789abcdefghij!~"
 
@@ -163,19 +162,3 @@ def test_read_token_accepts_the_tokens_of_the_docs(file: Path) -> None:
 )
 def test_reachable_by_others_is_true_for_network_addresses(host: str, expected: bool) -> None:
     assert reachable_by_others(host) is expected
-
-
-def test_address_for_others_is_none_on_the_loopback() -> None:
-    assert address_for_others("127.0.0.1") is None
-    assert address_for_others("::1") is None
-    assert address_for_others("no.such.host.invalid") is None
-    assert address_for_others("192.0.2.7") == "192.0.2.7"
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_address_for_others_is_one_of_this_machine(host: str) -> None:
-    address = address_for_others(host)
-    if address is None:
-        pytest.skip("this machine has no network")
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as listener:
-        listener.bind((address, 0))

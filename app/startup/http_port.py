@@ -14,7 +14,7 @@ import structlog
 from app import __version__
 from app.decoding.transcriber import ModelInfo
 from app.model_files import catalog
-from app.network.addresses import reachable_by_others
+from app.network.addresses import reachable_by_others, stands_for_all
 from app.network.ports import Port
 from app.protocols.model_names import ModelNames
 from app.requests.load import Load
@@ -76,8 +76,8 @@ def listen(settings: Settings, port: Port, listen_on: Callable[[Port], int]) -> 
     return None
 
 
-def address(port: Port, number: int) -> str:
-    """Return the URL of the page for a browser on this machine."""
-    host = port.host
-    name = "localhost" if host in ("", "0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+def address(port: Port, number: int, host: str = "") -> str:
+    """Return the URL of the page for a browser on this machine, or of the page at `host`."""
+    host = host or ("localhost" if stands_for_all(port.host) else port.host)
+    name = f"[{host}]" if ":" in host else host
     return f"{'http' if port.tls is None else 'https'}://{name}:{number}/"

@@ -12,19 +12,20 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
 from app.decoding.transcriber import ModelInfo
 from app.network.access_token import AccessToken
-from app.network.addresses import address_for_others, reachable_by_others
+from app.network.addresses import reachable_by_others, stands_for_all
 from app.network.mdns import Announcement
 from app.network.ports import Port
 from app.protocols.model_names import ModelNames
 from app.protocols.native.protocol import NativeProtocol
 from app.settings.settings import Settings
-from app.startup import http_port, wyoming_port
+from app.startup import http_port, other_devices, wyoming_port
 
 if TYPE_CHECKING:
     from app.startup.web import Web
@@ -62,10 +63,12 @@ def open_ports(
         return replace(port, tls=tls, needs_token=not access_token.open)
 
     number = None
+    at_host: Callable[[str], str] = str  # the other ports have fields of their own
     if settings.port is not None:
         native = guarded(_native(settings, settings.port))
         with _explained(native, "--port"):
             number = listen(native)
+        at_host = partial(_host_and_port, number=number)
     others: dict[str, int | str] = {}
     announcement = None
     if (wyoming := wyoming_port.wyoming_port(settings, model, names)) is not None:
@@ -79,6 +82,7 @@ def open_ports(
             at = http_port.listen(settings, http, listen)
         if at is not None:
             others["http"] = http_port.address(http, at)
+            at_host = partial(http_port.address, http, at)
     if settings.vosk_port is not None:
         # Imported late, as the HTTP port's code is.
         from app.startup.sockets import vosk_port
@@ -86,8 +90,8 @@ def open_ports(
         vosk = guarded(vosk_port(settings, settings.vosk_port))
         with _explained(vosk, "--vosk-port"):
             others["vosk_port"] = listen(vosk)
-    if (address := address_for_others(settings.host)) not in (None, settings.host):
-        others["from_other_devices"] = address
+    if (number is not None or others) and stands_for_all(settings.host):
+        others["from_other_devices"] = other_devices.hint(settings.host, at_host)
     return Opened(number, others, announcement)
 
 
@@ -119,6 +123,10 @@ def _native(settings: Settings, number: int) -> Port:
         return NativeProtocol(settings.max_message_bytes, lambda: uuid.uuid4().hex)
 
     return Port("native", settings.host, number, new_protocol)
+
+
+def _host_and_port(host: str, number: int) -> str:
+    return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
 
 
 @contextmanager
