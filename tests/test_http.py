@@ -39,7 +39,7 @@ from app.messages import (
     Word,
 )
 from app.protocols.base import MAX_HELD_BYTES
-from app.protocols.http import routes
+from app.protocols.http import openai, routes
 from app.protocols.http.form import MAX_FIELD_BYTES, MAX_PARTS
 from app.protocols.http.input import MAX_CHUNKS
 from app.protocols.http.protocol import HttpProtocol
@@ -504,6 +504,18 @@ def test_stream_gives_the_text_in_pieces() -> None:
     assert "".join(event["delta"] for event in deltas) == done["text"] == "one two"
     assert [(event["start"], event["end"]) for event in deltas] == [(0, 1), (1, 2)]
     assert (done["type"], done["language"]) == ("transcript.text.done", "en")
+
+
+def test_stream_has_the_words_of_each_segment_on_request() -> None:
+    word = ("timestamp_granularities[]", "word")
+    peer = upload(("stream", "true"), word, ("file", b"a"))
+    assert peer.seen[-1][1].word_timestamps
+    segment = Segment(0.0, 1.0, "one", 0.5, (Word(0.1234, 1.0, "one", 0.5),))
+    (event,) = Answer(
+        200, {"content-type": "text/event-stream"}, openai.delta(segment, True)
+    ).events
+    assert event["words"] == [{"word": "one", "start": 0.123, "end": 1.0}]
+    assert "words" not in peer.answer.events[0]
 
 
 def test_stream_for_http_1_0_ends_with_the_connection() -> None:

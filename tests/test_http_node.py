@@ -417,26 +417,40 @@ def test_every_metric_is_documented(serve: MakeNode) -> None:
     assert missing == []
 
 
-def test_status_keeps_only_times_and_codes(serve: MakeNode) -> None:
+def test_status_keeps_only_times_and_causes(serve: MakeNode) -> None:
     node = serve()
     ask(node, post(TRANSCRIPTIONS, ("file", WAV), ("prompt", "Zoë")))
-    ask(node, post(TRANSCRIPTIONS, ("file", b"not audio")))
+    answer = ask(node, post(TRANSCRIPTIONS, ("file", b"not audio")))
     status = get(node, "/status").json
     assert (status["model"], status["version"]) == (ENGLISH.name, "1.2.3")
     assert status["ready"]
     assert status["queue"] == {"size": 64, "unfinished": 0, "waiting": 0}
+    assert status["tasks"] == ["transcribe"]
     good, bad = status["recent"]
     assert good.keys() == {
         "age_seconds",
         "protocol",
+        "id",
         "outcome",
         "audio_seconds",
         "queue_seconds",
         "processing_seconds",
     }
     assert (good["outcome"], good["audio_seconds"], good["protocol"]) == ("ok", 0.1, "http")
-    assert bad.keys() == {"age_seconds", "protocol", "outcome"}
+    assert bad.keys() == {"age_seconds", "protocol", "id", "outcome", "message"}
     assert bad["outcome"] == "unsupported_media_type"
+    assert bad["message"].startswith("the audio was not recognised")
+    assert bad["id"] == answer.headers["x-request-id"]
+
+
+def test_status_has_no_id_that_a_client_chose() -> None:
+    load = Load(False, True, False, 0, 1, 0, 0, 0.0, 0)
+    status = Status(lambda: load, ENGLISH, "0")
+    for protocol in ("native", "wyoming", "vosk", "queue"):
+        status.finished(Origin("p", 0.0, protocol), Request("r", 1), Failure("busy", "m" * 9999))
+    for entry in json.loads(status.report().body)["recent"]:
+        assert "id" not in entry
+        assert len(entry["message"]) == 300
 
 
 def test_status_keeps_only_the_latest_requests() -> None:

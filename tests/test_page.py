@@ -8,7 +8,6 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ import soundfile
 import soxr
 from browser import Browser, find
 from node import HANG, JFK, Node, eventually, stopped_cleanly
+from page_view import address, pasted, plain, shown_words, wait_for_end
 
 from app.page import files as pages
 
@@ -64,6 +64,11 @@ def test_page_has_no_inline_script_or_style() -> None:
     assert not re.search(r"<script(?![^>]*\ssrc=)", text)
 
 
+def test_files_of_the_page_are_short() -> None:
+    lines = {path: page.body.count(b"\n") for path, page in pages.load().items()}
+    assert max(lines.values()) < 300, lines
+
+
 # With a browser.
 
 
@@ -110,30 +115,6 @@ def page(node: Node, browser: Browser) -> Iterator[Browser]:
     browser.wait_for_text("#state", "ready")
     yield browser
     assert browser.complaints == []
-
-
-def address(node: Node, host: str = "localhost") -> str:
-    number = urlsplit(node.listening["http"]).port
-    return f"http://{host}:{number}/"
-
-
-def plain(text: str) -> str:
-    return " ".join(re.findall(r"[a-z']+", text.lower()))
-
-
-def shown_words(page: Browser) -> str:
-    """The text of the segments without their times."""
-    found = page.evaluate(
-        "[...document.querySelectorAll('#segments li span')].map(s => s.innerText)"
-    )
-    return plain(" ".join(found))
-
-
-def wait_for_end(page: Browser) -> None:
-    """Wait until the page shows a finished transcription."""
-    page.wait(
-        "document.querySelector('#cancel').hidden && !document.querySelector('#copies').hidden"
-    )
 
 
 @needs_chromium
@@ -405,18 +386,3 @@ def test_denied_microphone_shows_an_error(page: Browser) -> None:
     assert page.text("#failure") == ""
     page.click("#cancel")
     page.wait_for_text("#record", "Record")
-
-
-def pasted(page: Browser) -> str:
-    """The content of the clipboard, pasted into a field, as one line."""
-    page.evaluate(
-        """(() => {
-            document.querySelector("#options").open = true;
-            const field = document.querySelector("#prompt");
-            field.value = "";
-            field.focus();
-        })()"""
-    )
-    page.call("Input.dispatchKeyEvent", type="rawKeyDown", key="v", commands=["paste"])
-    page.wait("document.querySelector('#prompt').value !== ''")
-    return str(page.evaluate("document.querySelector('#prompt').value"))

@@ -1,6 +1,7 @@
 """Readiness for load balancers, and the status that the page shows.
 
-`Status` keeps the times of the latest outcomes; never a text, an id or an address. Loop thread.
+`Status` keeps the times of the latest outcomes, and why they failed; never a text or an address.
+Loop thread.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from app.requests.load import Load
 
 RECENT = 30
 """Requests that the status lists."""
+
+MOST_LETTERS = 300
+"""Length at which the message of a failure is cut."""
 
 _JSON = "application/json"
 
@@ -36,8 +40,13 @@ class Status:
         if request is None:
             return
         fields: dict[str, Any] = {"protocol": origin.protocol}
+        if origin.protocol == "http":
+            # The node made this id: only the client that received it knows its request by it. Those
+            # of other ports are the clients' own.
+            fields["id"] = request.id
         if isinstance(outcome, Failure):
             fields["outcome"] = outcome.code
+            fields["message"] = outcome.message[:MOST_LETTERS]
         else:
             fields["outcome"] = "ok"
             fields["audio_seconds"] = round(outcome.audio_seconds, 3)
@@ -53,6 +62,7 @@ class Status:
         fields = {
             "model": self._model.name,
             "languages": sorted(self._model.languages),
+            "tasks": ["transcribe", "translate"] if self._model.multilingual else ["transcribe"],
             "version": self._version,
             "uptime_seconds": round(now - self._started_at, 1),
             "ready": load.ready,

@@ -16,19 +16,22 @@ const BY_CODE = {
   broken_off: "The connection ended before the node had finished. The text below is incomplete; try again.",
   unauthorized: "The node rejected the token. Enter another one.",
   unsupported_media_type: "Neither this browser nor the node can read this file format. Convert the file, for example to FLAC or WAV.",
-  bad_audio: "The file contains no audio that can be decoded.",
+  bad_audio: "The file contains no audio that can be decoded. Try another file, or convert it to FLAC or WAV.",
   audio_too_long: "The recording is longer than this node accepts. Split it into parts.",
   too_large: "The file is larger than this node accepts. Split or compress it.",
-  bad_field: "The node rejected one of the options.",
-  missing_field: "The request lacks a field that the node requires. Reload this page.",
+  bad_field: "The node rejected one of the options. Change it and try again.",
+  missing_field: "The request lacks a field that the node requires. Add it, or reload the page if the page sent it.",
+  bad_header: "The request is not valid HTTP, or not of the form that the node reads. Correct the program that sent it.",
+  model_not_found: "The node serves another model. Ask for its own, or for none.",
   busy: "The node is at capacity. Try again in a moment.",
-  timeout: "The audio did not reach the node in time. The network may be slow.",
+  timeout: "The audio did not reach the node in time. The network may be slow; try again.",
   incomplete: "Only part of the audio reached the node. Try again.",
   shutting_down: "The node is shutting down and accepts no new requests. Try again later.",
   no_space: "The node has no disk space left for the audio. Try again later.",
-  quarantined: "The node has quarantined this audio because it failed on it before.",
-  cancelled: "The request was cancelled.",
-  internal: "The node failed. See its log.",
+  quarantined: "The node has quarantined this audio because it failed on it before. Convert the file and try again.",
+  journal_damaged: "The node could not read the audio back from its disk. Send it again.",
+  cancelled: "The client cancelled the request or went away. Send it again if that was a mistake.",
+  internal: "The node failed. See its log, and try again.",
   no_live: "Live captions need a WebSocket, which does not reach the node from here. The page records instead.",
   no_file: "This is not a file. Choose an audio file.",
   empty_file: "The file is empty. Choose another one.",
@@ -61,6 +64,11 @@ export function explain(error) {
   const own = error.detail && `The node says: ${error.detail}${/[.!?]$/.test(error.detail) ? "" : "."}`;
   if (sentence) return own ? `${sentence} ${own}` : sentence;
   return own || `The node answered with status ${error.status} and gave no reason.`;
+}
+
+/** Returns what a code means and the next step. */
+export function adviceFor(code) {
+  return BY_CODE[code] ?? "See the node's log.";
 }
 
 export function explainMicrophone(error) {

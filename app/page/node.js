@@ -1,6 +1,7 @@
 // Requests to the node. Addresses are relative because the node may be behind a proxy.
 
 import { Failure } from "./failures.js";
+import { keep } from "./own.js";
 
 const KEY = "node-whisper token";
 const CUE_COLUMNS = "42"; // has the node divide segments into cues of two lines and 7 s
@@ -34,7 +35,7 @@ export function protocols() {
   return ["realtime", `node-whisper-token.${url}`];
 }
 
-async function ask(address, options = {}) {
+async function ask(address, { name = null, ...options } = {}) {
   // A token has only printable ASCII. With other characters fetch would fail as if the node were
   // unreachable.
   if (token !== null && !/^[!-~]+$/.test(token)) throw new Failure("unauthorized", "", 401);
@@ -46,6 +47,7 @@ async function ask(address, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new Failure("unreachable");
   }
+  if (name !== null) keep(response.headers.get("X-Request-Id"), name);
   if (!response.ok) throw await refusal(response);
   return response;
 }
@@ -69,23 +71,26 @@ export async function status() {
   return (await ask("status")).json();
 }
 
-/** Sends a file. Yields `{segment: {start, end, text, lines}}` as each is ready, seconds from the
- * beginning, and at last `{done: {text, ...}}`. Throws Failure; AbortError if `signal` aborted. */
-export async function* transcribe(file, { language, prompt }, signal) {
+/** Sends a file, which the page calls `name`. Yields `{segment: {start, end, text, lines, language,
+ * words}}` as each is ready, seconds from the beginning, and at last `{done: {text, ...}}`. Throws
+ * Failure; AbortError if `signal` aborted. */
+export async function* transcribe(file, name, { language, prompt, words, translate }, signal) {
   const form = new FormData();
   form.append("response_format", "json");
   form.append("stream", "true");
   if (language) form.append("language", language);
   if (prompt) form.append("prompt", prompt);
+  if (words) form.append("timestamp_granularities[]", "word");
   form.append("max_line_width", CUE_COLUMNS);
   form.append("file", file, file.name);
-  const response = await ask("v1/audio/transcriptions", { method: "POST", body: form, signal });
+  const route = `v1/audio/${translate ? "translations" : "transcriptions"}`;
+  const response = await ask(route, { name, method: "POST", body: form, signal });
 
   for await (const event of events(response.body)) {
     if (event.error) throw fromNode(event.error);
     if (event.type === "transcript.text.delta") {
-      const { start, end, delta, lines } = event;
-      yield { segment: { start, end, text: delta.trim(), lines } };
+      const { start, end, delta, lines, language: spoken, words: found } = event;
+      yield { segment: { start, end, text: delta.trim(), lines, language: spoken, words: found } };
     } else if (event.type === "transcript.text.done") {
       yield { done: event };
       return;

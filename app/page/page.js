@@ -3,10 +3,12 @@
 import { watch } from "./activity.js";
 import { prepare } from "./audio.js";
 import { available, Captions } from "./captions.js";
+import { curlLine } from "./curl.js";
 import { onDrop } from "./drop.js";
 import { explain, explainMicrophone, Failure, noMicrophone } from "./failures.js";
-import { offerLanguages } from "./languages.js";
-import { transcribe } from "./node.js";
+import { listen } from "./listen.js";
+import { hasToken } from "./node.js";
+import { offer, options } from "./options.js";
 import { Recorder } from "./recorder.js";
 import * as result from "./result.js";
 import { askForToken, isAskingForToken, onToken } from "./token.js";
@@ -84,7 +86,7 @@ async function stopRecording() {
   if (stopped === null) return;
   recorder = null;
   try {
-    await work(stopped.stop(), "Recording");
+    await work(stopped.stop(), stamped("recording"), "Recording");
   } catch (error) {
     fail(explain(error));
   }
@@ -96,7 +98,7 @@ async function startCaptions() {
   if (wanted) return;
   wanted = true;
   forgive();
-  result.begin("Live captions", "Listening…");
+  result.begin("Live captions", "Listening…", stamped("captions"));
   element("progress").hidden = true;
   try {
     const started = await Captions.start(options(), showLevel, stopCaptions, loseCaptions);
@@ -158,32 +160,31 @@ function endCaptions() {
 
 // Transcribing.
 
-function options() {
-  return { language: element("language").value.trim(), prompt: element("prompt").value.trim() };
-}
-
-/** Transcribes a file, or the promise of one, and shows the result. */
-async function work(promised, name) {
+/** Transcribes a file, or the promise of one, and shows the result. `name` is that of the file,
+ * `title` what the page shows. */
+async function work(promised, name, title = name) {
   abort = new AbortController();
   const { signal } = abort;
   forgive();
-  result.begin(name, "Preparing the audio…");
+  const asked = options();
+  result.begin(title, "Preparing the audio…", name);
   update();
   let file;
-  let text = "";
+  let found = {};
   try {
     file = await promised;
     if (file.size === 0) throw new Failure("empty_file");
     const ready = await prepare(file);
     signal.throwIfAborted();
     if (ready.seconds !== null) result.play(ready.file);
-    text = await listen(ready, signal);
+    found = await listen(ready, name, asked, signal);
+    result.showCurl(curlLine(location, name, asked, hasToken()));
   } catch (error) {
     if (error.name === "AbortError") {
       result.step("Cancelled.");
     } else if (error.status === 401) {
       result.step("Waiting for the token.");
-      askForToken(() => work(file, name));
+      askForToken(() => work(file, name, title));
     } else {
       result.step("");
       fail(explain(error));
@@ -191,40 +192,18 @@ async function work(promised, name) {
     element("result").hidden = result.isEmpty() && error.status !== 401;
   } finally {
     abort = null;
-    result.end(text);
+    result.end(found);
     update();
     look();
   }
 }
 
-/** Sends the audio, shows the segments as they come, and returns the whole text. */
-async function listen({ file, seconds }, signal) {
-  result.step(`Sending ${size(file.size)}…`);
-  let text = "";
-  for await (const { segment, done } of transcribe(file, options(), signal)) {
-    if (segment) {
-      result.add(segment);
-      result.step(`Transcribing, at ${clock(segment.end, 0)}${seconds ? ` of ${clock(seconds, 0)}` : ""}`);
-      if (seconds) result.progress(segment.end / seconds);
-    } else {
-      text = done.text.trim();
-      result.step("");
-      result.summary(result.isEmpty() ? "No speech was recognised." : speed(done));
-    }
-  }
-  return text;
-}
-
-function speed({ duration: audio, processing_seconds: worked, queue_seconds: waited }) {
-  if (!(worked > 0)) return "";
-  const times = [`${audio.toFixed(1)} s of audio in ${worked.toFixed(1)} s`];
-  times.push(`${(audio / worked).toFixed(1)} times as fast as speech`);
-  if (waited >= 0.1) times.push(`after ${waited.toFixed(1)} s in the queue`);
-  return `${times.join(", ")}.`;
-}
-
-function size(bytes) {
-  return bytes < 1e6 ? `${Math.ceil(bytes / 1000)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+/** Returns a name for a file that has none, with the local time. */
+function stamped(kind) {
+  const two = (number) => String(number).padStart(2, "0");
+  const now = new Date();
+  const day = [now.getFullYear(), now.getMonth() + 1, now.getDate()].map(two).join("-");
+  return `${kind} ${day} ${two(now.getHours())}-${two(now.getMinutes())}-${two(now.getSeconds())}`;
 }
 
 function isIdle() {
@@ -263,6 +242,7 @@ onDrop(
 );
 
 result.offerCopies(fail);
+result.offerDownloads();
 
 // Begin.
 
@@ -275,7 +255,7 @@ element("live").hidden = !available();
 update();
 
 const look = watch(
-  (seen) => offerLanguages(seen.languages),
+  offer,
   () => isAskingForToken() || abort !== null || askForToken(null),
 );
 onToken(look);

@@ -1,20 +1,26 @@
-// The result section: the segments of one transcription, its player, and the copies.
+// The result section: the segments of one transcription, its player, copies, and files to save.
 
-import { asSrt, asText, clock, copy } from "./transcript.js";
+import { copy } from "./clipboard.js";
+import { download } from "./download.js";
+import { asSrt, asText, clock } from "./transcript.js";
+import { showWords } from "./words.js";
 
 const element = (id) => document.getElementById(id);
 
-let shown = { segments: [], text: "" };
+let shown = { name: "", segments: [], text: "", about: {} };
 let playing = null; // the address of the audio in the player
 
-/** Empties the section for the next transcription. */
-export function begin(name, text) {
-  shown = { segments: [], text: "" };
-  element("source-name").textContent = name;
+/** Empties the section for the next transcription. Saved files are named after `name`. */
+export function begin(title, text, name) {
+  shown = { name, segments: [], text: "", about: {} };
+  element("source-name").textContent = title;
   element("segments").replaceChildren();
   element("summary").textContent = "";
   element("copied").textContent = "";
+  element("copied-curl").textContent = "";
   element("copies").hidden = true;
+  element("request").hidden = true;
+  element("request").open = false;
   element("player").hidden = true;
   element("progress").removeAttribute("value");
   element("progress").hidden = false;
@@ -33,11 +39,14 @@ export function progress(share) {
   element("progress").value = Math.min(1, share);
 }
 
-/** Adds a segment with its line; returns the line. */
-export function add(segment) {
+/** Adds a segment with its line; returns the line. `language` is the code of its text, if known. */
+export function add(segment, language) {
   const line = makeLine(segment.start);
   keep(segment, line);
-  line.querySelector("span").textContent = segment.text;
+  const holder = line.querySelector("span");
+  if (language) holder.lang = language;
+  if (segment.words) showWords(holder, segment, element("player").hidden ? null : playFrom);
+  else holder.textContent = segment.text;
   element("segments").append(line);
   return line;
 }
@@ -63,17 +72,26 @@ function makeLine(start) {
   time.type = "button";
   time.textContent = clock(start);
   time.disabled = element("player").hidden;
-  time.addEventListener("click", () => {
-    element("player").currentTime = start;
-    element("player").play();
-  });
+  time.addEventListener("click", () => playFrom(start));
   line.append(time, document.createElement("span"));
   return line;
 }
 
-/** Ends the progress; `text` is the whole text, if it is not that of the segments. */
-export function end(text = "") {
-  shown.text = text;
+function playFrom(seconds) {
+  element("player").currentTime = seconds;
+  element("player").play();
+}
+
+/** Shows the command of curl for the same request. */
+export function showCurl(line) {
+  element("curl").textContent = line;
+  element("request").hidden = false;
+}
+
+/** Ends the progress; `text` is the whole text, if it is not that of the segments, and `about` has
+ * more fields for the saved JSON. */
+export function end({ text = "", about = {} } = {}) {
+  Object.assign(shown, { text, about });
   element("progress").hidden = true;
   element("copies").hidden = shown.segments.length === 0;
 }
@@ -94,19 +112,25 @@ export function play(file) {
   element("player").hidden = false;
 }
 
-async function copied(text, what, fail) {
-  try {
-    await copy(text);
-    element("copied").textContent = `${what} copied.`;
-  } catch (error) {
-    fail(`Copying did not work: ${error.message}. The text can still be marked and copied by hand.`);
-  }
-}
-
 /** Connects the copy buttons; `fail(sentence)` shows why a copy did not work. */
 export function offerCopies(fail) {
-  element("copy-text").addEventListener("click", () =>
-    copied(shown.text || asText(shown.segments), "Text", fail),
-  );
-  element("copy-srt").addEventListener("click", () => copied(asSrt(shown.segments), "SRT", fail));
+  const offerCopy = (button, said, what, text) =>
+    element(button).addEventListener("click", async () => {
+      try {
+        await copy(text());
+        element(said).textContent = `${what} copied.`;
+      } catch (error) {
+        fail(`Copying did not work: ${error.message}. The text can still be marked and copied by hand.`);
+      }
+    });
+  offerCopy("copy-text", "copied", "Text", () => asText(shown));
+  offerCopy("copy-srt", "copied", "SRT", () => asSrt(shown));
+  offerCopy("copy-curl", "copied-curl", "Command", () => element("curl").textContent);
+}
+
+/** Connects the buttons that save the transcript. */
+export function offerDownloads() {
+  for (const button of element("downloads").querySelectorAll("button")) {
+    button.addEventListener("click", () => download(button.value, shown.name, shown));
+  }
 }

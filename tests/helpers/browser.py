@@ -159,6 +159,15 @@ class Browser:
         found = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=found, files=[str(path)])
 
+    def save_files_to(self, folder: Path) -> None:
+        """Let the page save files there without asking."""
+        self.call(
+            "Browser.setDownloadBehavior",
+            behavior="allow",
+            downloadPath=str(folder),
+            eventsEnabled=True,
+        )
+
     def drop_file(self, path: Path) -> None:
         """Drag a file over the page and drop it in the middle."""
         data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
@@ -168,12 +177,12 @@ class Browser:
     # The page as a person sees it.
 
     def text(self, selector: str) -> str:
-        """The visible text of an element; "" if it is hidden."""
+        """The visible text of an element; "" if it is hidden or missing."""
         return str(
             self.evaluate(
                 f"""(() => {{
                     const found = document.querySelector({json.dumps(selector)});
-                    return found.checkVisibility() ? found.innerText : "";
+                    return found?.checkVisibility() ? found.innerText : "";
                 }})()"""
             )
         )

@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from app.decoding.hypothesis import compression
-from app.messages import BAD_FIELD, RawFormat, Segment, Task, Transcript
+from app.messages import BAD_FIELD, RawFormat, Segment, Task, Transcript, Word
 from app.protocols.http import fields as form_fields
 from app.protocols.http.answer import encoded
 from app.protocols.http.dialect import Format, ReplyOptions, segment_extra, word_extra
@@ -51,10 +51,10 @@ class OpenAi:
     def read_options(self, fields: Fields, task: Task) -> ReplyOptions:
         form = response_format(fields)
         granularities = _granularities(fields)
-        if "word" in granularities and form != "verbose_json":
-            message = "timestamp_granularities[] word needs response_format verbose_json"
-            raise FormError(BAD_FIELD, message)
         stream = form_fields.flag(fields, "stream")
+        if "word" in granularities and form != "verbose_json" and not stream:
+            message = "timestamp_granularities[] word needs response_format verbose_json, or stream"
+            raise FormError(BAD_FIELD, message)
         if stream and form not in _STREAMED:
             message = f"stream needs response_format {' or '.join(_STREAMED)}"
             raise FormError(BAD_FIELD, message)
@@ -109,12 +109,7 @@ class OpenAi:
             ]
         if options.words:
             fields["words"] = [
-                {
-                    "word": word.text,
-                    "start": round(word.start, 3),
-                    "end": round(word.end, 3),
-                    **word_extra(segment),
-                }
+                {**_word(word), **word_extra(segment)}
                 for segment in transcript.segments
                 for word in segment.words or ()
             ]
@@ -140,7 +135,9 @@ def mean_logprob(segment: Segment) -> float:
 
 
 def delta(segment: Segment, first: bool) -> bytes:
-    """Return the event of a final segment. The deltas joined are the whole text."""
+    """Return the event of a final segment. The deltas joined are the whole text. Words are there if
+    they were requested; OpenAI has none in a stream."""
+    words = {} if segment.words is None else {"words": [_word(word) for word in segment.words]}
     return event(
         {
             "type": "transcript.text.delta",
@@ -148,6 +145,7 @@ def delta(segment: Segment, first: bool) -> bytes:
             "start": round(segment.start, 3),
             "end": round(segment.end, 3),
             **segment_extra(segment),
+            **words,
         }
     )
 
@@ -180,6 +178,10 @@ def _granularities(fields: Fields) -> frozenset[str]:
         shown = min(unknown)[:40]
         raise FormError(BAD_FIELD, f"{name}[] must be segment or word, not {shown!r}")
     return frozenset(values or ["segment"])
+
+
+def _word(word: Word) -> dict[str, Any]:
+    return {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
 
 
 def _segment(number: int, segment: Segment, options: ReplyOptions) -> dict[str, Any]:
