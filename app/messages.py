@@ -261,7 +261,7 @@ class Send:
     keep_alive: bool = True
 
 
-QueryKind = Literal["ready", "metrics", "status"]
+QueryKind = Literal["ready", "metrics", "status", "own"]  # own: may the protocol answer?
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,11 +43,11 @@ SANS_IO |= {"time", "datetime", "random", "logging", "structlog", "numpy", "os",
 # External parsers that protocol modules may import. They are without IO, like our own.
 PARSERS = {
     "app.protocols.http.protocol": {"h11"},
+    "app.protocols.http.head": {"h11"},
     "app.protocols.http.input": {"h11"},
     "app.protocols.http.writer": {"h11"},
     "app.protocols.http.audio_body": {"python_multipart"},
     "app.protocols.http.form": {"python_multipart"},
-    "app.protocols.http.upgrade": {"h11"},
     "app.protocols.websocket.frames": {"wsproto"},
 }
 # Modules needed only for a download: a node whose model is present does not load them.

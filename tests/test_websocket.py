@@ -217,7 +217,8 @@ def test_opening_does_not_show_its_token() -> None:
         (opening(Sec_WebSocket_Key="not base64 at all!!!!"), 400),
         (opening(Connection="keep-alive"), 400),
         (opening().replace(b"GET", b"POST", 1), 400),
-        (opening().replace(b"HTTP/1.1", b"HTTP/1.0", 1), 400),
+        # A request of HTTP/1.0 cannot upgrade (RFC 9110, section 7.8).
+        (opening().replace(b"HTTP/1.1", b"HTTP/1.0", 1), 426),
         (opening("/nothing"), 404),
         (opening("/v1/models"), 404),
         (opening(Host="rebound.example"), 403),

@@ -51,6 +51,7 @@ def web_of(
         max_body=settings.max_message_bytes,
         origins=settings.cors_origin,
         local=not reachable_by_others(settings.host),
+        secure=settings.tls_cert is not None,
         metrics_auth=settings.metrics_auth,
         sockets=socket_routes(settings, model, names),
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from email.utils import formatdate
+from functools import partial
 
 from app.decoding.transcriber import ModelInfo
 from app.network.addresses import reachable_by_others
@@ -59,6 +61,8 @@ def vosk_port(settings: Settings, number: int) -> Port:
         origins=frozenset(settings.cors_origin),
         local=not reachable_by_others(settings.host),
         sockets={"*": _vosk_route()},
+        secure=settings.tls_cert is not None,
+        date=partial(formatdate, usegmt=True),
     )
     return Port(
         "vosk",

@@ -8,6 +8,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.utils import formatdate
+from functools import partial
 
 from app.decoding.transcriber import ModelInfo
 from app.messages import QueryKind, Report
@@ -15,7 +17,7 @@ from app.model_files import catalog
 from app.monitoring.metrics import Metrics
 from app.monitoring.status import Status
 from app.page import files as pages
-from app.protocols.http.protocol import HttpProtocol
+from app.protocols.http.protocol import PERMITTED, HttpProtocol
 from app.protocols.http.site import Site, SocketRoute
 from app.protocols.model_names import ModelNames
 from app.requests.load import Load
@@ -43,12 +45,13 @@ def web(
     max_body: int,
     origins: tuple[str, ...],
     local: bool,
+    secure: bool = False,
     metrics_auth: bool,
     sockets: Mapping[str, SocketRoute],
 ) -> Web:
     """Build the handlers. `load` returns the node's load; `local` is true if only this machine can
-    reach the port; `sockets` are its addresses for WebSockets; the rest is as in the settings.
-    Raises `OSError` if the page cannot be read."""
+    reach the port, `secure` if it has TLS; `sockets` are its addresses for WebSockets; the rest is
+    as in the settings. Raises `OSError` if the page cannot be read."""
     site = Site(
         served=names,
         created=int(file.path.stat().st_mtime),
@@ -57,14 +60,21 @@ def web(
         origins=frozenset(origins),
         local=local,
         sockets=sockets,
+        secure=secure,
+        date=partial(formatdate, usegmt=True),
     )
     metrics = Metrics(load, model.name, version)
     status = Status(load, model, version)
     probes: frozenset[QueryKind] = frozenset({"ready", "metrics"})
-    own: frozenset[QueryKind] = frozenset({"status"})
+    private: frozenset[QueryKind] = frozenset({"status", "own"})
     return Web(
         new_protocol=lambda: HttpProtocol(site, lambda: uuid.uuid4().hex),
         observers=(metrics, status),
-        reports={"ready": status.ready, "metrics": metrics.report, "status": status.report},
-        guarded=own | probes if metrics_auth else own,
+        reports={
+            "ready": status.ready,
+            "metrics": metrics.report,
+            "status": status.report,
+            "own": lambda: PERMITTED,
+        },
+        guarded=private | probes if metrics_auth else private,
     )

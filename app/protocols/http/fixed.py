@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 from app.messages import MODEL_NOT_FOUND
 from app.protocols.http.answer import Answer, Headers, json_answer
+from app.protocols.http.conditions import entity_tag
 from app.protocols.http.replies import error
-from app.protocols.http.routes import Fixed, NotFound, allowed_methods, route
+from app.protocols.http.routes import READ, WRITE, Fixed, NotFound, allowed_methods, route
 from app.protocols.http.site import Site
 
 _PAGE_HEADERS: Headers = (
@@ -33,7 +34,7 @@ def fixed_answer(found: Fixed, site: Site) -> Answer:
     """Return the answer to a GET of a fixed resource."""
     if found.kind == "page":
         kind, body = site.pages[found.name]
-        return Answer(200, (("Content-Type", kind), *_PAGE_HEADERS), body)
+        return Answer(200, (("Content-Type", kind), *_PAGE_HEADERS, *entity_tag(body)), body)
     if found.kind == "health":
         return json_answer(200, {"status": "ok"})
     if found.kind == "models":
@@ -52,6 +53,12 @@ def not_found(found: NotFound) -> Answer:
     allowed = ", ".join((*found.allowed, "OPTIONS"))
     message = f"this address accepts {allowed}"
     return error(405, "method_not_allowed", message, more=(("Allow", allowed),))
+
+
+def unknown_method(method: str) -> Answer:
+    """Return the answer to a method that no resource has (RFC 9110, section 9.1)."""
+    message = f"the method {method[:20]} is not implemented; use GET, HEAD, POST or OPTIONS"
+    return error(501, "method_unknown", message)
 
 
 def wrong_host() -> Answer:
@@ -84,7 +91,8 @@ def options_answer(path: str, headers: Mapping[bytes, str], site: Site, allowed:
     """Return the methods of an address; if the page's origin is `allowed`, as a preflight."""
     routes = (route(method, path, site) for method in ("GET", "POST"))
     found = next((found for found in routes if not isinstance(found, NotFound)), NotFound())
-    methods = ", ".join((*allowed_methods(found), "OPTIONS"))
+    own = (*READ, *WRITE) if path == "*" else allowed_methods(found)
+    methods = ", ".join((*own, "OPTIONS"))
     answer: Headers = (("Allow", methods),)
     if allowed:
         answer += (

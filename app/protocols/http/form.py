@@ -20,6 +20,7 @@ from app.messages import (
     UNSUPPORTED_MEDIA_TYPE,
     Failure,
 )
+from app.protocols.http.answer import Headers
 
 FILE = "file"
 """The usual name of the part that holds the audio."""
@@ -39,11 +40,12 @@ Fields = dict[str, list[str]]
 
 
 class FormError(Exception):
-    """The form cannot be served; parsing stopped at the fault."""
+    """The form cannot be served; parsing stopped at the fault. `more` are headers of the answer."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, more: Headers = ()) -> None:
         super().__init__(message)
         self.failure = Failure(code, message)
+        self.more = more
 
 
 def boundary_of(content_type: str | None) -> bytes:

@@ -1,13 +1,17 @@
 """The receiving side of one HTTP connection: h11's events, with bounds on what a client can cost.
 
-Loop thread.
+A head is collected here until it is whole; h11 has it only then. Each request has an h11 connection
+of its own, because h11's ends with a client of HTTP/1.0. Loop thread.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import h11
+
+from app.protocols.http.head import MAX_HEAD_BYTES, BadInput, checked
 
 MAX_CHUNKS = 4_096
 """Chunks of a body in what is fed at one time. Each takes h11 some 40 microseconds, whatever its
@@ -16,47 +20,69 @@ size, so that more would be a long turn of the loop."""
 CHUNKS_AT_ONCE = 64
 """Chunks between two events, so that the connection decides how many make a turn."""
 
+_FRAMING_BYTES, _FRAMING_SHARE = 65_536, 8
+"""Most bytes of chunk sizes, extensions and trailers: so many, and so many for each byte of the
+body. A chunk of one byte has five."""
 
-class BadInput(Exception):
-    """The input cannot be parsed any further. `status` is the HTTP status of the error."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
+_HEAD_END = re.compile(rb"\n\r?\n")
+_BLANK_LINES = re.compile(rb"(?:\r?\n)+")
 
 
 class Input:
-    """Reads requests from `http`. `max_body` is in bytes."""
+    """Reads requests. `max_body` is in bytes. `http` is h11's connection of the request."""
 
-    def __init__(self, http: h11.Connection, max_body: int) -> None:
-        self._http = http
+    def __init__(self, max_body: int) -> None:
+        self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._max_body = max_body
-        self.held = 0
-        """Bytes that belong to no request that was begun."""
+        self._head = bytearray()
+        """Bytes of the next request, until h11 has them."""
+        self._searched = 0
+        self._begun = False
+        """True if h11 has the head of the request."""
+        self._held = 0
+        """Bytes that came after the head of a request and before its decision."""
         self._chunks = 0
         """Pieces of a body since the last `feed`."""
+        self._body_fed = 0
+        """Bytes that came since the head, framing included."""
         self.body_bytes = 0
         """Bytes of the request's body so far."""
 
     @property
+    def held(self) -> int:
+        """The number of bytes that belong to no request that was begun."""
+        return len(self._head) + self._held
+
+    @property
     def in_body(self) -> bool:
         """True until the end of the request's body was read."""
-        return self._http.their_state is h11.SEND_BODY
+        return self.http.their_state is h11.SEND_BODY
 
     def feed(self, data: bytes, hold: bool) -> None:
         """Take bytes; `hold` if they belong to no request that was begun."""
+        if not self._begun:
+            self._head += data
+            return
         if hold:
-            self.held += len(data)
+            self._held += len(data)
         self._chunks = 0
-        self._http.receive_data(data)
+        self._body_fed += len(data)
+        self.http.receive_data(data)
 
     def request(self) -> h11.Request | None:
         """Return the next request; None if it is not complete. Raises `BadInput`."""
-        event = self._step()
-        if not isinstance(event, h11.Request):
+        end = self._end_of_head()
+        if end is None:
             return None
-        self.held = 0
-        self.body_bytes = 0
+        data = bytes(self._head)
+        self._head.clear()
+        self._begun = True
+        self.http.receive_data(checked(data[:end]))
+        event = self._step()
+        assert isinstance(event, h11.Request), "the head was complete"
+        self._body_fed = len(data) - end
+        if self._body_fed:
+            self.http.receive_data(data[end:])
         return event
 
     def body(self) -> tuple[bytes, bool]:
@@ -68,6 +94,7 @@ class Input:
                 break
             data += event.data
         self.body_bytes += len(data)
+        self._check_framing(event)
         return bytes(data), isinstance(event, h11.EndOfMessage)
 
     def discard(self) -> object:
@@ -83,27 +110,58 @@ class Input:
                 self.body_bytes += len(event.data)
             elif event is h11.NEED_DATA:
                 break
+        self._check_framing(event)
         return event
 
     @property
     def unread(self) -> bytes:
         """The bytes after the request."""
-        return bytes(self._http.trailing_data[0])
+        return bytes(self.http.trailing_data[0])
 
     def start_next(self) -> bool:
-        """Begin the next request; return whether there can be one."""
-        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+        """Begin the next request; return whether there can be one: this one was read to its end."""
+        if self.http.their_state not in (h11.DONE, h11.MUST_CLOSE):
             return False
-        self._http.start_next_cycle()
-        self.held = len(self._http.trailing_data[0])
+        unread = self.unread
+        self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._head = bytearray(unread)
+        self._searched = self._held = self._chunks = self._body_fed = self.body_bytes = 0
+        self._begun = False
         return True
 
+    def _end_of_head(self) -> int | None:
+        """Return the length of the head; None if it is not complete. Raises `BadInput`."""
+        head = self._head
+        if not self._searched and (blank := _BLANK_LINES.match(head)):
+            # Some clients end a body with a line break that does not belong to it.
+            del head[: blank.end()]
+        if head == b"\r":
+            return None
+        if head and head[0] < 0x21:
+            raise BadInput(400)
+        found = _HEAD_END.search(head, max(0, self._searched - 2))
+        self._searched = len(head)
+        if (len(head) if found is None else found.end()) <= MAX_HEAD_BYTES:
+            return None if found is None else found.end()
+        if head.find(b"\n", 0, MAX_HEAD_BYTES) < 0:
+            raise BadInput(414, f"the address has more than {MAX_HEAD_BYTES} bytes")
+        raise BadInput(431, f"the header fields have more than {MAX_HEAD_BYTES} bytes")
+
+    def _check_framing(self, event: object) -> None:
+        # Bytes that h11 has not read yet are not framing.
+        if event is h11.NEED_DATA or isinstance(event, h11.EndOfMessage):
+            framing = self._body_fed - self.body_bytes - len(self.http.trailing_data[0])
+            if framing > _FRAMING_BYTES + _FRAMING_SHARE * self.body_bytes:
+                raise BadInput(400, "the chunks have too long extensions")
+
     def _step(self) -> object:
+        in_body = self.in_body
         try:
-            event = self._http.next_event()
+            event = self.http.next_event()
         except h11.RemoteProtocolError as error:
-            # Without h11's message, which may quote the input.
-            raise BadInput(error.error_status_hint) from None
+            # Without h11's message, which may quote the input. The hint of a chunk whose size line
+            # is too long is meant for a head.
+            raise BadInput(400 if in_body else error.error_status_hint) from None
         if isinstance(event, h11.Data):
             self._chunks += 1
             if self._chunks > MAX_CHUNKS:

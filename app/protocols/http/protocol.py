@@ -37,19 +37,22 @@ from app.messages import (
     Upgrade,
 )
 from app.protocols.base import MAX_HELD_BYTES, ProtocolError, Successor
-from app.protocols.http import fixed
 from app.protocols.http.answer import Answer
+from app.protocols.http.conditions import Conditions
 from app.protocols.http.dialect import ReplyOptions
 from app.protocols.http.form import FormError
-from app.protocols.http.input import BadInput, Input, bearer_token
+from app.protocols.http.head import BadInput, Head, read_head
+from app.protocols.http.input import Input, bearer_token
 from app.protocols.http.replies import answer_of
-from app.protocols.http.routes import Fixed, NotFound, Upload, route, split_target
-from app.protocols.http.site import Site, allowed_origin, right_host, right_origin
-from app.protocols.http.upgrade import PendingUpgrade, read_upgrade
+from app.protocols.http.resolve import Private, resolve
+from app.protocols.http.routes import READ, NodeReport, Upload
+from app.protocols.http.site import Site, allowed_origin
+from app.protocols.http.upgrade import PendingUpgrade
 from app.protocols.http.upload import UploadForm
 from app.protocols.http.writer import Exchange, Writer
 
-_HeaderFields = dict[bytes, str]
+PERMITTED = Report(True, "", b"")
+"""The report with which the server permits an answer of the protocol's own (`Query("own")`)."""
 
 
 class _State(Enum):
@@ -77,12 +80,13 @@ class HttpProtocol:
     def __init__(self, site: Site, new_id: Callable[[], str]) -> None:
         self._site = site
         self._new_id = new_id
-        http = h11.Connection(h11.SERVER)
-        self._input = Input(http, site.max_body)
-        self._writer = Writer(http, varies=bool(site.origins), model=site.served.name)
+        self._input = Input(site.max_body)
+        self._writer = Writer(self._input, site)
         self._state = _State.HEAD
         self._form: UploadForm | None = None
         self._pending: PendingUpgrade | None = None
+        self._private: Answer | None = None
+        """The answer that the server is asked about."""
         self._events: deque[Event] = deque()
         self._bad_status: int | None = None
 
@@ -97,7 +101,7 @@ class HttpProtocol:
             request = self._writer.exchange.request
             self._bad_status = error.status
             self.abandon()
-            failure = Failure(BAD_HEADER, "the input is not valid HTTP/1.1")
+            failure = Failure(BAD_HEADER, error.message)
             raise ProtocolError(failure, None if request is None else request.id) from None
 
     def accept(self) -> bytes:
@@ -146,7 +150,11 @@ class HttpProtocol:
             data = self._writer.end_stream(reply)
         else:
             assert isinstance(reply, Transcript | Failure | Report)
-            answer = answer_of(reply, exchange.options)
+            private, self._private = self._private, None
+            if private is not None and isinstance(reply, Report):
+                answer = private
+            else:
+                answer = answer_of(reply, exchange.options)
             if self._bad_status and isinstance(reply, Failure) and reply.code == BAD_HEADER:
                 answer = replace(answer, status=self._bad_status)
             data = self._writer.answer(answer)
@@ -180,46 +188,32 @@ class HttpProtocol:
         request = self._input.request()
         if request is None:
             return None
-        headers = {name: value.decode("latin-1") for name, value in request.headers}
-        if b"transfer-encoding" in headers and b"content-length" in headers:
-            # Two ends of the body: a proxy before the node may use the other one.
-            raise BadInput(400)
-        origin = headers.get(b"origin")
+        head = read_head(request, self._site.secure)
+        origin = head.headers.get(b"origin")
+        readable = origin is not None and allowed_origin(origin, self._site)
         self._writer.exchange = Exchange(
-            head=request.method == b"HEAD",
-            origin=origin if origin and allowed_origin(origin, self._site) else None,
+            head=head.method == "HEAD",
+            origin=origin if readable else None,
+            keeps=head.keeps,
+            old=head.old,
+            expects=head.expects,
+            conditions=Conditions.of(head) if head.method in READ else None,
         )
-        method = request.method.decode("latin-1")
-        path, query = split_target(request.target.decode("latin-1"))
-        if not right_host(headers.get(b"host"), self._site):
-            return self._answer(fixed.wrong_host())
-        if (upgrade := read_upgrade(request, self._site)) is not None:
-            return self._open_socket(upgrade)
-        if method == "OPTIONS":
-            allowed = self._writer.exchange.origin is not None
-            return self._answer(fixed.options_answer(path, headers, self._site, allowed))
-        found = route(method, path, self._site)
-        if isinstance(found, NotFound):
-            if not found.allowed and self._site.socket(path) is not None:
-                return self._answer(fixed.socket_required())
-            return self._answer(fixed.not_found(found))
-        if isinstance(found, Fixed):
-            return self._answer(fixed.fixed_answer(found, self._site))
+        found = resolve(head, self._site, readable)
+        if isinstance(found, Answer):
+            return self._answer(found)
         if isinstance(found, Upload):
-            if not right_origin(headers, self._site):
-                return self._answer(fixed.wrong_origin())
-            return self._begin(found, headers, query)
+            return self._begin(found, head)
         self._expect_reply()
-        return Query(found.kind, token=bearer_token(headers))
-
-    def _open_socket(self, upgrade: PendingUpgrade | Answer) -> Event:
-        if isinstance(upgrade, Answer):
-            return self._answer(upgrade)
-        self._expect_reply()
-        if self._input.in_body:
-            raise BadInput(400)
-        self._pending = upgrade
-        return Upgrade(upgrade.opening.token)
+        if isinstance(found, PendingUpgrade):
+            if self._input.in_body:
+                raise BadInput(400, "the opening of a WebSocket has no body")
+            self._pending = found
+            return Upgrade(found.opening.token)
+        if isinstance(found, Private):
+            self._private = found.answer
+        kind = found.kind if isinstance(found, NodeReport) else "own"
+        return Query(kind, token=bearer_token(head.headers))
 
     def _answer(self, answer: Answer) -> Send:
         self._expect_reply()
@@ -227,22 +221,23 @@ class HttpProtocol:
         self._end_exchange()
         return Send(data)
 
-    def _begin(self, upload: Upload, headers: _HeaderFields, query: str) -> Event:
-        declared = headers.get(b"content-length")
+    def _begin(self, upload: Upload, head: Head) -> Event:
+        declared = head.headers.get(b"content-length")
         length = None if declared is None else int(declared)
         request = Request(
             id=self._new_id(),
             content_length=length,
             task=upload.task,
             keep_alive=True,
-            token=bearer_token(headers),
+            token=bearer_token(head.headers),
         )
         self._writer.exchange.request = request
         self._writer.exchange.options = ReplyOptions(upload.dialect, upload.task)
         try:
-            self._form = UploadForm(self._site, upload.dialect, length, headers, query)
+            self._form = UploadForm(self._site, upload.dialect, length, head.headers, head.query)
         except FormError as error:
             self._state = _State.REPLY
+            self._writer.exchange.more = error.more
             return Rejected(request.id, error.failure, request.reply, True, request.token)
         self._state = _State.DECISION
         return Begin(request)
@@ -293,5 +288,7 @@ class HttpProtocol:
             return
         if self._input.in_body:
             self._state = _State.REST
+        elif self._writer.keeps and self._input.start_next():
+            self._state = _State.HEAD
         else:
-            self._state = _State.HEAD if self._input.start_next() else _State.LAST
+            self._state = _State.LAST

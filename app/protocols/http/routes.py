@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from app.messages import QueryKind, Task
 from app.protocols.http.asr_webservice import ASR_WEBSERVICE, LANGUAGE_DETECTION
@@ -16,6 +16,8 @@ from app.protocols.http.whisper_cpp import WHISPER_CPP
 
 READ = ("GET", "HEAD")
 WRITE = ("POST",)
+METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE"})
+"""The methods that the node knows. It has no resource for the last four."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,11 @@ class Fixed:
     kind: Literal["health", "models", "model", "page"]
     name: str = ""
 
+    @property
+    def is_open(self) -> bool:
+        """True if it needs no token. The page does not, because it asks for the token."""
+        return self.kind in ("health", "page")
+
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
@@ -51,7 +58,7 @@ class NotFound:
 
 Route = Upload | NodeReport | Fixed | NotFound
 
-_FIXED: dict[str, Upload | NodeReport | Fixed] = {
+ROUTES: dict[str, Upload | NodeReport | Fixed] = {
     "/v1/audio/transcriptions": Upload(OPENAI, "transcribe"),
     "/v1/audio/translations": Upload(OPENAI, "translate"),
     "/inference": Upload(WHISPER_CPP, "transcribe"),
@@ -65,28 +72,21 @@ _FIXED: dict[str, Upload | NodeReport | Fixed] = {
     "/metrics": NodeReport("metrics"),
     "/status": NodeReport("status"),
 }
-_MODEL = "/v1/models/"
+MODEL = "/v1/models/"
+"""The path of one model is this and its name."""
+
 _SLASHES = re.compile("//+")
 
 
-def split_target(target: str) -> tuple[str, str]:
-    """Return the path and the query of a request's target, which may be a whole URL. Doubled
-    slashes, and one at the end, are forgiven: clients join addresses carelessly."""
-    if target.startswith("/"):
-        path, _, query = target.partition("?")
-    else:
-        try:
-            parts = urlsplit(target)
-        except ValueError:
-            return "", ""
-        path, query = parts.path or "/", parts.query
-    path = _SLASHES.sub("/", path)
-    return path.rstrip("/") or "/", query
+def normal_path(path: str) -> str:
+    """Return a path without doubled slashes and one at its end: clients join addresses
+    carelessly."""
+    return _SLASHES.sub("/", path).rstrip("/") or "/"
 
 
 def route(method: str, path: str, site: Site) -> Route:
     """Return the meaning of a request for `path`."""
-    found = None if site.sockets_only else _FIXED.get(path) or _varying(path, site)
+    found = None if site.sockets_only else ROUTES.get(path) or _varying(path, site)
     if found is None:
         return NotFound()
     allowed = allowed_methods(found)
@@ -103,6 +103,6 @@ def allowed_methods(found: Route) -> tuple[str, ...]:
 def _varying(path: str, site: Site) -> Fixed | None:
     if path in site.pages:
         return Fixed("page", path)
-    if path.startswith(_MODEL):
-        return Fixed("model", unquote(path[len(_MODEL) :]))
+    if path.startswith(MODEL):
+        return Fixed("model", unquote(path[len(MODEL) :]))
     return None

@@ -31,7 +31,9 @@ class Site:
     `created` is the time of the model file, in seconds since the epoch; `pages` are content type
     and body by path; `max_body` is in bytes. `origins` are the web origins allowed beside the
     node's own (`*` for all). `local` is True if the port listens on loopback only. `sockets` are
-    the addresses for WebSockets by path; the path `*` stands for all others.
+    the addresses for WebSockets by path; the path `*` stands for all others. `secure` is True if
+    the port has TLS. `date` returns the time as an HTTP-date (RFC 9110, section 5.6.7); without a
+    clock, answers have no `Date`.
     """
 
     served: ModelNames
@@ -41,6 +43,8 @@ class Site:
     origins: frozenset[str] = frozenset()
     local: bool = True
     sockets: Mapping[str, SocketRoute] = field(default_factory=dict, repr=False)
+    secure: bool = False
+    date: Callable[[], str] | None = None
 
     @property
     def sockets_only(self) -> bool:

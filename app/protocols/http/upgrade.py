@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import h11
-
 from app.protocols.http import fixed
 from app.protocols.http.answer import Answer, Headers
+from app.protocols.http.head import Head
 from app.protocols.http.replies import error
 from app.protocols.http.site import Site, SocketRoute, right_origin
 from app.protocols.websocket.handshake import HandshakeError, Opening, is_upgrade, read_opening
@@ -36,22 +35,20 @@ class PendingUpgrade:
         return headers if chosen is None else (*headers, ("Sec-WebSocket-Protocol", chosen))
 
 
-def read_upgrade(request: h11.Request, site: Site) -> PendingUpgrade | Answer | None:
-    """Return the upgrade that `request` asks for, the answer if it cannot be, or None if it asks
+def read_upgrade(head: Head, site: Site) -> PendingUpgrade | Answer | None:
+    """Return the upgrade that a request asks for, the answer if it cannot be, or None if it asks
     for none. The caller has checked the `Host`."""
-    headers = list(request.headers)
-    if not is_upgrade(headers):
+    # RFC 9110, section 7.8: a request of HTTP/1.0 cannot ask for it.
+    if head.old or not is_upgrade(head.fields):
         return None
     try:
-        opening = read_opening(
-            request.method, request.target.decode("latin-1"), request.http_version, headers
-        )
+        opening = read_opening(head.method, head.path, head.query, head.fields)
     except HandshakeError as failed:
         version = (("Sec-WebSocket-Version", "13"),) if failed.status == 426 else ()
         return error(failed.status, "bad_header", failed.message, more=version)
     route = site.socket(opening.path)
     if route is None:
         return fixed.no_socket()
-    if not right_origin({name: value.decode("latin-1") for name, value in headers}, site):
+    if not right_origin(head.headers, site):
         return fixed.wrong_origin()
     return PendingUpgrade(opening, route)

@@ -55,9 +55,11 @@ class UploadForm:
         self._site = site
         self._dialect = dialect
         self._check_size(length or 0)
-        if headers.get(b"content-encoding", "identity").strip().lower() != "identity":
+        codings = headers.get(b"content-encoding", "").lower().split(",")
+        if {coding.strip() for coding in codings} - {"identity", ""}:
             message = "Content-Encoding is not supported; send the body as it is"
-            raise FormError(UNSUPPORTED_MEDIA_TYPE, message)
+            # RFC 9110, section 12.5.3: it tells this 415 from those of other reasons.
+            raise FormError(UNSUPPORTED_MEDIA_TYPE, message, (("Accept-Encoding", "identity"),))
         self._query = _query_fields(query)
         self._raw: RawFormat | None = None
         self._body = self._new_body(headers.get(b"content-type", ""))

@@ -15,8 +15,11 @@ import h11
 from app.messages import Failure, Request, Segment, Transcript
 from app.protocols.http import openai
 from app.protocols.http.answer import UNCACHED, Answer, Headers
+from app.protocols.http.conditions import Conditions
 from app.protocols.http.dialect import ReplyOptions
+from app.protocols.http.input import Input
 from app.protocols.http.replies import error_event
+from app.protocols.http.site import Site
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
@@ -31,26 +34,39 @@ _STREAM: Headers = (
 @dataclass(slots=True)
 class Exchange:
     """The request that is being served, as far as its answer depends on it: whether it wants the
-    `head` only, its `origin` if that is allowed, and the `options` of its reply."""
+    `head` only, its `origin` if that is allowed, and the `options` of its reply. With `keeps` its
+    client will send further requests, with `old` it speaks HTTP/1.0, and with `expects` it waits
+    for `100 Continue`. `more` are headers of an error."""
 
     head: bool = False
     origin: str | None = None
+    keeps: bool = False
+    old: bool = False
+    expects: bool = False
+    conditions: Conditions | None = None
     options: ReplyOptions | None = None
     request: Request | None = None
+    more: Headers = ()
     streaming: bool = False
     """True after the first event of a stream."""
 
 
 class Writer:
-    """Encodes answers. `varies` if they depend on the origin; `model` is the loaded model's name,
-    which the answers to audio have as `X-Model`."""
+    """Encodes answers to the requests of `source`. Those to audio have the name of the site's model
+    as `X-Model`."""
 
-    def __init__(self, http: h11.Connection, varies: bool, model: str) -> None:
-        self._http = http
-        self._varies = varies
+    def __init__(self, source: Input, site: Site) -> None:
+        self._source = source
+        self._site = site
         # A file's name can have characters that a header cannot.
-        self._model = quote(model, safe="!#$&'()*+,/:;=?@[]~")
+        self._model = quote(site.served.name, safe="!#$&'()*+,/:;=?@[]~")
         self.exchange = Exchange()
+        self.keeps = False
+        """True if the last answer announced that the connection stays open."""
+
+    @property
+    def _http(self) -> h11.Connection:
+        return self._source.http
 
     @property
     def able(self) -> bool:
@@ -61,6 +77,9 @@ class Writer:
         """Return `100 Continue` if the client waits for it."""
         if not self._http.they_are_waiting_for_100_continue:
             return b""
+        return self._continue()
+
+    def _continue(self) -> bytes:
         return self._send(h11.InformationalResponse(status_code=100, headers=[], reason="Continue"))
 
     def switch(self, headers: Headers) -> bytes:
@@ -68,15 +87,24 @@ class Writer:
         response = h11.InformationalResponse(
             status_code=101, headers=list(headers), reason="Switching Protocols"
         )
-        return self._send(response)
+        # RFC 9110, section 7.8: a client that expects both has them in this order.
+        return (self._continue() if self.exchange.expects else b"") + self._send(response)
 
     def answer(self, answer: Answer) -> bytes:
         """Return a whole response."""
+        exchange = self.exchange
+        if exchange.conditions is not None:
+            answer = exchange.conditions.applied(answer)
         headers = answer.headers
-        if answer.status != 204:
+        if answer.status == 415:
+            headers += exchange.more
+        if answer.status not in (204, 304):
             headers += (("Content-Length", str(len(answer.body))),)
         data = self._head(answer.status, headers)
-        if answer.body and not self.exchange.head:
+        if self.keeps and exchange.old:
+            # h11 ends every connection of HTTP/1.0.
+            data = data.replace(b"\r\nConnection: close\r\n", b"\r\nConnection: keep-alive\r\n", 1)
+        if answer.body and not exchange.head:
             data += self._send(h11.Data(data=answer.body))
         return data + self._send(h11.EndOfMessage())
 
@@ -94,20 +122,29 @@ class Writer:
 
     def _begin_stream(self) -> bytes:
         self.exchange.streaming = True
-        return self._head(200, _STREAM)
+        data = self._head(200, _STREAM)
+        # HTTP/1.0 has no chunks: the end of the connection is the end of the stream.
+        self.keeps = self.keeps and not self.exchange.old
+        return data
 
     def _head(self, status: int, headers: Headers) -> bytes:
+        if self._site.date is not None:
+            headers += (("Date", self._site.date()),)
         headers += (("X-Content-Type-Options", "nosniff"),)
         if self.exchange.request is not None:
-            headers += (("X-Request-Id", self.exchange.request.id), ("X-Model", self._model))
-        if self._varies:
+            headers += (("X-Request-Id", self.exchange.request.id),)
+            # The model's name is for clients with the token.
+            headers += (("X-Model", self._model),) if status != 401 else ()
+        if self._site.origins:
             headers += (("Vary", "Origin"),)
         if self.exchange.origin is not None:
             headers += (
                 ("Access-Control-Allow-Origin", self.exchange.origin),
                 ("Access-Control-Expose-Headers", "Retry-After, X-Model, X-Request-Id"),
             )
-        if self._http.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR):
+        unread = self._http.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR)
+        self.keeps = self.exchange.keeps and not unread
+        if unread:
             headers += (("Connection", "close"),)
         # Values from the request can be any bytes; they were read as Latin-1.
         lines = [(name.encode(), value.encode("latin-1")) for name, value in headers]

@@ -11,7 +11,7 @@ import binascii
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_BYTES = 16
@@ -63,11 +63,12 @@ def is_upgrade(headers: RawHeaders) -> bool:
     return "websocket" in _lower(_values(headers, b"upgrade"))
 
 
-def read_opening(method: bytes, target: str, version: bytes, headers: RawHeaders) -> Opening:
-    """Return the opening handshake in a request that `is_upgrade`. Raises `HandshakeError`."""
+def read_opening(method: str, path: str, search: str, headers: RawHeaders) -> Opening:
+    """Return the opening handshake in a request of HTTP/1.1 that `is_upgrade`; `search` is the
+    query of its address. Raises `HandshakeError`."""
     headers = list(headers)
-    if method != b"GET" or version != b"1.1":
-        raise HandshakeError(400, "a WebSocket opens with GET and HTTP/1.1")
+    if method != "GET":
+        raise HandshakeError(400, "a WebSocket opens with GET")
     if "upgrade" not in _lower(_values(headers, b"connection")):
         raise HandshakeError(400, "the header Connection must contain Upgrade")
     if _values(headers, b"sec-websocket-version") != ["13"]:
@@ -75,16 +76,12 @@ def read_opening(method: bytes, target: str, version: bytes, headers: RawHeaders
     keys = _values(headers, b"sec-websocket-key")
     if len(keys) != 1 or not _is_key(keys[0]):
         raise HandshakeError(400, "Sec-WebSocket-Key must be 16 bytes in base64")
-    try:
-        address = urlsplit(target)
-    except ValueError:
-        raise HandshakeError(400, "the address is not valid") from None
-    query = dict(parse_qsl(address.query))
+    query = dict(parse_qsl(search))
     offered = _values(headers, b"sec-websocket-protocol")
     token = _token(headers, offered, query)
     query.pop("token", None)
     return Opening(
-        path=address.path or "/",
+        path=path,
         accept=_accept(keys[0]),
         query=query,
         offered=tuple(name for name in offered if not name.startswith((OPENAI_KEY, NODE_TOKEN))),

@@ -1,0 +1,54 @@
+"""The way from a request's head to the one who answers it, with the guards on it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.protocols.http import fixed
+from app.protocols.http.answer import Answer
+from app.protocols.http.head import Head
+from app.protocols.http.routes import (
+    METHODS,
+    Fixed,
+    NodeReport,
+    NotFound,
+    Upload,
+    normal_path,
+    route,
+)
+from app.protocols.http.site import Site, right_host, right_origin
+from app.protocols.http.upgrade import PendingUpgrade, read_upgrade
+
+
+@dataclass(frozen=True, slots=True)
+class Private:
+    """An answer for a client with a valid token only."""
+
+    answer: Answer
+
+
+Found = Answer | Private | NodeReport | Upload | PendingUpgrade
+
+
+def resolve(head: Head, site: Site, readable: bool) -> Found:
+    """Return what answers a request; `readable` if a page of its origin may read the answer."""
+    if not right_host(head.headers.get(b"host"), site):
+        return fixed.wrong_host()
+    if (upgrade := read_upgrade(head, site)) is not None:
+        return upgrade
+    if head.method not in METHODS:
+        return fixed.unknown_method(head.method)
+    path = normal_path(head.path)
+    if head.method == "OPTIONS":
+        return fixed.options_answer(path, head.headers, site, readable)
+    found = route(head.method, path, site)
+    if isinstance(found, NotFound):
+        if not found.allowed and site.socket(path) is not None:
+            return fixed.socket_required()
+        return fixed.not_found(found)
+    if isinstance(found, Fixed):
+        answer = fixed.fixed_answer(found, site)
+        return answer if found.is_open else Private(answer)
+    if isinstance(found, Upload) and not right_origin(head.headers, site):
+        return fixed.wrong_origin()
+    return found
