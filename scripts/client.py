@@ -6,6 +6,7 @@ One file that needs only Python 3.8 or newer: copy it to any machine that can re
     client.py recording.flac                       the text
     client.py --srt talk.mp3 > talk.srt            subtitles
     client.py --json --parallel 4 *.wav            one JSON object a line, in the files' order
+    client.py --output-dir texts --format txt,srt recordings/
     client.py --host node.lan --ca ca.pem --token-file token talk.mp3
     arecord -q -f S16_LE -r 16000 -d 5 | client.py -
     arecord -q -t raw -f S16_LE -r 16000 | client.py --live -
@@ -20,6 +21,7 @@ import collections
 import contextlib
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -30,6 +32,7 @@ import sys
 import tempfile
 import threading
 import time
+import unicodedata
 
 CHUNK = 64 * 1024
 MIB = 1024 * 1024
@@ -58,6 +61,13 @@ LIVE_AHEAD = 256 * 1024
 SAMPLE_BYTES = {"s16": 2, "s24": 3, "s32": 4, "f32": 4, "u8": 1, "ulaw": 1, "alaw": 1}
 # The others have no whole bytes a sample: bytes of the smallest unit, and samples in it.
 UNITS = {"gsm": (33, 160), "g722": (1, 2)}
+# The text of each recording in a file, with --output-dir.
+FORMATS = ("txt", "srt", "vtt", "json")
+# Files of a folder that are sent: sound, and videos with sound.
+SOUND = re.compile(
+    r"\.(3gp|aac|aif[cf]?|amr|au|avi|caf|flac|m4[abv]|mk[av]|mov|mp[234]|mpga|og[ag]|opus|snd|spx"
+    r"|w64|wave?|web[am]|wm[av])"
+)
 TLS_HINT = "; if it uses TLS, add --tls"
 TOKEN_VARIABLE = "NODE_WHISPER_TOKEN"
 
@@ -407,6 +417,8 @@ def exchange(connection, header, source, size, on_sent):
 
 
 def transcribe(key, name, options, progress, connections):
+    if os.path.isdir(name):
+        raise Failed("is a folder: add --output-dir for the texts of the files in it")
     source, size = open_source(name)
     with source:
         header = make_header(name, size, options)
@@ -487,6 +499,132 @@ def explain(reply):
     line = f"{error.get('code')}: {error.get('message')}"
     wait = error.get("retry_after_seconds")
     return line if wait is None else f"{line} (retry in {wait:g} s)"
+
+
+class Source:
+    """A file to send. `name` is its path, `place` its path below the folder that was named, or its
+    own name, and `folder` the name of the folder that `place` is in."""
+
+    def __init__(self, name, place, folder):
+        self.name = name
+        self.place = place
+        self.folder = folder
+
+    def outputs(self):
+        """Returns paths for its text, without a suffix: the plain one, then more distinct ones."""
+        whole = os.path.join(self.folder, self.place)
+        return os.path.splitext(self.place)[0], self.place, whole
+
+
+def find_sources(names, is_sent):
+    """Returns the files to send: those that were named, and of folders those that `is_sent`."""
+    found = []
+    for name in names:
+        if name == "-":
+            found.append(Source(name, "stdin", ""))
+        elif os.path.isdir(name):
+            below = list(walk(name, is_sent))
+            if not below:
+                raise ValueError(f"{name} holds no audio files")
+            folder = os.path.basename(os.path.abspath(name))
+            found += [Source(path, os.path.relpath(path, name), folder) for path in below]
+        else:
+            folder, place = os.path.split(os.path.abspath(name))
+            found.append(Source(name, place, os.path.basename(folder)))
+    # A file may be named twice, by itself and by its folder.
+    distinct = {os.path.realpath(one.name) if one.name != "-" else "-": one for one in found[::-1]}
+    return list(distinct.values())[::-1]
+
+
+def walk(folder, is_sent):
+    """Yields the files below a folder that are not hidden and that `is_sent`, in order."""
+
+    def refuse(error):
+        raise error
+
+    for path, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and is_sent(name):
+                yield os.path.join(path, name)
+
+
+def output_names(sources, folder):
+    """Returns the path of each source's text without its suffix: `folder/talk` for `talk.mp3`.
+
+    Sources that would share a path all get a longer one, whatever their order, and so does one
+    whose text would replace a file that is sent.
+    """
+    sent = {key_of(source.name) for source in sources}
+    choices = [source.outputs() for source in sources]
+    levels = [0] * len(sources)
+    names = []
+    for _ in choices[0]:
+        names = [os.path.join(folder, choice[level]) for choice, level in zip(choices, levels)]
+        counts = collections.Counter(map(key_of, names))
+        crowded = [
+            index
+            for index, name in enumerate(names)
+            if counts[key_of(name)] > 1 or any(key_of(f"{name}.{form}") in sent for form in FORMATS)
+        ]
+        if not crowded:
+            return names
+        for index in crowded:
+            levels[index] = min(levels[index] + 1, len(choices[index]) - 1)
+    taken = set()
+    for index, name in enumerate(names):
+        number = 1
+        while key_of(names[index]) in taken:
+            number += 1
+            names[index] = f"{name} ({number})"
+        taken.add(key_of(names[index]))
+    return names
+
+
+def key_of(path):
+    """Returns the same key for paths that are the same file on some file systems."""
+    return unicodedata.normalize("NFC", os.path.abspath(path)).casefold()
+
+
+def write_file(path, text, overwrite):
+    """Writes a file as a whole or not at all; returns False if it exists and must stay."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", errors="surrogateescape", dir=folder, prefix=".client-", delete=False
+    ) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            # A temporary file is readable by its owner only.
+            os.chmod(file.name, 0o666 & ~umask())
+            return publish(file.name, path, overwrite)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(file.name)
+
+
+def publish(temporary, path, overwrite):
+    """Gives a written file its name."""
+    if not overwrite:
+        try:
+            os.link(temporary, path)
+            return True
+        except FileExistsError:
+            return False
+        except OSError:
+            # This file system has no links.
+            if os.path.lexists(path):
+                return False
+    os.replace(temporary, path)
+    return True
+
+
+def umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def whole_number(low, high):
@@ -599,7 +737,12 @@ def parse_arguments(arguments):
         epilog="Exit status: 0 if every file was transcribed (or accepted), 1 if any failed, "
         "2 for invalid arguments.",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="audio file; - reads stdin")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="audio file; - reads stdin; with --output-dir also a folder, with all audio below it",
+    )
     parser.add_argument(
         "--live",
         action="store_true",
@@ -628,6 +771,21 @@ def parse_arguments(arguments):
     )
     add_request_options(parser)
     add_output_options(parser)
+    files = parser.add_argument_group("files with the texts")
+    files.add_argument(
+        "--output-dir",
+        metavar="DIR",
+        help="write the text of talk.mp3 to DIR/talk.txt, and so on, with the folders inside of a "
+        "folder, and print the names. Files that exist already are kept, and not sent again",
+    )
+    files.add_argument(
+        "--format",
+        type=format_list,
+        dest="formats",
+        metavar="LIST",
+        help=f"formats of the files: {', '.join(FORMATS)}, or several with commas (txt)",
+    )
+    files.add_argument("--overwrite", action="store_true", help="replace files that exist in DIR")
     parser.add_argument(
         "--fire-and-forget",
         action="store_true",
@@ -643,8 +801,12 @@ def parse_arguments(arguments):
     options = parser.parse_args(arguments)
     if options.files.count("-") > 1:
         parser.error("- (stdin) can be read only once")
-    if (options.srt or options.vtt) and len(options.files) > 1:
-        parser.error("--srt and --vtt take one FILE: run the client once for each file")
+    if options.output_dir is not None:
+        prepare_output(parser, options)
+    elif options.formats or options.overwrite:
+        parser.error("--format and --overwrite need --output-dir")
+    elif (options.srt or options.vtt) and len(options.files) > 1:
+        parser.error("--srt and --vtt take one FILE: add --output-dir for several")
     sizes = (options.max_line_width, options.max_line_count, options.max_cue_seconds)
     one_word = options.words and not options.json
     if sizes != (None, None, None) and (
@@ -678,6 +840,45 @@ def parse_arguments(arguments):
     return options
 
 
+def format_list(text):
+    forms = [form.strip() for form in text.split(",")]
+    for form in forms:
+        if form not in FORMATS:
+            raise argparse.ArgumentTypeError(f"{form!r} is not one of {', '.join(FORMATS)}")
+    return list(dict.fromkeys(forms))
+
+
+def prepare_output(parser, options):
+    """Finds the files to send and makes the folder of the texts."""
+    if options.live or options.fire_and_forget:
+        parser.error("--output-dir goes without --live and --fire-and-forget")
+    shown = [form for form in FORMATS[1:] if getattr(options, form)]
+    if options.formats and shown:
+        parser.error(f"--format replaces --{shown[0]}: give only one of them")
+    options.formats = options.formats or shown or ["txt"]
+    # Of the formats, too, depends which fields a request has.
+    for form in FORMATS[1:]:
+        setattr(options, form, form in options.formats)
+
+    def is_sent(name):
+        kind = suffix(name)
+        return (
+            SOUND.fullmatch(kind)
+            or kind in TELEPHONY
+            or (kind in RAW_SUFFIXES and options.encoding)
+        )
+
+    try:
+        options.sources = find_sources(options.files, is_sent)
+        os.makedirs(options.output_dir, exist_ok=True)
+    except ValueError as error:
+        parser.error(str(error))
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror}")
+    options.files = [source.name for source in options.sources]
+    options.outputs = output_names(options.sources, options.output_dir)
+
+
 def read_token(name):
     if name is None:
         return os.environ.get(TOKEN_VARIABLE) or None
@@ -694,11 +895,51 @@ def leave(code):
     os._exit(code)
 
 
+class Saved:
+    """The files with the text of one source: the new ones, and those that existed already."""
+
+    def __init__(self, new, kept, truncated=False):
+        self.new = new
+        self.kept = kept
+        self.truncated = truncated
+
+
+def save(index, options, send):
+    """Writes the text of a source in each format. `send` returns the node's reply, and is not
+    called if all files exist. Returns `Saved`, or the reply if it is an error."""
+    base = options.outputs[index]
+    kept = []
+    if not options.overwrite:
+        kept = [form for form in options.formats if os.path.lexists(f"{base}.{form}")]
+    new = [form for form in options.formats if form not in kept]
+    truncated = False
+    if new:
+        reply = send()
+        if reply["status"] != "ok":
+            return reply
+        truncated = bool(reply.get("truncated"))
+    for form in list(new):
+        path = f"{base}.{form}"
+        only = {other: other == form for other in FORMATS[1:]}
+        text = render(options.files[index], reply, argparse.Namespace(**{**vars(options), **only}))
+        try:
+            if not write_file(path, text, options.overwrite):
+                # Another program has made it meanwhile.
+                new.remove(form)
+                kept.append(form)
+        except OSError as error:
+            raise Failed(f"{path} cannot be written: {error.strerror}") from None
+    return Saved([f"{base}.{form}" for form in new], [f"{base}.{form}" for form in kept], truncated)
+
+
 def run(options, progress, connections):
     results = [None] * len(options.files)
     ready = [threading.Event() for _ in options.files]
     todo = iter(range(len(options.files)))
     lock = threading.Lock()
+
+    def send(index):
+        return transcribe(index, options.files[index], options, progress, connections)
 
     def work():
         while True:
@@ -706,9 +947,12 @@ def run(options, progress, connections):
                 index = next(todo, None)
             if index is None:
                 return
-            name = options.files[index]
             try:
-                results[index] = transcribe(index, name, options, progress, connections)
+                if options.output_dir is None:
+                    results[index] = send(index)
+                else:
+                    # Here, so that a text is safe although earlier files are still being sent.
+                    results[index] = save(index, options, lambda index=index: send(index))
             except Failed as failure:
                 results[index] = failure
             except BaseException:
@@ -717,30 +961,49 @@ def run(options, progress, connections):
             finally:
                 ready[index].set()
 
-    failed = False
+    failed, saved = [], []
     try:
         for _ in range(min(options.parallel, len(options.files))):
             threading.Thread(target=work, daemon=True).start()
         for index, name in enumerate(options.files):
             ready[index].wait()
             progress.erase()
-            result = results[index]
+            result, results[index] = results[index], None
             label = "stdin" if name == "-" else name
-            if isinstance(result, dict) and result["status"] in ("ok", "accepted"):
+            truncated = False
+            if isinstance(result, Saved):
+                saved.append(result)
+                truncated = result.truncated
+                write("".join(f"{path}\n" for path in result.new))
+                for path in result.kept:
+                    print(f"{label}: {path} exists; --overwrite replaces it", file=sys.stderr)
+            elif isinstance(result, dict) and result["status"] in ("ok", "accepted"):
                 write(render(name, result, options))
-                if result.get("truncated"):
-                    print(
-                        f"{label}: the file is truncated; the text covers the readable part",
-                        file=sys.stderr,
-                    )
-                continue
-            failed = True
-            reason = explain(result) if isinstance(result, dict) else result
-            print(f"{label}: {reason}", file=sys.stderr)
+                truncated = result.get("truncated")
+            else:
+                reason = explain(result) if isinstance(result, dict) else result
+                failed.append(f"{label}: {reason}")
+                print(failed[-1], file=sys.stderr)
+            if truncated:
+                print(
+                    f"{label}: the file is truncated; the text covers the readable part",
+                    file=sys.stderr,
+                )
     except BrokenPipeError:
         # The reader of our output, such as head, has closed it.
         leave(1)
+    if options.output_dir is not None and len(options.files) > 1:
+        print(summary(saved, failed), file=sys.stderr)
     return 1 if failed else 0
+
+
+def summary(saved, failed):
+    """Returns the counts of a run with --output-dir, and the files that failed once more."""
+    new, kept = (sum(len(getattr(one, kind)) for one in saved) for kind in ("new", "kept"))
+    lines = [
+        f"client.py: files written: {new}, kept: {kept}; recordings that failed: {len(failed)}"
+    ]
+    return "\n".join(lines + [f"  {line}" for line in failed])
 
 
 class LiveSource(threading.Thread):
