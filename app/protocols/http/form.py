@@ -1,13 +1,11 @@
 """A multipart/form-data body: the file's bytes pass through, the other fields are collected.
 
-`Form` wraps python-multipart's push parser. It adds the choice of the file's part, limits for the
-size and number of the other parts, and an error for every fault. Sans-IO. Loop thread.
+`Form` reads the parts of `multipart.py`. It chooses the file's part, limits the size and number of
+the others, and has an error for every fault. Sans-IO. Loop thread.
 """
 
 from __future__ import annotations
 
-from python_multipart import MultipartParser
-from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
 from app.limits import MAX_PROMPT_BYTES
@@ -21,6 +19,7 @@ from app.messages import (
     Failure,
 )
 from app.protocols.http.answer import Headers
+from app.protocols.http.multipart import Multipart, MultipartError, PartEnd, PartHead
 
 FILE = "file"
 """The usual name of the part that holds the audio."""
@@ -34,6 +33,8 @@ MAX_FIELD_BYTES = MAX_PROMPT_BYTES
 
 MAX_BOUNDARY_BYTES = 70
 """Most characters of a boundary: RFC 2046, section 5.1.1."""
+
+_CHARSETS = {"utf-8": "utf-8", "us-ascii": "utf-8", "iso-8859-1": "latin-1"}
 
 Fields = dict[str, list[str]]
 """Values by field name, in the order of the form, which may repeat a name."""
@@ -70,31 +71,17 @@ class Form:
 
     def __init__(self, boundary: bytes, file: str = FILE) -> None:
         self._file = file
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin_part,
-                "on_header_field": self._header_name,
-                "on_header_value": self._header_value,
-                "on_header_end": self._end_header,
-                "on_headers_finished": self._end_headers,
-                "on_part_data": self._data,
-                "on_part_end": self._end_part,
-                "on_end": self._end,
-            },
-        )
+        self._multipart = Multipart(boundary)
         self._delimiter = b"\r\n--" + boundary
         self._delimiters = 0
         self._parts = 0
         self._name = ""
-        self._header = [bytearray(), bytearray()]
-        self._headers: dict[bytes, bytes] = {}
+        self._charset = "utf-8"
         self._value = bytearray()
-        self._pieces: list[memoryview] = []
+        self._has_data = False
         self._has_file = False
         self._other_file: str | None = None
         """The name of a part that holds a file as well."""
-        self._ended = False
         self._fields: Fields = {}
 
     def feed(self, data: bytes) -> list[memoryview]:
@@ -105,53 +92,49 @@ class Form:
         self._delimiters += data.count(self._delimiter)
         if self._delimiters > MAX_PARTS + 1:
             raise _too_many()
+        self._has_data = self._has_data or bool(data)
+        pieces = []
         try:
-            self._parser.write(data)
-        except FormParserError:
-            # The parser's message may quote the body.
-            raise FormError(BAD_HEADER, "the form is not valid multipart") from None
-        pieces, self._pieces = self._pieces, []
+            for piece in self._multipart.feed(data):
+                if isinstance(piece, PartHead):
+                    self._begin_part(piece.fields)
+                elif isinstance(piece, PartEnd):
+                    self._end_part()
+                elif self._name == self._file:
+                    pieces.append(piece.data)
+                else:
+                    self._collect(piece.data)
+        except MultipartError as error:
+            raise FormError(BAD_HEADER, f"the form is not valid multipart: {error}") from None
         return pieces
 
     def finish(self) -> Fields:
         """Return the fields, after the last byte of the body. Raises `FormError` if the form is
         incomplete or has no file."""
-        if not self._ended:
+        if self._has_data and not self._multipart.begun:
+            message = "the boundary of the Content-Type does not occur in the body; send the same"
+            raise FormError(BAD_HEADER, message)
+        if not self._multipart.ended:
             raise FormError(INCOMPLETE, "the form ended before its closing boundary; send it whole")
         if not self._has_file:
             raise self._without_file()
         return self._fields
 
-    # Callbacks of the parser.
-
-    def _begin_part(self) -> None:
+    def _begin_part(self, fields: dict[bytes, bytes]) -> None:
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise _too_many()
-        self._headers = {}
         self._value = bytearray()
-
-    def _header_name(self, data: bytes, start: int, end: int) -> None:
-        self._header[0] += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header[1] += data[start:end]
-
-    def _end_header(self) -> None:
-        name, value = self._header
-        self._headers[bytes(name).lower()] = bytes(value)
-        self._header = [bytearray(), bytearray()]
-
-    def _end_headers(self) -> None:
-        disposition = self._headers.get(b"content-disposition", b"")
+        disposition = fields.get(b"content-disposition", b"")
         kind, options = parse_options_header(disposition.decode("latin-1"))
         if kind.lower() != b"form-data" or b"name" not in options:
             raise FormError(BAD_HEADER, "a part of the form has no name in its Content-Disposition")
-        encoding = self._headers.get(b"content-transfer-encoding", b"binary").strip().lower()
+        encoding = fields.get(b"content-transfer-encoding", b"binary").strip().lower()
         if encoding not in (b"binary", b"8bit", b"7bit"):
             message = "Content-Transfer-Encoding of a part must be binary (RFC 7578)"
             raise FormError(BAD_HEADER, message)
         self._name = _decoded(options[b"name"], "the name of a field")
+        self._charset = _charset(fields.get(b"content-type", b""), self._name)
         if self._name == self._file:
             if self._has_file:
                 raise FormError(BAD_FIELD, f"{self._file} occurs twice; send one")
@@ -159,11 +142,8 @@ class Form:
         elif b"filename" in options:
             self._other_file = self._name
 
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        if self._name == self._file:
-            self._pieces.append(memoryview(data)[start:end])
-            return
-        self._value += memoryview(data)[start:end]
+    def _collect(self, data: memoryview) -> None:
+        self._value += data
         if len(self._value) > MAX_FIELD_BYTES:
             if self._name == self._other_file and not self._has_file:
                 raise self._without_file()
@@ -173,10 +153,7 @@ class Form:
     def _end_part(self) -> None:
         if self._name != self._file:
             values = self._fields.setdefault(self._name, [])
-            values.append(_decoded(self._value, self._name[:40]))
-
-    def _end(self) -> None:
-        self._ended = True
+            values.append(_decoded(self._value, self._name[:40], self._charset))
 
     def _without_file(self) -> FormError:
         message = f"{self._file} is missing; send the audio in the field {self._file}"
@@ -189,8 +166,19 @@ def _too_many() -> FormError:
     return FormError(TOO_LARGE, f"the form has more than {MAX_PARTS} fields; send fewer")
 
 
-def _decoded(data: bytes | bytearray, what: str) -> str:
+def _charset(content_type: bytes, name: str) -> str:
+    """Return the encoding of a text field, which its part may name (RFC 7578, section 4.5)."""
+    kind, options = parse_options_header(content_type.decode("latin-1"))
+    if kind.lower() not in (b"", b"text/plain") or b"charset" not in options:
+        return "utf-8"
+    charset = options[b"charset"].decode("latin-1").lower()
+    if charset not in _CHARSETS:
+        raise FormError(BAD_FIELD, f"{name[:40]} has a charset other than UTF-8")
+    return _CHARSETS[charset]
+
+
+def _decoded(data: bytes | bytearray, what: str, charset: str = "utf-8") -> str:
     try:
-        return data.decode("utf-8")
+        return data.decode(charset)
     except UnicodeDecodeError:
         raise FormError(BAD_FIELD, f"{what} is not UTF-8") from None
