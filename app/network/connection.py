@@ -20,7 +20,7 @@ from app.network.ports import Peer
 from app.network.timeouts import Awaited, Deadline, Timeouts
 from app.network.tls import log_failed_handshake
 from app.network.transport import Transport
-from app.protocols.base import Protocol, ProtocolError, Successor
+from app.protocols.base import FromClient, Protocol, ProtocolError, Successor
 
 BODY_BYTES = 262_144
 """Bytes of a body read in one turn of the loop, so that a fast sender does not delay others.
@@ -47,7 +47,8 @@ class Owner(Interface):
 
 
 class Connection:
-    """One client's connection. `number` is unique. Takes over `transport`."""
+    """One client's connection. `number` is unique; `peer` changes with the messages of a proxy.
+    Takes over `transport`."""
 
     def __init__(
         self,
@@ -60,11 +61,12 @@ class Connection:
     ) -> None:
         self.number = number
         self.peer = peer
+        self._accepted = peer
         self._transport = transport
         self._loop = loop
         self._owner = owner
         self._outbox = Outbox()
-        self.state = ConnectionState(peer.port.new_protocol(), transport, self._outbox)
+        self.state = ConnectionState(peer.new_protocol(), transport, self._outbox)
         self._pump = EventPump(loop, self._deliver_events)
         self._interest = Interest(loop, self.state, self._ready)
         self._deadline = Deadline(loop, timeouts, self.state.awaited, self._time_out)
@@ -101,13 +103,11 @@ class Connection:
             return
         data = b"" if slot.silent else self.protocol.encode(slot.request_id, reply)
         if self._outbox.put(slot, data, final):
-            # The write timeout runs from the moment when there is output for the client to read.
-            self._deadline.restart_output()
+            self._deadline.restart_output()  # from now on there is output for the client to read
         self._send()
         self._update()
         if final:
-            # A protocol with one message at a time continues with the next.
-            self._pump.schedule()
+            self._pump.schedule()  # a protocol with one message at a time continues
 
     def switch_protocol(self, successor: Successor) -> None:
         """Send the response and continue with the session. Raises `RuntimeError` if the protocol
@@ -142,15 +142,13 @@ class Connection:
             if transport.handshaking:
                 if not self._shake_hands():
                     return
-                # Application data may have arrived together with the end of the handshake.
-                mask = transport.read_when | WRITE
+                mask = transport.read_when | WRITE  # data may have come with the handshake's end
             if mask & WRITE and self.state.wants_write():
                 self._send()
             if mask & transport.read_when and self.state.wants_read():
                 self._receive()
         except Exception:
-            # Otherwise the ready socket would trigger the same bug again and again.
-            self._advance(Lifecycle.CLOSED)
+            self._advance(Lifecycle.CLOSED)  # or the ready socket would trigger the bug again
             raise
         finally:
             self._update()
@@ -200,7 +198,7 @@ class Connection:
         finally:
             self._update()
 
-    def _deliver(self, event: Event) -> None:
+    def _deliver(self, event: Event | FromClient) -> None:
         self.state.begun = True
         if self.state.session is not None and isinstance(event, BodyData):
             self._deadline.restart_input()
@@ -210,12 +208,16 @@ class Connection:
             self._send_now(event.data)
             if not event.keep_alive:
                 self.finish()
+        elif isinstance(event, FromClient):
+            self.peer = self._accepted.client_at(event.address)
         else:
             self.state.undecided = isinstance(event, Begin)
             self._owner.on_event(self, event)
 
     def _fail_parsing(self, error: ProtocolError) -> None:
         self._advance(Lifecycle.FINISHING)
+        # Failed input names no client, and need not come from the last one; a session has one.
+        self.peer = self._accepted if self.state.session is None else self.peer
         self._owner.on_protocol_error(self, error)
         self.protocol.abandon()
 
@@ -249,8 +251,7 @@ class Connection:
 
     def _break_off(self) -> None:
         """Close, because the client reads no more output."""
-        # Closed first, so that later replies of the owner are not sent on this socket.
-        self._advance(Lifecycle.CLOSED)
+        self._advance(Lifecycle.CLOSED)  # first, so that no later reply is sent on this socket
         # After the client's end of stream `on_end` has been called, and the request continues.
         if not self.state.peer_ended:
             self._owner.on_end(self, reset=True)
@@ -276,8 +277,7 @@ class Connection:
         if self.state.undelivered and self.state.takes_events():
             self._pump.schedule()
         if self._interest.update():
-            # The client's timeout did not run while the node did not read.
-            self._deadline.restart_input()
+            self._deadline.restart_input()  # it did not run while the node did not read
 
     def _close(self) -> None:
         self._deadline.stop()

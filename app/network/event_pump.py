@@ -11,6 +11,7 @@ from collections.abc import Callable
 from app.messages import Event
 from app.network.connection_state import ConnectionState
 from app.network.loop import Callback, Loop
+from app.protocols.base import FromClient
 
 TURN_SECONDS = 0.002
 """Time for one connection's events in one turn of the loop; the rest waits for the next turn. A
@@ -33,7 +34,7 @@ class EventPump:
             self._scheduled = True
             self._loop.defer(self._run)
 
-    def drain(self, state: ConnectionState, deliver: Callable[[Event], None]) -> bool:
+    def drain(self, state: ConnectionState, deliver: Callable[[Event | FromClient], None]) -> bool:
         """Deliver events while `state` takes them, until there are none or the turn is over; return
         whether there may be more. Raises what the protocol and `deliver` raise."""
         self._scheduled = False

@@ -55,6 +55,14 @@ class ProtocolError(Exception):
         self.token = token
 
 
+@dataclass(frozen=True, slots=True)
+class FromClient:
+    """The next message comes from the client at `address`, which a trusted proxy states; None if
+    it states none. Precedes each message of such a proxy; only for the connection."""
+
+    address: str | None
+
+
 class Protocol(Interface):
     """The parser and encoder of one connection."""
 
@@ -65,7 +73,7 @@ class Protocol(Interface):
     def feed(self, data: bytes) -> None:
         """Take bytes from the socket; any split of the stream gives the same events."""
 
-    def next_event(self) -> Event | None:
+    def next_event(self) -> Event | FromClient | None:
         """Return the next event, or None until more bytes or an answer to `Begin` arrive.
 
         Raises `ProtocolError` if the position in the stream is lost; after that there are no

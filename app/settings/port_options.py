@@ -78,6 +78,16 @@ PORT_OPTIONS = (
         repeatable=True,
     ),
     Option(
+        ("--trusted-proxy",),
+        (),
+        values.networks,
+        "addresses or networks of reverse proxies before the HTTP and Vosk ports, whose"
+        " X-Forwarded-For, -Proto and -Host are believed; separate several by commas or repeat the"
+        " option (default: none)",
+        "CIDR",
+        repeatable=True,
+    ),
+    Option(
         ("--metrics-auth",),
         False,
         values.flag,

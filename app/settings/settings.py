@@ -42,6 +42,7 @@ class Settings:
     served_model_name: tuple[str, ...]
     strict_model: bool
     cors_origin: tuple[str, ...]
+    trusted_proxy: tuple[Network, ...]
     metrics_auth: bool
     vosk_port: int | None
     wyoming_port: int | None

@@ -54,13 +54,14 @@ def web_of(
         secure=settings.tls_cert is not None,
         metrics_auth=settings.metrics_auth,
         sockets=socket_routes(settings, model, names),
+        trusted_proxies=settings.trusted_proxy,
     )
 
 
 def http_port(settings: Settings, web: Web) -> Port:
     """Return the port to listen on."""
     number = settings.http_port if isinstance(settings.http_port, int) else USUAL_PORT
-    return Port("http", settings.host, number, web.new_protocol)
+    return Port("http", settings.host, number, web.new_protocol, proxies=web.proxies)
 
 
 def listen(settings: Settings, port: Port, listen_on: Callable[[Port], int]) -> int | None:

@@ -102,6 +102,11 @@ def warn_of_strangers(settings: Settings, no_token: bool) -> None:
             "--cors-origin null admits any page, because each can give itself this origin;"
             " name the program's own origin if it has one"
         )
+    if any(network.prefixlen == 0 for network in settings.trusted_proxy):
+        _log.warning(
+            "--trusted-proxy names every address, so any client can pretend to be another; name"
+            " the proxy's own address"
+        )
     closed = settings.port is settings.http_port is settings.wyoming_port is None
     if closed or not reachable_by_others(settings.host):
         return

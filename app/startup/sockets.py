@@ -13,7 +13,7 @@ from functools import partial
 
 from app.decoding.transcriber import ModelInfo
 from app.network.addresses import reachable_by_others
-from app.network.ports import Port
+from app.network.ports import Port, Proxies
 from app.protocols.base import Session
 from app.protocols.http.protocol import HttpProtocol
 from app.protocols.http.site import Site, SocketRoute
@@ -63,13 +63,14 @@ def vosk_port(settings: Settings, number: int) -> Port:
         sockets={"*": _vosk_route()},
         secure=settings.tls_cert is not None,
         date=partial(formatdate, usegmt=True),
+        proxies=settings.trusted_proxy,
     )
-    return Port(
-        "vosk",
-        settings.host,
-        number,
-        lambda: HttpProtocol(site, lambda: uuid.uuid4().hex),
-    )
+
+    def new_protocol(proxied: bool = False) -> HttpProtocol:
+        return HttpProtocol(site, lambda: uuid.uuid4().hex, proxied)
+
+    proxies = Proxies(settings.trusted_proxy, partial(new_protocol, proxied=True))
+    return Port("vosk", settings.host, number, new_protocol, proxies=proxies)
 
 
 def _vosk_route() -> SocketRoute:

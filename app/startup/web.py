@@ -16,6 +16,7 @@ from app.messages import QueryKind, Report
 from app.model_files import catalog
 from app.monitoring.metrics import Metrics
 from app.monitoring.status import Status
+from app.network.ports import Network, Proxies
 from app.page import files as pages
 from app.protocols.http.protocol import PERMITTED, HttpProtocol
 from app.protocols.http.site import Site, SocketRoute
@@ -26,10 +27,11 @@ from app.requests.outcomes import Observer
 
 @dataclass(frozen=True, slots=True)
 class Web:
-    """`new_protocol` for the port, `observers` and `reports` for the server; `guarded` names the
-    reports that require the token."""
+    """`new_protocol` and `proxies` for the port, `observers` and `reports` for the server;
+    `guarded` names the reports that require the token."""
 
     new_protocol: Callable[[], HttpProtocol]
+    proxies: Proxies
     observers: tuple[Observer, ...]
     reports: Mapping[QueryKind, Callable[[], Report]]
     guarded: frozenset[QueryKind]
@@ -48,6 +50,7 @@ def web(
     secure: bool = False,
     metrics_auth: bool,
     sockets: Mapping[str, SocketRoute],
+    trusted_proxies: tuple[Network, ...] = (),
 ) -> Web:
     """Build the handlers. `load` returns the node's load; `local` is true if only this machine can
     reach the port, `secure` if it has TLS; `sockets` are its addresses for WebSockets; the rest is
@@ -62,13 +65,19 @@ def web(
         sockets=sockets,
         secure=secure,
         date=partial(formatdate, usegmt=True),
+        proxies=trusted_proxies,
     )
     metrics = Metrics(load, model.name, version)
     status = Status(load, model, version)
     probes: frozenset[QueryKind] = frozenset({"ready", "metrics"})
     private: frozenset[QueryKind] = frozenset({"status", "own"})
+
+    def new_id() -> str:
+        return uuid.uuid4().hex
+
     return Web(
-        new_protocol=lambda: HttpProtocol(site, lambda: uuid.uuid4().hex),
+        new_protocol=partial(HttpProtocol, site, new_id),
+        proxies=Proxies(trusted_proxies, partial(HttpProtocol, site, new_id, proxied=True)),
         observers=(metrics, status),
         reports={
             "ready": status.ready,

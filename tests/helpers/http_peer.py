@@ -22,7 +22,7 @@ from app.messages import (
     Segment,
     Send,
 )
-from app.protocols.base import ProtocolError
+from app.protocols.base import FromClient, ProtocolError
 from app.protocols.http.protocol import HttpProtocol
 from app.protocols.http.site import Site
 from app.protocols.model_names import ModelNames
@@ -49,8 +49,9 @@ class Peer:
         site: Site = SITE,
         accepts: bool = True,
         reply: Callable[[str], messages.Reply] = lambda _id: TRANSCRIPT,
+        proxied: bool = False,
     ) -> None:
-        self.protocol = HttpProtocol(site, lambda: "made")
+        self.protocol = HttpProtocol(site, lambda: "made", proxied)
         self.accepts = accepts
         self.reply = reply
         self.seen: Seen = []
@@ -75,7 +76,7 @@ class Peer:
             self.protocol.abandon()
             self.closed = True
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: Event | FromClient) -> None:
         protocol = self.protocol
         if isinstance(event, BodyData):
             see_body(self.seen, event.data)
@@ -104,6 +105,8 @@ class Peer:
         elif isinstance(event, Query):
             self.seen.append(("query", event.kind, event.token))
             self.sent += protocol.encode(None, Report(event.kind != "ready", "text/x", b"report"))
+        elif isinstance(event, FromClient):
+            self.seen.append(("from", event.address))
         else:
             assert isinstance(event, Send)
             self.sent += event.data

@@ -64,7 +64,8 @@ def unknown_method(method: str) -> Answer:
 def wrong_host() -> Answer:
     """Return the answer to a request whose `Host` is not this port's."""
     message = (
-        "unknown Host header: use localhost or an IP address, or add the name with --cors-origin"
+        "unknown host name in Host or X-Forwarded-Host: use localhost or an IP address, or add the"
+        " name with --cors-origin"
     )
     return error(403, "wrong_host", message)
 

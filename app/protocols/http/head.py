@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import h11
 
+from app.protocols.http.forwarded import DIRECT, Forwarded
+
 MAX_HEAD_BYTES = 16_384
 """Most bytes of a request line and its fields. RFC 9112, section 3, recommends at least 8,000 for
 the request line alone."""
@@ -49,7 +51,7 @@ class Head:
 
     `headers` have lower-case names; of a repeated field the last one counts. `fields` are all, in
     order. With `keeps` the client wants to send further requests, with `old` it speaks HTTP/1.0,
-    and with `expects` it waits for `100 Continue`.
+    and with `expects` it waits for `100 Continue`. `forwarded` is the statement of a trusted proxy.
     """
 
     method: str
@@ -60,6 +62,7 @@ class Head:
     keeps: bool
     old: bool
     expects: bool
+    forwarded: Forwarded = DIRECT
 
     def joined(self, name: bytes) -> str | None:
         """Return the value of a field that is a list, which may be repeated; None without it."""

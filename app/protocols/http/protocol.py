@@ -30,17 +30,17 @@ from app.messages import (
     Rejected,
     Reply,
     Report,
-    Request,
     Segment,
     Send,
     Transcript,
     Upgrade,
 )
-from app.protocols.base import MAX_HELD_BYTES, ProtocolError, Successor
+from app.protocols.base import MAX_HELD_BYTES, FromClient, ProtocolError, Successor
 from app.protocols.http.answer import Answer
 from app.protocols.http.conditions import Conditions
 from app.protocols.http.dialect import ReplyOptions
 from app.protocols.http.form import FormError
+from app.protocols.http.forwarded import read_forwarded
 from app.protocols.http.head import BadInput, Head, read_head
 from app.protocols.http.input import Input, bearer_token
 from app.protocols.http.replies import answer_of
@@ -48,7 +48,7 @@ from app.protocols.http.resolve import Private, resolve
 from app.protocols.http.routes import READ, NodeReport, Upload
 from app.protocols.http.site import Site, allowed_origin
 from app.protocols.http.upgrade import PendingUpgrade
-from app.protocols.http.upload import UploadForm
+from app.protocols.http.upload import UploadForm, new_request
 from app.protocols.http.writer import Exchange, Writer
 
 PERMITTED = Report(True, "", b"")
@@ -71,15 +71,16 @@ class _State(Enum):
 class HttpProtocol:
     """HTTP as a `Protocol`: see `app/protocols/base.py` for the contract.
 
-    `new_id` makes a request's id, which its answer has as `X-Request-Id`. The connection's end is
-    always requested by a `Send` without data.
+    `new_id` makes a request's id, which its answer has as `X-Request-Id`. `proxied` if the client
+    is a trusted proxy. The connection's end is always requested by a `Send` without data.
     """
 
     end_means_gone = True
 
-    def __init__(self, site: Site, new_id: Callable[[], str]) -> None:
+    def __init__(self, site: Site, new_id: Callable[[], str], proxied: bool = False) -> None:
         self._site = site
         self._new_id = new_id
+        self._proxied = proxied
         self._input = Input(site.max_body)
         self._writer = Writer(self._input, site)
         self._state = _State.HEAD
@@ -94,7 +95,7 @@ class HttpProtocol:
         if self._state not in (_State.LAST, _State.DONE) and data:
             self._input.feed(data, hold=not self.reading_body)
 
-    def next_event(self) -> Event | None:
+    def next_event(self) -> Event | FromClient | None:
         try:
             return self._next_event()
         except BadInput as error:
@@ -161,7 +162,7 @@ class HttpProtocol:
         self._end_exchange()
         return data
 
-    def _next_event(self) -> Event | None:
+    def _next_event(self) -> Event | FromClient | None:
         while not self._events:
             if self._state is _State.HEAD:
                 return self._read_head()
@@ -184,11 +185,18 @@ class HttpProtocol:
 
     # Requests.
 
-    def _read_head(self) -> Event | None:
+    def _read_head(self) -> Event | FromClient | None:
         request = self._input.request()
         if request is None:
             return None
         head = read_head(request, self._site.secure)
+        if not self._proxied:
+            return self._take(head)
+        head = replace(head, forwarded=read_forwarded(head.fields, self._site.proxies))
+        self._events.append(self._take(head))
+        return FromClient(head.forwarded.client)
+
+    def _take(self, head: Head) -> Event:
         origin = head.headers.get(b"origin")
         readable = origin is not None and allowed_origin(origin, self._site)
         self._writer.exchange = Exchange(
@@ -222,18 +230,11 @@ class HttpProtocol:
         return Send(data)
 
     def _begin(self, upload: Upload, head: Head) -> Event:
-        declared = head.headers.get(b"content-length")
-        length = None if declared is None else int(declared)
-        request = Request(
-            id=self._new_id(),
-            content_length=length,
-            task=upload.task,
-            keep_alive=True,
-            token=bearer_token(head.headers),
-        )
+        request = new_request(self._new_id(), upload.task, head.headers)
         self._writer.exchange.request = request
         self._writer.exchange.options = ReplyOptions(upload.dialect, upload.task)
         try:
+            length = request.content_length
             self._form = UploadForm(self._site, upload.dialect, length, head.headers, head.query)
         except FormError as error:
             self._state = _State.REPLY

@@ -32,7 +32,8 @@ Found = Answer | Private | NodeReport | Upload | PendingUpgrade
 
 def resolve(head: Head, site: Site, readable: bool) -> Found:
     """Return what answers a request; `readable` if a page of its origin may read the answer."""
-    if not right_host(head.headers.get(b"host"), site):
+    hosts = (head.headers.get(b"host"), head.forwarded.host)
+    if not all(right_host(host, site) for host in hosts):
         return fixed.wrong_host()
     if (upgrade := read_upgrade(head, site)) is not None:
         return upgrade
@@ -49,6 +50,6 @@ def resolve(head: Head, site: Site, readable: bool) -> Found:
     if isinstance(found, Fixed):
         answer = fixed.fixed_answer(found, site)
         return answer if found.is_open else Private(answer)
-    if isinstance(found, Upload) and not right_origin(head.headers, site):
+    if isinstance(found, Upload) and not right_origin(head, site):
         return fixed.wrong_origin()
     return found

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from app.protocols.base import Session
+from app.protocols.http.forwarded import Network
+from app.protocols.http.head import Head
 from app.protocols.model_names import ModelNames
 from app.protocols.websocket.handshake import Opening
 
@@ -33,7 +35,7 @@ class Site:
     node's own (`*` for all). `local` is True if the port listens on loopback only. `sockets` are
     the addresses for WebSockets by path; the path `*` stands for all others. `secure` is True if
     the port has TLS. `date` returns the time as an HTTP-date (RFC 9110, section 5.6.7); without a
-    clock, answers have no `Date`.
+    clock, answers have no `Date`. `proxies` are the networks of trusted proxies.
     """
 
     served: ModelNames
@@ -45,6 +47,7 @@ class Site:
     sockets: Mapping[str, SocketRoute] = field(default_factory=dict, repr=False)
     secure: bool = False
     date: Callable[[], str] | None = None
+    proxies: tuple[Network, ...] = ()
 
     @property
     def sockets_only(self) -> bool:
@@ -54,6 +57,9 @@ class Site:
     def socket(self, path: str) -> SocketRoute | None:
         """Return the address for WebSockets at `path`, if there is one."""
         return self.sockets.get(path) or self.sockets.get("*")
+
+
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 def right_host(host: str | None, site: Site) -> bool:
@@ -76,15 +82,20 @@ def right_host(host: str | None, site: Site) -> bool:
     return True
 
 
-def right_origin(headers: Mapping[bytes, str], site: Site) -> bool:
+def right_origin(head: Head, site: Site) -> bool:
     """Return whether a request comes from no page, the node's own, or one of an allowed origin."""
-    origin, host = headers.get(b"origin"), headers.get(b"host")
+    headers, forwarded = head.headers, head.forwarded
+    origin, host = headers.get(b"origin"), forwarded.host or headers.get(b"host")
     if origin is None or allowed_origin(origin, site):
         return True
     # Behind a proxy the host may be another than the page's. No script can set this header.
     if headers.get(b"sec-fetch-site") == "same-origin":
         return True
-    return host is not None and origin != "null" and _authority(origin).lower() == host.lower()
+    scheme, _, authority = origin.lower().partition("://")
+    if host is None or origin == "null" or forwarded.scheme not in (None, scheme):
+        return False
+    # Origins have no default port; a proxy may state it.
+    return authority == host.lower().removesuffix(_DEFAULT_PORTS.get(scheme, " "))
 
 
 def allowed_origin(origin: str, site: Site) -> bool:

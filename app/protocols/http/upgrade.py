@@ -49,6 +49,6 @@ def read_upgrade(head: Head, site: Site) -> PendingUpgrade | Answer | None:
     route = site.socket(opening.path)
     if route is None:
         return fixed.no_socket()
-    if not right_origin(head.headers, site):
+    if not right_origin(head, site):
         return fixed.wrong_origin()
     return PendingUpgrade(opening, route)

@@ -18,10 +18,12 @@ from app.messages import (
     BodyData,
     RawFormat,
     Request,
+    Task,
 )
 from app.protocols.http.audio_body import AudioBody, is_audio, raw_format
 from app.protocols.http.dialect import Dialect, ReplyOptions, read
 from app.protocols.http.form import MAX_FIELD_BYTES, MAX_PARTS, Fields, Form, FormError, boundary_of
+from app.protocols.http.input import bearer_token
 from app.protocols.http.json_body import JsonBody
 from app.protocols.http.site import Site
 
@@ -90,6 +92,18 @@ class UploadForm:
         if size > self._site.max_body:
             message = f"the body is over this node's limit of {self._site.max_body} bytes"
             raise FormError(TOO_LARGE, message)
+
+
+def new_request(request_id: str, task: Task, headers: Mapping[bytes, str]) -> Request:
+    """Return the request in the headers of an upload, without the values of its fields."""
+    declared = headers.get(b"content-length")
+    return Request(
+        id=request_id,
+        content_length=None if declared is None else int(declared),
+        task=task,
+        keep_alive=True,
+        token=bearer_token(headers),
+    )
 
 
 def _query_fields(query: str) -> Fields:
