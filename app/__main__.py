@@ -226,7 +226,7 @@ def _build(
         observers=(AskedModels(names), *(() if web is None else web.observers)),
         on_drain=lambda: notifier.stopping("finishing what was accepted"),
         queue=queue_parts,
-        log_outcomes=logs.shows_outcomes(settings.log_format == "json"),
+        log_outcomes=logs.outcome_log(settings.log_format == "json"),
     )
 
 

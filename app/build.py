@@ -22,7 +22,7 @@ from app.requests.commit import Commit
 from app.requests.dispatch import Dispatch
 from app.requests.early import early_audio
 from app.requests.in_flight import InFlight
-from app.requests.outcomes import Observer, Outcomes
+from app.requests.outcomes import Observer, OutcomeLog, Outcomes
 from app.requests.pipeline import Pipeline
 from app.requests.quota import Quota
 from app.requests.sessions import Sessions
@@ -109,7 +109,7 @@ def node(
     observers: Sequence[Observer],
     on_drain: Callable[[], None],
     queue: QueueParts | None = None,
-    log_outcomes: bool = True,
+    log_outcomes: OutcomeLog = "code",
 ) -> Node:
     """Build the node. `authorize` returns whether a token is valid; `on_drain` is called when the
     drain begins; `queue` is None without a broker; `log_outcomes` is that of `Outcomes`."""
@@ -130,7 +130,7 @@ def node(
     pipeline = _pipeline(
         base,
         worker,
-        Outcomes(sink, observers, logged=log_outcomes),
+        Outcomes(sink, observers, log=log_outcomes),
         engine=engine,
         limits=limits,
         access=access,

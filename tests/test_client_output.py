@@ -242,3 +242,18 @@ def test_file_is_written_whole_and_never_replaced_unasked(module, tmp_path, monk
     with pytest.raises(OSError, match="no space"):
         module.write_file(str(path), "three", True)
     assert tree(tmp_path) == {"deep/talk.txt": "two"}
+
+
+@pytest.mark.slow
+def test_texts_of_a_real_node_are_written(tmp_path):
+    from node import JFK
+    from node import Node as RealNode
+
+    with RealNode() as node:
+        forms = ("--format", "txt,vtt")
+        done = client("--output-dir", tmp_path / "out", *forms, JFK, port=node.port)
+    assert done.returncode == 0, done.stderr
+    found = tree(tmp_path / "out")
+    assert list(found) == ["jfk.txt", "jfk.vtt"]
+    assert "ask not what your country" in found["jfk.txt"]
+    assert found["jfk.vtt"].count("-->") >= 3

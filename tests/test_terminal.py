@@ -12,10 +12,16 @@ import sys
 import threading
 import tty
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from node import HANG, JFK, ROOT, Client, clean_environment, command, eventually, message
+from structlog.testing import capture_logs
 
+from app.messages import Failure, Origin
+from app.output.stdout import StdoutSink
+from app.requests.outcomes import OutcomeLog, Outcomes
 from app.startup import logs
 
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
@@ -119,17 +125,29 @@ def test_log_leaves_outcomes_to_stdout_only_on_the_same_terminal(
 ) -> None:
     reader, writer = os.pipe()
     try:
-        for out, err, as_json, shown in (
-            (terminal.end, terminal.end, False, False),
-            (terminal.end, terminal.end, True, True),
-            (terminal.end, other.end, False, True),
-            (writer, terminal.end, False, True),
-            (terminal.end, writer, False, True),
-            (writer, writer, False, True),
+        for out, err, as_json, expected in (
+            (terminal.end, terminal.end, False, "none"),
+            (terminal.end, terminal.end, True, "code"),
+            (terminal.end, other.end, False, "cause"),
+            (writer, terminal.end, False, "cause"),
+            (terminal.end, writer, False, "code"),
+            (writer, writer, False, "code"),
         ):
             monkeypatch.setattr(sys, "stdout", _Stream(out))
             monkeypatch.setattr(sys, "stderr", _Stream(err))
-            assert logs.shows_outcomes(as_json) is shown, (out, err, as_json)
+            assert logs.outcome_log(as_json) == expected, (out, err, as_json)
     finally:
         os.close(reader)
         os.close(writer)
+
+
+@pytest.mark.parametrize("log", ["none", "code", "cause"])
+def test_failure_is_logged_with_its_cause_on_a_terminal_only(log: OutcomeLog) -> None:
+    sink = SimpleNamespace(backlog=0, put=lambda *_: None)
+    outcomes = Outcomes(cast(StdoutSink, sink), (), log=log)
+    with capture_logs() as entries:
+        outcomes.record("r", Origin("p", 0.0), Failure("bad_audio", "it ends early"))
+    (entry,) = entries
+    assert entry["log_level"] == ("debug" if log == "none" else "info")
+    assert (entry["event"], entry["code"]) == ("failed", "bad_audio")
+    assert entry.get("cause") == ("it ends early" if log == "cause" else None)

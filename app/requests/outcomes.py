@@ -7,6 +7,7 @@ The log never contains audio or text; it contains ids, addresses, codes and time
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 from typing import Protocol as Interface
 
 import structlog
@@ -20,6 +21,10 @@ from app.worker.completions import Progress
 MAX_STDOUT_BACKLOG = 1_000
 """Unwritten lines, beyond which no further audio is admitted."""
 
+OutcomeLog = Literal["none", "code", "cause"]
+"""The line of an outcome in the log: none, except at debug level; with the code of a failure; or
+with its cause as well."""
+
 _log = structlog.get_logger("outcomes")
 
 
@@ -31,15 +36,14 @@ class Observer(Interface):
 
 
 class Outcomes:
-    """Reports to `sink` and `observers`. Without `logged`, outcomes are in the log at debug level
-    only: the reader has the line of stdout beside it."""
+    """Reports to `sink` and `observers`, and to the log as `log` says."""
 
     def __init__(
-        self, sink: StdoutSink, observers: Sequence[Observer], *, logged: bool = True
+        self, sink: StdoutSink, observers: Sequence[Observer], *, log: OutcomeLog = "code"
     ) -> None:
         self._sink = sink
         self._observers = observers
-        self._logged = logged
+        self._log_as = log
         self.dropped_partials = 0
         """Number of partial results that no client received, because it read too slowly."""
 
@@ -100,9 +104,10 @@ class Outcomes:
     def _report(
         self, request_id: str | None, origin: Origin, request: Request | None, outcome: Outcome
     ) -> None:
-        log = _log.info if self._logged else _log.debug
+        log = _log.debug if self._log_as == "none" else _log.info
         if isinstance(outcome, Failure):
-            log("failed", id=request_id, peer=origin.peer, code=outcome.code)
+            cause = {"cause": outcome.message} if self._log_as == "cause" else {}
+            log("failed", id=request_id, peer=origin.peer, code=outcome.code, **cause)
         elif isinstance(outcome, Streamed):
             log(
                 "streamed",

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from app.requests.outcomes import OutcomeLog
 from app.startup.stderr import Stderr
 
 
@@ -42,13 +43,14 @@ def configure(verbose: bool, as_json: bool) -> None:
     )
 
 
-def shows_outcomes(as_json: bool) -> bool:
-    """Return whether the log must have a line for each outcome. It need not if a person reads it on
-    the same terminal as stdout, which has the line."""
-    if as_json or not (sys.stdout.isatty() and sys.stderr.isatty()):
-        return True
+def outcome_log(as_json: bool) -> OutcomeLog:
+    """Return which line the log has for an outcome: none if a person reads it on the terminal of
+    stdout, which has the line; with the cause of a failure on a terminal of its own. Programs and
+    files receive the code only, because a cause can quote a field of the client."""
+    if as_json or not sys.stderr.isatty():
+        return "code"
     terminals = {os.fstat(stream.fileno()).st_rdev for stream in (sys.stdout, sys.stderr)}
-    return len(terminals) > 1
+    return "none" if sys.stdout.isatty() and len(terminals) == 1 else "cause"
 
 
 class _StderrLogger:
