@@ -7,11 +7,13 @@ and from the requests of its clients. Pure.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from app.messages import BAD_FIELD, RawFormat, Segment, Task, Transcript
+from app.protocols.http import field_table
 from app.protocols.http import fields as form_fields
 from app.protocols.http.dialect import Format, ReplyOptions, segment_extra
+from app.protocols.http.field_table import Field
 from app.protocols.http.form import Fields, FormError
 from app.protocols.http.openai import mean_logprob
 from app.protocols.languages import NAMES
@@ -24,6 +26,8 @@ _OUTPUTS: dict[str, Format] = {
     "json": "verbose_json",
 }
 
+_TASK: Task = "transcribe"
+_SAMPLES_ARE = "samples of 16 bits, little-endian, mono, at 16 kHz"
 _SAMPLES = RawFormat("s16", 16_000, 1, "little")
 
 
@@ -32,6 +36,18 @@ class AsrWebservice:
 
     file_field = "audio_file"
     prompt_field = "initial_prompt"
+    fields: tuple[Field, ...] = (
+        Field("task", "`translate` answers in English.", values=get_args(Task), default=_TASK),
+        field_table.LANGUAGE,
+        field_table.prompt("initial_prompt"),
+        Field("output", "The form of the answer.", values=tuple(_OUTPUTS), default="txt"),
+        field_table.flag("word_timestamps", "Give the words in `json`."),
+        field_table.flag("encode", f"`false` for {_SAMPLES_ARE}.", True),
+        field_table.flag("vad_filter", "Changes nothing: the node skips audio without speech."),
+        field_table.flag("diarize", "Is rejected if it is true."),
+        field_table.TEMPERATURE,
+        *field_table.COMMON,
+    )
 
     def read_options(self, fields: Fields, task: Task) -> ReplyOptions:
         # The node always skips what is not speech, as `vad_filter` asks.
@@ -78,14 +94,20 @@ class AsrWebservice:
         }
 
     def _task(self, fields: Fields) -> Task:
-        value = form_fields.last(fields, "task") or "transcribe"
-        if value not in ("transcribe", "translate"):
+        value = form_fields.last(fields, "task") or _TASK
+        if value not in get_args(Task):
             raise FormError(BAD_FIELD, "task must be transcribe or translate")
         return cast(Task, value)
 
 
 class LanguageDetection(AsrWebservice):
     """The route that tells the language. Its reply has the format `json`."""
+
+    fields = (
+        field_table.prompt("initial_prompt"),
+        field_table.flag("encode", f"`false` for {_SAMPLES_ARE}.", True),
+        *field_table.COMMON,
+    )
 
     def read_options(self, fields: Fields, task: Task) -> ReplyOptions:
         return ReplyOptions(dialect=self, task="transcribe", format="json", detect_only=True)

@@ -13,6 +13,7 @@ from typing import Protocol as Interface
 from app.limits import CueLayout
 from app.messages import RawFormat, Request, Segment, Task, Transcript
 from app.protocols.http import fields as form_fields
+from app.protocols.http.field_table import Field
 from app.protocols.http.form import Fields
 from app.protocols.model_names import ModelNames
 
@@ -47,6 +48,10 @@ class Dialect(Interface):
     @property
     def prompt_field(self) -> str:
         """The name of the field with the words to expect."""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields that it reads, the audio excepted."""
 
     def read_options(self, fields: Fields, task: Task) -> ReplyOptions:
         """Read the fields of the reply; `task` is that of the path. Raises `FormError`."""

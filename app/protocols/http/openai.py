@@ -10,36 +10,18 @@ from typing import Any
 
 from app.decoding.hypothesis import compression
 from app.messages import BAD_FIELD, RawFormat, Segment, Task, Transcript, Word
+from app.protocols.http import field_table
 from app.protocols.http import fields as form_fields
 from app.protocols.http.answer import encoded
 from app.protocols.http.dialect import Format, ReplyOptions, segment_extra, word_extra
+from app.protocols.http.field_table import Field
 from app.protocols.http.form import FILE, Fields, FormError
 from app.protocols.http.lists import list_of
 from app.protocols.languages import NAMES
 
-_FORMATS: tuple[Format, ...] = ("json", "text", "srt", "verbose_json", "vtt")
+FORMATS: tuple[Format, ...] = ("json", "text", "srt", "verbose_json", "vtt")
 _STREAMED: tuple[Format, ...] = ("json", "text")
-
-_PARAMETERS = frozenset(
-    {
-        "channel_mode",
-        "max_cue_seconds",
-        "max_line_count",
-        "max_line_width",
-        "file",
-        "hotwords",
-        "keywords",
-        "language",
-        "languages",
-        "model",
-        "prompt",
-        "response_format",
-        "stream",
-        "task",
-        "temperature",
-        "timestamp_granularities[]",
-    }
-)
+_GRANULARITIES = ("segment", "word")
 
 
 class OpenAi:
@@ -47,6 +29,24 @@ class OpenAi:
 
     file_field = FILE
     prompt_field = "prompt"
+    fields = (
+        field_table.LANGUAGE,
+        field_table.prompt("prompt"),
+        Field("response_format", "The form of the answer.", values=FORMATS, default="json"),
+        field_table.TEMPERATURE,
+        Field(
+            "timestamp_granularities",
+            "What has times in `verbose_json`; `word` needs that format, or `stream`. Clients of "
+            "OpenAI write `timestamp_granularities[]`.",
+            "list",
+            values=_GRANULARITIES,
+            default="segment",
+        ),
+        field_table.flag(
+            "stream", "Send an event for each segment, with `response_format` `json` or `text`."
+        ),
+        *field_table.COMMON,
+    )
 
     def read_options(self, fields: Fields, task: Task) -> ReplyOptions:
         form = response_format(fields)
@@ -117,13 +117,15 @@ class OpenAi:
 
 
 OPENAI = OpenAi()
+_PARAMETERS = {FILE, "task", *(field.name for field in OpenAi.fields)}
+_PARAMETERS.add("timestamp_granularities[]")
 
 
 def response_format(fields: Fields) -> Format:
     """Return the value of `response_format`. Raises `FormError`."""
     value = form_fields.last(fields, "response_format") or "json"
-    if value not in _FORMATS:
-        wanted = ", ".join(_FORMATS)
+    if value not in FORMATS:
+        wanted = ", ".join(FORMATS)
         raise FormError(BAD_FIELD, f"response_format must be one of {wanted}")
     return value
 
@@ -174,7 +176,7 @@ def event(value: Any) -> bytes:
 def _granularities(fields: Fields) -> frozenset[str]:
     name = "timestamp_granularities"
     values = list_of(fields, name)
-    if unknown := set(values) - {"segment", "word"}:
+    if unknown := set(values) - set(_GRANULARITIES):
         shown = min(unknown)[:40]
         raise FormError(BAD_FIELD, f"{name}[] must be segment or word, not {shown!r}")
     return frozenset(values or ["segment"])

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from app.messages import RawFormat, Segment, Task, Transcript
+from app.protocols.http import field_table
 from app.protocols.http import fields as form_fields
 from app.protocols.http.dialect import ReplyOptions, segment_extra
+from app.protocols.http.field_table import Field
 from app.protocols.http.form import FILE, Fields
-from app.protocols.http.openai import mean_logprob, response_format
+from app.protocols.http.openai import FORMATS, mean_logprob, response_format
 from app.protocols.languages import NAMES
 
 
@@ -17,13 +19,24 @@ class WhisperCpp:
 
     file_field = FILE
     prompt_field = "prompt"
+    fields = (
+        field_table.LANGUAGE,
+        field_table.flag("detect_language", "The same as `language=auto`."),
+        field_table.flag("translate", "Answer in English."),
+        field_table.prompt("prompt"),
+        field_table.TEMPERATURE,
+        Field("response_format", "The form of the answer.", values=FORMATS, default="json"),
+        field_table.flag("no_timestamps", "Leave the times out of `verbose_json`."),
+        field_table.flag("token_timestamps", "Give the words in `verbose_json`.", True),
+        *field_table.COMMON,
+    )
 
     def read_options(self, fields: Fields, task: Task) -> ReplyOptions:
         form = response_format(fields)
         timestamps = not form_fields.flag(fields, "no_timestamps")
         # That server gives words with verbose_json unless they are switched off.
-        words = timestamps and form == "verbose_json"
-        words = words and form_fields.flag(fields, "token_timestamps", True)
+        words = form_fields.flag(fields, "token_timestamps", True)
+        words = words and timestamps and form == "verbose_json"
         return ReplyOptions(
             dialect=self,
             task="translate" if form_fields.flag(fields, "translate") else "transcribe",
