@@ -128,13 +128,25 @@ def test_json_has_the_file_in_base64() -> None:
     assert peer.answer.status == 200
 
 
+def test_json_has_the_audio_in_an_object_as_openrouters_clients_write_it() -> None:
+    audio = {"data": encoded(AUDIO), "format": "wav"}
+    body = as_json(model="tiny.en", input_audio=audio, language="en")
+    peer = send(TRANSCRIPTIONS, body, "application/json")
+    assert body_of(peer) == AUDIO
+    assert peer.seen[-1][1].language == "en"
+    assert peer.answer.status == 200
+
+
 @settings(deadline=None)
 @given(
     data=st.binary(max_size=300),
     form=st.sampled_from(["plain", "url", "lines", "slashes", "alphabet", "bare"]),
+    nested=st.booleans(),
     cuts=st.lists(st.integers(0, 800), max_size=8),
 )
-def test_any_split_of_json_gives_the_same_audio(data: bytes, form: str, cuts: list[int]) -> None:
+def test_any_split_of_json_gives_the_same_audio(
+    data: bytes, form: str, nested: bool, cuts: list[int]
+) -> None:
     text = encoded(data)
     if form == "url":
         text = f"data:audio/wav;base64,{text}"
@@ -144,7 +156,9 @@ def test_any_split_of_json_gives_the_same_audio(data: bytes, form: str, cuts: li
         text = base64.urlsafe_b64encode(data).decode()
     elif form == "bare":
         text = text.rstrip("=")
-    body = json.dumps({"a": {"file": "no"}, "b": ['"file":'], "file": text, "c": "file"}).encode()
+    before = {"a": {"file": "no", "data": "no"}, "b": ['"file":', "data"]}
+    holder = {"input_audio": {"format": "data", "data": text}} if nested else {"file": text}
+    body = json.dumps({**before, **holder, "c": "file", "d": "data"}).encode()
     if form == "slashes":
         body = body.replace(b"/", b"\\/")
     parser = JsonBody()
@@ -161,6 +175,10 @@ def test_any_split_of_json_gives_the_same_audio(data: bytes, form: str, cuts: li
     ("body", "code"),
     [
         (as_json(language="en"), "missing_field"),
+        (as_json(input_audio={"format": "wav"}), "missing_field"),
+        (as_json(input_audio=[{"data": "QUJD"}]), "missing_field"),
+        (as_json(input_audio={"data": {"data": "QUJD"}}), "missing_field"),
+        (as_json(input_audio={"data": "QUJD"}, file="QUJD"), "bad_field"),
         (as_json(file="%%%%"), "bad_field"),
         (as_json(file="QUJD=QUJD"), "bad_field"),
         (as_json(file="QQ==QUJD"), "bad_field"),

@@ -1,9 +1,10 @@
 """A JSON object with the audio in base64 and the fields beside it.
 
     {"file": "<base64, or a data: URL>", "language": "en", ...}
+    {"input_audio": {"data": "<base64>", "format": "wav"}, "language": "en", ...}
 
-The audio is decoded as it arrives and never collected; only the rest of the object is. Sans-IO.
-Loop thread.
+The second form is that of OpenRouter's clients and of Open WebUI. The audio is decoded as it arrives
+and never collected; only the rest of the object is. Sans-IO. Loop thread.
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ _URL_BYTES = 256
 """Most bytes before the comma of a data: URL."""
 
 _SPACE = b" \t\r\n"
+_NESTED = "input_audio"
+"""The object that may hold the audio as its `data`."""
+
+_AUDIO_AT = ([b'"file"'], [b'"input_audio"', b'"data"'])
+"""Keys from the outermost object to the audio."""
+
 _OUTSIDE = re.compile(rb'["{}\[\]:,]')
 _IN_STRING = re.compile(rb'["\\]')
 
@@ -49,8 +56,8 @@ class JsonBody:
         self._depth = 0
         self._string_at = 0
         """Where the last string begins in the rest."""
-        self._key: bytes | None = None
-        """The last string in the object itself, if a value follows."""
+        self._keys: list[bytes | None] = [None, None]
+        """The keys whose values are being read, in the object and in an object within it."""
         self._head: bytearray | None = None
         """The beginning of the audio, until it is known whether it is a data: URL."""
         self._left = b""
@@ -93,6 +100,9 @@ class JsonBody:
         if not self._has_file:
             message = f"{FILE} is missing; send the audio in base64 as the text {FILE}"
             raise FormError(MISSING_FIELD, message)
+        if isinstance(fields.get(_NESTED), dict):
+            # Its format says nothing that the audio does not say itself.
+            del fields[_NESTED]
         found = {name: _texts(name, value) for name, value in fields.items() if name != FILE}
         return {name: texts for name, texts in found.items() if texts}
 
@@ -116,20 +126,22 @@ class JsonBody:
                 self._place = _Place.ESCAPE
                 return
             self._place = _Place.OUTSIDE
-            if self._depth == 1 and self._key is None:
-                self._key = bytes(self._rest[self._string_at :])
+            if self._depth in (1, 2) and self._keys[self._depth - 1] is None:
+                self._keys[self._depth - 1] = bytes(self._rest[self._string_at :])
         elif mark == b'"':
             self._string_at = len(self._rest) - 1
-            is_value = self._depth == 1 and self._follows_colon()
+            is_value = self._depth in (1, 2) and self._follows_colon()
             self._place = _Place.STRING
-            if is_value and self._key == b'"file"':
+            if is_value and self._keys[: self._depth] in _AUDIO_AT:
                 self._begin_audio()
         elif mark in b"{[":
             self._depth += 1
+            if self._depth == 2:
+                self._keys[1] = None
         elif mark in b"}]":
             self._depth -= 1
-        elif mark == b"," and self._depth == 1:
-            self._key = None
+        elif mark == b"," and self._depth in (1, 2):
+            self._keys[self._depth - 1] = None
 
     def _follows_colon(self) -> bool:
         at = len(self._rest) - 2
