@@ -3,8 +3,8 @@
     {"file": "<base64, or a data: URL>", "language": "en", ...}
     {"input_audio": {"data": "<base64>", "format": "wav"}, "language": "en", ...}
 
-The second form is that of OpenRouter's clients and of Open WebUI. The audio is decoded as it arrives
-and never collected; only the rest of the object is. Sans-IO. Loop thread.
+The second form is that of OpenRouter's clients and of Open WebUI. The audio is decoded as it
+arrives and never collected; only the rest of the object is. Sans-IO. Loop thread.
 """
 
 from __future__ import annotations
