@@ -69,6 +69,22 @@ def test_named_tests_exist(page: Path) -> None:
     assert set(TEST.findall(text_of(page))) <= defined
 
 
+RULE = re.compile(r"^\| (?:\d|2046|7578)[^|]*\|([^|]*)\|([^|]*)\|([^|]*)\|$", re.MULTILINE)
+NAMED = re.compile(r"`tests/(test_\w+\.py)::(test_\w+)`")
+
+
+def test_each_rule_of_http_has_a_test() -> None:
+    rules = RULE.findall((ROOT / "docs" / "http-rules.md").read_text(encoding="utf-8"))
+    assert len(rules) > 80
+    for rule, answer, test in rules:
+        named = NAMED.findall(test)
+        assert named, rule
+        assert answer.strip(), rule
+        for module, function in named:
+            source = (ROOT / "tests" / module).read_text(encoding="utf-8")
+            assert f"\ndef {function}(" in source, (module, function)
+
+
 def test_search_finds_links_and_names() -> None:
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
     assert sum(len(links_of(page)) for page in pages) > 10

@@ -9,14 +9,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from email.utils import formatdate
+from typing import cast
 
 import pytest
 from forms import BOUNDARY, TRANSCRIPTIONS, Answer, chunked, form
 from http_peer import AUDIO, SITE, Peer
 
+from app.messages import Upgrade
+from app.protocols.base import Session
 from app.protocols.http.head import MAX_HEAD_BYTES
 from app.protocols.http.protocol import HttpProtocol
-from app.protocols.http.site import Site
+from app.protocols.http.site import Site, SocketRoute
+from app.protocols.websocket.handshake import Opening
 
 NEXT = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 KIND = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
@@ -435,6 +439,13 @@ def test_stream_to_http_1_0_has_no_chunks_and_ends_the_connection() -> None:
     assert peer.answer.events[-1]["type"] == "transcript.text.done"
 
 
+def test_stream_has_chunks_and_no_length() -> None:
+    body = form(("file", AUDIO), ("stream", "true"))
+    answer = fed(upload(f"Content-Length: {len(body)}", body=body)).answer
+    assert answer.headers["transfer-encoding"] == "chunked"
+    assert "content-length" not in answer.headers
+
+
 def test_request_after_an_early_answer_is_not_processed() -> None:
     """The rest of the body, which is not there yet, could be taken for a request."""
     head = raw(f"POST {TRANSCRIPTIONS} HTTP/1.1", KIND, "Content-Length: 5000", "Origin: http://x")
@@ -510,6 +521,42 @@ def test_upgrade_to_another_protocol_is_ignored() -> None:
     for value in ("h2c", "TLS/1.3", "IRC/6.9, RTA/x11"):
         check(Case(get(f"Upgrade: {value}", "Connection: Upgrade"), 200))
     check(Case(get("Upgrade: websocket", "Connection: Upgrade", version="1.0"), 200, False))
+
+
+WEBSOCKET = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+
+
+def socket_site() -> Site:
+    def new(_: Opening) -> Session:
+        return cast(Session, object())
+
+    return replace(SITE, sockets={"/socket": SocketRoute(new)})
+
+
+def test_426_names_the_protocol() -> None:
+    (answer,) = fed(get(target="/socket"), site=socket_site()).answers("GET")
+    assert (answer.status, answer.headers["upgrade"]) == (426, "websocket")
+    assert answer.headers["connection"] == "Upgrade"
+
+
+def test_100_comes_before_101() -> None:
+    for field, statuses in (("Expect: 100-continue", [b"100", b"101"]), ("X: y", [b"101"])):
+        protocol = HttpProtocol(socket_site(), lambda: "made")
+        protocol.feed(get(*WEBSOCKET, field, target="/socket"))
+        assert isinstance(protocol.next_event(), Upgrade)
+        response = protocol.upgrade().response
+        assert re.findall(rb"^HTTP/1.1 (\d+) ", response, re.MULTILINE) == statuses
+
+
+def test_scheme_of_the_token_is_case_insensitive() -> None:
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        (query,) = fed(get(f"Authorization: {scheme}  secret", target="/status")).seen
+        assert query == ("query", "status", "secret")
 
 
 # Conditional requests, ranges.
