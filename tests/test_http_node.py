@@ -443,6 +443,16 @@ def test_status_keeps_only_times_and_causes(serve: MakeNode) -> None:
     assert bad["id"] == answer.headers["x-request-id"]
 
 
+def test_status_lists_an_upload_that_is_too_large(serve: MakeNode) -> None:
+    node = serve(max_body=100)
+    with node.connect() as client:
+        client.send(post(TRANSCRIPTIONS, ("file", WAV)))
+        assert receive(client, closed=True).status == 413
+    (entry,) = get(node, "/status").json["recent"]
+    assert (entry["outcome"], entry["protocol"]) == ("too_large", "http")
+    assert "limit of 100 bytes" in entry["message"]
+
+
 def test_status_has_no_id_that_a_client_chose() -> None:
     load = Load(False, True, False, 0, 1, 0, 0, 0.0, 0)
     status = Status(lambda: load, ENGLISH, "0")

@@ -13,7 +13,18 @@ from collections.abc import Callable
 from typing import Any
 
 from app.decoding.transcriber import ModelInfo
-from app.messages import Failure, Origin, Outcome, Report, Request, Transcript
+from app.messages import (
+    BAD_FIELD,
+    MISSING_FIELD,
+    TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    Failure,
+    Origin,
+    Outcome,
+    Report,
+    Request,
+    Transcript,
+)
 from app.requests.load import Load
 
 RECENT = 30
@@ -21,6 +32,9 @@ RECENT = 30
 
 MOST_LETTERS = 300
 """Length at which the message of a failure is cut."""
+
+_READABLE = (BAD_FIELD, MISSING_FIELD, TOO_LARGE, UNSUPPORTED_MEDIA_TYPE)
+"""Codes of a header that was read and cannot be served."""
 
 _JSON = "application/json"
 
@@ -36,11 +50,11 @@ class Status:
         self._recent: deque[tuple[float, dict[str, Any]]] = deque(maxlen=RECENT)
 
     def finished(self, origin: Origin, request: Request | None, outcome: Outcome) -> None:
-        """Keep an outcome, unless its header could not be read."""
-        if request is None:
+        """Keep an outcome, unless the header could not be read, as those of port scanners."""
+        if request is None and (not isinstance(outcome, Failure) or outcome.code not in _READABLE):
             return
         fields: dict[str, Any] = {"protocol": origin.protocol}
-        if origin.protocol == "http":
+        if request is not None and origin.protocol == "http":
             # The node made this id: only the client that received it knows its request by it. Those
             # of other ports are the clients' own.
             fields["id"] = request.id

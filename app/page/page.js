@@ -187,7 +187,7 @@ async function work(promised, name, title = name) {
       askForToken(() => work(file, name, title));
     } else {
       result.step("");
-      fail(explain(error));
+      fail(`${title}: ${explain(error)}`);
     }
     element("result").hidden = result.isEmpty() && error.status !== 401;
   } finally {
