@@ -79,7 +79,7 @@ function makeLine(start) {
 
 function playFrom(seconds) {
   element("player").currentTime = seconds;
-  element("player").play();
+  element("player").play().catch(() => {}); // a pause or another word may come first
 }
 
 /** Shows the command of curl for the same request. */
