@@ -41,21 +41,20 @@ MODEL_NOT_FOUND = "model_not_found"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The reason why a request has no transcript: a stable code, a sentence, and the time to
-    retry."""
+    """The reason why a request has no transcript: a stable code, a sentence, the time to retry, and
+    whether the bytes are `unrecognised`, so that they may be no audio at all."""
 
     code: str
     message: str
     retry_after_seconds: float | None = None
+    unrecognised: bool = False
 
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 384_000
 """Hz, for raw samples and files. Speech needs more, and no microphone exceeds the maximum."""
 
-MAX_CHANNELS = 64
-
-MAX_SPLIT_CHANNELS = 8
-"""`split` transcribes each channel by itself."""
+MAX_CHANNELS, MAX_SPLIT_CHANNELS = 64, 8
+"""Of any recording, and with `split`, which transcribes each channel by itself."""
 
 SAMPLE_BYTES: dict[SampleEncoding, int] = {
     "s16": 2,

@@ -438,8 +438,10 @@ def test_transcript_in_every_format() -> None:
 
     plain = answer("json")
     assert plain.headers["content-type"] == "application/json"
-    usage = {"type": "duration", "seconds": 3663.04}
-    assert plain.json == {"text": "Hello <you> & me", "usage": usage, "truncated": False}
+    # OpenAI's reference rounds up: 8.47 s of audio are 9.
+    usage = {"type": "duration", "seconds": 3664}
+    about = {"languages": [{"code": "de"}], "usage": usage, "truncated": False}
+    assert plain.json == {"text": "Hello <you> & me", **about}
     assert answer("text").body == b"Hello <you> & me\n"
     assert answer("srt").body.decode() == (
         "1\n00:00:00,000 --> 00:00:01,000\nHello <you>\n\n"
@@ -454,6 +456,7 @@ def test_transcript_in_every_format() -> None:
         *("task", "model", "language", "duration", "text", "segments", "usage", "truncated")
     }
     assert (verbose["task"], verbose["language"]) == ("transcribe", "german")
+    assert verbose["usage"] == usage
     assert verbose["segments"][0] == {
         "id": 0,
         "seek": 0,
@@ -504,6 +507,8 @@ def test_stream_gives_the_text_in_pieces() -> None:
     assert "".join(event["delta"] for event in deltas) == done["text"] == "one two"
     assert [(event["start"], event["end"]) for event in deltas] == [(0, 1), (1, 2)]
     assert (done["type"], done["language"]) == ("transcript.text.done", "en")
+    assert done["usage"] == {"type": "duration", "seconds": 0}
+    assert done["languages"] == [{"code": "en"}]
 
 
 def test_stream_has_the_words_of_each_segment_on_request() -> None:

@@ -73,7 +73,7 @@ def open_body(
         return _single(_open_raw(descriptor, size, raw), size % unit(raw)[0] != 0)
     container = inspect(descriptor, size)
     if container is None:
-        raise _unsupported("not recognised", means.media, _NO_HEADER)
+        raise _unsupported("not recognised", means.media, _NO_HEADER, unrecognised=True)
     name, media = container.name, means.media
     if not container.readable:
         if name not in DEMUXERS:
@@ -171,10 +171,12 @@ def _open_media(
     return media(descriptor, name, found, max_seconds)
 
 
-def _unsupported(found: str, media: OpenMedia | None, advice: str = "") -> AudioError:
+def _unsupported(
+    found: str, media: OpenMedia | None, advice: str = "", unrecognised: bool = False
+) -> AudioError:
     kinds = ", ".join(sorted(READABLE if media is None else READABLE | DEMUXERS.keys()))
     message = f"the audio was {found}; this node reads {kinds} and raw samples{advice}"
-    return AudioError(UNSUPPORTED_MEDIA_TYPE, message)
+    return AudioError(UNSUPPORTED_MEDIA_TYPE, message, unrecognised=unrecognised)
 
 
 def _patched(descriptor: int, container: Container, patch: Patcher | None) -> int:

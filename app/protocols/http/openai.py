@@ -89,11 +89,14 @@ class OpenAi:
         return f"{transcript.text}\n" if options.format == "text" else transcript.text
 
     def brief(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
-        return {"text": self.text(transcript, options), **self.extra(transcript)}
+        return {
+            "text": self.text(transcript, options),
+            "languages": _languages(transcript),
+            **self.extra(transcript),
+        }
 
     def extra(self, transcript: Transcript) -> dict[str, Any]:
-        seconds = round(transcript.audio_seconds, 3)
-        return {"usage": {"type": "duration", "seconds": seconds}}
+        return {"usage": _usage(transcript)}
 
     def language(self, transcript: Transcript, options: ReplyOptions) -> str:
         # Of the text, not of the speech.
@@ -159,6 +162,8 @@ def done(transcript: Transcript) -> bytes:
             "type": "transcript.text.done",
             "text": transcript.text,
             "language": transcript.language,
+            "languages": _languages(transcript),
+            "usage": _usage(transcript),
             "duration": round(transcript.audio_seconds, 3),
             "queue_seconds": round(transcript.queue_seconds, 4),
             "processing_seconds": round(transcript.processing_seconds, 4),
@@ -166,6 +171,17 @@ def done(transcript: Transcript) -> bytes:
             "truncated": transcript.truncated,
         }
     )
+
+
+def _usage(transcript: Transcript) -> dict[str, Any]:
+    """Return the usage of the API, in seconds of audio rounded up, as in OpenAI's reference."""
+    return {"type": "duration", "seconds": math.ceil(round(transcript.audio_seconds, 3))}
+
+
+def _languages(transcript: Transcript) -> list[dict[str, str]]:
+    """Return the languages of the speech, that of most of it first."""
+    codes = (transcript.language, *(segment.language for segment in transcript.segments))
+    return [{"code": code} for code in dict.fromkeys(codes) if code]
 
 
 def event(value: Any) -> bytes:

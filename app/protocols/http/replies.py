@@ -50,7 +50,8 @@ def answer_of(reply: Transcript | Failure | Report, options: ReplyOptions | None
         headers = (("Content-Type", reply.content_type), *UNCACHED)
         return Answer(200 if reply.ok else 503, headers, reply.body)
     if isinstance(reply, Failure):
-        status = STATUS.get(reply.code, 500)
+        # As OpenAI's and whisper.cpp's servers answer to bytes that are no audio.
+        status = 400 if reply.unrecognised else STATUS.get(reply.code, 500)
         more = _retry_after(reply)
         if status == 401:
             more += (("WWW-Authenticate", "Bearer"),)
