@@ -590,19 +590,16 @@ def write_file(path, text, overwrite):
     """Writes a file as a whole or not at all; returns False if it exists and must stay."""
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", errors="surrogateescape", dir=folder, prefix=".client-", delete=False
-    ) as file:
-        try:
+    temporary = os.path.join(folder, f".client-{os.urandom(8).hex()}")
+    try:
+        with open(temporary, "x", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-            # A temporary file is readable by its owner only.
-            os.chmod(file.name, 0o666 & ~umask())
-            return publish(file.name, path, overwrite)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(file.name)
+        return publish(temporary, path, overwrite)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
 
 
 def publish(temporary, path, overwrite):
@@ -619,12 +616,6 @@ def publish(temporary, path, overwrite):
                 return False
     os.replace(temporary, path)
     return True
-
-
-def umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def whole_number(low, high):
