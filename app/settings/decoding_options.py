@@ -26,7 +26,7 @@ DECODING_OPTIONS = (
         ("--language",),
         None,
         values.language,
-        "language of requests that do not name one: a code, auto, or multi, which detects it in"
+        "language of requests that do not name one: a code or name, auto, or multi, which detects it in"
         " each window, for recordings in several languages (default: auto for multilingual models,"
         " en for English-only models)",
         "CODE",

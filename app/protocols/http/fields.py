@@ -20,7 +20,6 @@ from app.messages import BAD_FIELD, ChannelMode
 from app.protocols.http.form import Fields, FormError
 from app.protocols.http.lists import list_of
 from app.protocols.languages import (
-    CODES,
     WANTED,
     LanguageError,
     contradiction,
@@ -52,7 +51,7 @@ def language(value: str | None) -> str | None:
     """Return the code of a language field's value; None if it is empty."""
     if not value:
         return None
-    code = CODES.get(value.lower()) or language_code(value)
+    code = language_code(value)
     if code is None:
         raise FormError(BAD_FIELD, f"language must be {WANTED}")
     return code

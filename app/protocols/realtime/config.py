@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from app.limits import prompt_fault
 from app.protocols.languages import (
-    CODES,
     MAX_LANGUAGES,
     WANTED,
     LanguageError,
@@ -189,7 +188,7 @@ def _transcription(config: Config, value: Any, path: str, node: Node) -> Config:
 def _language(value: str | None, path: str, node: Node) -> str | None:
     if not value:
         return None
-    code = CODES.get(value.lower()) or language_code(value)
+    code = language_code(value)
     if code is None:
         raise ConfigError(path, f"language must be {WANTED}")
     if code in ("auto", "multi"):
