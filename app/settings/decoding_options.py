@@ -26,9 +26,9 @@ DECODING_OPTIONS = (
         ("--language",),
         None,
         values.language,
-        "language of requests that do not name one: a code or name, auto, or multi, which detects it in"
-        " each window, for recordings in several languages (default: auto for multilingual models,"
-        " en for English-only models)",
+        "language of requests that do not name one: a code or name, auto, or multi, which detects"
+        " it in each window, for recordings in several languages (default: auto for multilingual"
+        " models, en for English-only models)",
         "CODE",
     ),
     Option(
