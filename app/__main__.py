@@ -133,7 +133,7 @@ def _serve(
     """Build the node, open the ports, run, wind down."""
     notifier = Notifier(os.environ)
     names = model.names_of(settings, engine.info)
-    web = http_port.web_of(settings, engine.info, names, file, lambda: node.server.load)
+    web = http_port.web_of(settings, engine.info, names, file, lambda: node.server.load, protected)
     parts = None
     if protected.broker is not None:
         new_thread = startup_queue.thread_maker(settings, protected.broker, engine.info.name)

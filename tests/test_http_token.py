@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import pytest
-from fakes import ENGLISH, Node, encoded, tone
-from forms import Answer, answers, form, request
+from fakes import Node, encoded, tone
+from forms import Answer, form, request
+from http_node import BEARER, SOCKETS, TOKEN, ask, http_node
 
-from app.model_files.catalog import ModelFile
 from app.page import files
 from app.protocols.http.routes import MODEL, ROUTES, Upload
-from app.protocols.model_names import ModelNames
-from app.server import Reports
-from app.settings import settings as config
-from app.startup.sockets import socket_routes
-from app.startup.web import web
-
-TOKEN = "a-token-for-the-tests"
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
-NAMES = ModelNames(ENGLISH.name, frozenset({ENGLISH.name, "whisper-1"}))
-SOCKETS = socket_routes(config.read([], {}), ENGLISH, NAMES)
 
 OPEN = {"/healthz", "/health", *files.load()}
 """The paths that never require the token: the page has to ask for it."""
@@ -47,36 +37,7 @@ WRONG: dict[str, dict[str, str]] = {
 
 @pytest.fixture
 def serve(make_node: Callable[..., Node]) -> Callable[..., Node]:
-    def make(metrics_auth: bool = False, needs_token: bool = True) -> Node:
-        parts = web(
-            model=ENGLISH,
-            names=NAMES,
-            file=ModelFile(Path(__file__), ENGLISH.name),
-            version="1.2.3",
-            load=lambda: node.server.load,
-            max_body=1 << 24,
-            origins=(),
-            local=True,
-            sockets=SOCKETS,
-            metrics_auth=metrics_auth,
-        )
-        node = make_node(
-            new_protocol=parts.new_protocol,
-            port={"name": "http", "needs_token": needs_token},
-            reports=Reports(parts.reports, parts.guarded),
-            observers=parts.observers,
-            authorize=lambda token: token == TOKEN,
-        )
-        return node
-
-    return make
-
-
-def ask(node: Node, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-    with node.connect() as client:
-        client.send(request(method, path, body, Connection="close", **headers))
-        data = b"".join(iter(lambda: client.socket.recv(65536), b""))
-    return answers(data, method, closed=True)[0]
+    return partial(http_node, make_node)
 
 
 def refused(answer: Answer, method: str) -> bool:
@@ -171,7 +132,7 @@ def test_valid_token_opens_every_route(answered: dict[str, Answer]) -> None:
 
 
 def test_node_without_a_token_answers_every_route(serve: Callable[..., Node]) -> None:
-    node = serve(needs_token=False)
+    node = serve(token=False)
     found = {path: ask(node, "GET", path).status for path in GETS}
     assert set(found.values()) == {200, 404}
     assert found[MODEL + "unknown"] == 404

@@ -21,6 +21,7 @@ from app.requests.load import Load
 from app.settings.settings import Settings
 
 if TYPE_CHECKING:
+    from app.startup.protection import Protection
     from app.startup.web import Web
 
 USUAL_PORT = 8080
@@ -34,6 +35,7 @@ def web_of(
     names: ModelNames,
     file: catalog.ModelFile,
     load: Callable[[], Load],
+    protected: Protection,
 ) -> Web | None:
     """Build the handlers of the port; None if it is off."""
     if settings.http_port is None:
@@ -53,6 +55,7 @@ def web_of(
         local=not reachable_by_others(settings.host),
         secure=settings.tls_cert is not None,
         metrics_auth=settings.metrics_auth,
+        token=not protected.access_token.open,
         sockets=socket_routes(settings, model, names),
         trusted_proxies=settings.trusted_proxy,
     )

@@ -18,6 +18,8 @@ from app.monitoring.metrics import Metrics
 from app.monitoring.status import Status
 from app.network.ports import Network, Proxies
 from app.page import files as pages
+from app.protocols.http.answer import encoded
+from app.protocols.http.openapi import document
 from app.protocols.http.protocol import PERMITTED, HttpProtocol
 from app.protocols.http.site import Site, SocketRoute
 from app.protocols.model_names import ModelNames
@@ -49,28 +51,34 @@ def web(
     local: bool,
     secure: bool = False,
     metrics_auth: bool,
+    token: bool = False,
     sockets: Mapping[str, SocketRoute],
     trusted_proxies: tuple[Network, ...] = (),
 ) -> Web:
     """Build the handlers. `load` returns the node's load; `local` is true if only this machine can
-    reach the port, `secure` if it has TLS; `sockets` are its addresses for WebSockets; the rest is
-    as in the settings. Raises `OSError` if the page cannot be read."""
+    reach the port, `secure` if it has TLS, and `token` if it requires one; `sockets` are its
+    addresses for WebSockets; the rest is as in the settings. Raises `OSError` if the page cannot be
+    read."""
+    probes: frozenset[QueryKind] = frozenset({"ready", "metrics"})
+    private: frozenset[QueryKind] = frozenset({"status", "own"})
+    guarded = private | probes if metrics_auth else private
+    files = {path: (page.content_type, page.body) for path, page in pages.load().items()}
+    described = document.Port(version, files, sockets, token, frozenset(guarded))
     site = Site(
         served=names,
         created=int(file.path.stat().st_mtime),
         max_body=max_body,
-        pages={path: (page.content_type, page.body) for path, page in pages.load().items()},
+        pages=files,
         origins=frozenset(origins),
         local=local,
         sockets=sockets,
         secure=secure,
         date=partial(formatdate, usegmt=True),
         proxies=trusted_proxies,
+        openapi=encoded(document.document(described)),
     )
     metrics = Metrics(load, model.name, version)
     status = Status(load, model, version)
-    probes: frozenset[QueryKind] = frozenset({"ready", "metrics"})
-    private: frozenset[QueryKind] = frozenset({"status", "own"})
 
     def new_id() -> str:
         return uuid.uuid4().hex
@@ -85,5 +93,5 @@ def web(
             "status": status.report,
             "own": lambda: PERMITTED,
         },
-        guarded=private | probes if metrics_auth else private,
+        guarded=guarded,
     )

@@ -18,7 +18,7 @@ from app.protocols.http.form import Fields, FormError
 from app.protocols.http.openai import mean_logprob
 from app.protocols.languages import NAMES
 
-_OUTPUTS: dict[str, Format] = {
+OUTPUTS: dict[str, Format] = {
     "txt": "text",
     "vtt": "vtt",
     "srt": "srt",
@@ -40,7 +40,7 @@ class AsrWebservice:
         Field("task", "`translate` answers in English.", values=get_args(Task), default=_TASK),
         field_table.LANGUAGE,
         field_table.prompt("initial_prompt"),
-        Field("output", "The form of the answer.", values=tuple(_OUTPUTS), default="txt"),
+        Field("output", "The form of the answer.", values=tuple(OUTPUTS), default="txt"),
         field_table.flag("word_timestamps", "Give the words in `json`."),
         field_table.flag("encode", f"`false` for {_SAMPLES_ARE}.", True),
         field_table.flag("vad_filter", "Changes nothing: the node skips audio without speech."),
@@ -55,12 +55,12 @@ class AsrWebservice:
         if form_fields.flag(fields, "diarize"):
             raise FormError(BAD_FIELD, "diarize is not supported; leave it out")
         output = form_fields.last(fields, "output") or "txt"
-        if output not in _OUTPUTS:
-            raise FormError(BAD_FIELD, f"output must be one of {', '.join(_OUTPUTS)}")
+        if output not in OUTPUTS:
+            raise FormError(BAD_FIELD, f"output must be one of {', '.join(OUTPUTS)}")
         return ReplyOptions(
             dialect=self,
             task=self._task(fields),
-            format=_OUTPUTS[output],
+            format=OUTPUTS[output],
             words=form_fields.flag(fields, "word_timestamps"),
             temperature=form_fields.temperature(fields),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.messages import MODEL_NOT_FOUND
-from app.protocols.http.answer import Answer, Headers, json_answer
+from app.protocols.http.answer import JSON, Answer, Headers, json_answer
 from app.protocols.http.conditions import entity_tag
 from app.protocols.http.replies import error
 from app.protocols.http.routes import READ, WRITE, Fixed, NotFound, allowed_methods, route
@@ -35,6 +35,9 @@ def fixed_answer(found: Fixed, site: Site) -> Answer:
     if found.kind == "page":
         kind, body = site.pages[found.name]
         return Answer(200, (("Content-Type", kind), *_PAGE_HEADERS, *entity_tag(body)), body)
+    if found.kind == "openapi":
+        more = (("Cache-Control", "no-cache"), *entity_tag(site.openapi))
+        return Answer(200, (("Content-Type", JSON), *more), site.openapi)
     if found.kind == "health":
         return json_answer(200, {"status": "ok"})
     if found.kind == "models":

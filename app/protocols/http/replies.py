@@ -12,7 +12,7 @@ from app import messages
 from app.messages import Failure, Report, Transcript
 from app.protocols.http import openai
 from app.protocols.http.answer import JSON, UNCACHED, Answer, Headers, encoded, json_answer
-from app.protocols.http.dialect import ReplyOptions
+from app.protocols.http.dialect import Format, ReplyOptions
 from app.protocols.http.openai import OPENAI
 from app.protocols.subtitles import srt, tsv, vtt
 
@@ -38,10 +38,15 @@ STATUS: dict[str, int] = {
 }
 """HTTP status by code. 499 is nginx's for a client that is gone; it is never sent."""
 
-_SRT = "application/x-subrip; charset=utf-8"
-_VTT = "text/vtt; charset=utf-8"
-_TEXT = "text/plain; charset=utf-8"
-_TSV = "text/tab-separated-values; charset=utf-8"
+KINDS: dict[Format, str] = {
+    "json": JSON,
+    "verbose_json": JSON,
+    "text": "text/plain; charset=utf-8",
+    "srt": "application/x-subrip; charset=utf-8",
+    "vtt": "text/vtt; charset=utf-8",
+    "tsv": "text/tab-separated-values; charset=utf-8",
+}
+"""The content type of a transcript by its format."""
 
 
 def answer_of(reply: Transcript | Failure | Report, options: ReplyOptions | None) -> Answer:
@@ -84,18 +89,19 @@ def error_event(failure: Failure) -> bytes:
 def rendered(transcript: Transcript, options: ReplyOptions) -> tuple[str, bytes]:
     """Return content type and body of a transcript in the format that was asked for."""
     dialect = options.dialect
+    kind = KINDS[options.format]
     if options.format == "srt":
-        return _SRT, srt(transcript.segments).encode()
+        return kind, srt(transcript.segments).encode()
     if options.format == "vtt":
-        return _VTT, vtt(transcript.segments).encode()
+        return kind, vtt(transcript.segments).encode()
     if options.format == "tsv":
-        return _TSV, tsv(transcript.segments).encode()
+        return kind, tsv(transcript.segments).encode()
     text = dialect.text(transcript, options)
     if options.format == "text":
-        return _TEXT, text.encode()
+        return kind, text.encode()
     truncated = {"truncated": transcript.truncated}
     if options.format == "json":
-        return JSON, encoded(dialect.brief(transcript, options) | truncated)
+        return kind, encoded(dialect.brief(transcript, options) | truncated)
     fields = {
         "task": options.task,
         "model": transcript.model,
@@ -106,7 +112,7 @@ def rendered(transcript: Transcript, options: ReplyOptions) -> tuple[str, bytes]
         **dialect.extra(transcript),
         **truncated,
     }
-    return JSON, encoded(fields)
+    return kind, encoded(fields)
 
 
 def _retry_after(failure: Failure) -> Headers:

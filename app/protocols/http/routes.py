@@ -38,9 +38,9 @@ class NodeReport:
 @dataclass(frozen=True, slots=True)
 class Fixed:
     """A resource that the protocol has itself: health, the list of models or one of them, a page
-    of the `site`."""
+    of the `site`, or the description of all."""
 
-    kind: Literal["health", "models", "model", "page"]
+    kind: Literal["health", "models", "model", "page", "openapi"]
     name: str = ""
 
     @property
@@ -65,6 +65,7 @@ ROUTES: dict[str, Upload | NodeReport | Fixed] = {
     "/asr": Upload(ASR_WEBSERVICE, "transcribe"),
     "/detect-language": Upload(LANGUAGE_DETECTION, "transcribe"),
     "/v1/models": Fixed("models"),
+    "/openapi.json": Fixed("openapi"),
     "/healthz": Fixed("health"),
     # The name in whisper.cpp's server.
     "/health": Fixed("health"),

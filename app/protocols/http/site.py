@@ -35,7 +35,8 @@ class Site:
     node's own (`*` for all). `local` is True if the port listens on loopback only. `sockets` are
     the addresses for WebSockets by path; the path `*` stands for all others. `secure` is True if
     the port has TLS. `date` returns the time as an HTTP-date (RFC 9110, section 5.6.7); without a
-    clock, answers have no `Date`. `proxies` are the networks of trusted proxies.
+    clock, answers have no `Date`. `proxies` are the networks of trusted proxies. `openapi` is
+    the port's description as JSON.
     """
 
     served: ModelNames
@@ -48,6 +49,7 @@ class Site:
     secure: bool = False
     date: Callable[[], str] | None = None
     proxies: tuple[Network, ...] = ()
+    openapi: bytes = field(default=b"{}", repr=False)
 
     @property
     def sockets_only(self) -> bool:
