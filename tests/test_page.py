@@ -64,6 +64,21 @@ def test_page_has_no_inline_script_or_style() -> None:
     assert not re.search(r"<script(?![^>]*\ssrc=)", text)
 
 
+@pytest.mark.parametrize("path", sorted(pages.load()))
+def test_page_has_no_address_from_the_root(path: str) -> None:
+    """Below a path, `/status` would be an address of the proxy."""
+    text = pages.load()[path].body.decode()
+    assert re.findall(r"""(?<![<\w])["'`]/[\w$]""", text) == []
+    assert re.findall(r"""url\(\s*["']?/""", text) == []
+
+
+@pytest.mark.parametrize("path", sorted(pages.load()))
+def test_page_makes_no_markup_from_text(path: str) -> None:
+    """Names of files, messages and transcripts can hold anything."""
+    text = pages.load()[path].body.decode()
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text)
+
+
 def test_files_of_the_page_are_short() -> None:
     lines = {path: page.body.count(b"\n") for path, page in pages.load().items()}
     assert max(lines.values()) < 300, lines
