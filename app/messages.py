@@ -41,8 +41,7 @@ MODEL_NOT_FOUND = "model_not_found"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The reason why a request has no transcript: a stable code, a sentence, the time to retry, and
-    whether the bytes are `unrecognised`, so that they may be no audio at all."""
+    """The reason for no transcript, and the time to retry; `unrecognised` bytes may be no audio."""
 
     code: str
     message: str
@@ -88,7 +87,8 @@ class Request:
     are the codes that detection chooses from; empty means the node's. `temperature` is the initial
     temperature, 0 to 1. `token` is the client's token. With the `channel_mode` `split` each channel
     is transcribed by itself. With `live` options it is a stream, never kept. With `cues` the
-    segments are divided into cues of that size. `model` is the name that the client asked for.
+    segments are divided into cues of that size. `model` is the name that the client asked for;
+    `ignored` are the names of its fields that the node does not read.
     """
 
     id: str
@@ -109,6 +109,7 @@ class Request:
     model: str | None = None
     detect_only: bool = False
     """True to decode only the first window with words, for its language."""
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ def test_form_becomes_a_request() -> None:
         temperature=0.25,
         word_timestamps=True,
         model="tiny.en",
+        ignored=("unheard of",),
     )
     assert peer.answer.status == 200
     assert peer.answer.headers["x-request-id"] == "made"

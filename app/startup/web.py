@@ -14,6 +14,7 @@ from functools import partial
 from app.decoding.transcriber import ModelInfo
 from app.messages import QueryKind, Report
 from app.model_files import catalog
+from app.monitoring.ignored_fields import IgnoredFields
 from app.monitoring.metrics import Metrics
 from app.monitoring.status import Status
 from app.network.ports import Network, Proxies
@@ -86,7 +87,7 @@ def web(
     return Web(
         new_protocol=partial(HttpProtocol, site, new_id),
         proxies=Proxies(trusted_proxies, partial(HttpProtocol, site, new_id, proxied=True)),
-        observers=(metrics, status),
+        observers=(metrics, status, IgnoredFields()),
         reports={
             "ready": status.ready,
             "metrics": metrics.report,

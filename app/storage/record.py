@@ -41,7 +41,7 @@ class DamagedError(Exception):
 def encode(record: Record) -> bytes:
     """Return one line of JSON that ends with a checksum over its other fields."""
     request = asdict(record.request)
-    del request["token"]
+    del request["token"], request["ignored"]
     content = {
         "id": record.request.id,
         "version": _VERSION,

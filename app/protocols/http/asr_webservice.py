@@ -43,17 +43,11 @@ class AsrWebservice:
         Field("output", "The form of the answer.", values=tuple(OUTPUTS), default="txt"),
         field_table.flag("word_timestamps", "Give the words in `json`."),
         field_table.flag("encode", f"`false` for {_SAMPLES_ARE}.", True),
-        field_table.flag("vad_filter", "Changes nothing: the node skips audio without speech."),
-        field_table.flag("diarize", "Is rejected if it is true."),
         field_table.TEMPERATURE,
         *field_table.COMMON,
     )
 
     def read_options(self, fields: Fields, task: Task) -> ReplyOptions:
-        # The node always skips what is not speech, as `vad_filter` asks.
-        form_fields.flag(fields, "vad_filter")
-        if form_fields.flag(fields, "diarize"):
-            raise FormError(BAD_FIELD, "diarize is not supported; leave it out")
         output = form_fields.last(fields, "output") or "txt"
         if output not in OUTPUTS:
             raise FormError(BAD_FIELD, f"output must be one of {', '.join(OUTPUTS)}")

@@ -13,6 +13,7 @@ from typing import Protocol as Interface
 from app.limits import CueLayout
 from app.messages import RawFormat, Request, Segment, Task, Transcript
 from app.protocols.http import fields as form_fields
+from app.protocols.http import unread_fields
 from app.protocols.http.field_table import Field
 from app.protocols.http.form import Fields
 from app.protocols.model_names import ModelNames
@@ -36,6 +37,10 @@ class ReplyOptions:
     temperature: float = 0.0
     detect_only: bool = False
     """True if only the language is asked for."""
+    cues: CueLayout | None = None
+    """The size of cues if a field of the dialect gives it, which none has in common."""
+    ignored: tuple[str, ...] = ()
+    """The names of the fields that the node does not read."""
 
 
 class Dialect(Interface):
@@ -85,8 +90,9 @@ def read(
     fields: Fields, dialect: Dialect, request: Request, served: ModelNames
 ) -> tuple[Request, ReplyOptions]:
     """Return `request` with the form's values, and the options of its reply. Raises `FormError`."""
+    ignored = unread_fields.ignored(fields, dialect.fields)
     model = form_fields.model(fields, served)
-    options = dialect.read_options(fields, request.task)
+    options = replace(dialect.read_options(fields, request.task), ignored=ignored)
     language = dialect.read_language(fields)
     request = replace(
         request,
@@ -102,6 +108,7 @@ def read(
         reply="segments" if options.stream else "transcript",
         temperature=options.temperature,
         cues=_cues(fields, options),
+        ignored=ignored,
     )
     return request, options
 
@@ -110,6 +117,8 @@ def _cues(fields: Fields, options: ReplyOptions) -> CueLayout | None:
     """Return the size of cues: subtitles always have one, other replies with segments only if a
     field gives it."""
     layout = form_fields.cues(fields)
+    if options.cues is not None and not form_fields.names_cues(fields):
+        return options.cues
     has_segments = options.stream or options.format == "verbose_json"
     wanted = options.format in SUBTITLES or (has_segments and form_fields.names_cues(fields))
     return layout if wanted and layout.width else None

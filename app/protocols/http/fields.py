@@ -1,7 +1,7 @@
 """The form fields of both HTTP dialects: one rule per field, each in a function of its own.
 
 Pure: a form's fields in, a value out, `FormError` if a field is invalid. A field means the same as
-in `app/protocols/native/header.py`. Unknown fields are ignored.
+in `app/protocols/native/header.py`.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def cues(fields: Fields) -> CueLayout:
     """Return the size of subtitle cues; its width is 0 if segments are not divided into cues."""
     default = CueLayout()
     return CueLayout(
-        _whole(fields, "max_line_width", default.width, 0, MAX_LINE_WIDTH),
-        _whole(fields, "max_line_count", default.lines, 1, MAX_LINE_COUNT),
+        whole(fields, "max_line_width", default.width, 0, MAX_LINE_WIDTH),
+        whole(fields, "max_line_count", default.lines, 1, MAX_LINE_COUNT),
         _cue_seconds(fields, default.seconds),
     )
 
@@ -130,7 +130,8 @@ def flag(fields: Fields, name: str, default: bool = False) -> bool:
     raise FormError(BAD_FIELD, f"{name} must be true or false")
 
 
-def _whole(fields: Fields, name: str, default: int, least: int, most: int) -> int:
+def whole(fields: Fields, name: str, default: int, least: int, most: int) -> int:
+    """Return the whole number in the field `name`."""
     text = last(fields, name) or str(default)
     # isdecimal() alone accepts the digits of other scripts.
     value = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else -1

@@ -6,7 +6,7 @@ Pure functions of the node's messages, in the shapes of OpenAI's API reference (
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 from app.decoding.hypothesis import compression
 from app.messages import BAD_FIELD, RawFormat, Segment, Task, Transcript, Word
@@ -17,6 +17,7 @@ from app.protocols.http.dialect import Format, ReplyOptions, segment_extra, word
 from app.protocols.http.field_table import Field
 from app.protocols.http.form import FILE, Fields, FormError
 from app.protocols.http.lists import list_of
+from app.protocols.http.unread_fields import UNREAD
 from app.protocols.languages import NAMES
 
 FORMATS: tuple[Format, ...] = ("json", "text", "srt", "verbose_json", "vtt")
@@ -42,6 +43,8 @@ class OpenAi:
             values=_GRANULARITIES,
             default="segment",
         ),
+        Field("task", "`translate` answers in English.", values=get_args(Task)),
+        field_table.flag("translate", "The same as `task=translate`."),
         field_table.flag(
             "stream", "Send an event for each segment, with `response_format` `json` or `text`."
         ),
@@ -60,7 +63,7 @@ class OpenAi:
             raise FormError(BAD_FIELD, message)
         return ReplyOptions(
             dialect=self,
-            task=task,
+            task=_task(fields, task),
             format=form,
             segments="segment" in granularities,
             words="word" in granularities,
@@ -120,7 +123,7 @@ class OpenAi:
 
 
 OPENAI = OpenAi()
-_PARAMETERS = {FILE, "task", *(field.name for field in OpenAi.fields)}
+_PARAMETERS = {FILE, *UNREAD, *(field.name for field in OpenAi.fields)}
 _PARAMETERS.add("timestamp_granularities[]")
 
 
@@ -187,6 +190,15 @@ def _languages(transcript: Transcript) -> list[dict[str, str]]:
 def event(value: Any) -> bytes:
     """Return one server-sent event."""
     return b"data: " + encoded(value) + b"\n\n"
+
+
+def _task(fields: Fields, task: Task) -> Task:
+    """Return the task; `task` is that of the route."""
+    value = form_fields.last(fields, "task") or task
+    if value not in get_args(Task):
+        raise FormError(BAD_FIELD, "task must be transcribe or translate")
+    translate = form_fields.flag(fields, "translate") or "translate" in (task, value)
+    return "translate" if translate else "transcribe"
 
 
 def _granularities(fields: Fields) -> frozenset[str]:

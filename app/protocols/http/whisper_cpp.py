@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.limits import MAX_CUE_SECONDS, MAX_LINE_WIDTH, CueLayout
 from app.messages import RawFormat, Segment, Task, Transcript
 from app.protocols.http import field_table
 from app.protocols.http import fields as form_fields
@@ -28,6 +29,14 @@ class WhisperCpp:
         Field("response_format", "The form of the answer.", values=FORMATS, default="json"),
         field_table.flag("no_timestamps", "Leave the times out of `verbose_json`."),
         field_table.flag("token_timestamps", "Give the words in `verbose_json`.", True),
+        Field(
+            "max_len",
+            "Most columns of a segment, which ends between words; 0 does not divide segments.",
+            "whole",
+            least=0,
+            most=MAX_LINE_WIDTH,
+            default=0,
+        ),
         *field_table.COMMON,
     )
 
@@ -35,6 +44,7 @@ class WhisperCpp:
         form = response_format(fields)
         timestamps = not form_fields.flag(fields, "no_timestamps")
         # That server gives words with verbose_json unless they are switched off.
+        width = form_fields.whole(fields, "max_len", 0, 0, MAX_LINE_WIDTH)
         words = form_fields.flag(fields, "token_timestamps", True)
         words = words and timestamps and form == "verbose_json"
         return ReplyOptions(
@@ -44,6 +54,7 @@ class WhisperCpp:
             words=words,
             timestamps=timestamps,
             temperature=form_fields.temperature(fields),
+            cues=CueLayout(width, 1, MAX_CUE_SECONDS) if width else None,
         )
 
     def read_language(self, fields: Fields) -> str | None:

@@ -6,6 +6,7 @@ and `Connection: close` if the request was not read to its end. Loop thread.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import quote
@@ -22,6 +23,13 @@ from app.protocols.http.replies import error_event
 from app.protocols.http.site import Site
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+_MOST_NAMES = 30
+"""Names in `X-Ignored-Fields`, those that a header can hold."""
+
+_READABLE = "Retry-After, X-Ignored-Fields, X-Model, X-Request-Id"
+"""Headers that pages of allowed origins may read."""
 
 _STREAM: Headers = (
     ("Content-Type", "text/event-stream"),
@@ -135,12 +143,15 @@ class Writer:
             headers += (("X-Request-Id", self.exchange.request.id),)
             # The model's name is for clients with the token.
             headers += (("X-Model", self._model),) if status != 401 else ()
+        if self.exchange.options is not None and self.exchange.options.ignored:
+            names = [name for name in self.exchange.options.ignored if _NAME.fullmatch(name)]
+            headers += (("X-Ignored-Fields", ", ".join(names[:_MOST_NAMES])),) if names else ()
         if self._site.origins:
             headers += (("Vary", "Origin"),)
         if self.exchange.origin is not None:
             headers += (
                 ("Access-Control-Allow-Origin", self.exchange.origin),
-                ("Access-Control-Expose-Headers", "Retry-After, X-Model, X-Request-Id"),
+                ("Access-Control-Expose-Headers", _READABLE),
             )
         unread = self._http.their_state in (h11.IDLE, h11.SEND_BODY, h11.ERROR)
         self.keeps = self.exchange.keeps and not unread
