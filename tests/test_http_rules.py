@@ -228,6 +228,15 @@ def test_https_target_is_served_over_tls() -> None:
     assert peer.answers("GET")[0].status == 200
 
 
+def test_page_with_a_slash_behind_it_is_moved() -> None:
+    """The addresses in a page are relative."""
+    site = replace(SITE, pages={**SITE.pages, "/docs": ("text/html", b"x")})
+    for path, status in (("/docs", 200), ("/docs/", 308), ("/", 200)):
+        (answer,) = fed(get(target=path), site=site).answers("GET")
+        assert answer.status == status
+        assert answer.headers.get("location") == ("../docs" if status == 308 else None)
+
+
 def test_options_of_the_whole_server() -> None:
     answer = check(Case(raw("OPTIONS * HTTP/1.1"), 204))
     assert answer.headers["allow"] == "GET, HEAD, POST, OPTIONS"

@@ -18,6 +18,7 @@ from node import HANG, JFK, Node, eventually, stopped_cleanly
 from page_view import address, pasted, plain, shown_words, wait_for_end
 
 from app.page import files as pages
+from app.protocols.http.routes import ROUTES
 
 CHROMIUM = find()
 TOKEN = "correct-horse-battery-staple"
@@ -39,7 +40,8 @@ def test_every_file_of_the_page_is_served() -> None:
     served = pages.load()
     files = {path.name for path in pages.FOLDER.iterdir() if path.is_file()}
     assert files - {"__init__.py", "files.py"} == {
-        "index.html" if path == "/" else path.removeprefix("/") for path in served
+        {"/": "index.html", "/docs": "docs.html"}.get(path, path.removeprefix("/"))
+        for path in served
     }
     assert served["/"].content_type == "text/html; charset=utf-8"
     assert served["/page.js"].content_type == "text/javascript; charset=utf-8"
@@ -55,11 +57,13 @@ def test_page_loads_only_its_own_existing_files(path: str) -> None:
     wanted = re.findall(r"""(?:from|href=|src=)\s*"([^"]+)""", text)
     assert wanted or path not in ("/", "/page.js")
     for name in wanted:
-        assert name == "data:," or "/" + name.removeprefix("./") in served, name
+        path_of = "/" + name.removeprefix("./")
+        assert name == "data:," or path_of in served or path_of in ROUTES, name
 
 
-def test_page_has_no_inline_script_or_style() -> None:
-    text = pages.load()["/"].body.decode()
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_page_has_no_inline_script_or_style(path: str) -> None:
+    text = pages.load()[path].body.decode()
     assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", text)
     assert not re.search(r"<script(?![^>]*\ssrc=)", text)
 

@@ -17,6 +17,18 @@ export function curlLine(page, name, { language, prompt, words, translate }, has
   return parts.join(" ");
 }
 
+/** Returns the command that sends a form to `address` with a file in the field `audio` and `fields`,
+ * pairs of a name and a value or a list of values. */
+export function formLine(address, audio, file, fields, hasToken) {
+  const parts = ["curl", quoted(address.href)];
+  if (hasToken) parts.push('-H "Authorization: Bearer $TOKEN"');
+  parts.push(`-F ${quoted(`${audio}=@${formFile(file)}`)}`);
+  for (const [name, value] of fields) {
+    for (const one of [value].flat()) parts.push(`--form-string ${quoted(`${name}=${one}`)}`);
+  }
+  return parts.join(" ");
+}
+
 /** curl takes `-` for its stdin, and ends a name at a comma or semicolon unless it is in quotes. */
 function formFile(name) {
   const path = name === "-" ? "./-" : name;

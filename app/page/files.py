@@ -12,8 +12,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 
-INDEX = "index.html"
-"""The file served as `/`; the others are served by their names."""
+PATHS = {"index.html": "/", "docs.html": "/docs"}
+"""The files that are not served by their names."""
 
 CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -37,9 +37,7 @@ def load() -> dict[str, Page]:
     Raises `OSError` if the folder or a file cannot be read.
     """
     return {
-        "/" if path.name == INDEX else f"/{path.name}": Page(
-            CONTENT_TYPES[path.suffix], path.read_bytes()
-        )
+        PATHS.get(path.name, f"/{path.name}"): Page(CONTENT_TYPES[path.suffix], path.read_bytes())
         for path in sorted(FOLDER.iterdir())
         if path.suffix in CONTENT_TYPES
     }

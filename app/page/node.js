@@ -66,6 +66,11 @@ function fromNode(error, status = 0) {
   return new Failure(error.code ?? "", error.message ?? "", status);
 }
 
+/** Returns the description of the node's routes. Throws Failure. */
+export async function description() {
+  return (await ask("openapi.json")).json();
+}
+
 /** Returns the node's status. Throws Failure. */
 export async function status() {
   return (await ask("status")).json();

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.messages import MODEL_NOT_FOUND
-from app.protocols.http.answer import JSON, Answer, Headers, json_answer
+from app.protocols.http.answer import JSON, UNCACHED, Answer, Headers, json_answer
 from app.protocols.http.conditions import entity_tag
 from app.protocols.http.replies import error
 from app.protocols.http.routes import READ, WRITE, Fixed, NotFound, allowed_methods, route
@@ -47,6 +47,12 @@ def fixed_answer(found: Fixed, site: Site) -> Answer:
         message = f"model {found.name[:80]!r} is not served here; /v1/models lists the models"
         return error(404, MODEL_NOT_FOUND, message)
     return json_answer(200, _model(found.name, site))
+
+
+def moved(path: str) -> Answer:
+    """Return the answer to a page's address with a slash at its end."""
+    address = f"../{path.rpartition('/')[2]}"
+    return Answer(308, (("Location", address), *UNCACHED))
 
 
 def not_found(found: NotFound) -> Answer:

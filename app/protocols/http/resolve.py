@@ -48,6 +48,9 @@ def resolve(head: Head, site: Site, readable: bool) -> Found:
             return fixed.socket_required()
         return fixed.not_found(found)
     if isinstance(found, Fixed):
+        if found.kind == "page" and head.path == f"{path}/":
+            # A page's relative addresses hold only without the slash.
+            return fixed.moved(path)
         answer = fixed.fixed_answer(found, site)
         return answer if found.is_open else Private(answer)
     if isinstance(found, Upload) and not right_origin(head, site):
