@@ -319,7 +319,7 @@ def test_invalid_file_shows_an_error_and_the_next_file_works(
     assert "The node says:" in page.text("#failure")
     # Chromium reports every response that is not a success. Any other complaint is an error.
     (complaint,) = page.complaints
-    assert "415" in complaint
+    assert "400" in complaint
     page.complaints.clear()
     page.choose_file("#file", sounds["words"])
     wait_for_end(page)
