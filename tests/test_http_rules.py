@@ -231,7 +231,7 @@ def test_https_target_is_served_over_tls() -> None:
 def test_page_with_a_slash_behind_it_is_moved() -> None:
     """The addresses in a page are relative."""
     site = replace(SITE, pages={**SITE.pages, "/docs": ("text/html", b"x")})
-    for path, status in (("/docs", 200), ("/docs/", 308), ("/", 200)):
+    for path, status in (("/docs", 200), ("/docs/", 308), ("/", 200), ("//", 200)):
         (answer,) = fed(get(target=path), site=site).answers("GET")
         assert answer.status == status
         assert answer.headers.get("location") == ("../docs" if status == 308 else None)

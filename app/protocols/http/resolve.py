@@ -48,7 +48,7 @@ def resolve(head: Head, site: Site, readable: bool) -> Found:
             return fixed.socket_required()
         return fixed.not_found(found)
     if isinstance(found, Fixed):
-        if found.kind == "page" and head.path == f"{path}/":
+        if found.kind == "page" and path != "/" and head.path == f"{path}/":
             # A page's relative addresses hold only without the slash.
             return fixed.moved(path)
         answer = fixed.fixed_answer(found, site)
