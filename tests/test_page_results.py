@@ -3,6 +3,7 @@ and the list of the last requests."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -284,6 +285,7 @@ def test_failed_request_has_its_file_code_message_and_the_next_step(
     page.wait(
         "document.querySelector('#rows .failed strong').innerText === 'unsupported_media_type'"
     )
+    assert "browser" not in page.text("#rows .failed")
     page.screen(360, 740)
     assert page.evaluate("document.documentElement.scrollWidth") == 360
 
@@ -293,9 +295,12 @@ def test_each_code_of_the_node_has_a_next_step(page: Browser) -> None:
         value for name, value in vars(messages).items() if name.isupper() and isinstance(value, str)
     ]
     assert len(codes) > 15
-    unknown = page.evaluate("import('./failures.js').then((f) => f.adviceFor('no such code'))")
-    for code in codes:
-        advice = page.evaluate(f"import('./failures.js').then((f) => f.adviceFor('{code}'))")
+    unknown = page.evaluate(
+        "import('./failures.js').then((f) => f.adviceFor('no such code', true))"
+    )
+    for code, own in itertools.product(codes, ("true", "false")):
+        call = f"f.adviceFor('{code}', {own})"
+        advice = page.evaluate(f"import('./failures.js').then((f) => {call})")
         assert advice != unknown, code
         assert advice.count(".") >= 2, (
             f"{code}: a sentence for the cause, and one for the next step"

@@ -20,7 +20,7 @@ const BY_CODE = {
   audio_too_long: "The recording is longer than this node accepts. Split it into parts.",
   too_large: "The file is larger than this node accepts. Split or compress it.",
   bad_field: "The node rejected one of the options. Change it and try again.",
-  missing_field: "The request lacks a field that the node requires. Add it, or reload the page if the page sent it.",
+  missing_field: "The request lacks a field that the node requires. Reload this page.",
   bad_header: "The request is not valid HTTP, or not of the form that the node reads. Correct the program that sent it.",
   model_not_found: "The node serves another model. Ask for its own, or for none.",
   busy: "The node is at capacity. Try again in a moment.",
@@ -66,9 +66,16 @@ export function explain(error) {
   return own || `The node answered with status ${error.status} and gave no reason.`;
 }
 
-/** Returns what a code means and the next step. */
-export function adviceFor(code) {
-  return BY_CODE[code] ?? "See the node's log.";
+// For requests of other programs.
+const ELSEWHERE = {
+  unsupported_media_type: "The node cannot read this file format. Convert the file, for example to FLAC or WAV.",
+  unauthorized: "The request had no valid token. Give its program the node's token.",
+  missing_field: "The request lacks a field that the node requires. Add it in the program that sent it.",
+};
+
+/** Returns what a code means and the next step, for a request of this page (`own`) or another. */
+export function adviceFor(code, own) {
+  return (own ? undefined : ELSEWHERE[code]) ?? BY_CODE[code] ?? "See the node's log.";
 }
 
 export function explainMicrophone(error) {

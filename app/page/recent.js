@@ -54,7 +54,7 @@ function failed({ id, outcome, message }) {
   const head = document.createElement("strong");
   const name = nameOf(id);
   head.textContent = name ? `${name}: ${outcome}` : outcome;
-  const advice = adviceFor(outcome);
+  const advice = adviceFor(outcome, name !== undefined);
   const said = message ? ` The node says: ${message}${/[.!?]$/.test(message) ? "" : "."}` : "";
   made.append(head, ` ${advice}${said}`);
   return made;
