@@ -48,12 +48,16 @@ class Workshop:
         return self.folder / "tools" / "bin" / "python"
 
     def prepare(self) -> None:
-        """Install the tools and unpack the source, unless an earlier run has done it."""
+        """Look for a compiler; install the tools and unpack the source."""
         if shutil.which("g++") is None and shutil.which("c++") is None:
             raise BuildError(
                 "There is no C++ compiler. Install one (Debian: sudo apt install g++) and try "
                 "again."
             )
+        self.fetch()
+
+    def fetch(self) -> None:
+        """Install the tools and unpack the source, unless an earlier run has done it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "tools" / "complete").exists():
             self._run([self.python, "-m", "venv", "--clear", self.folder / "tools"], "tools.log")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine_build import workshop
+from engine_build.workshop import Workshop
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -88,6 +90,12 @@ def make(cache: Path, native_compiler: bool) -> Base:
     return Base(archive, environment, tuple(mounts))
 
 
+def requirements(dockerfile: str) -> list[str]:
+    """The names of the requirements files that a Dockerfile installs, without those of the stage
+    that converts a model: the build gets its model ready-made."""
+    return sorted(set(re.findall(r"-r (requirements[\w-]*\.txt)", dockerfile)))
+
+
 def _wheels(cache: Path) -> tuple[Path, Path]:
     """Return the folder of wheels for the build and the pip.conf that points to it.
 
@@ -100,21 +108,39 @@ def _wheels(cache: Path) -> tuple[Path, Path]:
     tags = ["manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in range(17, 37))]
     target = ["--only-binary=:all:", "--implementation=cp", f"--python-version={_PYTHON}"]
     target += [f"--platform={tag}" for tag in tags]
-    pinned = ["-r", str(ROOT / "requirements.txt")]
-    # Built in isolation, because pip asks for the requirements of a source distribution.
-    source = ["--no-binary=:all:", f"pywhispercpp=={workshop.VERSION}"]
-    wanted = (ROOT / "requirements.txt").read_text() + " ".join((*workshop.TOOLS, *source))
+    files = [ROOT / name for name in requirements((ROOT / "Dockerfile.arm64").read_text())]
+    pinned = [word for file in files for word in ("-r", str(file))]
+    # A model is converted with packages of this machine, so the build needs none for it.
+    wanted = "".join(file.read_text() for file in files)
+    wanted += " ".join((*workshop.TOOLS, workshop.SDIST_SHA256))
     stamp = folder / "complete"
     if not (stamp.exists() and stamp.read_text() == wanted):
-        # Separate, because requirements.txt has hashes and pip then requires one for every package.
-        for packages in ([*target, *pinned], [*target, *workshop.TOOLS], source):
+        # Separate, because files with hashes make pip require one for every package.
+        for packages in ([*target, *pinned], [*target, *workshop.TOOLS]):
             done = subprocess.run([*pip, *packages], capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise BaseError(f"pip download failed: {done.stderr.strip()[-800:]}")
+        # The same way as scripts/build_engine: pip asks a source distribution for its
+        # requirements, and in isolation it would compile CMake for that.
+        shop = Workshop(cache / "source", Path(sys.executable))
+        shop.fetch()
+        shutil.copy2(shop.sdist, folder)
         stamp.write_text(wanted)
     settings = cache / "pip.conf"
     settings.write_text("[global]\nno-index = true\nfind-links = /wheelhouse\n")
     return folder, settings
+
+
+def model(cache: Path, name: str) -> Path:
+    """Return the folder with the model `name`: models/ of the clone if it is there, otherwise
+    `cache`, into which it is downloaded or converted on this machine as scripts/run would do."""
+    script = str(ROOT / "scripts" / "download_model.py")
+    for folder, options in ((ROOT / "models", ["--offline"]), (cache / "models", [])):
+        command = [sys.executable, script, name, "--models-dir", str(folder), *options]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode == 0:
+            return Path(done.stdout.strip()).parent
+    raise BaseError(f"there is no model {name}: {done.stderr.strip()[-800:]}")
 
 
 def _cross_compiler(cache: Path) -> Path:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine_build.workshop import BuildError
+
 from arm64 import base, checks, mirror
 from arm64.base import BaseError
 from arm64.builder import Builder, BuilderError, Layer
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with emulated():
             return _verify(arguments)
-    except (BaseError, BuilderError, EmulationError) as error:
+    except (BaseError, BuildError, BuilderError, EmulationError) as error:
         return _fail(str(error))
 
 
@@ -74,6 +76,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     builder = Builder(cache / "containers")
     if not arguments.skip_build:
         began = time.monotonic()
+        _say(f"Looking for {arguments.model} ...")
+        model = base.model(cache, arguments.model)
         _say("Making the base, Debian for arm64 ...")
         root = base.make(cache, native_compiler=not arguments.emulate_compiler)
         # Named by its content: a new base would invalidate every layer on it.
@@ -82,7 +86,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             builder.import_root(root.archive, name, root.environment)
         log = cache / "build.log"
         _say(f"Building Dockerfile.arm64 (its output goes to {log}) ...")
-        with mirror.serving(ROOT / "models") as endpoint:
+        with mirror.serving(model) as endpoint:
             chosen = {"BASE": name, "MODEL": arguments.model, "HF_ENDPOINT": endpoint}
             builder.build(ROOT, _IMAGE, chosen, root.mounts, log)
         _say(f"Built in {(time.monotonic() - began) / 60:.0f} minutes.")
