@@ -140,8 +140,12 @@ class Engine:
             self._model.prepare_usual()
 
     def abort(self) -> None:
-        """Make the decode in progress, and any later one, end soon. May be called on any thread."""
+        """Make the decode in progress, and any later one, end soon. May be called on any thread.
+
+        The wheel ends its pass of encoder or decoder first; an engine with our patches does not.
+        """
         self._aborting = True
+        self._model.stop.set()
 
     def close(self) -> None:
         """Free the model; the engine is of no use afterwards."""

@@ -26,6 +26,7 @@ from app.decoding.decoded import TIMESTAMP_SECONDS, Decoded, Token
 from app.decoding.heads import Shape, alignment_heads
 from app.decoding.language_probe import LanguageProbe
 from app.decoding.raw_decoder import RawDecoder, RawDecoderError, attach
+from app.decoding.stop_flag import StopFlag
 from app.decoding.transcriber import DecodeOptions, EngineError, ModelInfo
 
 _ERROR_LEVEL = 4
@@ -57,6 +58,8 @@ class ModelContext:
         self._probe: LanguageProbe | None = None
         self._probe_warned = False
         self._raw_fault = ""
+        self.stop = StopFlag()
+        """Stops a pass in progress, also after the model has been loaded again."""
         self.raw: RawDecoder | None = None
         """Direct access to the decoder; None if this build of the engine does not allow it."""
         self.detected_probability: float | None = None
@@ -109,6 +112,7 @@ class ModelContext:
         self.handle = context
         try:
             self.raw = attach(pw, context, self._threads)
+            self.raw.read_flag(self.stop)
         except RawDecoderError as error:
             self._raw_fault = str(error)
             _log.warning(

@@ -10,6 +10,7 @@ with the model's sizes as the binding reports them. `app/decoding/timestamps.py`
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -19,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from app.decoding.stop_flag import StopFlag
 
 Logits = npt.NDArray[np.float32]
 
@@ -58,6 +61,10 @@ class RawDecoder:
         """Number of tokens fed since the last rewind to 0."""
         return self._past
 
+    def read_flag(self, flag: StopFlag) -> None:
+        """Let whisper.cpp read `flag` during its passes, if it can."""
+        flag.connect(self._library, self._context)
+
     def rewind(self, past: int) -> None:
         """Forget all tokens except the first `past` ones."""
         self._past = past
@@ -79,16 +86,21 @@ class RawDecoder:
             raise RawDecoderError(f"whisper_decode failed with code {code}")
         self._past += len(tokens)
         self.steps += 1
-        # There is one row per token, and whisper.cpp fills in the last.
-        return self.logits(len(tokens) - 1)
+        return self.logits(len(tokens))
 
-    def logits(self, row: int = 0) -> Logits:
-        """One row of the last decoder pass, including passes of whisper.cpp itself: [vocabulary].
+    def logits(self, tokens: int = 1) -> Logits:
+        """The logits after the last of the `tokens` of the last decoder pass, which may be a pass
+        of whisper.cpp itself: [vocabulary].
 
         The array is whisper.cpp's own memory, valid until the next call.
         """
+        # An engine with our patch computes fewer rows and says where the last one is.
+        with contextlib.suppress(AttributeError):
+            last = self._library.node_whisper_last_logits(self._context)
+            return np.ctypeslib.as_array(last, shape=(self._vocabulary,))
+        # Otherwise there is one row per token, and whisper.cpp fills in the last.
         rows = self._library.whisper_get_logits(self._context)
-        size = self._vocabulary * (row + 1)
+        size = self._vocabulary * tokens
         logits: Logits = np.ctypeslib.as_array(rows, shape=(size,))[-self._vocabulary :]
         return logits
 
@@ -125,6 +137,9 @@ def _library(module: Path) -> ctypes.CDLL:
     ]
     library.whisper_get_logits.restype = ctypes.POINTER(ctypes.c_float)
     library.whisper_get_logits.argtypes = [ctypes.c_void_p]
+    with contextlib.suppress(AttributeError):
+        library.node_whisper_last_logits.restype = ctypes.POINTER(ctypes.c_float)
+        library.node_whisper_last_logits.argtypes = [ctypes.c_void_p]
     library.whisper_token_beg.restype = ctypes.c_int
     library.whisper_token_beg.argtypes = [ctypes.c_void_p]
     return library

@@ -51,6 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--openblas", type=Path, metavar="PREFIX", default=Path("/usr"), help="default: /usr")
     add("--no-openblas", action="store_true", help="do not try OpenBLAS")
     add("--native", action="store_true", help="also try the native build without tinyBLAS")
+    add(
+        "--no-patches",
+        action="store_true",
+        help="build the published source, without the patches in scripts/engine_build/patches",
+    )
     add("--dry-run", action="store_true", help="build and compare, but install nothing")
     add(
         "--restore",
@@ -71,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.every_cpu is not None:
         with _scratch(arguments) as folder:
-            shop = Workshop(folder, Path(sys.executable))
+            shop = Workshop(folder, Path(sys.executable), not arguments.no_patches)
             print(portable.build(shop, arguments.every_cpu, arguments.cuda))
         return 0
     environment = Environment(arguments.venv)
@@ -86,7 +91,8 @@ def _run(arguments: argparse.Namespace) -> int:
             f"There is no model {model}. Run scripts/run once to download it, or pass --model."
         )
     with _scratch(arguments) as folder:
-        return _build_and_race(arguments, environment, model, Workshop(folder, environment.python))
+        shop = Workshop(folder, environment.python, not arguments.no_patches)
+        return _build_and_race(arguments, environment, model, shop)
 
 
 @contextlib.contextmanager

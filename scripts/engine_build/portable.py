@@ -59,7 +59,7 @@ def build_backends(shop: Workshop, cuda: bool) -> list[Path]:
     log = "backends.log"
     cmake = shop.tools.with_name("cmake")
     options = [*_BACKENDS, *(["-DGGML_CUDA=ON"] if cuda else [])]
-    configure: list[str | Path] = [cmake, "-S", shop.source / "whisper.cpp", "-B", folder]
+    configure: list[str | Path] = [cmake, "-S", shop.engine_source / "whisper.cpp", "-B", folder]
     shop.run([*configure, "-GNinja", "-DCMAKE_BUILD_TYPE=Release", *options], log)
     names = variants((folder / "build.ninja").read_text())
     if not names:
@@ -100,6 +100,7 @@ def _pack(shop: Workshop, plain: Path, libraries: list[Path], wheels: Path) -> P
         "libraries": [library.name for library in libraries],
         "source": f"pywhispercpp-{VERSION}.tar.gz",
         "source_sha256": SDIST_SHA256,
+        "patches": shop.patch_names,
         "engine_sha256": hashlib.sha256(module.read_bytes()).hexdigest(),
     }
     (folder / NOTE).write_text(json.dumps(note, indent=2) + "\n")

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine_build.patching import PatchError, apply_patch, patches
 from engine_build.recipes import NO_EXTRAS, STATIC, Recipe
 
 VERSION = "1.5.1"
@@ -37,10 +38,12 @@ class BuildError(Exception):
 
 @dataclass(frozen=True)
 class Workshop:
-    """A scratch folder for builds that belong to one Python interpreter."""
+    """A scratch folder for builds that belong to one Python interpreter. With `patched` the engine
+    is built from the source with the patches of `patching.py`."""
 
     folder: Path
     python: Path
+    patched: bool = True
 
     @property
     def tools(self) -> Path:
@@ -65,6 +68,8 @@ class Workshop:
             (self.folder / "tools" / "complete").touch()
         if not self.source.exists():
             self._fetch()
+        if self.patched:
+            self._patch()
 
     @property
     def sdist(self) -> Path:
@@ -73,8 +78,18 @@ class Workshop:
 
     @property
     def source(self) -> Path:
-        """The unpacked source distribution, which contains whisper.cpp."""
+        """The unpacked source distribution, which contains whisper.cpp, as published."""
         return self.folder / f"pywhispercpp-{VERSION}"
+
+    @property
+    def engine_source(self) -> Path:
+        """The source that the engine is built from."""
+        return self.folder / "patched" / self.source.name if self.patched else self.source
+
+    @property
+    def patch_names(self) -> list[str]:
+        """The names of the patches in the engine, for the note that describes it."""
+        return [patch.stem for patch in patches()] if self.patched else []
 
     def stock_engine(self) -> Path:
         """The folder with the wheel of the package index, installed separately."""
@@ -100,7 +115,7 @@ class Workshop:
                 "Move OpenBLAS elsewhere, or build without it (--no-openblas)."
             )
         command = [self.tools, "-m", "pip", "wheel", "--no-index", "--no-deps"]
-        command += ["--no-build-isolation", "-v", "-w", folder, self.sdist]
+        command += ["--no-build-isolation", "-v", "-w", folder, self._packed()]
         self._run(command, f"wheel-{recipe.name}.log", environment=_bare(self, options))
         wheels = list(folder.glob("*.whl"))
         if len(wheels) != 1:
@@ -158,6 +173,32 @@ class Workshop:
                 archive.extractall(self.folder, filter="data")
             else:  # early versions of 3.10 and 3.11 have no filters
                 archive.extractall(self.folder)
+
+    def _patch(self) -> None:
+        """Make the patched copy of the source, again each time: the patches may have changed."""
+        folder = self.engine_source.parent
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(self.source, self.engine_source)
+        try:
+            for patch in patches():
+                apply_patch(patch, self.engine_source)
+        except PatchError as error:
+            shutil.rmtree(folder)
+            raise BuildError(
+                f"{error}. Build the source as it is with --no-patches, or adapt the patch in "
+                "scripts/engine_build/patches to this source."
+            ) from error
+
+    def _packed(self) -> Path:
+        """The engine's source as an archive: pip would build a folder in place, and the builds of
+        two recipes would then share files."""
+        if not self.patched:
+            return self.sdist
+        archive = self.engine_source.with_name(self.sdist.name)
+        if not archive.exists():
+            with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+                tar.add(self.engine_source, self.engine_source.name)
+        return archive
 
     def _run(
         self,

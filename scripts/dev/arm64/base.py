@@ -122,7 +122,7 @@ def _wheels(cache: Path) -> tuple[Path, Path]:
                 raise BaseError(f"pip download failed: {done.stderr.strip()[-800:]}")
         # The same way as scripts/build_engine: pip asks a source distribution for its
         # requirements, and in isolation it would compile CMake for that.
-        shop = Workshop(cache / "source", Path(sys.executable))
+        shop = Workshop(cache / "source", Path(sys.executable), patched=False)
         shop.fetch()
         shutil.copy2(shop.sdist, folder)
         stamp.write_text(wanted)
