@@ -102,6 +102,13 @@ class Engine:
         hypothesis = self._best(samples, seconds, options)
         return replace(hypothesis, language_probability=probability)
 
+    def first_attempt(self, samples: Samples, options: DecodeOptions) -> Hypothesis:
+        """Decode a window of at least 1 s once, like `transcribe` but whatever the result is: the
+        same work for every build, which `scripts/build_engine` compares."""
+        seconds = len(samples) / SAMPLE_RATE
+        first = next(attempts(seconds, options, self._setting, self._model.most_tokens))
+        return self._decode(samples, seconds, options, first)
+
     def _best(self, samples: Samples, seconds: float, options: DecodeOptions) -> Hypothesis:
         hypothesis = first_acceptable(
             attempts(seconds, options, self._setting, self._model.most_tokens),

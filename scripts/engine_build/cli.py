@@ -37,17 +37,28 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/build_engine",
         description="Build the speech engine for this processor, and use it if it is faster than "
-        "the wheel. Needs a C++ compiler; takes about ten minutes on two cores.",
+        "the wheel. Needs a C++ compiler; takes about ten minutes on two cores, with --quick about "
+        "one.",
     )
     add = parser.add_argument
     add(
+        "--quick",
+        action="store_true",
+        help="build and install the usually best one, native+tinyblas, without a comparison",
+    )
+    add(
         "--model",
         type=Path,
-        help="ggml model for the comparison (default: models/ggml-tiny.en-q8_0)",
+        help="ggml model for the comparison (default: models/ggml-tiny.en-q8_0.bin, or else the "
+        "smallest file there)",
     )
     add("--venv", type=Path, default=ROOT / ".venv", help="environment to install it in")
     add("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores")
-    add("--scratch", type=Path, help="folder to build in and keep (default: a temporary folder)")
+    add(
+        "--scratch",
+        type=Path,
+        help="folder to build in and keep for a later run (default: a temporary folder)",
+    )
     add("--openblas", type=Path, metavar="PREFIX", default=Path("/usr"), help="default: /usr")
     add("--no-openblas", action="store_true", help="do not try OpenBLAS")
     add("--native", action="store_true", help="also try the native build without tinyBLAS")
@@ -85,14 +96,28 @@ def _run(arguments: argparse.Namespace) -> int:
         environment.put_back()
         _say("The wheel of the package index is installed again.")
         return 0
-    model = arguments.model or ROOT / "models" / "ggml-tiny.en-q8_0.bin"
+    model = arguments.model or _model()
     if not model.exists():
         raise BuildError(
             f"There is no model {model}. Run scripts/run once to download it, or pass --model."
         )
+    if not recipes.has_openmp_runtime():
+        raise BuildError(
+            "The OpenMP run time is missing. Install it (Debian: sudo apt install libgomp1) and "
+            "run scripts/build_engine again."
+        )
     with _scratch(arguments) as folder:
         shop = Workshop(folder, environment.python, not arguments.no_patches)
-        return _build_and_race(arguments, environment, model, shop)
+        build = _build_quickly if arguments.quick else _build_and_race
+        return build(arguments, environment, model, shop)
+
+
+def _model() -> Path:
+    folder = ROOT / "models"
+    usual = folder / "ggml-tiny.en-q8_0.bin"
+    if usual.exists():
+        return usual
+    return min(folder.glob("ggml-*.bin"), key=lambda path: path.stat().st_size, default=usual)
 
 
 @contextlib.contextmanager
@@ -104,6 +129,26 @@ def _scratch(arguments: argparse.Namespace) -> Iterator[Path]:
     finally:
         if arguments.scratch is None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _build_quickly(
+    arguments: argparse.Namespace, environment: Environment, model: Path, shop: Workshop
+) -> int:
+    recipe = recipes.TINYBLAS
+    _say("Downloading the tools and the source distribution ...")
+    shop.prepare()
+    _say(f"Building {recipe.name} ({recipe.why}) ...")
+    wheel = shop.build_wheel(recipe)
+    # It must transcribe before it replaces an engine that does.
+    engine = contest.Entrant(recipe.name, shop.unpack(wheel))
+    tried = _race(arguments, environment, [engine], model, workloads=())
+    if arguments.dry_run:
+        print(f"{recipe.name} works; it is in {wheel}.")
+        return 0
+    _install(arguments, environment, shop, recipe, wheel, model, tried)
+    print(f"{recipe.name} is installed in {environment.folder}. Restart the node to use it.")
+    print("scripts/build_engine --restore installs the wheel again.")
+    return 0
 
 
 def _build_and_race(
@@ -118,57 +163,66 @@ def _build_and_race(
         _say(f"Building {recipe.name} ({recipe.why}) ...")
         wheels[recipe.name] = shop.build_wheel(recipe)
         entrants.append(contest.Entrant(recipe.name, shop.unpack(wheels[recipe.name])))
-    _say(f"Comparing with {model.name}, {arguments.threads} threads:")
-    clip = ROOT / "tests" / "audio" / "jfk.flac"
-    result = contest.race(environment.python, entrants, model, clip, arguments.threads)
+    _say(f"Comparing with {model.name}, {arguments.threads} threads, {_processor()}:")
+    result = _race(arguments, environment, entrants, model)
     print(_table(result))
-    fit = {name: result.speed_up(name) for name in wheels if result.fault(name) is None}
-    for name in wheels:
-        if name not in fit:
-            print(f"{name} is rejected: {result.fault(name)}")
+    best, reasons = result.choose(wheels)
+    for name, reason in reasons.items():
+        print(f"{name} is not chosen: {reason}")
     if arguments.dry_run:
+        print(f"{best or 'the wheel'} is best.")
         return 0
-    if not fit:
+    if best is None:
         if environment.note() is not None:
             environment.put_back()
         print("No candidate is better: the wheel stays installed.")
         return 0
-    best = max(fit, key=lambda name: fit[name])
     recipe = next(recipe for recipe in candidates if recipe.name == best)
-    facts = _facts(recipe, result, model, arguments.threads)
-    note = environment.put_in(wheels[best], facts)
-    # It must also work at its final place, beside the environment's own libraries.
-    try:
-        final = contest.race(
-            environment.python,
-            [contest.Entrant(best, note.parent)],
-            model,
-            clip,
-            arguments.threads,
-            workloads=(),
-        )
-        if final.system_info[best] != result.system_info[best]:
-            raise ContestError(f"the environment loads another engine: {final.system_info[best]}")
-    except (ChildError, ContestError) as error:
-        environment.put_back()
-        raise BuildError(
-            f"{best} does not work in {environment.folder} ({error}); the wheel is "
-            "installed again. Please report this."
-        ) from error
-    print(
-        f"{best} is installed in {environment.folder}: "
-        f"{fit[best]:.2f} times the wheel's speed on average."
-    )
-    print("scripts/build_engine --restore installs the wheel again.")
+    _install(arguments, environment, shop, recipe, wheels[best], model, result)
+    kinds = " and ".join(f"{ratio:.2f} on {kind}" for kind, ratio in result.kinds(best).items())
+    print(f"{best} is installed in {environment.folder}: the wheel's speed times {kinds}.")
+    print("Restart the node to use it. scripts/build_engine --restore installs the wheel again.")
     return 0
 
 
-def _candidates(arguments: argparse.Namespace) -> list[recipes.Recipe]:
-    if not recipes.has_openmp_runtime():
+def _install(
+    arguments: argparse.Namespace,
+    environment: Environment,
+    shop: Workshop,
+    recipe: recipes.Recipe,
+    wheel: Path,
+    model: Path,
+    result: contest.Contest,
+) -> None:
+    facts = _facts(recipe, shop, result, model, arguments.threads)
+    note = environment.put_in(wheel, facts)
+    # It must also work at its final place, beside the environment's own libraries.
+    try:
+        engine = contest.Entrant(recipe.name, note.parent)
+        final = _race(arguments, environment, [engine], model, workloads=())
+        if final.system_info != {recipe.name: result.system_info[recipe.name]}:
+            raise ContestError(f"the environment loads another engine: {final.system_info}")
+    except (ChildError, ContestError) as error:
+        environment.put_back()
         raise BuildError(
-            "The OpenMP run time is missing. Install it (Debian: sudo apt install libgomp1) and "
-            "run scripts/build_engine again."
-        )
+            f"{recipe.name} does not work in {environment.folder} ({error}); the wheel is "
+            "installed again. Please report this."
+        ) from error
+
+
+def _race(
+    arguments: argparse.Namespace,
+    environment: Environment,
+    entrants: Sequence[contest.Entrant],
+    model: Path,
+    workloads: Sequence[contest.Workload] = contest.WORKLOADS,
+) -> contest.Contest:
+    clip = ROOT / "tests" / "audio" / "jfk.flac"
+    python, threads = environment.python, arguments.threads
+    return contest.race(python, entrants, model, clip, threads, workloads)
+
+
+def _candidates(arguments: argparse.Namespace) -> list[recipes.Recipe]:
     candidates = [recipes.NATIVE] if arguments.native else []
     candidates.append(recipes.TINYBLAS)
     if not arguments.no_openblas:
@@ -184,7 +238,7 @@ def _candidates(arguments: argparse.Namespace) -> list[recipes.Recipe]:
 
 
 def _facts(
-    recipe: recipes.Recipe, result: contest.Contest, model: Path, threads: int
+    recipe: recipes.Recipe, shop: Workshop, result: contest.Contest, model: Path, threads: int
 ) -> dict[str, object]:
     compiler = subprocess.run(["c++", "--version"], capture_output=True, text=True, check=False)
     return {
@@ -192,6 +246,7 @@ def _facts(
         "options": list(recipe.options),
         "source": f"pywhispercpp-{workshop.VERSION}.tar.gz",
         "source_sha256": workshop.SDIST_SHA256,
+        "patches": shop.patch_names,
         "compiler": compiler.stdout.partition("\n")[0],
         "machine": platform.machine(),
         "processor": _processor(),
@@ -219,6 +274,10 @@ def _table(result: contest.Contest) -> str:
         f"{out.median_cpu_seconds:.3f} | {out.speed_up:.2f} | {out.cpu_ratio:.2f} |"
         for out in result.outcomes
     )
+    rows += ["", "| engine | times the wheel's speed on commands | on files |", "|---|---|---|"]
+    for name in dict.fromkeys(out.entrant for out in result.outcomes):
+        kinds = result.kinds(name)
+        rows.append(f"| {name} | {kinds[contest.COMMANDS]:.2f} | {kinds[contest.FILES]:.2f} |")
     return "\n".join(rows)
 
 

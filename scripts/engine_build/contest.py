@@ -1,8 +1,13 @@
 """The comparison of engines: each runs in its own process, in short turns, and gets a verdict.
 
 Other work on the machine slows the engine that happens to run, so only neighbouring runs are
-compared. In every round each engine transcribes the same audio; the result is the median over the
-rounds of (time of the wheel / time of the candidate).
+compared. In every round each engine decodes the same audio as the node does; the result is the
+median over the rounds of (time of the wheel / time of the candidate).
+
+The rule that combines the workloads: commands and windows of files count half each, whatever the
+number of workloads of a kind. A candidate must be faster than the wheel by `WORTH_IT`, and in
+neither kind slower than `NO_WORSE`. By the same two numbers a candidate must beat those before it,
+which need fewer libraries, to replace them.
 """
 
 from __future__ import annotations
@@ -19,10 +24,13 @@ from typing import Any
 from engine_build.child import Child, ChildError
 
 WORTH_IT = 1.03
-"""Smallest mean speed-up for an installation; less is within the noise of a busy machine."""
+"""Smallest mean speed-up that counts; less is within the noise of a busy machine."""
 
-NO_WORSE = 0.95
-"""Smallest ratio of each workload: a gain on long files must not slow down short ones."""
+NO_WORSE = 0.97
+"""Smallest speed-up of each kind of work: a gain for files must not slow down commands."""
+
+COMMANDS, FILES = "commands", "files"
+"""The kinds of work."""
 
 _EXPECTED = "ask not what your country can do for you"
 
@@ -33,20 +41,22 @@ class ContestError(Exception):
 
 @dataclass(frozen=True)
 class Workload:
-    """One length of audio. `context` is the encoder context (0: full)."""
+    """A length of audio, its kind, and whether text `follows` other text, which is the prompt."""
 
     name: str
+    kind: str
     seconds: int
-    context: int
+    follows: bool
     rounds: int
 
 
 WORKLOADS = (
-    Workload("a 3 s command (encoder context 384)", 3, 384, 15),
-    Workload("an 11 s clip (context 678)", 11, 678, 9),
-    Workload("a 30 s window (full context)", 30, 0, 5),
-    Workload("a 2-minute file", 120, 0, 3),
+    Workload("a 3 s command", COMMANDS, 3, False, 15),
+    Workload("an 11 s command", COMMANDS, 11, False, 9),
+    Workload("a 29 s window", FILES, 29, False, 7),
+    Workload("a 29 s window after another", FILES, 29, True, 7),
 )
+"""A window after another has the end of that one's text as its prompt, as most windows do."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class Outcome:
 
     entrant: str
     workload: str
+    kind: str
     median_seconds: float
     median_cpu_seconds: float
     speed_up: float
@@ -77,23 +88,52 @@ class Contest:
     system_info: dict[str, str]
     wrong: dict[str, str]
 
-    def speed_up(self, entrant: str) -> float:
-        """Geometric mean over the workloads."""
-        return statistics.geometric_mean(
-            outcome.speed_up for outcome in self.outcomes if outcome.entrant == entrant
-        )
+    def kinds(self, entrant: str, reference: str | None = None) -> dict[str, float]:
+        """The speed-up over `reference`, without one over the wheel, by kind of work: geometric
+        means over the workloads of the kind."""
+        found: dict[str, list[float]] = {}
+        for outcome in self.outcomes:
+            if outcome.entrant == entrant:
+                base = 1.0 if reference is None else self._speed_up(reference, outcome.workload)
+                found.setdefault(outcome.kind, []).append(outcome.speed_up / base)
+        return {kind: statistics.geometric_mean(ratios) for kind, ratios in found.items()}
 
-    def fault(self, entrant: str) -> str | None:
-        """The reason against an installation of this engine, or None."""
+    def fault(self, entrant: str, reference: str | None = None) -> str | None:
+        """The reason against this engine in place of `reference` (None: the wheel), or None."""
         if entrant in self.wrong:
             return self.wrong[entrant]
-        for outcome in self.outcomes:
-            if outcome.entrant == entrant and outcome.speed_up < NO_WORSE:
-                return f"slower than the wheel on {outcome.workload}: {outcome.speed_up:.2f} times"
-        mean = self.speed_up(entrant)
+        other = reference or "the wheel"
+        kinds = self.kinds(entrant, reference)
+        for kind, ratio in kinds.items():
+            if ratio < NO_WORSE:
+                return f"slower than {other} on {kind}: {ratio:.2f} times its speed"
+        mean = statistics.geometric_mean(kinds.values())
         if mean < WORTH_IT:
-            return f"no faster than the wheel: {mean:.2f} times"
+            return f"not clearly faster than {other}: {mean:.2f} times its speed"
         return None
+
+    def choose(self, candidates: Iterable[str]) -> tuple[str | None, dict[str, str]]:
+        """Return the best of `candidates`, the simplest of which come first, and the reason against
+        each other one. None if the wheel is best."""
+        best: str | None = None
+        reasons: dict[str, str] = {}
+        for name in candidates:
+            fault = self.fault(name) or (None if best is None else self.fault(name, best))
+            if fault is not None:
+                reasons[name] = fault
+                continue
+            if best is not None:
+                reasons[best] = f"slower than {name}"
+            best = name
+        return best, reasons
+
+    def _speed_up(self, entrant: str, workload: str) -> float:
+        (found,) = (
+            outcome.speed_up
+            for outcome in self.outcomes
+            if (outcome.entrant, outcome.workload) == (entrant, workload)
+        )
+        return found
 
 
 class _Runner:
@@ -113,7 +153,7 @@ class _Runner:
         return self._child.answer()
 
     def run(self, workload: Workload) -> dict[str, Any]:
-        return self._child.ask(f"{workload.seconds} {workload.context}")
+        return self._child.ask(f"{workload.seconds} {workload.follows:d}")
 
     def close(self) -> None:
         self._child.close()
@@ -139,12 +179,12 @@ def race(
             runner = _Runner(python, entrant, arguments)
             try:
                 system_info[entrant.name] = runner.loaded()["system_info"]
-                _check_text(runner.run(Workload("", 11, 0, 1)))
+                _check_text(runner.run(Workload("", COMMANDS, 11, False, 1)))
             except (ChildError, ValueError) as error:
                 wrong[entrant.name] = f"does not work: {error}"
                 runner.close()
                 if not runners:
-                    raise ContestError(f"the wheel itself does not run here: {error}") from error
+                    raise ContestError(f"{entrant.name} does not run here: {error}") from error
                 continue
             runners.append(runner)
         for workload in workloads:
@@ -175,6 +215,7 @@ def _rounds(runners: Sequence[_Runner], workload: Workload) -> list[Outcome]:
         Outcome(
             name,
             workload.name,
+            workload.kind,
             statistics.median(seconds[name]),
             statistics.median(cpu[name]),
             _median_ratio(seconds[first], seconds[name]),
@@ -190,5 +231,5 @@ def _median_ratio(reference: Sequence[float], other: Sequence[float]) -> float:
 
 def _check_text(reply: dict[str, Any]) -> None:
     text = re.sub(r"[^a-z ]", "", str(reply["text"]).lower())
-    if reply["code"] != 0 or _EXPECTED not in " ".join(text.split()):
+    if _EXPECTED not in " ".join(text.split()):
         raise ValueError(f"transcribed the test clip as {reply['text']!r}")

@@ -8,6 +8,7 @@ definition, so the build runs with almost no environment variables.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -104,11 +105,16 @@ class Workshop:
         return target
 
     def build_wheel(self, recipe: Recipe) -> Path:
-        """Build pywhispercpp by `recipe`; return the wheel's path. Takes one to three minutes."""
+        """Build pywhispercpp by `recipe`; return the wheel's path. Takes one to three minutes, or
+        nothing if the folder has this build from an earlier run."""
         self._look_for_headers()
         folder = self.folder / f"wheel-{recipe.name}"
-        shutil.rmtree(folder, ignore_errors=True)
         options = " ".join((*STATIC, *NO_EXTRAS, *recipe.options))
+        stamp = folder / "complete"
+        made_of = " ".join((options, SDIST_SHA256, *self._patch_digests()))
+        if stamp.exists() and stamp.read_text() == made_of:
+            return next(folder.glob("*.whl"))
+        shutil.rmtree(folder, ignore_errors=True)
         if any(" " in option for option in recipe.options):
             raise BuildError(
                 f"pywhispercpp's build does not accept a path with a space: {recipe.options}. "
@@ -120,11 +126,13 @@ class Workshop:
         wheels = list(folder.glob("*.whl"))
         if len(wheels) != 1:
             raise BuildError(f"pip made {len(wheels)} wheels instead of one in {folder}.")
+        stamp.write_text(made_of)
         return wheels[0]
 
     def unpack(self, wheel: Path) -> Path:
         """Install a wheel in a folder beside it, for tests before the real installation."""
         target = wheel.parent / "engine"
+        shutil.rmtree(target, ignore_errors=True)
         command = [self.tools, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
         self._run([*command, "--target", target, wheel], "unpack.log")
         return target
@@ -188,6 +196,10 @@ class Workshop:
                 f"{error}. Build the source as it is with --no-patches, or adapt the patch in "
                 "scripts/engine_build/patches to this source."
             ) from error
+
+    def _patch_digests(self) -> list[str]:
+        used = patches() if self.patched else []
+        return [hashlib.sha256(patch.read_bytes()).hexdigest() for patch in used]
 
     def _packed(self) -> Path:
         """The engine's source as an archive: pip would build a folder in place, and the builds of

@@ -51,6 +51,8 @@ class Builder:
         command = ["bud", "--isolation", "chroot", "--arch", "arm64", "--pull-never"]
         # Docker's format, because the OCI format has no HEALTHCHECK.
         command += ["--format", "docker", "--layers", "--network", "host", "-t", name]
+        # Debian 12's buildah does not see that a stage is used if an argument is part of its name.
+        command += ["--skip-unused-stages=false"]
         command += [f"--build-arg={key}={value}" for key, value in arguments.items()]
         command += [f"--volume={source}:{target}:ro" for source, target in mounts]
         command += ["-f", str(context / "Dockerfile.arm64"), str(context)]
