@@ -46,8 +46,6 @@ PARSERS = {
     "app.protocols.http.head": {"h11"},
     "app.protocols.http.input": {"h11"},
     "app.protocols.http.writer": {"h11"},
-    "app.protocols.http.audio_body": {"python_multipart"},
-    "app.protocols.http.form": {"python_multipart"},
     "app.protocols.websocket.frames": {"wsproto"},
 }
 # Modules needed only for a download: a node whose model is present does not load them.
@@ -157,7 +155,7 @@ def test_external_parsers_are_sans_io() -> None:
 
 
 def test_node_without_http_does_not_load_it() -> None:
-    theirs = {"h11", "python_multipart", "prometheus_client"}
+    theirs = {"h11", "prometheus_client"}
     assert loaded("app.startup.web") >= theirs
     assert not loaded("app.__main__") & {"app.startup.web", *theirs}
 

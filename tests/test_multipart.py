@@ -158,6 +158,7 @@ BOUNDARIES: dict[str, bytes | None] = {
     "boundary=": None,
     'boundary=""': None,
     "charset=utf-8": None,
+    r'boundary="a\b\c"': b"abc",
 }
 
 

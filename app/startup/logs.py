@@ -31,8 +31,6 @@ def configure(verbose: bool, as_json: bool) -> None:
     processors: list[Any] = [_add_logger_fields, structlog.processors.add_log_level, stamp]
     if as_json:
         processors.append(structlog.processors.format_exc_info)
-    # Its warnings quote the request that it cannot parse.
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL + 1)
     structlog.configure(
         processors=[*processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from python_multipart.multipart import parse_options_header
-
 from app.messages import (
     BAD_FIELD,
     MAX_CHANNELS,
@@ -13,6 +11,7 @@ from app.messages import (
     RawFormat,
 )
 from app.protocols.http.form import Fields, FormError
+from app.protocols.http.parameters import parameters
 
 _RAW = {"audio/l16": "big", "audio/pcm": "little"}
 """Types of samples without a header, 16 bits each, and their byte order: RFC 2586 for L16."""
@@ -26,12 +25,11 @@ def is_audio(kind: str) -> bool:
 def raw_format(content_type: str) -> RawFormat | None:
     """Return the format of samples, which stands in the content type; None for a file. Raises
     `FormError`."""
-    kind, options = parse_options_header(content_type)
-    name = kind.decode("latin-1").lower()
+    name, options = parameters(content_type)
     if name not in _RAW:
         return None
-    rate = _whole(options, b"rate", MIN_SAMPLE_RATE, MAX_SAMPLE_RATE)
-    channels = _whole(options, b"channels", 1, MAX_CHANNELS) if b"channels" in options else 1
+    rate = _whole(options, "rate", MIN_SAMPLE_RATE, MAX_SAMPLE_RATE)
+    channels = _whole(options, "channels", 1, MAX_CHANNELS) if "channels" in options else 1
     return RawFormat("s16", rate, channels, "big" if _RAW[name] == "big" else "little")
 
 
@@ -53,11 +51,10 @@ class AudioBody:
         return {}
 
 
-def _whole(options: dict[bytes, bytes], name: bytes, least: int, most: int) -> int:
-    text = options.get(name, b"").decode("latin-1")
+def _whole(options: dict[str, str], name: str, least: int, most: int) -> int:
+    text = options.get(name, "")
     value = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else -1
     if not least <= value <= most:
-        shown = name.decode()
-        message = f"Content-Type needs {shown}, a whole number from {least} to {most}"
+        message = f"Content-Type needs {name}, a whole number from {least} to {most}"
         raise FormError(BAD_FIELD, message)
     return value

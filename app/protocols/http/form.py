@@ -6,8 +6,6 @@ the others, and has an error for every fault. Sans-IO. Loop thread.
 
 from __future__ import annotations
 
-from python_multipart.multipart import parse_options_header
-
 from app.limits import MAX_PROMPT_BYTES
 from app.messages import (
     BAD_FIELD,
@@ -20,6 +18,7 @@ from app.messages import (
 )
 from app.protocols.http.answer import Headers
 from app.protocols.http.multipart import Multipart, MultipartError, PartEnd, PartHead
+from app.protocols.http.parameters import parameters
 
 FILE = "file"
 """The usual name of the part that holds the audio."""
@@ -55,11 +54,11 @@ def boundary_of(content_type: str | None) -> bytes:
     Raises `FormError`: `unsupported_media_type` for another type, `bad_header` without a valid
     boundary.
     """
-    kind, options = parse_options_header(content_type)
-    if kind.lower() != b"multipart/form-data":
+    kind, options = parameters(content_type or "")
+    if kind != "multipart/form-data":
         message = "the body must be multipart/form-data, with the audio in the field file"
         raise FormError(UNSUPPORTED_MEDIA_TYPE, message)
-    boundary = options.get(b"boundary", b"")
+    boundary = options.get("boundary", "").encode("latin-1")
     if not 1 <= len(boundary) <= MAX_BOUNDARY_BYTES:
         message = f"Content-Type must have a boundary of 1 to {MAX_BOUNDARY_BYTES} characters"
         raise FormError(BAD_HEADER, message)
@@ -126,20 +125,20 @@ class Form:
             raise _too_many()
         self._value = bytearray()
         disposition = fields.get(b"content-disposition", b"")
-        kind, options = parse_options_header(disposition.decode("latin-1"))
-        if kind.lower() != b"form-data" or b"name" not in options:
+        kind, options = parameters(disposition.decode("latin-1"))
+        if kind != "form-data" or "name" not in options:
             raise FormError(BAD_HEADER, "a part of the form has no name in its Content-Disposition")
         encoding = fields.get(b"content-transfer-encoding", b"binary").strip().lower()
         if encoding not in (b"binary", b"8bit", b"7bit"):
             message = "Content-Transfer-Encoding of a part must be binary (RFC 7578)"
             raise FormError(BAD_HEADER, message)
-        self._name = _decoded(options[b"name"], "the name of a field")
+        self._name = _decoded(options["name"].encode("latin-1"), "the name of a field")
         self._charset = _charset(fields.get(b"content-type", b""), self._name)
         if self._name == self._file:
             if self._has_file:
                 raise FormError(BAD_FIELD, f"{self._file} occurs twice; send one")
             self._has_file = True
-        elif b"filename" in options:
+        elif "filename" in options:
             self._other_file = self._name
 
     def _collect(self, data: memoryview) -> None:
@@ -168,10 +167,10 @@ def _too_many() -> FormError:
 
 def _charset(content_type: bytes, name: str) -> str:
     """Return the encoding of a text field, which its part may name (RFC 7578, section 4.5)."""
-    kind, options = parse_options_header(content_type.decode("latin-1"))
-    if kind.lower() not in (b"", b"text/plain") or b"charset" not in options:
+    kind, options = parameters(content_type.decode("latin-1"))
+    charset = options.get("charset", "utf-8").lower()
+    if kind not in ("", "text/plain"):
         return "utf-8"
-    charset = options[b"charset"].decode("latin-1").lower()
     if charset not in _CHARSETS:
         raise FormError(BAD_FIELD, f"{name[:40]} has a charset other than UTF-8")
     return _CHARSETS[charset]
