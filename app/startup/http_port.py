@@ -40,7 +40,7 @@ def web_of(
     """Build the handlers of the port; None if it is off."""
     if settings.http_port is None:
         return None
-    # h11, prometheus_client and the code of the port are 5 MiB that a node without HTTP does not need.
+    # h11, prometheus_client and the code of the port are 5 MiB, which a node without HTTP spares.
     from app.startup.sockets import socket_routes
     from app.startup.web import web
 
