@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 from fakes import transcript_of
 from forms import BOUNDARY, INFERENCE, TRANSCRIPTIONS, form, post, request
-from http_peer import AUDIO, Peer, ask
+from http_peer import AUDIO, SITE, Peer, ask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -140,7 +141,7 @@ def test_json_has_the_audio_in_an_object_as_openrouters_clients_write_it() -> No
 @settings(deadline=None)
 @given(
     data=st.binary(max_size=300),
-    form=st.sampled_from(["plain", "url", "lines", "slashes", "alphabet", "bare"]),
+    form=st.sampled_from(["plain", "url", "lines", "slashes", "alphabet", "bare", "escapes"]),
     nested=st.booleans(),
     cuts=st.lists(st.integers(0, 800), max_size=8),
 )
@@ -149,7 +150,7 @@ def test_any_split_of_json_gives_the_same_audio(
 ) -> None:
     text = encoded(data)
     if form == "url":
-        text = f"data:audio/wav;base64,{text}"
+        text = f"data:audio/ogg; codecs=opus; base64,{text}"
     elif form == "lines":
         text = base64.encodebytes(data).decode()
     elif form == "alphabet":
@@ -161,14 +162,17 @@ def test_any_split_of_json_gives_the_same_audio(
     body = json.dumps({**before, **holder, "c": "file", "d": "data"}).encode()
     if form == "slashes":
         body = body.replace(b"/", b"\\/")
+    elif form == "escapes":
+        # .NET escapes the plus sign, and Gson the equals sign.
+        body = body.replace(b"+", b"\\u002B").replace(b"=", b"\\u003d")
     parser = JsonBody()
     ends = [*sorted(min(cut, len(body)) for cut in cuts), len(body)]
     found = b""
     for begin, end in zip([0, *ends], ends, strict=False):
         found += b"".join(parser.feed(body[begin:end]))
     assert found == data
-    with pytest.raises(FormError, match="a must be"):
-        parser.finish()
+    fields = {"a[file]": ["no"], "a[data]": ["no"], "b": ['"file":', "data"]}
+    assert parser.finish() == fields | {"c": ["file"], "d": ["data"]}
 
 
 @pytest.mark.parametrize(
@@ -180,6 +184,14 @@ def test_any_split_of_json_gives_the_same_audio(
         (as_json(input_audio={"data": {"data": "QUJD"}}), "missing_field"),
         (as_json(input_audio={"data": "QUJD"}, file="QUJD"), "bad_field"),
         (as_json(file="%%%%"), "bad_field"),
+        (b'{"file": "QUJD\\u00e9"}', "bad_field"),
+        (b'{"file": "QUJD\\u00"}', "bad_field"),
+        (b'{"file": "QUJ\\b"}', "bad_field"),
+        (b'{"file": "QUJD\\"}', "bad_field"),
+        (as_json(file="data:audio/wav;base64;QUJD"), "bad_field"),
+        (as_json(file="QUJD", x=[[[[[[["a"]]]]]]]), "bad_field"),
+        (b'{"file": "QUJD", "x": ' + b"[" * 900 + b"]" * 900 + b"}", "bad_field"),
+        (as_json(file="QUJD", language={"a": "en"}), "bad_field"),
         (as_json(file="QUJD=QUJD"), "bad_field"),
         (as_json(file="QQ==QUJD"), "bad_field"),
         (as_json(file="data:audio/wav,QUJD"), "bad_field"),
@@ -198,6 +210,35 @@ def test_any_split_of_json_gives_the_same_audio(
 def test_invalid_json_is_an_error(body: bytes, code: str) -> None:
     answer = send(TRANSCRIPTIONS, body, "application/json").answer
     assert answer.error["code"] == code
+
+
+def test_object_of_an_ignored_field_is_ignored() -> None:
+    strategy = {"type": "server_vad", "threshold": 0.5}
+    body = as_json(file=encoded(AUDIO), chunking_strategy=strategy, language="en")
+    peer = send(TRANSCRIPTIONS, body, "application/json")
+    assert peer.answer.headers["x-ignored-fields"] == "chunking_strategy"
+    assert peer.seen[-1][1].language == "en"
+
+
+def test_parts_of_a_plain_field_are_an_error() -> None:
+    for name in ("language[]", "language[x]", "languages[x]", "prompt[0]"):
+        answer = Peer().feed(post(TRANSCRIPTIONS, (name, "en"), ("file", b"a"))).answer
+        assert answer.error["code"] == "bad_field"
+        assert answer.error["param"] == name.partition("[")[0]
+
+
+def test_json_of_asr_has_its_own_name_of_the_file() -> None:
+    for name in ("audio_file", "file"):
+        peer = send("/asr", as_json(**{name: encoded(AUDIO)}), "application/json")
+        assert body_of(peer) == AUDIO
+        assert "x-ignored-fields" not in peer.answer.headers
+
+
+def test_declared_length_over_the_limit_is_rejected_at_the_head() -> None:
+    head = request("POST", TRANSCRIPTIONS, b"", Content_Type="application/json")
+    head = head.replace(b"Content-Length: 0", b"Content-Length: %d" % (MAX_JSON_BYTES + 1))
+    peer = Peer(replace(SITE, max_body=1 << 30)).feed(head)
+    assert peer.seen == [("refused", "too_large")]
 
 
 def test_json_has_a_largest_size() -> None:

@@ -31,11 +31,16 @@ _SPACE = b" \t\r\n"
 _NESTED = "input_audio"
 """The object that may hold the audio as its `data`."""
 
-_AUDIO_AT = ([b'"file"'], [b'"input_audio"', b'"data"'])
-"""Keys from the outermost object to the audio."""
+_MAX_DEPTH = 4
+"""Most lists and objects within each other in a field."""
 
 _OUTSIDE = re.compile(rb'["{}\[\]:,]')
 _IN_STRING = re.compile(rb'["\\]')
+
+_ESCAPED = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
+_CUT_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?$")
+_LETTERS = {b"/": b"/", b"n": b"", b"r": b"", b"t": b""}
+"""Escapes with a letter that base64 can have; of the others none is a digit."""
 
 
 class _Place(Enum):
@@ -46,9 +51,17 @@ class _Place(Enum):
 
 
 class JsonBody:
-    """The parser of one body. Methods raise `FormError`."""
+    """The parser of one body. Methods raise `FormError`. The audio is also found as `file`, and
+    `length` is that of the body, if it is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: str = FILE, length: int | None = None) -> None:
+        self._check_size(length or 0)
+        self._names = (file, FILE, _NESTED)
+        self._audio_at = (
+            *([f'"{name}"'.encode()] for name in (file, FILE)),
+            [f'"{_NESTED}"'.encode(), b'"data"'],
+        )
+        """Keys from the outermost object to the audio."""
         self._size = 0
         self._rest = bytearray()
         """The object with an empty text for the audio."""
@@ -70,9 +83,7 @@ class JsonBody:
     def feed(self, data: bytes) -> list[memoryview]:
         """Parse the next bytes of the body; return the audio in them."""
         self._size += len(data)
-        if self._size > MAX_JSON_BYTES:
-            message = f"a JSON body has at most {MAX_JSON_BYTES} bytes; send a form instead"
-            raise FormError(TOO_LARGE, message)
+        self._check_size(self._size)
         pieces = []
         at = 0
         while at < len(data):
@@ -100,11 +111,16 @@ class JsonBody:
         if not self._has_file:
             message = f"{FILE} is missing; send the audio in base64 as the text {FILE}"
             raise FormError(MISSING_FIELD, message)
-        if isinstance(fields.get(_NESTED), dict):
-            # Its format says nothing that the audio does not say itself.
-            del fields[_NESTED]
-        found = {name: _texts(name, value) for name, value in fields.items() if name != FILE}
-        return {name: texts for name, texts in found.items() if texts}
+        found: Fields = {}
+        for name, value in fields.items():
+            if name not in self._names or (name == _NESTED and not isinstance(value, dict)):
+                _add(found, name, value)
+        return found
+
+    def _check_size(self, size: int) -> None:
+        if size > MAX_JSON_BYTES:
+            message = f"a JSON body has at most {MAX_JSON_BYTES} bytes; send a form instead"
+            raise FormError(TOO_LARGE, message)
 
     def _skip(self, data: bytes, at: int) -> int:
         """Read up to the next character that matters, and return the position after it."""
@@ -132,7 +148,7 @@ class JsonBody:
             self._string_at = len(self._rest) - 1
             is_value = self._depth in (1, 2) and self._follows_colon()
             self._place = _Place.STRING
-            if is_value and self._keys[: self._depth] in _AUDIO_AT:
+            if is_value and self._keys[: self._depth] in self._audio_at:
                 self._begin_audio()
         elif mark in b"{[":
             self._depth += 1
@@ -158,10 +174,10 @@ class JsonBody:
 
     def _audio(self, digits: bytes, last: bool) -> bytes:
         """Return the bytes of the next digits of the audio."""
-        digits = self._unescaped(digits)
+        digits = self._unescaped(digits, last)
         if self._head is not None:
             self._head += digits
-            if self._head[:5] != b"data:"[: len(self._head)] or last or b"," in self._head:
+            if self._head[:5].lower() != b"data:"[: len(self._head)] or last or b"," in self._head:
                 digits, self._head = self._without_url(bytes(self._head)), None
             elif len(self._head) > _URL_BYTES:
                 raise FormError(BAD_FIELD, f"{FILE} is a data: URL without its comma")
@@ -172,21 +188,24 @@ class JsonBody:
         self._left = digits[whole:]
         return self._decoded(digits[:whole])
 
-    def _unescaped(self, digits: bytes) -> bytes:
-        """Return digits without line breaks, which JSON writes as escapes, and with plain
-        slashes."""
-        digits = self._escape + digits
-        self._escape = b"\\" if digits.endswith(b"\\") else b""
-        digits = digits.removesuffix(b"\\")
+    def _unescaped(self, digits: bytes, last: bool) -> bytes:
+        """Return digits as they are without JSON's escapes. Libraries escape line breaks, slashes,
+        and as `\\u002B` or `\\u003d` also signs of base64."""
+        digits, self._escape = self._escape + digits, b""
         if b"\\" not in digits:
             return digits
-        return digits.replace(b"\\n", b"").replace(b"\\r", b"").replace(b"\\", b"")
+        if cut := _CUT_ESCAPE.search(digits[-6:]):
+            if last:
+                raise FormError(BAD_FIELD, f"{FILE} is not valid base64")
+            self._escape = cut[0]
+            digits = digits[: -len(cut[0])]
+        return _ESCAPED.sub(_unescape, digits)
 
     def _without_url(self, head: bytes) -> bytes:
-        if not head.startswith(b"data:"):
+        if head[:5].lower() != b"data:":
             return head
         about, comma, digits = head.partition(b",")
-        if not comma or not about.lower().endswith(b";base64"):
+        if not comma or not about.lower().replace(b" ", b"").endswith(b";base64"):
             raise FormError(BAD_FIELD, f"{FILE} must be base64, also in a data: URL")
         return digits
 
@@ -209,14 +228,25 @@ class JsonBody:
             raise FormError(BAD_FIELD, f"the fields beside {FILE} have more than {_MAX_REST} bytes")
 
 
-def _texts(name: str, value: object) -> list[str]:
-    """Return a JSON value as the values of a form field."""
+def _unescape(match: re.Match[bytes]) -> bytes:
+    """Return the character of an escape; a backslash, which is no digit, for one out of place."""
+    if match[1] is not None:
+        code = int(match[1], 16)
+        return bytes((code,)) if code < 128 else b"\\"
+    return _LETTERS.get(match[2], b"\\")
+
+
+def _add(fields: Fields, name: str, value: object, depth: int = 0) -> None:
+    """Add a JSON value as a form has it: a list repeats its field, an object has fields `x[y]`."""
+    if depth > _MAX_DEPTH:
+        raise FormError(BAD_FIELD, f"{name[:40]} has more than {_MAX_DEPTH} levels")
     if isinstance(value, list):
-        return [text for item in value for text in _texts(name, item)]
-    if isinstance(value, bool):
-        return ["true" if value else "false"]
-    if value is None:
-        return []
-    if isinstance(value, str | int | float):
-        return [str(value)]
-    raise FormError(BAD_FIELD, f"{name[:40]} must be a text, a number, true, false or a list")
+        for item in value:
+            _add(fields, name, item, depth + 1)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _add(fields, f"{name}[{key}]", item, depth + 1)
+    elif isinstance(value, bool):
+        fields.setdefault(name, []).append("true" if value else "false")
+    elif value is not None:
+        fields.setdefault(name, []).append(str(value))

@@ -7,6 +7,7 @@ others, and those that no documentation known here lists, are ignored; the answe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -32,6 +33,9 @@ class Unread:
         """Return whether the node may ignore this value."""
         return self.neutral is None or _plain(value) in ("", "null", *map(_plain, self.neutral))
 
+
+_ITEM = re.compile(r"[^\[]*\[\d*\]")
+"""An element of a list, as in `app/protocols/http/lists.py`."""
 
 _OFF = ("false", "no", "n", "0")
 _OPENAI, _CPP, _ASR, _FASTER = "OpenAI", "whisper.cpp", "whisper-asr-webservice", "faster-whisper"
@@ -120,12 +124,18 @@ UNREAD = {one.name: one for one in (*REFUSED, *IGNORED)}
 def ignored(fields: Fields, known: Iterable[Field]) -> tuple[str, ...]:
     """Return the names of fields that are not in `known`, which the dialect reads, nor neutral.
     Lists and objects count by the name before the bracket. Raises `FormError` for a refused one."""
-    read = {field.name for field in known}
+    read = {field.name: field.kind for field in known}
     found: dict[str, None] = {}
     for key, values in fields.items():
-        name = key.partition("[")[0]
+        name, bracket, _ = key.partition("[")
         unread = UNREAD.get(name)
         if name in read:
+            is_item = read[name] == "list" and _ITEM.fullmatch(key)
+            if bracket and not is_item:
+                kind = "a list" if read[name] == "list" else "one value"
+                raise FormError(
+                    BAD_FIELD, f"{name} must be {kind}, without {key[len(name) :][:40]}"
+                )
             continue
         if unread is None or unread.neutral is None:
             found[name] = None

@@ -64,7 +64,7 @@ class UploadForm:
             raise FormError(UNSUPPORTED_MEDIA_TYPE, message, (("Accept-Encoding", "identity"),))
         self._query = _query_fields(query)
         self._raw: RawFormat | None = None
-        self._body = self._new_body(headers.get(b"content-type", ""))
+        self._body = self._new_body(headers.get(b"content-type", ""), length)
 
     def feed(self, data: bytes, size: int) -> Iterator[BodyData]:
         """Yield the audio in the next bytes; `size` is that of the body so far."""
@@ -77,10 +77,10 @@ class UploadForm:
         request = replace(request, raw=self._raw)
         return read(fields, self._dialect, request, self._site.served)
 
-    def _new_body(self, content_type: str) -> _Body:
+    def _new_body(self, content_type: str, length: int | None) -> _Body:
         kind = content_type.partition(";")[0].strip().lower()
         if kind == "application/json":
-            return JsonBody()
+            return JsonBody(self._dialect.file_field, length)
         if is_audio(kind):
             self._raw = raw_format(content_type)
             return AudioBody()
