@@ -7,6 +7,7 @@ import json
 import re
 import ssl
 from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,12 +17,18 @@ from node import HANG, JFK, Node, stopped_cleanly
 
 pytestmark = pytest.mark.slow
 
+TOKEN = "a-token-for-the-tests"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
 
 @pytest.fixture(scope="module")
 def node(certificates: Certificates) -> Iterator[Node]:
     cert, key = certificates.node
+    token = certificates.directory / "token"
+    token.write_text(TOKEN)
+    token.chmod(0o600)
     flags = ("--http-port", "0", "--tls-cert", str(cert), "--tls-key", str(key))
-    with stopped_cleanly(Node(*flags)) as node:
+    with stopped_cleanly(Node(*flags, "--token-file", str(token))) as node:
         yield node
 
 
@@ -44,13 +51,30 @@ def test_https_serves_page_and_transcription_on_one_connection(
         connection.request("GET", f"/{name}")
         part = connection.getresponse()
         assert (part.status, len(part.read()) > 0) == (200, True), name
-    kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", **BEARER}
     connection.request("POST", TRANSCRIPTIONS, form(("file", JFK.read_bytes())), kind)
     answer = connection.getresponse()
     said = json.loads(answer.read())
     assert answer.status == 200
     assert "ask what you can do for your country" in said["text"]
     assert node.outcome(answer.headers["X-Request-Id"])["text"] == said["text"]
+    connection.close()
+
+
+def test_token_opens_the_models_and_the_description(node: Node, certificates: Certificates) -> None:
+    connection = connect(node, certificates.trusting())
+    for path in ("/v1/models", "/openapi.json", "/status"):
+        for headers, status in (({}, 401), (BEARER, 200)):
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            body = answer.read()
+            assert answer.status == status, path
+            assert parsedate_to_datetime(answer.headers["Date"]).tzinfo is not None
+        if path == "/openapi.json":
+            assert "token" in json.loads(body)["components"]["securitySchemes"]
+    connection.request("GET", "/docs")
+    answer = connection.getresponse()
+    assert (answer.status, b"docs.js" in answer.read()) == (200, True)
     connection.close()
 
 

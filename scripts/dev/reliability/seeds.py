@@ -151,6 +151,12 @@ def uploads() -> Iterator[bytes]:
         BINARY, bytes(64)
     )
     yield b"OPTIONS * HTTP/1.1\r\nHost: [::1]:1\r\nOrigin: null\r\n\r\nHEAD / HTTP/1.1\r\n\r\n"
+    mail = b"preamble\r\n" + form.replace(b"--b\r\n", b"--b \t\r\n").replace(b"; ", b";\r\n ")
+    old = post.replace(b"1.1", b"1.0") + b"Connection: keep-alive\r\nExpect: x\r\n"
+    yield old + b"Content-Length: %d\r\n\r\n%sepilogue\r\n" % (len(mail) + 8, mail)
+    sizes = b"%x;a=b\r\n%s\r\n0\r\nX: y\r\n\r\n" % (len(form), form)
+    absolute = post.replace(b" /", b" http://h/").replace(b"\r\n", b"\r\nIf-Match: *\r\n", 1)
+    yield b"\r\n" + absolute + b"Transfer-Encoding: ,\r\n chunked\r\n\r\n" + sizes
 
 
 def frames() -> Iterator[bytes]:
