@@ -295,6 +295,9 @@ BODIES: dict[str, Case] = {
         400,
         False,
     ),
+    "fields about the content": Case(
+        sized("Content-Range: bytes 0-4/9", "Content-Location: /x", "TE: trailers"), 200
+    ),
     "a coding of the content": Case(sized("Content-Encoding: gzip"), 415, None),
     "identity of the content": Case(sized("Content-Encoding: identity"), 200),
     "no body": Case(upload(body=b""), 400),
@@ -324,6 +327,7 @@ FRAMES: dict[str, Case] = {
         ),
         200,
     ),
+    "a space before the extension": Case(chunk_body(SIZE + b" ;a=b\r\n" + FORM), 400, False),
     "no size": Case(chunk_body(b"\r\n" + FORM), 400, False),
     "a sign": Case(chunk_body(b"+" + SIZE + b"\r\n" + FORM), 400, False),
     "a prefix": Case(chunk_body(b"0x" + SIZE + b"\r\n" + FORM), 400, False),

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 from fakes import Node, encoded, tone
-from forms import Answer, form, request
+from forms import Answer, answers, form, request
 from http_node import BEARER, SOCKETS, TOKEN, ask, http_node
 
 from app.page import files
@@ -119,6 +119,15 @@ def test_every_websocket_requires_the_token(serve: Callable[..., Node]) -> None:
 def answered(serve: Callable[..., Node]) -> dict[str, Answer]:
     node = serve()
     return {path: ask(node, "GET", path, **BEARER) for path in GETS}
+
+
+def test_each_request_of_a_connection_needs_the_token(serve: Callable[..., Node]) -> None:
+    data = request("GET", "/status", **BEARER) + request("GET", "/status")
+    with serve().connect() as client:
+        client.send(data + request("GET", "/healthz", Connection="close"))
+        received = b"".join(iter(lambda: client.socket.recv(65536), b""))
+    found = answers(received, "GET", "GET", "GET", closed=True)
+    assert [answer.status for answer in found] == [200, 401, 200]
 
 
 def test_valid_token_opens_every_route(answered: dict[str, Answer]) -> None:

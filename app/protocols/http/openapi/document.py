@@ -80,6 +80,7 @@ def document(port: Port) -> dict[str, Any]:
             "X-Request-Id": _header("The `id` of the request's line on stdout."),
             "X-Model": _header("The name of the loaded model."),
             "X-Truncated": _header("`true` if the file broke off."),
+            "X-Ignored-Fields": _header("The fields that were not read (docs/fields.md)."),
             "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
         },
     }

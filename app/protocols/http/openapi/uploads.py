@@ -205,7 +205,7 @@ def _answer(shape: Shape) -> dict[str, Any]:
         }
     headers = {
         name: {"$ref": f"#/components/headers/{name}"}
-        for name in ("X-Request-Id", "X-Model", "X-Truncated")
+        for name in ("X-Request-Id", "X-Model", "X-Truncated", "X-Ignored-Fields")
     }
     by_value = ", ".join(f"`{value}`" for value in shape.formats)
     chosen = f" in the form that `{shape.choice}` names: {by_value}" if shape.choice else ""
