@@ -5,7 +5,7 @@ Few files need a patch (`app/audio/header_repair.py`, `app/audio/mp3_repair.py`)
 when the worker opens such a file, and not before. On a file system that can share blocks between
 files (btrfs, XFS) the copy is a clone, which takes neither time nor space. Elsewhere its bytes are
 reserved first, so that a full disk is an error at once. A copy has no name: nothing is left behind
-however the process ends. Worker thread.
+however the process ends. Threads of the worker.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,7 @@ class PrivateCopies:
         self.directory = directory
         self._second = second
         self._free = capacity
+        self._lock = threading.Lock()
 
     def make(self, source: int, size: int) -> PrivateCopy:
         """Copy the `size` bytes behind `source`. Raises `OSError` if there is no space."""
@@ -53,12 +55,16 @@ class PrivateCopies:
             if self._second is None:
                 raise
             copy = self._make(self._second, source, size)
-        self._free -= copy.size
+        self._take(copy.size)
         return copy
 
     def release(self, copy: PrivateCopy) -> None:
         """Count the bytes of `copy` as free again."""
-        self._free += copy.size
+        self._take(-copy.size)
+
+    def _take(self, size: int) -> None:
+        with self._lock:
+            self._free -= size
 
     def _make(self, directory: Path, source: int, size: int) -> PrivateCopy:
         target = open_unnamed(directory)

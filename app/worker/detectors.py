@@ -1,7 +1,7 @@
 """The detectors of one worker: lent to jobs, and kept for the next ones.
 
 A detector has 2.5 MB. The C library does not give the memory of dropped ones back by itself: after
-two hundred streams at once the node kept 400 MB and more. Worker thread.
+two hundred streams at once the node kept 400 MB and more. Threads of the worker.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ class Detectors:
 
     def lend(self) -> Detector:
         """Return a detector; its borrower resets it. Raises what `new` raises."""
-        return self._spare.pop() if self._spare else self._new()
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return self._new()
 
     def give_back(self, detector: Detector) -> None:
         """Take a detector back. Its borrower must not keep a reference, or its memory stays."""

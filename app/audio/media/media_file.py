@@ -54,7 +54,8 @@ class MediaFile:
         self._ended = False
         self.truncated = truncated
         try:
-            opened = self._open()
+            with slots.reading(self):
+                opened = self._open()
         except (ChildError, wire.WireError) as error:
             self.close()
             raise self._failed(error) from None
@@ -98,7 +99,6 @@ class MediaFile:
 
     def _open(self) -> wire.Opened:
         """Start a child at the beginning of the file."""
-        self._slots.claim(self)
         self._child = self._start(None)
         kind, payload = self._child.receive(0.0)
         if kind != wire.OPENED:
@@ -106,13 +106,13 @@ class MediaFile:
         return wire.read_opened(payload)
 
     def _receive(self) -> tuple[bytes, bytearray]:
-        self._slots.claim(self)
-        if self._child is None and self._place is None:
-            self._open()
-        elif self._child is None:
-            self._child = self._start(self._place)
-        assert self._child is not None
-        return self._child.receive(self._position)
+        with self._slots.reading(self):
+            if self._child is None and self._place is None:
+                self._open()
+            elif self._child is None:
+                self._child = self._start(self._place)
+            assert self._child is not None
+            return self._child.receive(self._position)
 
     def _has_samples(self) -> bool:
         """Make samples or silence available; False at the end."""

@@ -2,11 +2,15 @@
 
 A file that needs a place while all are taken gets that of the file that was read longest ago; that
 one gets a place again at its next read. Thus a short recording does not wait for the end of a long
-one, and the scheduler alone decides which request is next. Worker thread.
+one, and the scheduler alone decides which request is next. A file that is being read keeps its
+place, so that as many children as threads may run for a moment. Threads of the worker.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol as Interface
 
 
@@ -23,16 +27,31 @@ class Slots:
         self._count = count
         self._files: list[Suspendable] = []
         """The files that run, the one that was read longest ago first."""
+        self._in_use: list[Suspendable] = []
+        """Those that are being read."""
+        self._lock = threading.Lock()
 
-    def claim(self, file: Suspendable) -> None:
+    @contextmanager
+    def reading(self, file: Suspendable) -> Iterator[None]:
         """Give `file` a place, and remember that it is read now."""
-        if file in self._files:
-            self._files.remove(file)
-        while len(self._files) >= self._count:
-            self._files.pop(0).suspend()
-        self._files.append(file)
+        with self._lock:
+            if file in self._files:
+                self._files.remove(file)
+            self._in_use.append(file)
+            idle = [other for other in self._files if other not in self._in_use]
+            for other in idle[: max(0, len(self._files) + 1 - self._count)]:
+                self._files.remove(other)
+                # With the lock, so that its own thread does not read it meanwhile.
+                other.suspend()
+            self._files.append(file)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_use.remove(file)
 
     def release(self, file: Suspendable) -> None:
         """Take the place of `file` back, if it has one."""
-        if file in self._files:
-            self._files.remove(file)
+        with self._lock:
+            if file in self._files:
+                self._files.remove(file)
