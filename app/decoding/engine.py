@@ -1,10 +1,10 @@
 """The engine: decodes one window of speech into a hypothesis.
 
-One thread owns an `Engine` (the worker). Nothing is carried from one call to the next. whisper.cpp
-detects languages at the encoder context of the call before, so detection is a step of its own here,
-at a context that this module chooses. `app/decoding/model_context.py` holds the model,
-`app/decoding/parameters.py` sets whisper.cpp's parameters, and `app/decoding/attempts.py` has the
-order of the attempts.
+One thread owns an `Engine`: the worker's, or one of several. Nothing is carried from one call to
+the next. whisper.cpp detects languages at the encoder context of the call before, so detection is a
+step of its own here, at a context that this module chooses. `app/decoding/model_context.py` holds
+the model, `app/decoding/parameters.py` sets whisper.cpp's parameters, and
+`app/decoding/attempts.py` has the order of the attempts.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class Engine:
     """
 
     def __init__(self, path: Path, name: str, threads: int, context: EncoderContext) -> None:
+        self._all_threads = threads
         self._threads = threads
+        """The threads of the decode in progress."""
         self._setting = context
         self._aborting = False
         self._watch: LanguageWatch | None = None
@@ -84,6 +86,8 @@ class Engine:
 
         Raises `EngineError` if whisper.cpp fails, `EngineAborted` after `abort()`.
         """
+        self._threads = options.threads or self._all_threads
+        self._model.use_threads(self._threads)
         seconds = len(samples) / SAMPLE_RATE
         samples = np.ascontiguousarray(samples, dtype=np.float32)
         if len(samples) < MIN_SAMPLES:

@@ -4,13 +4,12 @@ The model is loaded again whenever its load mode has to change. Flash attention 
 reduced context into rows that earlier audio left, so it serves the whole encoder only, where it
 saves a third of the memory. whisper.cpp's alignment of words, which excludes it, serves requests
 with word times. whisper.cpp seeds its first decoder's random generator at load only, so sampling
-above temperature 0 begins with a fresh context. One thread (the worker): two on one whisper.cpp
+above temperature 0 begins with a fresh context. One thread at a time: two on one whisper.cpp
 context crash.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 import structlog
 
 from app.audio.stream import Samples
-from app.decoding import backends
+from app.decoding import backends, engine_log
 from app.decoding.binding import pw
 from app.decoding.decoded import TIMESTAMP_SECONDS, Decoded, Token
 from app.decoding.heads import Shape, alignment_heads
@@ -69,10 +68,7 @@ class ModelContext:
         # By descriptor, so that loading again finds the bytes that were verified, whatever happens
         # to the name meanwhile.
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        # A Python callback that is still installed aborts the process at its end (status 134),
-        # also after an exception.
-        atexit.register(pw.whisper_log_set, None)
-        pw.whisper_log_set(self._take_log)
+        engine_log.attach(self._take_log, pw.whisper_log_set)
         try:
             backends.load(Path(pw.__file__))
             self.load(usual)
@@ -96,6 +92,7 @@ class ModelContext:
         encoder takes 75 MiB more.
         """
         self._free()
+        engine_log.enter(self._take_log)
         self._errors.clear()
         self._mode = mode
         params = pw.whisper_context_default_params()
@@ -119,6 +116,12 @@ class ModelContext:
                 "long segments are split without the decoder's help", reason=self._raw_fault
             )
 
+    def use_threads(self, threads: int) -> None:
+        """Let the decoder's own steps use `threads` from now on."""
+        self._threads = threads
+        if self.raw is not None:
+            self.raw.threads = threads
+
     def prepare(self, mode: LoadMode, reseed: bool = False) -> None:
         """Load the model again if it is not loaded in `mode`, or to `reseed` the random generator.
         Raises `EngineError`."""
@@ -133,13 +136,14 @@ class ModelContext:
 
     def run(self, params: Any, samples: Samples) -> int:
         """Run whisper.cpp on float32 samples, shape [n], 16 kHz; return its code, 0 for success."""
+        engine_log.enter(self._take_log)
         self._errors.clear()
         return int(pw.whisper_full(self.handle, params, samples, len(samples)))
 
     def close(self) -> None:
         """Free the model; the context is of no use afterwards."""
         self._free()
-        pw.whisper_log_set(None)
+        engine_log.detach(self._take_log, pw.whisper_log_set)
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

@@ -51,7 +51,8 @@ class RawDecoder:
         self._context = context
         self._vocabulary = vocabulary
         self._most = most
-        self._threads = threads
+        self.threads = threads
+        """Threads of a step."""
         self._past = 0
         self.steps = 0
         """Number of decoder calls so far."""
@@ -80,7 +81,7 @@ class RawDecoder:
             raise RawDecoderError("the text context is full")
         array = (ctypes.c_int * len(tokens))(*tokens)
         code = self._library.whisper_decode(
-            self._context, array, len(tokens), self._past, self._threads
+            self._context, array, len(tokens), self._past, self.threads
         )
         if code != 0:
             raise RawDecoderError(f"whisper_decode failed with code {code}")

@@ -43,6 +43,8 @@ class DecodeOptions:
     With `auto`, `languages` are the codes to choose from; all if it is empty. `expected_language`
     is the language of the previous window and of `carried`. The window is decoded in it without a
     detection, unless another language is much more probable; then `carried` is not used.
+
+    `threads` is the number of threads of this decode; 0 is the engine's own number.
     """
 
     language: str = "en"
@@ -55,6 +57,7 @@ class DecodeOptions:
     partial: bool = False
     languages: tuple[str, ...] = ()
     expected_language: str | None = None
+    threads: int = 0
 
 
 class Transcriber(Interface):
