@@ -1,4 +1,5 @@
-"""The limits of prompts and of subtitle cues, which several layers share. Pure."""
+"""The limits of prompts, of engines and of subtitle cues, and a separator, which several layers
+share. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +9,12 @@ MAX_PROMPT_BYTES = 16_384
 """Most bytes of a prompt in UTF-8, the text that Whisper treats as the preceding transcript: enough
 for a long list of words. Whisper reads at most the last 223 tokens of it
 (`app/decoding/prompt.py`). The limit applies to requests and to the command line."""
+
+MAX_ENGINES = 16
+"""Most engines of a node: each has a thread, and a place in the crash marker."""
+
+MARK_SEPARATOR = "/"
+"""Separates the names in the crash marker: no name of a directory contains it."""
 
 MAX_LINE_WIDTH, MAX_LINE_COUNT = 1_000, 100
 MIN_CUE_SECONDS, MAX_CUE_SECONDS = 0.5, 3_600.0

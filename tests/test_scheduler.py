@@ -464,3 +464,119 @@ def test_every_job_finishes_and_connections_keep_their_order(
         mine = [job for job in finished if arrivals[job][0] == connection]
         came = sorted(mine, key=lambda job: (arrivals[job][2], job))
         assert mine == came
+
+
+# Several engines.
+
+
+class Engines:
+    """`count` engines that take turns from one scheduler; the time is virtual."""
+
+    def __init__(self, count: int) -> None:
+        self.scheduler = Scheduler()
+        self.costs: dict[int, tuple[str, float]] = {}
+        self.now = 0.0
+        self.served: Counter[str] = Counter()
+        self.begun: list[str] = []
+        self._free = count
+        self._running: list[tuple[float, int]] = []
+        self._numbers = itertools.count()
+        self._left: dict[int, int] = {}
+
+    def add(self, client: str, windows: int, cost: float) -> None:
+        """Add a job of so many windows, each `cost` seconds."""
+        number = next(self._numbers)
+        self.costs[number] = client, cost
+        self.scheduler.add(number, client, number, windows * 30.0)
+        self._left[number] = windows
+
+    def step(self) -> None:
+        """Begin turns on all free engines; then let the first turn in progress end."""
+        while self._free and (job := self.scheduler.next()) is not None:
+            assert job not in [running for _, running in self._running]
+            self.scheduler.begin(job)
+            self._free -= 1
+            client, cost = self.costs[job]
+            self.begun.append(client)
+            self._running.append((self.now + cost, job))
+        self._running.sort()
+        self.now, job = self._running.pop(0)
+        client, cost = self.costs[job]
+        self._free += 1
+        self._left[job] -= 1
+        if not self._left[job]:
+            self.scheduler.remove(job)
+        self.scheduler.end(job)
+        self.scheduler.charge(client, cost)
+        self.served[client] += cost
+
+
+def test_two_engines_serve_two_clients_evenly() -> None:
+    """One client has many files, the other one; each gets one engine."""
+    engines = Engines(2)
+    for _ in range(10):
+        engines.add("many", 100, 1.0)
+    engines.add("one", 100, 1.0)
+    for _ in range(60):
+        engines.step()
+    assert abs(engines.served["many"] - engines.served["one"]) <= 2.0
+
+
+def test_two_engines_share_seconds_among_three_clients() -> None:
+    engines = Engines(2)
+    for client, cost in (("a", 0.3), ("b", 1.0), ("c", 4.0)):
+        for _ in range(4):
+            engines.add(client, 1000, cost)
+    for _ in range(600):
+        engines.step()
+    seconds = sorted(engines.served.values())
+    assert seconds[-1] - seconds[0] <= 2 * 4.0
+
+
+def test_job_has_one_turn_at_a_time() -> None:
+    scheduler = Scheduler()
+    scheduler.add(1, "a", connection=1, seconds=600.0)
+    scheduler.add(2, "a", connection=1, seconds=1.0)
+    assert scheduler.next() == 1
+    scheduler.begin(1)
+    # Its connection waits as well.
+    assert scheduler.next() is None
+    assert not scheduler.has_next()
+    scheduler.add(3, "a", connection=2, seconds=900.0)
+    assert scheduler.next() == 3
+    assert scheduler.next(frozenset({3})) is None
+    scheduler.end(1)
+    assert scheduler.next() == 1
+
+
+@settings(max_examples=40)
+@given(
+    count=st.integers(2, 4),
+    costs=st.lists(st.sampled_from([0.1, 0.5, 1.0, 4.0]), min_size=2, max_size=5),
+    files=st.lists(st.integers(1, 6), min_size=2, max_size=5),
+    coming=st.lists(st.integers(0, 2), min_size=1, max_size=5),
+)
+def test_no_client_starves_with_several_engines(
+    count: int, costs: list[float], files: list[int], coming: list[int]
+) -> None:
+    """The module's bound: with M engines a turn counts M times, and the wait is in seconds of all
+    engines together. The first clients always have work, others come and go."""
+    engines = Engines(count)
+    lasting = [f"lasting-{number}" for number in range(min(len(costs), len(files)))]
+    for client, cost, number in zip(lasting, costs, files, strict=False):
+        for _ in range(number):
+            engines.add(client, 1000, cost)
+    last = dict.fromkeys(lasting, 0.0)
+    names = itertools.cycle(range(3))
+    for _, arrivals in zip(range(300), itertools.cycle(coming), strict=False):
+        for _ in range(arrivals):
+            engines.add(f"passing-{next(names)}", 1, costs[0])
+        before = len(engines.begun)
+        engines.step()
+        for client in engines.begun[before:]:
+            if client in last:
+                last[client] = engines.now
+        clients = len(lasting) + 3
+        bound = clients * (HEAD_START + 3 * count * max(costs)) / count
+        for client, at in last.items():
+            assert engines.now - at <= bound, client

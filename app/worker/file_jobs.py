@@ -1,12 +1,13 @@
 """The jobs with complete bodies: files, and commands that are decoded after their last byte.
 
 Each is begun at its first turn and transcribed turn by turn. An error becomes the job's `Failure`.
-Worker thread.
+Threads of the worker, under its lock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import structlog
 
@@ -25,7 +26,9 @@ _log = structlog.get_logger("worker")
 
 
 class FileJobs:
-    """The jobs in `scheduler` that have bodies; `tell` receives what is completed."""
+    """The jobs in `scheduler` that have bodies; `tell` receives what is completed. All calls are
+    made under the worker's lock, which `left` leaves while a job is read and decoded. Meanwhile
+    the caller passes on nothing that concerns the job."""
 
     def __init__(
         self,
@@ -35,6 +38,7 @@ class FileJobs:
         settings: JobSettings,
         scheduler: Scheduler,
         tell: Callable[[list[Completion]], None],
+        left: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._engine = engine
         self._detectors = detectors
@@ -42,6 +46,7 @@ class FileJobs:
         self._settings = settings
         self._scheduler = scheduler
         self._tell = tell
+        self._left = left
         self._jobs: dict[int, Job] = {}
         self._begun: dict[int, Transcription | SplitTranscription] = {}
         self._borrowed: dict[int, Detector] = {}
@@ -49,6 +54,11 @@ class FileJobs:
     def get(self, number: int) -> Job | None:
         """Return an unfinished job, None if there is none of this number."""
         return self._jobs.get(number)
+
+    @property
+    def numbers(self) -> Iterable[int]:
+        """The numbers of the unfinished jobs."""
+        return self._jobs
 
     def accept(self, job: Job) -> None:
         """Take a job that is transcribed from its body."""
@@ -70,9 +80,12 @@ class FileJobs:
     def turn(self, job: Job) -> None:
         """Decode the next window of a job."""
         try:
-            work = self._begun.get(job.number) or self._begin(job)
-            segments, done = work.turn()
-            outcome = work.transcript() if done else None
+            if job.number not in self._borrowed:
+                self._borrowed[job.number] = self._detectors.lend()
+            with self._left():
+                work = self._begun.get(job.number) or self._begin(job)
+                segments, done = work.turn()
+                outcome = work.transcript() if done else None
             self._scheduler.update(job.number, work.seconds_left)
         except Exception as error:
             # Nothing a body can hold may end the thread that serves all the others.
@@ -86,7 +99,7 @@ class FileJobs:
             self._finish(job, outcome)
 
     def _begin(self, job: Job) -> Transcription | SplitTranscription:
-        detector = self._borrowed[job.number] = self._detectors.lend()
+        detector = self._borrowed[job.number]
 
         def begin(channel: int | None) -> Transcription:
             return Transcription(job, self._engine, detector, self._settings, self._speaks, channel)

@@ -2,8 +2,8 @@
 
 A worker may spend minutes on one window on a small board, so silence alone is no fault. The worker
 counts as stuck if it used no processor time between two looks within the same turn (a deadlock), or
-if one turn exceeds `LONGEST_TURN_SECONDS` (an endless loop). Each observer has a `Health` of its
-own, and uses it on one thread.
+if one turn exceeds `LONGEST_TURN_SECONDS` (an endless loop). With several engines each thread is
+judged by itself. Each observer has a `Health` of its own, and uses it on one thread.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ LEAST_CPU_SECONDS = 0.001
 
 
 class Pulse(Interface):
-    """The worker's signs of life that the watchdog reads."""
+    """The signs of life of one of the worker's threads."""
 
     @property
     def alive(self) -> bool:
-        """False once the worker's thread has ended."""
+        """False once the thread has ended."""
 
     @property
     def turn(self) -> tuple[int, float] | None:
         """The number of the current turn and its start (`time.monotonic()`, seconds); None while
-        the worker waits for work."""
+        the thread waits for work."""
 
     def cpu_seconds(self) -> float:
-        """Processor time used by the worker's thread, in seconds."""
+        """Processor time used by the thread, in seconds."""
 
 
 @dataclass(slots=True)
@@ -42,24 +42,33 @@ class _Seen:
 
 
 class Health:
-    """Looks at `worker`."""
+    """Looks at the worker's `threads`."""
 
-    def __init__(self, worker: Pulse) -> None:
-        self._worker = worker
-        self._seen: _Seen | None = None
+    def __init__(self, *threads: Pulse) -> None:
+        self._threads = [_Thread(thread) for thread in threads]
 
     def fault(self) -> str | None:
         """Return why the worker is unhealthy, or None. Compares with the previous call."""
+        faults = [thread.fault() for thread in self._threads]
+        return next((fault for fault in faults if fault is not None), None)
+
+
+class _Thread:
+    def __init__(self, pulse: Pulse) -> None:
+        self._pulse = pulse
+        self._seen: _Seen | None = None
+
+    def fault(self) -> str | None:
         before, self._seen = self._seen, None
-        if not self._worker.alive:
+        if not self._pulse.alive:
             return "the worker thread has ended"
-        turn = self._worker.turn
+        turn = self._pulse.turn
         if turn is None:
             return None
         number, began = turn
         if time.monotonic() - began > LONGEST_TURN_SECONDS:
             return "one window exceeds the time limit"
-        self._seen = _Seen(number, self._worker.cpu_seconds())
+        self._seen = _Seen(number, self._pulse.cpu_seconds())
         if before is None or before.turn != number:
             return None
         if self._seen.cpu_seconds - before.cpu_seconds < LEAST_CPU_SECONDS:

@@ -63,6 +63,8 @@ class Job:
     """The client's address; clients share the engine's time."""
     journal_entry: str = ""
     """The journal's name for the request, written to the crash marker before decoding."""
+    suspect: bool = False
+    """Nodes crashed while they worked on it, so nothing else is decoded beside it."""
 
     @property
     def guessed_seconds(self) -> float:

@@ -1,9 +1,10 @@
-"""The exchange of the loop thread and the worker thread.
+"""The exchange of the loop thread and the worker's threads.
 
 Both sides hold the lock only to append to a list or to swap it. Mail for the worker is one list, so
 that its order is the order in which the loop sent it: a cancellation does not concern what comes
-after it, and a stream's `Commit` comes after the audio before it. The worker sleeps on a condition
-while there is no mail. Either thread, except where a method says which.
+after it, and a stream's `Commit` comes after the audio before it. A thread without work sleeps on a
+condition. One of them at a time receives the mail; the others wait for a nudge. Any thread, except
+where a method says which.
 """
 
 from __future__ import annotations
@@ -34,7 +35,13 @@ class Mailbox:
     """The mail of one worker, and its completions."""
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
+        lock = threading.Lock()
+        self._condition = threading.Condition(lock)
+        """Notified for the thread that receives the mail."""
+        self._nudged = threading.Condition(lock)
+        """Notified for the other threads that sleep."""
+        self.nudges = 0
+        """Number of nudges so far."""
         self._mail: list[Mail] = []
         self._untaken: dict[int, int] = {}
         """Bytes of audio in the mail, by job."""
@@ -60,7 +67,9 @@ class Mailbox:
         """Tell the worker to end."""
         with self._condition:
             self._stopping = True
-            self._condition.notify()
+            self.nudges += 1
+            self._condition.notify_all()
+            self._nudged.notify_all()
 
     def take_completions(self) -> list[Completion]:
         """Everything that was completed since the last call, in order. Loop thread."""
@@ -69,21 +78,34 @@ class Mailbox:
         return completions
 
     def complete(self, completions: list[Completion]) -> None:
-        """Send completions to the loop; the caller wakes it afterwards. Worker thread."""
+        """Send completions to the loop; the caller wakes it afterwards. A thread of the worker."""
         with self._condition:
             self._completions += completions
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to take. Worker thread."""
+        """Whether there is nothing to take."""
         return not (self._mail or self._stopping)
 
-    def take(self, sleep: bool) -> tuple[list[Mail], bool]:
-        """Return all mail in order, and whether the worker must end. With `sleep`, wait until there
-        is either. Worker thread."""
+    def take(self) -> tuple[list[Mail], bool]:
+        """Return all mail in order, and whether the worker must end. Under the worker's lock, so
+        that mail is processed in the order in which it is taken."""
         with self._condition:
-            while sleep and self.is_empty:
-                self._condition.wait()
             mail, self._mail = self._mail, []
             self._untaken.clear()
             return mail, self._stopping
+
+    def nudge(self) -> None:
+        """Wake all threads that sleep. Under the worker's lock, after a change of its state."""
+        with self._condition:
+            self.nudges += 1
+            self._condition.notify_all()
+            self._nudged.notify_all()
+
+    def wait(self, nudges: int, receives: bool) -> None:
+        """Sleep until there was a nudge after the first `nudges`, or, for the thread that
+        `receives` the mail, until there is something to take. Without the worker's lock."""
+        condition = self._condition if receives else self._nudged
+        with condition:
+            while self.nudges == nudges and not (receives and not self.is_empty):
+                condition.wait()

@@ -28,7 +28,13 @@ finals of others it is N * (H + 3 C).
 Jobs of one connection run in order of arrival. Among a client's connections, and among clients with
 equal virtual time, the job with the least remaining audio is first, and a due one before others. A
 command thus waits for the window in progress, and not for the rest of a ten-minute file. A job's
-rank improves with every turn of another job of its client. Owned by the worker thread.
+rank improves with every turn of another job of its client.
+
+With several engines, jobs that are in a turn stay in their places: the next job of their connection
+waits for them. Until a turn is charged, its client counts as having taken as long as its last turn
+took, so that it does not get all engines at once. A client can be ahead by one turn for each
+engine, and in the sums above C is that many turns, while every client is served as much faster.
+Under the worker's lock.
 """
 
 from __future__ import annotations
@@ -74,6 +80,8 @@ class _Entry:
 class _Client:
     virtual_time: float
     jobs: int = 0
+    usual: float = 0.0
+    """Seconds of its last turn, or of anyone's if it had none."""
 
 
 class Scheduler:
@@ -88,6 +96,10 @@ class Scheduler:
         self._least = 0.0
         """The least virtual time of the clients that were present at the last turn."""
         self._even = 0.0
+        self._usual = 0.0
+        """Seconds of the last turn."""
+        self._running: dict[int, str] = {}
+        """The jobs that are in a turn, and their clients."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -99,7 +111,8 @@ class Scheduler:
         self._entries[job] = _Entry(job, client, connection, seconds, is_due)
         if client not in self._clients:
             least = max(self._least, self._even - HEAD_START)
-            self._clients[client] = _Client(max(least, self._left.pop(client, least)))
+            virtual_time = max(least, self._left.pop(client, least))
+            self._clients[client] = _Client(virtual_time, usual=self._usual)
         self._clients[client].jobs += 1
 
     def remove(self, job: int) -> None:
@@ -121,8 +134,10 @@ class Scheduler:
         """Add the `seconds` of a turn to the virtual time of `client`. Call it right after the
         turn, even if the client's last job has been removed."""
         present = len(self._clients)
+        self._usual = seconds
         if client in self._clients:
             self._clients[client].virtual_time += seconds
+            self._clients[client].usual = seconds
         else:
             self._left[client] += seconds
             present += 1
@@ -133,24 +148,50 @@ class Scheduler:
         delayed."""
         self._left.clear()
 
-    def next(self) -> int | None:
-        """Return the job that gets the next turn, without removing it; None if there is none."""
-        heads: dict[int, _Entry] = {}
-        for entry in self._entries.values():
-            heads.setdefault(entry.connection, entry)
-        if not heads:
+    def next(self, without: frozenset[int] = frozenset()) -> int | None:
+        """Return the job that gets the next turn, without removing it; None if there is none. Jobs
+        that are in a turn, or among those in `without`, are left out."""
+        ready = self._ready(without)
+        if not ready:
             return None
-        due = {entry.client for entry in heads.values() if entry.is_due}
+        due = {entry.client for entry in ready if entry.is_due}
 
         def place(entry: _Entry) -> tuple[float, float, int]:
-            time = self._clients[entry.client].virtual_time
-            return time - HEAD_START * (entry.client in due), entry.rank, entry.job
+            time = self._expected_time(entry.client) - HEAD_START * (entry.client in due)
+            return time, entry.rank, entry.job
 
-        chosen = min(heads.values(), key=place)
-        for entry in heads.values():
+        chosen = min(ready, key=place)
+        for entry in ready:
             if entry.client == chosen.client:
                 entry.passed_over += 1
         chosen.passed_over = 0
         self._least = min(client.virtual_time for client in self._clients.values())
         self._even = max(self._even, self._least)
         return chosen.job
+
+    def has_next(self, without: frozenset[int] = frozenset()) -> bool:
+        """Return whether `next` would return a job."""
+        return bool(self._ready(without))
+
+    def begin(self, job: int) -> None:
+        """State that the turn of a job begins, beside which others may begin."""
+        self._running[job] = self._entries[job].client
+
+    def end(self, job: int) -> None:
+        """State that the turn of a job is over, even if the job has been removed."""
+        self._running.pop(job, None)
+
+    def _expected_time(self, name: str) -> float:
+        """Return the virtual time of a client once its turns in progress are charged, as far as
+        that is known."""
+        client = self._clients[name]
+        turns = sum(other == name for other in self._running.values())
+        return client.virtual_time + turns * client.usual
+
+    def _ready(self, without: frozenset[int]) -> list[_Entry]:
+        """Return the first job of each connection, if it may have a turn."""
+        heads: dict[int, _Entry] = {}
+        for entry in self._entries.values():
+            heads.setdefault(entry.connection, entry)
+        left_out = without.union(self._running)
+        return [entry for entry in heads.values() if entry.job not in left_out]

@@ -4,13 +4,15 @@ A live job has at most one entry in the scheduler: the final of its first comple
 speculation on its open one. Hearing, which runs the detector, is not scheduled. Before each choice
 of the scheduler the worker calls `hear`, which takes a bounded amount of audio of each job, so that
 a burst delays nobody. A fault in a stream is its `Failure`; a command with a fault is transcribed
-from its body. Worker thread.
+from its body. Threads of the worker, under its lock.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import cast
 
 import structlog
 
@@ -49,7 +51,8 @@ _log = structlog.get_logger("live")
 
 class Desk:
     """The live jobs. What is due is added to `scheduler`; a command that must be transcribed from
-    its body is passed to `transcribe`."""
+    its body is passed to `transcribe`. All calls are made under the worker's lock, which `left`
+    leaves while a job is decoded. Meanwhile the caller passes on nothing that concerns the job."""
 
     def __init__(
         self,
@@ -59,8 +62,10 @@ class Desk:
         settings: JobSettings,
         scheduler: Scheduler,
         transcribe: Callable[[Job], None],
+        left: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._settings = settings
+        self._left = left
         self._transcribe = transcribe
         self._works: dict[int, Work] = {}
         self._line = HearingLine()
@@ -73,6 +78,11 @@ class Desk:
 
     def __contains__(self, number: int) -> bool:
         return number in self._works
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is any live job, also one in which nobody speaks."""
+        return bool(self._works)
 
     @property
     def utterances(self) -> int:
@@ -166,25 +176,25 @@ class Desk:
         self._work(work, work.turn)
 
     @property
-    def wants_partial(self) -> bool:
-        """Whether a stream may have a partial as soon as nothing else waits."""
-        return self._next_partial() is not None
+    def next_partial(self) -> int | None:
+        """The stream that is the longest without a partial, of those that may have one as soon as
+        nothing else waits for an engine; None if there is none."""
+        free = (number for number in self._places.holders if not self._line.is_held(number))
+        works = (self._works[number] for number in free)
+        streams = [work for work in works if isinstance(work, Stream) and work.wants_partial]
+        stream = min(streams, key=lambda stream: stream.partial_at, default=None)
+        return None if stream is None else stream.live_job.number
 
-    def decode_partial(self) -> None:
-        """Decode the partial of the stream that is the longest without one, if any wants one. For
-        when nothing else waits for the engine."""
-        if (stream := self._next_partial()) is not None:
-            self._work(stream, stream.decode_partial)
-
-    def _next_partial(self) -> Stream | None:
-        holders = [self._works[number] for number in self._places.holders]
-        streams = [work for work in holders if isinstance(work, Stream) and work.wants_partial]
-        return min(streams, key=lambda stream: stream.partial_at, default=None)
+    def decode_partial(self, number: int) -> None:
+        """Decode the partial of a stream that may have one."""
+        stream = cast(Stream, self._works[number])
+        self._work(stream, stream.decode_partial)
 
     def _work(self, work: Work, decode: Callable[[], None]) -> None:
         began = time.monotonic()
         try:
-            decode()
+            with self._line.held(work.live_job.number), self._left():
+                decode()
             work.spent += time.monotonic() - began
             self._settle(work)
         except Exception as error:

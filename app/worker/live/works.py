@@ -1,6 +1,8 @@
-"""The making of the work on a live job from its parts. Worker thread."""
+"""The making of the work on a live job from its parts. Threads of the worker."""
 
 from __future__ import annotations
+
+import threading
 
 from app.audio.endpoint import DEFAULT_THRESHOLD, Extent
 from app.audio.listener import Listener
@@ -46,8 +48,8 @@ class Works:
         self._places = places
         self._counter = counter
         self._lent: dict[int, Detector] = {}
-        self._for_rests: Detector | None = None
-        """The detector that all attempts share."""
+        self._for_rests: dict[int, Detector] = {}
+        """The detector that all attempts on a thread share, by the thread's number."""
 
     def begin(self, job: LiveJob) -> Work:
         """Return the work on `job`. Raises what making a detector raises."""
@@ -73,6 +75,7 @@ class Works:
             self._detectors.give_back(detector)
 
     def _detector_for_rests(self) -> Detector:
-        if self._for_rests is None:
-            self._for_rests = self._detectors.lend()
-        return self._for_rests
+        thread = threading.get_ident()
+        if thread not in self._for_rests:
+            self._for_rests[thread] = self._detectors.lend()
+        return self._for_rests[thread]

@@ -1,0 +1,74 @@
+"""A worker with several fake engines, and what it completed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fakes import RATE, FakeEngine, eventually
+from live import LiveBench
+
+from app.worker.job import JobSettings
+from app.worker.worker import Worker
+
+
+class Crew(LiveBench):
+    """A worker with `count` engines that share `threads` processors."""
+
+    def __init__(self, count: int = 2, threads: int = 2, **settings: Any) -> None:
+        super().__init__(start=False, **settings)
+        self.engines = [self.engine, *(FakeEngine() for _ in range(count - 1))]
+        fields: dict[str, Any] = {"max_seconds": 3600.0, "vad_threshold": 0.5, "language": "en"}
+        fields |= {"prompt": "", "model": "fake", **settings}
+        self.worker = Worker(
+            self.engine,
+            self._new_detector,
+            JobSettings(**fields),
+            lambda: None,
+            self.marks.append,
+            None,
+            self.engines[1:],
+            threads,
+        )
+        self.worker.start()
+
+    def close(self) -> None:
+        for engine in self.engines:
+            engine.abort()
+        super().close()
+
+    def hold(self) -> None:
+        for engine in self.engines:
+            engine.hold()
+
+    def release(self) -> None:
+        for engine in self.engines:
+            engine.release()
+
+    @property
+    def calls(self) -> int:
+        """Number of decodes that began."""
+        return sum(len(engine.calls) for engine in self.engines)
+
+    def wait_for_calls(self, count: int) -> None:
+        eventually(lambda: self.calls >= count, f"call {count} of the engines")
+
+    def engine_with(self, samples: int) -> FakeEngine:
+        """Return the engine whose last decode has about so many samples."""
+
+        def found() -> list[FakeEngine]:
+            return [
+                engine
+                for engine in self.engines
+                if engine.calls and abs(len(engine.calls[-1][0]) - samples) < RATE / 4
+            ]
+
+        eventually(found, f"a decode of {samples} samples")
+        return found()[0]
+
+    def idle(self) -> None:
+        """Wait until no thread has a turn and nothing waits that could have one."""
+        worker = self.worker
+        worker.cancel(0)
+        eventually(
+            lambda: worker._mailbox.is_empty and not worker._has_work, "the worker to be settled"
+        )
