@@ -30,18 +30,18 @@ from app.protocols.model_names import ModelNames
 from app.server import Limits, Reports
 from app.settings import settings as config
 from app.settings.settings import Settings
-from app.startup import allocator, cpus, descriptors, http_port, logs, media, model
+from app.startup import allocator, descriptors, engines, http_port, logs, model
 from app.startup import protection as protecting
 from app.startup import queue as startup_queue
+from app.startup.engines import Engines
+from app.startup.jobs import job_settings
 from app.startup.ports import CannotListen, open_ports, warn_of_strangers
 from app.startup.protection import Protection
 from app.startup.systemd import Notifier, Watchdog
 from app.storage.disk import Disk
 from app.storage.journal import Journal, JournalError
-from app.worker.job import JobSettings
 
 if TYPE_CHECKING:
-    from app.decoding.engine import Engine
     from app.startup.web import Web
 
 _log = structlog.get_logger("main")
@@ -78,8 +78,8 @@ def main() -> int:
                 " with --spool-dir"
             )
         file = _obtain(settings)
-        with contextlib.closing(_load(settings, file)) as engine:
-            _serve(settings, protected, file, engine)
+        with contextlib.closing(_load(settings, file)) as loaded:
+            _serve(settings, protected, file, loaded)
     except protecting.Unprotected as error:
         print(f"node-whisper: {error}", file=sys.stderr)
         return 2
@@ -104,46 +104,49 @@ def _obtain(settings: Settings) -> catalog.ModelFile:
         raise _CannotStart("interrupted", code=128 + signal.SIGINT) from error
 
 
-def _load(settings: Settings, file: catalog.ModelFile) -> Engine:
-    """Load the engine. The thread that will use it warms it up."""
+def _load(settings: Settings, file: catalog.ModelFile) -> Engines:
     # Until the loop takes signals, so that no KeyboardInterrupt is raised in a callback of
     # whisper.cpp.
     signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
-    # Imported late, because loading whisper.cpp takes a while and --help does not need it.
-    from app.decoding.engine import Engine, system_info
-
-    threads = _threads(settings)
     try:
-        engine = Engine(file.path, file.name, threads, settings.encoder_context)
+        plan = engines.plan(settings, file)
+        # Imported late, because loading whisper.cpp takes a while and --help does not need it.
+        from app.decoding.engine import Engine, system_info
+
+        _log.debug("engine", system=system_info(), threads=plan.threads)
+        context = settings.encoder_context
+        loaded = engines.load(plan, lambda: Engine(file.path, file.name, plan.threads, context))
+    except engines.TooManyEngines as error:
+        raise _CannotStart(error, code=2) from error
     except (EngineError, OSError) as error:
         raise _CannotStart(error) from error
-    if wrong := model.wrong_language(settings, engine.info):
-        engine.close()
+    if wrong := model.wrong_language(settings, loaded.info):
+        loaded.close()
         raise _CannotStart(wrong, code=2)
-    _log.debug("engine", system=system_info(), threads=threads)
-    return engine
+    return loaded
 
 
 def _serve(
     settings: Settings,
     protected: Protection,
     file: catalog.ModelFile,
-    engine: Engine,
+    loaded: Engines,
 ) -> NoReturn:
     """Build the node, open the ports, run, wind down."""
+    info = loaded.info
     notifier = Notifier(os.environ)
-    names = model.names_of(settings, engine.info)
-    web = http_port.web_of(settings, engine.info, names, file, lambda: node.server.load, protected)
+    names = model.names_of(settings, info)
+    web = http_port.web_of(settings, info, names, file, lambda: node.server.load, protected)
     parts = None
     if protected.broker is not None:
-        new_thread = startup_queue.thread_maker(settings, protected.broker, engine.info.name)
+        new_thread = startup_queue.thread_maker(settings, protected.broker, info.name)
         parts = build.QueueParts(new_thread, settings.queue_places)
     node = _build(
         settings,
         protected.access_token,
         web,
         names,
-        engine,
+        loaded,
         notifier,
         parts,
         lambda: node.server.shutdown.ask(),
@@ -155,7 +158,7 @@ def _serve(
             access_token=protected.access_token,
             tls=protected.tls,
             web=web,
-            model=engine.info,
+            model=info,
             names=names,
             listen=server.listen,
         )
@@ -166,12 +169,12 @@ def _serve(
     node.disk.start()
     if not worker.wait_until_warm():
         raise _CannotStart("the engine failed on its first, empty window; the log says why")
-    _log_listening(settings, engine, opened.number, **opened.others)
+    _log_listening(settings, loaded, opened.number, **opened.others)
     warn_of_strangers(settings, protected.access_token.open)
     if node.queue is not None:
         node.queue.start()
-    notifier.ready(f"{engine.info.name} on port {opened.number or 'off'}")
-    Watchdog(server.loop, notifier, worker)
+    notifier.ready(f"{info.name} on port {opened.number or 'off'}")
+    Watchdog(server.loop, notifier, *worker.seats)
     if opened.announcement is not None:
         opened.announcement.start()
     server.run()
@@ -184,28 +187,18 @@ def _build(
     access_token: AccessToken,
     web: Web | None,
     names: ModelNames,
-    engine: Engine,
+    loaded: Engines,
     notifier: Notifier,
     queue_parts: build.QueueParts | None,
     drain: Callable[[], None],
 ) -> build.Node:
     """Build the node as the settings say. `drain` asks it to drain, for use if stdout breaks: a
     signal could count as the second one."""
+    info = loaded.info
     try:
         base = build.foundation(settings.spool_dir, settings.journal, settings.max_buffered_bytes)
     except JournalError as error:
         raise _CannotStart(error) from error
-    job_settings = JobSettings(
-        max_seconds=settings.max_audio_seconds,
-        vad_threshold=settings.vad_threshold,
-        language=model.language_of(settings, engine.info),
-        prompt=settings.prompt,
-        model=engine.info.name,
-        keep_markers=settings.keep_markers,
-        languages=settings.languages,
-        max_live=settings.max_live,
-        media=media.opener(settings),
-    )
     limits = Limits(
         queue_size=settings.queue_size,
         max_buffered_bytes=settings.max_buffered_bytes,
@@ -217,7 +210,14 @@ def _build(
     return build.node(
         base,
         build.EngineParts(
-            engine, engine.info, engine.abort, SileroDetector, job_settings, stream_detectors()
+            loaded.first,
+            info,
+            loaded.abort,
+            SileroDetector,
+            job_settings(settings, info),
+            stream_detectors(),
+            loaded.all[1:],
+            loaded.threads,
         ),
         _sink(settings, base.disk, drain),
         limits,
@@ -267,24 +267,22 @@ def _close(journal: Journal | None, clean: bool) -> None:
 
 
 def _log_listening(
-    settings: Settings, engine: Engine, port: int | None, **others: int | str
+    settings: Settings, loaded: Engines, port: int | None, **others: int | str
 ) -> None:
     from app.decoding import engine as decoding_engine
 
+    if len(loaded.all) > 1:
+        others["engines"] = len(loaded.all)
     _log.info(
         "listening",
         host=settings.host,
         port=port,
-        model=engine.info.name,
+        model=loaded.info.name,
         engine=decoding_engine.build(),
-        threads=_threads(settings),
+        threads=loaded.threads,
         version=__version__,
         **others,
     )
-
-
-def _threads(settings: Settings) -> int:
-    return settings.threads or cpus.available_cpus()
 
 
 def _exit_at_once(code: int) -> NoReturn:

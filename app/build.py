@@ -56,7 +56,8 @@ class Foundation:
 
 @dataclass(frozen=True, slots=True)
 class EngineParts:
-    """The engine, and what the worker needs beside it. `abort` stops the decode in progress."""
+    """The engine, and what the worker needs beside it. `abort` stops the decodes in progress.
+    `more` are further engines for the same model; all together share `threads` processors."""
 
     transcriber: Transcriber
     model: ModelInfo
@@ -64,6 +65,8 @@ class EngineParts:
     new_detector: Callable[[], Detector]
     settings: JobSettings
     new_live_detector: Callable[[], Detector] | None = None
+    more: Sequence[Transcriber] = ()
+    threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +124,13 @@ def node(
         loop.wake,
         (lambda _name: None) if journal is None else journal.crash_marker.set,
         engine.new_live_detector,
+        engine.more,
+        engine.threads,
     )
     access = Access(authorize)
     thread: QueueThread | None = None
     if queue is not None:
-        pulse, health = LoopPulse(loop), Health(worker)
+        pulse, health = LoopPulse(loop), Health(*worker.seats)
         thread = queue.new_thread(loop.wake, lambda: pulse.stuck() or health.fault())
     pipeline = _pipeline(
         base,

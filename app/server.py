@@ -181,6 +181,8 @@ class Server:
             dropped_partials=pipeline.outcomes.dropped_partials,
             cut_off=cut_off,
             queue=counts,
+            engines=len(self._threads.worker.seats),
+            busy_engines=self._threads.worker.busy_engines,
         )
 
     # Connections.

@@ -23,6 +23,8 @@ from node import HANG, ROOT, Client, Node, clean_environment, eventually
 from reliability.crash_cli import FAKE, clips, without_length
 from reliability.crashes import Crashes, ended
 
+from app.storage.journal import MAX_CRASHES
+
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("NODE_WHISPER_KILLS", "5"))
@@ -113,6 +115,42 @@ def test_audio_that_crashes_the_node_is_tried_three_times(tmp_path: Path) -> Non
     note = (journal / "quarantine" / entry / "note.txt").read_text()
     assert "id: bad" in note
     assert "crashes: 3" in note
+
+
+def test_crash_with_several_engines_blames_only_the_guilty(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    two = ("--engines", "2", "--threads", "2")
+    bodies = {name: noise(number) for number, name in enumerate(("a", "b", "bad", "c", "d"))}
+    deadly = {"FAKE_NODE_DIES_OF": text_of(bodies["bad"]), "FAKE_NODE_WINDOW_SECONDS": "0.3"}
+    with fake_node(journal, *two, "--drain-seconds", "0.1", environment=SLOW) as node:
+        for name, body in bodies.items():
+            accept(node, name, body)
+        assert node.stop() == 0
+    blamed: list[set[str]] = []
+    lines: list[str | bytes] = []
+    for _ in range(MAX_CRASHES):
+        died = subprocess.run(
+            [*FAKE, "--port", "0", "--journal", str(journal), *two],
+            cwd=ROOT,
+            env=clean_environment() | deadly,
+            capture_output=True,
+            timeout=HANG,
+        )
+        assert died.returncode == -signal.SIGKILL
+        lines += died.stdout.splitlines()
+        marked = (journal / "engine").read_bytes().partition(b"\0")[0].decode()
+        blamed.append(set(marked.split("/")))
+    # An innocent one was beside the guilty one once, and then no more.
+    assert len(blamed[0]) == 2
+    assert blamed[1] == blamed[2] == set.intersection(*blamed)
+    with fake_node(journal, *two, environment=deadly) as node:
+        assert node.outcome("bad")["error"]["code"] == "quarantined"
+        eventually(lambda: not entries(journal))
+        lines += [json.dumps(outcome) for outcome in node.outcomes()]
+        assert node.stop() == 0
+    texts = {line["id"]: line["text"] for line in map(json.loads, lines) if line["id"] != "bad"}
+    assert texts == {name: text_of(body) for name, body in bodies.items() if name != "bad"}
+    assert len(entries(journal, "quarantine")) == 1
 
 
 def test_node_starts_with_truncated_entries(tmp_path: Path) -> None:

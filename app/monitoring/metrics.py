@@ -150,6 +150,8 @@ class _Now(Collector):
                 "Most live audio of one request that has no result yet",
                 load.live.lag_seconds,
             ),
+            ("engines", "Engines of the node", load.engines),
+            ("engines_decoding", "Engines that decode now", load.busy_engines),
             ("waiting_requests", "Requests that wait for a place", load.waiting),
             (
                 "queued_audio_seconds",

@@ -87,6 +87,7 @@ class Status:
                 "unfinished": load.admitted + load.waiting,
                 "waiting": load.waiting,
             },
+            "engines": {"count": load.engines, "busy": load.busy_engines},
             "live": {"streams": load.streams, "utterances": load.live.utterances},
             "recent": [
                 {"age_seconds": round(now - at, 1), **outcome} for at, outcome in self._recent

@@ -16,12 +16,14 @@ from app.queue.names import CLASSES, JobClass
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A job was delivered. `data` is its audio, empty if that is an object."""
+    """A job was delivered. `data` is its audio, empty if that is an object. Nodes died of a
+    `suspect` job."""
 
     lease: int
     job: Job | Refused
     data: bytes = field(repr=False)
     delivered: int
+    suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,11 +116,12 @@ class Leases:
             self._forget(lease)
             await deaths.discard(self._link, delivery, type(error).__name__)
             return None
-        if lease.deaths >= SUSPECT_DEATHS:
+        is_suspect = lease.deaths >= SUSPECT_DEATHS
+        if is_suspect:
             await self._isolate(lease)
         if self._is_over(lease):
             return None
-        self._report(Arrived(lease.number, job, delivery.data, delivery.delivered))
+        self._report(Arrived(lease.number, job, delivery.data, delivery.delivered, is_suspect))
         return lease
 
     def fetch(self, number: int, size: int) -> None:

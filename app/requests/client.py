@@ -12,7 +12,7 @@ from app.messages import NO_SPACE, SHUTTING_DOWN, Failure, Outcome, Reply, Segme
 from app.network.connection import Connection
 from app.network.outbox import Slot
 from app.requests.failures import kept_for_later
-from app.storage.journal import Journal, stem
+from app.storage.journal import Journal, crashes, stem
 
 
 class Client(Interface):
@@ -41,6 +41,10 @@ class Client(Interface):
         """The journal's name for the request, for the crash marker; empty without a journal."""
 
     @property
+    def suspect(self) -> bool:
+        """True if nodes crashed while they worked on the request, so that it is decoded alone."""
+
+    @property
     def is_behind(self) -> bool:
         """True if the client has not read its earlier replies; it then misses partial results."""
 
@@ -64,6 +68,7 @@ class ConnectionClient:
 
     durable = False
     journal_entry = ""
+    suspect = False
 
     def __init__(self, connection: Connection, slot: Slot, cancellable: bool) -> None:
         self._connection = connection
@@ -97,6 +102,7 @@ class AbsentClient:
     cancellable = False
     durable = False
     journal_entry = ""
+    suspect = False
     is_behind = False
 
     def __init__(self, number: int) -> None:
@@ -128,6 +134,7 @@ class JournalClient:
         self.sequence = client.sequence
         self.cancellable = client.cancellable
         self.journal_entry = stem(entry)
+        self.suspect = crashes(entry) > 0
 
     @property
     def is_behind(self) -> bool:
@@ -174,9 +181,10 @@ class QueueClient:
     journal_entry = ""
     is_behind = False
 
-    def __init__(self, number: int, tenant: str, job: HeldJob) -> None:
+    def __init__(self, number: int, tenant: str, job: HeldJob, suspect: bool = False) -> None:
         self.name = f"queue/{tenant}"
         self.sequence = -number
+        self.suspect = suspect
         self._job = job
 
     def reply(self, reply: Reply, final: bool) -> None:

@@ -71,6 +71,7 @@ class Dispatch:
             time.monotonic(),
             client.name,
             journal_entry=client.journal_entry,
+            suspect=client.suspect,
         )
         self._heard.discard(job.number)
         self._submitted[job.number] = in_flight

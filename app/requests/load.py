@@ -16,7 +16,7 @@ class Load:
     `buffered_bytes` of bodies and streams are held or reserved. `ready` is False if a further
     request would wait or be rejected. The journal has `journal_entries` without a written outcome
     and `quarantined` ones; 0 without a journal. `cut_off` is true if all requests come from a
-    broker that is away; `queue` is None without one.
+    broker that is away; `queue` is None without one. Of the `engines`, `busy_engines` decode now.
     """
 
     ready: bool
@@ -35,3 +35,5 @@ class Load:
     dropped_partials: int = 0
     cut_off: bool = False
     queue: Counts | None = None
+    engines: int = 1
+    busy_engines: int = 0

@@ -15,6 +15,15 @@ DECODING_OPTIONS = (
         "N",
     ),
     Option(
+        ("--engines",),
+        1,
+        values.engines,
+        "copies of the model that decode at the same time and share the threads, or auto, which"
+        " stays within processors and free memory; from 2 on, one of them is kept free of files"
+        " while live audio is open",
+        "N",
+    ),
+    Option(
         ("--encoder-context",),
         "auto",
         values.encoder_context,

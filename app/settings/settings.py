@@ -57,6 +57,7 @@ class Settings:
     queue_ca: Path | None
     queue_places: int
     threads: int | None
+    engines: int | Literal["auto"]
     encoder_context: EncoderContext
     language: str | None
     languages: tuple[str, ...]

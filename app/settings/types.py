@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from app.decoding.context import FULL, EncoderContext
-from app.limits import prompt_fault
+from app.limits import MAX_ENGINES, prompt_fault
 from app.protocols.languages import WANTED, LanguageError, language_code, language_codes
 from app.queue.credentials import CredentialsError, read_urls
 
@@ -83,6 +83,14 @@ def encoder_context(text: str) -> EncoderContext:
         return cast(EncoderContext, text)
     positions: int = number(int, 64, FULL)(text)
     return positions
+
+
+def engines(text: str) -> int | Literal["auto"]:
+    """`auto`, or a number of engines."""
+    if text == "auto":
+        return "auto"
+    count: int = number(int, 1, MAX_ENGINES)(text)
+    return count
 
 
 def prompt(text: str) -> str:

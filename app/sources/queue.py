@@ -208,7 +208,7 @@ class QueueSource:
             return
         origin = _origin(job.address.tenant, event.delivered, job.sent_at)
         held = _Held(self, event.lease, job.address.job_class)
-        client = QueueClient(number, job.address.tenant, held)
+        client = QueueClient(number, job.address.tenant, held, event.suspect)
         held.in_flight = InFlight(number, job.request, origin, client)
         self._held[event.lease] = held
         if not self._quota.grow(number, job.size):

@@ -62,12 +62,12 @@ class Notifier:
 
 
 class Watchdog:
-    """Feeds systemd's watchdog while loop and worker are healthy. Starts at once."""
+    """Feeds systemd's watchdog while loop and the worker's threads are healthy. Starts at once."""
 
-    def __init__(self, loop: Loop, notifier: Notifier, worker: Pulse) -> None:
+    def __init__(self, loop: Loop, notifier: Notifier, *threads: Pulse) -> None:
         self._loop = loop
         self._notifier = notifier
-        self._health = Health(worker)
+        self._health = Health(*threads)
         self._complained = False
         if notifier.watchdog_seconds is not None:
             self._feed()

@@ -1,8 +1,10 @@
-"""The crash marker: which journal entry is in the engine, so that a crash is counted against it.
+"""The crash marker: which journal entries are in the engines, so that a crash is counted against
+them.
 
-A small file of a fixed size, overwritten in place. The worker thread writes it directly before each
-turn that belongs to another job. By way of the disk thread the name could still be waiting after a
-sync while a bad file crashes the process, and the crash would be counted against the wrong entry.
+A small file of a fixed size, overwritten in place. The worker's threads write it directly before
+each turn that belongs to another job. By way of the disk thread the name could still be waiting
+after a sync while a bad file crashes the process, and the crash would be counted against the wrong
+entry.
 The write goes to the page cache and is never synced: it has to survive the end of the process, not
 of the machine, and no entry is to blame for a power cut.
 """
@@ -14,7 +16,8 @@ from pathlib import Path
 
 import structlog
 
-_SIZE = 128
+_SIZE = 1024
+"""Bytes for the names of `MAX_ENGINES` entries. Within one page, which is written as a whole."""
 
 _log = structlog.get_logger("journal")
 
@@ -27,22 +30,24 @@ class CrashMarker:
         self._descriptor = -1
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if os.fstat(self._descriptor).st_size < _SIZE:
+            size = os.fstat(self._descriptor).st_size
+            if size < _SIZE:
                 # Reserve the space now, in case the disk is full later.
-                os.pwrite(self._descriptor, bytes(_SIZE), 0)
+                os.pwrite(self._descriptor, bytes(_SIZE - size), size)
                 os.fsync(self._descriptor)
         except OSError as error:
             self._give_up(error)
 
     def read(self) -> str:
-        """Return the name that was set last, by this process or an earlier one; empty for none."""
+        """Return what was set last, by this process or an earlier one; empty for none."""
         if self._descriptor < 0:
             return ""
         data = os.pread(self._descriptor, _SIZE, 0)
         return os.fsdecode(data.partition(b"\0")[0])
 
     def set(self, name: str) -> None:
-        """State that `name` is in the engine now; empty for none. By one thread at a time."""
+        """State that `name` is in an engine now, or several names with `MARK_SEPARATOR` between
+        them; empty for none. By one thread at a time."""
         if name == self._current or self._descriptor < 0:
             return
         self._current = name

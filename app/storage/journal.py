@@ -3,7 +3,7 @@
 The directory is organised like a Maildir:
 
     lock                      held by the node that uses the journal
-    engine                    name of the entry being decoded, see app/storage/crash_marker.py
+    engine                    names of the entries being decoded, see app/storage/crash_marker.py
     tmp/                      incomplete entries and entries being removed; emptied at start
     new/<entry>/body          the audio as it was received; never changed
     new/<entry>/request.json  the rest, see app/storage/record.py
@@ -30,6 +30,7 @@ from pathlib import Path
 
 import structlog
 
+from app.limits import MARK_SEPARATOR
 from app.messages import JOURNAL_DAMAGED, QUARANTINED, Failure, Origin, Request
 from app.storage import durable, old_entry, record
 from app.storage.body import Body, load
@@ -174,7 +175,7 @@ class Journal:
             f"id: {unusable.request_id}\n"
             f"received: {_iso(unusable.origin.received_at)}\n"
             f"quarantined: {_iso(time.time())}\n"
-            f"crashes: {_crashes(entry)}\n"
+            f"crashes: {crashes(entry)}\n"
             f"reason: {unusable.failure.code}: {unusable.failure.message}\n"
         )
         # The entry may have been placed there by hand, so its name may not be valid UTF-8.
@@ -187,9 +188,9 @@ class Journal:
             stored = record.decode((at / "request.json").read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             raise DamagedError("the file request.json is missing") from None
-        if (crashes := _crashes(entry)) >= MAX_CRASHES:
+        if (count := crashes(entry)) >= MAX_CRASHES:
             message = (
-                f"the node crashed {crashes} times while it worked on this request; "
+                f"the node crashed {count} times while it worked on this request; "
                 "it is now in quarantine"
             )
             failure = Failure(QUARANTINED, message)
@@ -221,16 +222,19 @@ class Journal:
                 _log.warning("cannot delete", file=str(path), error=error.strerror)
 
     def _count_crash(self) -> None:
-        """Count a crash of the last process against the entry that it was decoding."""
-        marked = self.crash_marker.read()
+        """Count a crash of the last process against the entries that it was decoding. Each of
+        several is a suspect, and is decoded alone from now on, so the innocent ones are counted
+        once."""
+        marked = self.crash_marker.read().split(MARK_SEPARATOR)
         self.crash_marker.set("")
-        for entry in os.listdir(self._new) if marked else ():
-            if stem(entry) != marked:
+        for entry in os.listdir(self._new) if any(marked) else ():
+            name = stem(entry)
+            if name not in marked:
                 continue
-            crashes = _crashes(entry) + 1
-            _log.warning("the node crashed while it worked on this", entry=entry, crashes=crashes)
+            count = crashes(entry) + 1
+            _log.warning("the node crashed while it worked on this", entry=entry, crashes=count)
             try:
-                os.rename(self._new / entry, self._new / f"{marked}.{crashes}")
+                os.rename(self._new / entry, self._new / f"{name}.{count}")
                 durable.sync(self._new)
             except OSError as error:
                 _log.error("cannot count the crash", entry=entry, error=error.strerror)
@@ -252,7 +256,8 @@ def _iso(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def _crashes(entry: str) -> int:
+def crashes(entry: str) -> int:
+    """Return how often the node crashed while it decoded an entry, by the entry's name."""
     count = entry.partition(".")[2]
     return int(count) if count.isdecimal() else 0
 
