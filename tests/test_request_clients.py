@@ -25,6 +25,7 @@ class Lease:
     name = "queue"
     durable = True
     journal_entry = ""
+    suspect = False
     cancellable = True
 
     def __init__(self, sequence: int) -> None:
@@ -139,6 +140,9 @@ def test_journal_client_wraps_the_original_client() -> None:
     client = JournalClient(lease, journal, "0017-ab.2")
     assert (client.name, client.sequence, client.cancellable) == ("queue", -5, True)
     assert (client.durable, client.journal_entry) == (True, "0017-ab")
+    # The entry's name counts the crashes at its decode.
+    assert client.suspect
+    assert not JournalClient(lease, journal, "0017-ab").suspect
     client.reply(Failure("internal", "x"), final=True)
     assert len(lease.replies) == 1
     client.outcome_written()
