@@ -23,11 +23,13 @@ MIN_CUE_SECONDS, MAX_CUE_SECONDS = 0.5, 3_600.0
 @dataclass(frozen=True, slots=True)
 class CueLayout:
     """The greatest size of a subtitle cue: columns of a line, lines, seconds. A wide character
-    takes two columns. The defaults are what subtitle guidelines have in common."""
+    takes two columns. The defaults are what subtitle guidelines have in common. With `whole_words`
+    a word that is wider than a line is not divided."""
 
     width: int = 42
     lines: int = 2
     seconds: float = 7.0
+    whole_words: bool = False
 
 
 def is_text(prompt: str) -> bool:

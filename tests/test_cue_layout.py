@@ -285,3 +285,13 @@ def test_any_text_fits_its_layout(text: str, seconds: float, layout: CueLayout, 
     # A cluster of characters that belong together can be wider than the narrowest lines.
     assert all(columns(line) <= max(layout.width, 2) for line in shown)
     assert all(cue.end - cue.start <= layout.seconds + 1e-6 for cue in found)
+
+
+def test_whole_words_may_be_wider_than_a_line() -> None:
+    layout = CueLayout(1, 1, 3600.0, whole_words=True)
+    found = lay_out(Segment(0.0, 3.0, "one three seventeen", 0.8), layout, evenly)
+    assert [cue.text for cue in found] == ["one", "three", "seventeen"]
+    assert [cue.lines for cue in found] == [("one",), ("three",), ("seventeen",)]
+    wide = CueLayout(9, 1, 3600.0, whole_words=True)
+    found = lay_out(Segment(0.0, 3.0, "one three seventeenth", 0.8), wide, evenly)
+    assert [cue.text for cue in found] == ["one three", "seventeenth"]

@@ -204,6 +204,7 @@ def test_max_len_divides_segments_in_every_format() -> None:
         request, _ = taken(DIALECTS[INFERENCE], {"max_len": ["12"], "response_format": [form]})
         assert request.cues is not None
         assert (request.cues.width, request.cues.lines) == (12, 1)
+        assert request.cues.whole_words
     request, _ = taken(DIALECTS[INFERENCE], {"max_len": ["0"]})
     assert request.cues is None
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from app.decoding.text_breaks import Break, Piece, pieces
-from app.limits import CueLayout
+from app.limits import MAX_LINE_WIDTH, CueLayout
 from app.messages import Segment, Word
 
 CHANNEL_LABEL_COLUMNS = len("Channel 1: ")
@@ -74,7 +74,8 @@ def lay_out(
     """
     text = " ".join(segment.text.split())
     first_width = max(1, layout.width - label_columns)
-    page = _Page(pieces(text, first_width), first_width, layout.width, layout.lines)
+    widest = MAX_LINE_WIDTH if layout.whole_words else first_width
+    page = _Page(pieces(text, widest), first_width, layout.width, layout.lines)
     count = len(page.pieces)
     if not count or not text:
         return (segment,)

@@ -133,9 +133,7 @@ def ignored(fields: Fields, known: Iterable[Field]) -> tuple[str, ...]:
             is_item = read[name] == "list" and _ITEM.fullmatch(key)
             if bracket and not is_item:
                 kind = "a list" if read[name] == "list" else "one value"
-                raise FormError(
-                    BAD_FIELD, f"{name} must be {kind}, without {key[len(name) :][:40]}"
-                )
+                raise FormError(BAD_FIELD, f"{name} must be {kind}; {key[:60]!r} is none")
             continue
         if unread is None or unread.neutral is None:
             found[name] = None

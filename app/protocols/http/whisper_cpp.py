@@ -54,7 +54,7 @@ class WhisperCpp:
             words=words,
             timestamps=timestamps,
             temperature=form_fields.temperature(fields),
-            cues=CueLayout(width, 1, MAX_CUE_SECONDS) if width else None,
+            cues=CueLayout(width, 1, MAX_CUE_SECONDS, whole_words=True) if width else None,
         )
 
     def read_language(self, fields: Fields) -> str | None:
