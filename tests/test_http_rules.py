@@ -327,7 +327,13 @@ FRAMES: dict[str, Case] = {
         ),
         200,
     ),
-    "a space before the extension": Case(chunk_body(SIZE + b" ;a=b\r\n" + FORM), 400, False),
+    "white space about an extension": Case(
+        chunk_body(SIZE + b" \t; a=b \r\n" + FORM + b"\r\n0 ; c\r\n\r\n"), 200
+    ),
+    "white space before the size": Case(chunk_body(b" " + SIZE + b"\r\n" + FORM), 400, False),
+    "white space in the size": Case(chunk_body(b"0 " + SIZE + b"\r\n" + FORM), 400, False),
+    "CR in an extension": Case(chunk_body(SIZE + b";a\rb\r\n" + FORM), 400, False),
+    "CR before the end of a size": Case(chunk_body(SIZE + b"\r\r\n" + FORM), 400, False),
     "no size": Case(chunk_body(b"\r\n" + FORM), 400, False),
     "a sign": Case(chunk_body(b"+" + SIZE + b"\r\n" + FORM), 400, False),
     "a prefix": Case(chunk_body(b"0x" + SIZE + b"\r\n" + FORM), 400, False),

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import h11
 
+from app.protocols.http.chunks import ChunkLines
 from app.protocols.http.head import MAX_HEAD_BYTES, BadInput, checked
 
 MAX_CHUNKS = 4_096
@@ -41,6 +42,8 @@ class Input:
         """True if h11 has the head of the request."""
         self._held = 0
         """Bytes that came after the head of a request and before its decision."""
+        self._lines: ChunkLines | None = None
+        """Reads the lines of a body in chunks."""
         self._chunks = 0
         """Pieces of a body since the last `feed`."""
         self._body_fed = 0
@@ -66,8 +69,7 @@ class Input:
         if hold:
             self._held += len(data)
         self._chunks = 0
-        self._body_fed += len(data)
-        self.http.receive_data(data)
+        self._receive(data)
 
     def request(self) -> h11.Request | None:
         """Return the next request; None if it is not complete. Raises `BadInput`."""
@@ -80,9 +82,9 @@ class Input:
         self.http.receive_data(checked(data[:end]))
         event = self._step()
         assert isinstance(event, h11.Request), "the head was complete"
-        self._body_fed = len(data) - end
-        if self._body_fed:
-            self.http.receive_data(data[end:])
+        if any(name == b"transfer-encoding" for name, _ in event.headers):
+            self._lines = ChunkLines()
+        self._receive(data[end:])
         return event
 
     def body(self) -> tuple[bytes, bool]:
@@ -127,7 +129,16 @@ class Input:
         self._head = bytearray(unread)
         self._searched = self._held = self._chunks = self._body_fed = self.body_bytes = 0
         self._begun = False
+        self._lines = None
         return True
+
+    def _receive(self, data: bytes) -> None:
+        """Pass on bytes that follow the head."""
+        self._body_fed += len(data)
+        if self._lines is not None:
+            data = self._lines.feed(data)
+        if data:
+            self.http.receive_data(data)
 
     def _end_of_head(self) -> int | None:
         """Return the length of the head; None if it is not complete. Raises `BadInput`."""
