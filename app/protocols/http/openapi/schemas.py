@@ -162,6 +162,7 @@ SCHEMAS: dict[str, Schema] = {
             "draining": FLAG,
             "connections": WHOLE,
             "queue": record({"size": WHOLE, "unfinished": WHOLE, "waiting": WHOLE}),
+            "engines": record({"count": WHOLE, "busy": WHOLE}),
             "live": record({"streams": WHOLE, "utterances": WHOLE}),
             "recent": list_of(ref("Recent")),
         }
