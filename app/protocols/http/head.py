@@ -18,11 +18,12 @@ MAX_HEAD_BYTES = 16_384
 the request line alone."""
 
 _AUTHORITY = re.compile(
-    r"(?:\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+\]"
+    r"(?:\[[0-9A-Fa-f:.]+(?:%[\w.~%-]+)?\]|\[v[0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+\]"
     r"|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?",
     re.ASCII,
 )
-"""`uri-host [ ":" port ]` (RFC 9110, section 7.2, and RFC 3986, section 3.2.2)."""
+"""`uri-host [ ":" port ]` (RFC 9110, section 7.2, and RFC 3986, section 3.2.2), and zones of IPv6
+addresses."""
 
 _ABSOLUTE = re.compile(r"(https?)://([^/?#]*)([^#]*)", re.IGNORECASE)
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
