@@ -5,20 +5,25 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 from fakes import ENGLISH, HANG, FakeEngine, Node, encoded, eventually, tone
 from forms import TRANSCRIPTIONS, answers, post, request
 from http_peer import SITE, Peer
+from hypothesis import given
+from hypothesis import strategies as st
 from live_worker import LiveWorker
 from sockets import opening
 from structlog.testing import capture_logs
 
+from app.messages import Upgrade
 from app.network.ports import Port, Proxies, peer_of
+from app.protocols.base import FromClient
 from app.protocols.http.forwarded import Forwarded, read_forwarded
 from app.protocols.http.protocol import HttpProtocol
+from app.protocols.http.routes import ROUTES, Upload
 from app.protocols.http.site import Site
 from app.protocols.model_names import ModelNames
 from app.settings import settings as config
@@ -167,6 +172,55 @@ def test_web_socket_has_the_same_guards_behind_a_proxy() -> None:
     site = replace(site, local=True)
     assert refused(True, **{"X-Forwarded-Host": "rebound.example"})
     assert not refused(False, **{"X-Forwarded-Host": "rebound.example"})
+
+
+@pytest.mark.parametrize(
+    "path", [path for path, found in ROUTES.items() if isinstance(found, Upload)]
+)
+def test_every_route_that_takes_audio_is_guarded_behind_a_proxy(path: str) -> None:
+    dialect = getattr(ROUTES[path], "dialect")  # noqa: B009
+
+    def answer(**headers: str) -> int:
+        peer = Peer(SITES, proxied=True).feed(post(path, (dialect.file_field, WAV), **headers))
+        return peer.answer.status
+
+    here = {"X_Forwarded_Host": "asr.example", "X_Forwarded_Proto": "https"}
+    assert answer(**here, Origin="https://asr.example") == 200
+    assert answer(**here, Origin="https://other.example") == 403
+    assert answer(X_Forwarded_Host="rebound.example") == 403
+    assert answer(X_Forwarded_Host="asr.example", Host="rebound.example") == 403
+
+
+@pytest.mark.parametrize("path", ["/v1/realtime", "/vosk", "/", "//v1//realtime/", "/vosk/"])
+def test_every_web_socket_is_guarded_behind_a_proxy(path: str) -> None:
+    routes = socket_routes(config.read([], {}), ENGLISH, ModelNames("fake.en", frozenset()))
+    site = replace(SITES, sockets=routes)
+
+    def answer(**headers: str) -> str:
+        protocol = HttpProtocol(site, lambda: "made", proxied=True)
+        protocol.feed(opening(path, **headers))
+        assert isinstance(protocol.next_event(), FromClient)
+        event = protocol.next_event()
+        return "opens" if isinstance(event, Upgrade) else str(getattr(event, "data", b"")[9:12])
+
+    here = {"X-Forwarded-Host": "asr.example", "X-Forwarded-Proto": "wss"}
+    assert answer(**here, Origin="https://asr.example") == "opens"
+    assert answer(**here, Origin="https://other.example") == "b'403'"
+    assert answer(**{"X-Forwarded-Host": "rebound.example"}) == "b'403'"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"]),
+            st.binary(max_size=60) | st.sampled_from([b"1.2.3.4", b"[::1]:1", b"10.0.0.1, ", b"%"]),
+        )
+    )
+)
+def test_any_headers_are_read(headers: list[tuple[bytes, bytes]]) -> None:
+    found = read_forwarded(headers, PROXIES)
+    assert found.client is None or ip_address(found.client)
+    assert found.scheme in (None, "http", "https")
 
 
 # The client's address.

@@ -198,6 +198,7 @@ def test_any_split_of_json_gives_the_same_audio(
         (as_json(file="data:" + "x" * 400), "bad_field"),
         (as_json(file="QUJD", prompt={"a": 1}), "bad_field"),
         (as_json(file="QUJD", more="x" * 70_000), "bad_field"),
+        (as_json(audio="QUJD" * 20_000), "missing_field"),
         (b'{"file": "QUJD", "file": "QUJD"}', "bad_field"),
         (b'{"file": "QUJD"', "incomplete"),
         (b'{"file": "QUJ', "incomplete"),

@@ -224,6 +224,9 @@ class JsonBody:
 
     def _keep(self, data: bytes) -> None:
         self._rest += data
+        if len(self._rest) > _MAX_REST and not self._has_file:
+            message = f"{FILE} is missing before {_MAX_REST} bytes of other fields; send the audio"
+            raise FormError(MISSING_FIELD, f"{message} in base64 as the text {FILE}")
         if len(self._rest) > _MAX_REST:
             raise FormError(BAD_FIELD, f"the fields beside {FILE} have more than {_MAX_REST} bytes")
 

@@ -12,6 +12,7 @@ from app.protocols.http import fixed
 from app.protocols.http.answer import Answer, Headers
 from app.protocols.http.head import Head
 from app.protocols.http.replies import error
+from app.protocols.http.routes import normal_path
 from app.protocols.http.site import Site, SocketRoute, right_origin
 from app.protocols.websocket.handshake import HandshakeError, Opening, is_upgrade, read_opening
 
@@ -46,7 +47,7 @@ def read_upgrade(head: Head, site: Site) -> PendingUpgrade | Answer | None:
     except HandshakeError as failed:
         version = (("Sec-WebSocket-Version", "13"),) if failed.status == 426 else ()
         return error(failed.status, "bad_header", failed.message, more=version)
-    route = site.socket(opening.path)
+    route = site.socket(normal_path(opening.path))
     if route is None:
         return fixed.no_socket()
     if not right_origin(head, site):
