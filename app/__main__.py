@@ -19,6 +19,7 @@ import structlog
 from app import __version__, build
 from app.audio.stream_detector import stream_detectors
 from app.audio.vad import SileroDetector
+from app.decoding import allocator
 from app.decoding.transcriber import EngineError
 from app.model_files import catalog
 from app.monitoring.asked_models import AskedModels
@@ -30,7 +31,7 @@ from app.protocols.model_names import ModelNames
 from app.server import Limits, Reports
 from app.settings import settings as config
 from app.settings.settings import Settings
-from app.startup import allocator, descriptors, engines, http_port, logs, model
+from app.startup import descriptors, engines, http_port, logs, model
 from app.startup import protection as protecting
 from app.startup import queue as startup_queue
 from app.startup.engines import Engines

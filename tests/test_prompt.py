@@ -54,10 +54,10 @@ def test_longest_prompt_is_split_in_linear_time(text: str) -> None:
     [
         (10, 10, (10, 10)),
         (300, 0, (223, 0)),
-        (0, 300, (0, 223)),
-        (300, 300, (112, 111)),
-        (300, 50, (173, 50)),
-        (50, 300, (50, 173)),
+        (0, 300, (0, 24)),
+        (300, 300, (199, 24)),
+        (300, 50, (199, 24)),
+        (50, 300, (50, 24)),
     ],
 )
 def test_prompt_and_carried_text_share_the_tokens(
@@ -76,7 +76,7 @@ def test_prompt_and_carried_text_keep_their_ends() -> None:
     names = " ".join(f"name{number}" for number in range(200))
     said = " ".join(f"said{number}" for number in range(200))
     text = text_of(share(WORDS, names, said))
-    assert "name199 said" not in text
+    assert "name199 said0" not in text
     before, after = text.split("name199")
     assert before
     assert after.endswith("said199")
@@ -87,19 +87,18 @@ def encoder() -> PromptEncoder:
 
 
 def test_empty_prompt_has_no_tokens() -> None:
-    for timed in (False, True):
-        assert encoder().encode(" ", "", 100, timed) == []
+    assert encoder().encode(" ", "", 100) == []
 
 
-def test_timed_prompt_is_a_finished_segment() -> None:
-    plain = encoder().encode("Names", "said", 100, timed=False)
-    timed = encoder().encode("Names", "said", 100, timed=True)
-    assert text_of(tuple(plain)) == " Names said"
-    assert timed[1:-2] == plain
-    first, *_, last, next_ = timed
+def test_prompt_is_a_finished_segment() -> None:
+    first, *text, last, next_ = encoder().encode("Names", "said", 100)
+    assert text_of(tuple(text)) == " Names said"
     assert TIMES <= first < last == next_ <= TIMES + 1_500
 
 
-@pytest.mark.parametrize("timed", [False, True])
-def test_prompt_never_exceeds_its_limit(timed: bool) -> None:
-    assert len(encoder().encode("x" * 500, "y" * 500, 25, timed)) == 25
+def test_prompt_never_exceeds_its_limit() -> None:
+    assert len(encoder().encode("x" * 500, "y" * 500, 25)) == 25
+
+
+def test_token_of_the_last_number_counts_if_two_have_the_same_bytes() -> None:
+    assert Tokenizer([b"a", b"b", b"a"]).tail("ab", 5) == (2, 1)

@@ -10,6 +10,7 @@ the model, `app/decoding/parameters.py` sets whisper.cpp's parameters, and
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -209,7 +210,8 @@ class Engine:
     def _decode(
         self, samples: Samples, seconds: float, options: DecodeOptions, attempt: Attempt
     ) -> Hypothesis:
-        params = self._parameters(options, attempt)
+        prompt = self._prompts.encode(attempt.prompt, attempt.carried, attempt.prompt_tokens)
+        params = self._parameters(options, attempt, prompt)
         self._run(params, samples, options.words, reseed=attempt.temperature > 0)
         decoded = self._model.decoded()
         builder = SegmentBuilder(seconds, options.language, options.words)
@@ -267,10 +269,9 @@ class Engine:
         if code != 0:
             raise EngineError(f"whisper.cpp failed with code {code}: {self._model.last_error}")
 
-    def _parameters(self, options: DecodeOptions, attempt: Attempt) -> Any:
-        prompt = self._prompts.encode(
-            attempt.prompt, attempt.carried, attempt.prompt_tokens, attempt.context < FULL
-        )
+    def _parameters(
+        self, options: DecodeOptions, attempt: Attempt, prompt: Sequence[int] = ()
+    ) -> Any:
         most = self._model.most_tokens
         return parameters(options, attempt, prompt, self._threads, most, self._after_pass)
 

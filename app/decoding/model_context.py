@@ -19,8 +19,9 @@ from typing import Any
 import structlog
 
 from app.audio.stream import Samples
-from app.decoding import backends, engine_log
+from app.decoding import allocator, backends, engine_log
 from app.decoding.binding import pw
+from app.decoding.context import REDUCED_PROMPT_TOKENS
 from app.decoding.decoded import TIMESTAMP_SECONDS, Decoded, Token
 from app.decoding.heads import Shape, alignment_heads
 from app.decoding.language_probe import LanguageProbe
@@ -53,6 +54,8 @@ class ModelContext:
         self._threads = threads
         self._usual = usual
         self._mode = usual
+        self._grown = False
+        """Whether a run since the last rest has needed more memory than a short command."""
         self._errors: list[str] = []
         self._probe: LanguageProbe | None = None
         self._probe_warned = False
@@ -92,6 +95,8 @@ class ModelContext:
         encoder takes 75 MiB more.
         """
         self._free()
+        # The new context then does not begin with blocks that the old one has filled.
+        allocator.trim()
         engine_log.enter(self._take_log)
         self._errors.clear()
         self._mode = mode
@@ -102,7 +107,8 @@ class ModelContext:
             params.dtw_aheads_preset = getattr(pw, f"WHISPER_AHEADS_{self.heads.preset}")
             params.dtw_n_top = self.heads.top_layers
         path = f"/proc/self/fd/{self._file}"
-        context = pw.whisper_init_from_file_with_params(path, params)
+        with allocator.lasting_blocks():
+            context = pw.whisper_init_from_file_with_params(path, params)
         # The binding wraps a null pointer as if it were a context; only the log shows the failure.
         if self._errors:
             raise EngineError(f"whisper.cpp cannot load the model: {self.last_error}")
@@ -125,19 +131,23 @@ class ModelContext:
     def prepare(self, mode: LoadMode, reseed: bool = False) -> None:
         """Load the model again if it is not loaded in `mode`, or to `reseed` the random generator.
         Raises `EngineError`."""
+        self._grown = self._grown or reseed or mode != self._usual
         # There is no context if loading it again failed, most likely for want of memory.
         if self.handle is None or reseed or mode != self._mode:
             self.load(mode)
 
     def prepare_usual(self) -> None:
-        """Load the model as it was at first, if it is loaded otherwise. Raises `EngineError`."""
-        if self._mode != self._usual:
+        """Load the model as it was at first, if a run has changed its mode or needed much memory.
+        Raises `EngineError`."""
+        if self._mode != self._usual or self._grown:
+            self._grown = False
             self.load(self._usual)
 
     def run(self, params: Any, samples: Samples) -> int:
         """Run whisper.cpp on float32 samples, shape [n], 16 kHz; return its code, 0 for success."""
         engine_log.enter(self._take_log)
         self._errors.clear()
+        self._grown = self._grown or params.prompt_n_tokens > REDUCED_PROMPT_TOKENS
         return int(pw.whisper_full(self.handle, params, samples, len(samples)))
 
     def close(self) -> None:

@@ -34,6 +34,11 @@ _CONTEXT_BYTES = 256
 sizes."""
 
 
+STEP_TOKENS = 24
+"""Most tokens in one call. Whisper.cpp computes the logits of the whole vocabulary for each and
+keeps them twice: 0.4 MiB a token."""
+
+
 class RawDecoderError(Exception):
     """The decoder cannot be reached, or whisper.cpp rejected a step; the message says why."""
 
@@ -79,15 +84,17 @@ class RawDecoder:
         """
         if self._past + len(tokens) > self._most:
             raise RawDecoderError("the text context is full")
-        array = (ctypes.c_int * len(tokens))(*tokens)
-        code = self._library.whisper_decode(
-            self._context, array, len(tokens), self._past, self.threads
-        )
-        if code != 0:
-            raise RawDecoderError(f"whisper_decode failed with code {code}")
-        self._past += len(tokens)
-        self.steps += 1
-        return self.logits(len(tokens))
+        for at in range(0, len(tokens), STEP_TOKENS):
+            part = tokens[at : at + STEP_TOKENS]
+            array = (ctypes.c_int * len(part))(*part)
+            code = self._library.whisper_decode(
+                self._context, array, len(part), self._past, self.threads
+            )
+            if code != 0:
+                raise RawDecoderError(f"whisper_decode failed with code {code}")
+            self._past += len(part)
+            self.steps += 1
+        return self.logits(len(part))
 
     def logits(self, tokens: int = 1) -> Logits:
         """The logits after the last of the `tokens` of the last decoder pass, which may be a pass

@@ -6,10 +6,10 @@ two hundred streams at once the node kept 400 MB and more. Threads of the worker
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 
 from app.audio.vad import Detector
+from app.decoding import allocator
 
 _LEAST_SPARE = 1
 
@@ -26,8 +26,6 @@ class Detectors:
         self._spare: list[Detector] = []
         self._dropped = 0
         """Detectors dropped since free memory was given back."""
-        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        """Returns free memory to the system; None with a C library that lacks it (musl)."""
 
     def prepare(self) -> None:
         """Make a first one, so that the first job does not wait for it."""
@@ -46,6 +44,6 @@ class Detectors:
             self._spare.append(detector)
             return
         self._dropped += 1
-        if self._dropped >= _TRIM_AFTER and self._trim is not None:
+        if self._dropped >= _TRIM_AFTER:
             self._dropped = 0
-            self._trim(0)
+            allocator.trim()

@@ -26,8 +26,8 @@ from app.worker.language import SpokenLanguage
 _RESUME_SECONDS = 1.0
 """A hypothesis that ends this much before its window does may have missed speech."""
 
-_CARRIED_CHARACTERS = 600
-"""Most characters of preceding text in the prompt (about 150 of 223 tokens)."""
+_CARRIED_CHARACTERS = 200
+"""Most characters of preceding text: more than the tokens that a prompt takes of it."""
 
 _CARRY_MIN_LOGPROB = -0.7
 _CARRY_MAX_COMPRESSION = 2.0
