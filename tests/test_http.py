@@ -703,7 +703,10 @@ def test_page_of_another_origin_cannot_send_audio() -> None:
 
 @pytest.mark.parametrize(
     "origin",
-    ["app://obsidian.md", "tauri://localhost", "capacitor://localhost", "null", "http://a.example"],
+    [
+        *("app://obsidian.md", "tauri://localhost", "capacitor://localhost", "null", "file://"),
+        *("chrome-extension://abcdefghijklmnop", "http://a.example"),
+    ],
 )
 def test_program_with_an_allowed_origin_can_send_audio(origin: str) -> None:
     stream = post(TRANSCRIPTIONS, ("file", b"a"), Origin=origin)

@@ -7,6 +7,7 @@ line for the user.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import ipaddress
 import re
@@ -128,12 +129,27 @@ def origins(text: str) -> tuple[str, ...]:
 
 def _origin(text: str) -> str:
     # Browsers send it without a path, so a slash at the end would never match. Desktop programs
-    # and extensions have schemes of their own (app://obsidian.md, chrome-extension://ID).
+    # and extensions have schemes of their own (app://obsidian.md, chrome-extension://ID), and
+    # programs that load their page from a file may send file://.
     bare = text.rstrip("/").lower()
+    if bare == "file:":
+        return "file://"
     if bare not in ("*", "null") and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#@]+", bare):
         wanted = "an origin such as https://example.com or app://obsidian.md, null, or *"
         raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
-    return bare
+    return _as_sent(bare)
+
+
+def _as_sent(origin: str) -> str:
+    """Return an origin as browsers send it: names in ASCII, and no default port."""
+    scheme, _, host = origin.partition("://")
+    if scheme not in ("http", "https"):
+        return origin
+    host = host.removesuffix({"http": ":80", "https": ":443"}[scheme])
+    if not host.isascii():
+        with contextlib.suppress(UnicodeError):
+            host = host.encode("idna").decode()
+    return f"{scheme}://{host}"
 
 
 def name(text: str) -> str:

@@ -102,7 +102,7 @@ def right_origin(head: Head, site: Site) -> bool:
 
 def allowed_origin(origin: str, site: Site) -> bool:
     """Return whether an origin is allowed by name, so that its pages may read answers."""
-    return origin in site.origins or "*" in site.origins
+    return origin.lower() in site.origins or "*" in site.origins
 
 
 def _authority(origin: str) -> str:
