@@ -16,11 +16,13 @@ import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.protocols.http.forwarded import read_forwarded
 from app.settings.option import PREFIX
 from app.settings.options import OPTIONS
 from app.settings.settings import read
@@ -153,6 +155,11 @@ def test_options_of_a_user_reach_the_node(run: Any, tmp_path: Path) -> None:
     assert settings.wyoming_streaming
     assert settings.log_verbose
     assert settings.languages == ()
+    # Of "browser, host" from the Supervisor's address, the browser counts.
+    headers = [(b"x-forwarded-for", b"192.168.1.7, 172.30.32.1")]
+    assert read_forwarded(headers, settings.trusted_proxy).client == "192.168.1.7"
+    assert ip_address("172.30.32.2") in settings.trusted_proxy[1]
+    assert ip_address("172.30.33.5") not in settings.trusted_proxy[1]
     assert environment["NODE_WHISPER_TOKEN"] == "secret"
 
 

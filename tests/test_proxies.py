@@ -33,6 +33,7 @@ from http_peer import SITE
 from node import HANG, JFK, Node, eventually, stopped_cleanly
 from test_haproxy import free_ports
 from websockets.asyncio.client import connect
+from websockets.typing import Origin
 
 from app.network.ports import Proxies
 from app.protocols.http.protocol import HttpProtocol
@@ -185,7 +186,10 @@ class Proxy:
         # With asyncio: a thread that reads while another writes is not safe with TLS in Python.
         plain = socket.create_connection(("127.0.0.1", self.port), HANG)
         plain.setblocking(False)
-        return connect(f"wss://{self.authority(host)}{path}", sock=plain, ssl=self._trust)
+        place = self.authority(host)
+        # The node's page of this port is allowed by the forwarded host alone.
+        origin = Origin(f"https://{place}")
+        return connect(f"wss://{place}{path}", sock=plain, ssl=self._trust, origin=origin)
 
 
 def received(client: socket.socket) -> Answer:

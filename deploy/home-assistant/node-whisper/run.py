@@ -48,6 +48,8 @@ def variables(options: Mapping[str, Any], data: Path = DATA) -> dict[str, str]:
         "NODE_WHISPER_OUTPUT": "text",
         # Only Home Assistant reaches the Wyoming port, unless the user opens it.
         "NODE_WHISPER_WYOMING_OPEN": "1",
+        # The Supervisor and the host pass the page in the sidebar on, and name its browsers.
+        "NODE_WHISPER_TRUSTED_PROXY": "172.30.32.1,172.30.32.2",
     }
     if options.get("keep_requests"):
         found["NODE_WHISPER_JOURNAL"] = str(data / "journal")
