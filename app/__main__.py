@@ -31,7 +31,7 @@ from app.protocols.model_names import ModelNames
 from app.server import Limits, Reports
 from app.settings import settings as config
 from app.settings.settings import Settings
-from app.startup import descriptors, engines, http_port, logs, model
+from app.startup import descriptors, engine_advice, engines, http_port, logs, model
 from app.startup import protection as protecting
 from app.startup import queue as startup_queue
 from app.startup.engines import Engines
@@ -284,6 +284,7 @@ def _log_listening(
         version=__version__,
         **others,
     )
+    engine_advice.report(decoding_engine.build(), decoding_engine.system_info())
 
 
 def _exit_at_once(code: int) -> NoReturn:

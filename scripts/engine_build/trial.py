@@ -28,7 +28,7 @@ BEFORE = (
     "a fifth, who was new to the town, asked to be heard. He said that he had come to listen more "
     "than to speak, and that he would be glad of any work."
 )
-"""Text before a window, as long as the node carries over: whisper.cpp reads 120 tokens of it."""
+"""Text before a window; the node carries over as much of it as it does of a file's."""
 
 
 def _say(**fields: Any) -> None:
