@@ -766,8 +766,8 @@ def parse_arguments(arguments):
     files.add_argument(
         "--output-dir",
         metavar="DIR",
-        help="write the text of talk.mp3 to DIR/talk.txt, and so on, with the folders inside of a "
-        "folder, and print the names. Files that exist already are kept, and not sent again",
+        help="write the text of talk.mp3 to DIR/talk.txt, and so on, and print the names. Folders "
+        "inside of a folder are kept. A recording whose texts exist already is not sent again",
     )
     files.add_argument(
         "--format",
@@ -842,12 +842,12 @@ def format_list(text):
 def prepare_output(parser, options):
     """Finds the files to send and makes the folder of the texts."""
     if options.live or options.fire_and_forget:
-        parser.error("--output-dir goes without --live and --fire-and-forget")
+        parser.error("--output-dir does not go with --live or --fire-and-forget: leave one out")
     shown = [form for form in FORMATS[1:] if getattr(options, form)]
     if options.formats and shown:
         parser.error(f"--format replaces --{shown[0]}: give only one of them")
     options.formats = options.formats or shown or ["txt"]
-    # Of the formats, too, depends which fields a request has.
+    # The fields of a request depend on these options.
     for form in FORMATS[1:]:
         setattr(options, form, form in options.formats)
 

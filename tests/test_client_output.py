@@ -143,8 +143,8 @@ def test_text_that_cannot_be_written_fails_alone(start, recordings, tmp_path):  
         (("--overwrite",), "need --output-dir"),
         (("--output-dir", "out", "--format", "doc"), "'doc' is not one of txt, srt, vtt, json"),
         (("--output-dir", "out", "--format", "txt", "--srt"), "--format replaces --srt"),
-        (("--output-dir", "out", "--live"), "goes without --live"),
-        (("--output-dir", "out", "--fire-and-forget"), "goes without --live"),
+        (("--output-dir", "out", "--live"), "does not go with --live"),
+        (("--output-dir", "out", "--fire-and-forget"), "does not go with --live"),
         (("--output-dir", "file"), "file: File exists"),
     ],
 )
