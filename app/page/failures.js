@@ -28,7 +28,7 @@ const BY_CODE = {
   incomplete: "Only part of the audio reached the node. Try again.",
   shutting_down: "The node is shutting down and accepts no new requests. Try again later.",
   no_space: "The node has no disk space left for the audio. Try again later.",
-  quarantined: "The node has quarantined this audio because it failed on it before. Convert the file and try again.",
+  quarantined: "The node has quarantined this audio because it crashed while decoding it. Convert the file and try again.",
   journal_damaged: "The node could not read the audio back from its disk. Send it again.",
   cancelled: "The client cancelled the request or went away. Send it again if that was a mistake.",
   internal: "The node failed. See its log, and try again.",

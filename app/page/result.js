@@ -120,7 +120,7 @@ export function offerCopies(fail) {
         await copy(text());
         element(said).textContent = `${what} copied.`;
       } catch (error) {
-        fail(`Copying did not work: ${error.message}. The text can still be marked and copied by hand.`);
+        fail(`Copying did not work: ${error.message}. Select the text and copy it by hand.`);
       }
     });
   offerCopy("copy-text", "copied", "Text", () => asText(shown));
