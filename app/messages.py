@@ -41,7 +41,8 @@ MODEL_NOT_FOUND = "model_not_found"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The reason for no transcript, and the time to retry; `unrecognised` bytes may be no audio."""
+    """The reason why there is no transcript, and the seconds to wait before a retry. `unrecognised`
+    if the bytes have no format that the node knows, so they may not be audio."""
 
     code: str
     message: str
@@ -53,7 +54,7 @@ MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 384_000
 """Hz, for raw samples and files. Speech needs more, and no microphone exceeds the maximum."""
 
 MAX_CHANNELS, MAX_SPLIT_CHANNELS = 64, 8
-"""Of any recording, and with `split`, which transcribes each channel by itself."""
+"""Most channels of a recording: without and with `split`, which transcribes each by itself."""
 
 SAMPLE_BYTES: dict[SampleEncoding, int] = {
     "s16": 2,

@@ -34,7 +34,7 @@ MOST_LETTERS = 300
 """Length at which the message of a failure is cut."""
 
 _READABLE = (BAD_FIELD, MISSING_FIELD, TOO_LARGE, UNSUPPORTED_MEDIA_TYPE)
-"""Codes of a header that was read and cannot be served."""
+"""Codes of requests that are rejected at a header in valid form."""
 
 _JSON = "application/json"
 
@@ -50,13 +50,13 @@ class Status:
         self._recent: deque[tuple[float, dict[str, Any]]] = deque(maxlen=RECENT)
 
     def finished(self, origin: Origin, request: Request | None, outcome: Outcome) -> None:
-        """Keep an outcome, unless the header could not be read, as those of port scanners."""
+        """Keep an outcome, unless its header has no valid form: that may be a port scanner's."""
         if request is None and (not isinstance(outcome, Failure) or outcome.code not in _READABLE):
             return
         fields: dict[str, Any] = {"protocol": origin.protocol}
         if request is not None and origin.protocol == "http":
-            # The node made this id: only the client that received it knows its request by it. Those
-            # of other ports are the clients' own.
+            # The node made this id, so it says nothing about the client. The ids of the other ports
+            # are made by clients.
             fields["id"] = request.id
         if isinstance(outcome, Failure):
             fields["outcome"] = outcome.code

@@ -72,8 +72,9 @@ def server_context(
 
 
 def log_failed_handshake(peer: str, error: OSError) -> None:
-    """Log why the handshake with the client `peer` failed. An old client is visible in the log,
-    because its message does not say the reason; scans of the port are not."""
+    """Log why the handshake with the client `peer` failed. The failure of an old client is a
+    warning, because the client's own message does not give the reason; a scan of the port is none.
+    """
     if isinstance(error, ssl.SSLError) and error.reason in _INCOMPATIBLE:
         _log.warning(
             "TLS handshake rejected: the client offers neither TLS 1.3 nor an AEAD suite of"

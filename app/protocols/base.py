@@ -58,7 +58,7 @@ class ProtocolError(Exception):
 @dataclass(frozen=True, slots=True)
 class FromClient:
     """The next message comes from the client at `address`, which a trusted proxy states; None if
-    it states none. Precedes each message of such a proxy; only for the connection."""
+    it states none. It precedes each message of such a proxy, and only the connection reads it."""
 
     address: str | None
 

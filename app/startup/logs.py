@@ -42,9 +42,9 @@ def configure(verbose: bool, as_json: bool) -> None:
 
 
 def outcome_log(as_json: bool) -> OutcomeLog:
-    """Return which line the log has for an outcome: none if a person reads it on the terminal of
-    stdout, which has the line; with the cause of a failure on a terminal of its own. Programs and
-    files receive the code only, because a cause can quote a field of the client."""
+    """Return the form of an outcome's line in the log. On the terminal of stdout there is none,
+    because stdout has the line already. On another terminal the line has the cause of a failure.
+    Programs and files receive the code only, because a cause can quote a field of the client."""
     if as_json or not sys.stderr.isatty():
         return "code"
     terminals = {os.fstat(stream.fileno()).st_rdev for stream in (sys.stdout, sys.stderr)}

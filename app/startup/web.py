@@ -30,8 +30,8 @@ from app.requests.outcomes import Observer
 
 @dataclass(frozen=True, slots=True)
 class Web:
-    """`new_protocol` and `proxies` for the port, `observers` and `reports` for the server;
-    `guarded` names the reports that require the token."""
+    """The parts for the port (`new_protocol`, `proxies`) and for the server (`observers`,
+    `reports`). `guarded` names the reports that require the token."""
 
     new_protocol: Callable[[], HttpProtocol]
     proxies: Proxies
@@ -56,10 +56,11 @@ def web(
     sockets: Mapping[str, SocketRoute],
     trusted_proxies: tuple[Network, ...] = (),
 ) -> Web:
-    """Build the handlers. `load` returns the node's load; `local` is true if only this machine can
-    reach the port, `secure` if it has TLS, and `token` if it requires one; `sockets` are its
-    addresses for WebSockets; the rest is as in the settings. Raises `OSError` if the page cannot be
-    read."""
+    """Build the handlers. Raises `OSError` if the page cannot be read.
+
+    `load` returns the node's load. `local` is true if only this machine can reach the port,
+    `secure` if it has TLS, and `token` if it requires one. `sockets` are its addresses for
+    WebSockets. The rest is as in the settings."""
     probes: frozenset[QueryKind] = frozenset({"ready", "metrics"})
     private: frozenset[QueryKind] = frozenset({"status", "own"})
     guarded = private | probes if metrics_auth else private

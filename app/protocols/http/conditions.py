@@ -1,6 +1,6 @@
 """Conditional requests (RFC 9110, section 13): `If-Match` and `If-None-Match`.
 
-No resource has a date of modification, so that the conditions with dates are ignored, as the RFC
+No resource has a date of modification, so the conditions with dates are ignored, as the RFC
 demands. `Range` is ignored, too. Pure.
 """
 
@@ -21,7 +21,7 @@ _ENTITY = frozenset({"content-type"})
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The values of the two fields of a GET or HEAD; None if it has them not."""
+    """The values of the two fields of a GET or HEAD; None for a field that is missing."""
 
     match: str | None = None
     none_match: str | None = None
@@ -33,7 +33,7 @@ class Conditions:
         return None if match is none_match is None else cls(match, none_match)
 
     def applied(self, answer: Answer) -> Answer:
-        """Return `answer` to a request without conditions, or the one that they give instead."""
+        """Return `answer`, which is that without conditions, or the answer that replaces it."""
         if not 200 <= answer.status < 300:
             return answer
         tag = next((value for name, value in answer.headers if name == "ETag"), None)

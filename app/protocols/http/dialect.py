@@ -38,7 +38,7 @@ class ReplyOptions:
     detect_only: bool = False
     """True if only the language is asked for."""
     cues: CueLayout | None = None
-    """The size of cues if a field of the dialect gives it, which none has in common."""
+    """The size of cues from a field that only this dialect has; None without one."""
     ignored: tuple[str, ...] = ()
     """The names of the fields that the node does not read."""
 

@@ -27,9 +27,9 @@ Kind = Literal["text", "flag", "number", "whole", "list"]
 class Field:
     """One field: its name, its meaning in a sentence, and the values that it may have.
 
-    `values` are all there are, of a list those of its elements. `least` and `most` are the range of
-    a number, and of a text or list `most` is its greatest length. `default` is None if there is
-    none, or if it depends on the node's options; `about` then says so.
+    `values` are the allowed values; of a list, those of its elements. `least` and `most` are the
+    range of a number; of a text or list, `most` is the greatest length. `default` is None if there
+    is none, or if it depends on the node's options; `about` then says so.
     """
 
     name: str

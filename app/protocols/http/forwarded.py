@@ -1,8 +1,8 @@
 """The client and the address of a request behind a reverse proxy: the `X-Forwarded-*` headers.
 
 They count only in requests of a trusted proxy, because every client can send them. RFC 7239's
-`Forwarded` is not read: a proxy that writes the one kind passes the other on as the client sent it,
-and nothing in the request shows which kind the proxy wrote. Pure.
+`Forwarded` is not read: a proxy that writes one kind passes the other on as the client sent it.
+Nothing in the request shows which kind the proxy wrote. Pure.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _WITH_PORT = re.compile(r"\[([^\]]+)\](?::\d{1,5})?|([0-9.]+):\d{1,5}")
 
 @dataclass(frozen=True, slots=True)
 class Forwarded:
-    """What a trusted proxy states about a request: the client's address, and the host and scheme
-    that the client used. None for what it does not state, or not in a valid form."""
+    """The statements of a trusted proxy about a request: the client's address, and the host and
+    scheme that the client used. None for one that is missing or not valid."""
 
     client: str | None = None
     host: str | None = None
@@ -39,9 +39,9 @@ DIRECT = Forwarded()
 def read_forwarded(
     headers: Iterable[tuple[bytes, bytes]], proxies: tuple[Network, ...]
 ) -> Forwarded:
-    """Return what the headers of a request from a trusted proxy state.
+    """Return the statements in the headers of a request from a trusted proxy.
 
-    The client is the last address of `X-Forwarded-For` that is not in `proxies`: each proxy appends
+    The client is the last address of `X-Forwarded-For` that is not in `proxies`. Each proxy appends
     the address of its own client, and only the entries of trusted proxies are true. A value that is
     no address ends the search, so that nothing before it counts. Of several hosts or schemes the
     last counts, which is that of the nearest proxy.

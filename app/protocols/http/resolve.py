@@ -1,4 +1,4 @@
-"""The way from a request's head to the one who answers it, with the guards on it. Pure."""
+"""Finds the part of the node that answers a request, and applies the guards. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ Found = Answer | Private | NodeReport | Upload | PendingUpgrade
 
 
 def resolve(head: Head, site: Site, readable: bool) -> Found:
-    """Return what answers a request; `readable` if a page of its origin may read the answer."""
+    """Return the answer to a request, or the route that makes it; `readable` if a page of the
+    request's origin may read the answer."""
     hosts = (head.headers.get(b"host"), head.forwarded.host)
     if not all(right_host(host, site) for host in hosts):
         return fixed.wrong_host()

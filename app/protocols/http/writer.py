@@ -26,7 +26,7 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _MOST_NAMES = 30
-"""Names in `X-Ignored-Fields`, those that a header can hold."""
+"""Most names in `X-Ignored-Fields`. Names that a header cannot hold are left out."""
 
 _READABLE = "Retry-After, X-Ignored-Fields, X-Model, X-Request-Id"
 """Headers that pages of allowed origins may read."""
