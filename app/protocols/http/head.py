@@ -28,7 +28,7 @@ addresses."""
 _ABSOLUTE = re.compile(r"(https?)://([^/?#]*)([^#]*)", re.IGNORECASE)
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _UNRESERVED = re.compile(r"%(2[DE]|3[0-9]|[46][1-9A-F]|[57][0-9A]|5F|7E)", re.IGNORECASE)
-"""Escapes of characters that mean the same without (RFC 3986, section 2.3)."""
+"""Escapes of characters that mean the same unescaped (RFC 3986, section 2.3)."""
 
 _TRANSFER = re.compile(rb"(?<=\n)transfer-encoding:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)", re.I)
 
@@ -71,8 +71,8 @@ class Head:
 
 
 def checked(head: bytes) -> bytes:
-    """Return the bytes of a head for h11, which knows no list of transfer codings and no difference
-    between versions of HTTP. Raises `BadInput`."""
+    """Return the bytes of a head for h11, with one transfer coding at most. h11 cannot read a list
+    of them, and takes one from HTTP/1.0, too. Raises `BadInput`."""
     found = _TRANSFER.findall(head)
     if not found:
         return head
@@ -131,7 +131,7 @@ def _target(target: str, method: bytes, secure: bool) -> tuple[str, str | None]:
     """Return a target in origin form, and the authority of one in absolute form. Raises
     `BadInput`."""
     if method == b"CONNECT":
-        raise BadInput(501, "this node is no proxy")
+        raise BadInput(501, "this node is not a proxy; send the request without CONNECT")
     if "#" in target:
         raise BadInput(400, "an address in a request has no fragment; leave out # and the rest")
     if target.startswith("/") or (target == "*" and method == b"OPTIONS"):

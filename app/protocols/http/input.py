@@ -1,7 +1,7 @@
 """The receiving side of one HTTP connection: h11's events, with bounds on what a client can cost.
 
-A head is collected here until it is whole; h11 has it only then. Each request has an h11 connection
-of its own, because h11's ends with a client of HTTP/1.0. Loop thread.
+A head is collected here until it is whole, and only then passed to h11. Each request has an h11
+connection of its own, because h11 ends one after a request of HTTP/1.0. Loop thread.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ CHUNKS_AT_ONCE = 64
 """Chunks between two events, so that the connection decides how many make a turn."""
 
 _FRAMING_BYTES, _FRAMING_SHARE = 65_536, 8
-"""Most bytes of chunk sizes, extensions and trailers: so many, and so many for each byte of the
-body. A chunk of one byte has five."""
+"""Most bytes of chunk sizes, extensions and trailers: a fixed number, and a number for each byte of
+the body, because a chunk of one byte already has five."""
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _BLANK_LINES = re.compile(rb"(?:\r?\n)+")
@@ -53,7 +53,7 @@ class Input:
 
     @property
     def held(self) -> int:
-        """The number of bytes that belong to no request that was begun."""
+        """The number of bytes kept for requests that the server has not admitted yet."""
         return len(self._head) + self._held
 
     @property
@@ -62,7 +62,7 @@ class Input:
         return self.http.their_state is h11.SEND_BODY
 
     def feed(self, data: bytes, hold: bool) -> None:
-        """Take bytes; `hold` if they belong to no request that was begun."""
+        """Take bytes; `hold` if the server has not admitted their request yet."""
         if not self._begun:
             self._head += data
             return
@@ -163,7 +163,7 @@ class Input:
         if event is h11.NEED_DATA or isinstance(event, h11.EndOfMessage):
             framing = self._body_fed - self.body_bytes - len(self.http.trailing_data[0])
             if framing > _FRAMING_BYTES + _FRAMING_SHARE * self.body_bytes:
-                raise BadInput(400, "the chunks have too long extensions")
+                raise BadInput(400, "the chunk extensions or trailers are too long; leave them out")
 
     def _step(self) -> object:
         in_body = self.in_body

@@ -32,7 +32,7 @@ _NESTED = "input_audio"
 """The object that may hold the audio as its `data`."""
 
 _MAX_DEPTH = 4
-"""Most lists and objects within each other in a field."""
+"""Most levels of lists and objects in a field."""
 
 _OUTSIDE = re.compile(rb'["{}\[\]:,]')
 _IN_STRING = re.compile(rb'["\\]')
@@ -40,7 +40,8 @@ _IN_STRING = re.compile(rb'["\\]')
 _ESCAPED = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _CUT_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?$")
 _LETTERS = {b"/": b"/", b"n": b"", b"r": b"", b"t": b""}
-"""Escapes with a letter that base64 can have; of the others none is a digit."""
+"""The meaning of escapes by one character: nothing for white space, which base64 may have. The
+escapes that are not here stand for characters that base64 has not."""
 
 
 class _Place(Enum):

@@ -1,8 +1,8 @@
 """The fields that other servers' documentation lists and that this node does not read.
 
-A field that would change the answer is rejected by name, unless its value asks for nothing. The
-others, and those that no documentation known here lists, are ignored; the answer names them in
-`X-Ignored-Fields`. docs/fields.md shows this table. Pure.
+A field that would change the answer is rejected by name, unless its value changes nothing. All
+other fields are ignored, also those that are not in this table; the answer names them in
+`X-Ignored-Fields`. docs/fields.md shows the table. Pure.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from app.protocols.http.form import Fields, FormError
 class Unread:
     """One field. `servers` document it, and `reason` says why the node does not read it.
 
-    With `neutral` values, which ask for nothing, any other value is rejected; a number is compared
-    as one. None: the field is ignored.
+    If there are `neutral` values, which change nothing, every other value is rejected; numbers are
+    compared as numbers. If `neutral` is None, the field is ignored.
     """
 
     name: str
@@ -122,8 +122,9 @@ UNREAD = {one.name: one for one in (*REFUSED, *IGNORED)}
 
 
 def ignored(fields: Fields, known: Iterable[Field]) -> tuple[str, ...]:
-    """Return the names of fields that are not in `known`, which the dialect reads, nor neutral.
-    Lists and objects count by the name before the bracket. Raises `FormError` for a refused one."""
+    """Return the names of the fields that are ignored; `known` are those that the dialect reads.
+    Lists and objects count by the name before the bracket. Raises `FormError` for a field that is
+    rejected."""
     read = {field.name: field.kind for field in known}
     found: dict[str, None] = {}
     for key, values in fields.items():
@@ -133,7 +134,7 @@ def ignored(fields: Fields, known: Iterable[Field]) -> tuple[str, ...]:
             is_item = read[name] == "list" and _ITEM.fullmatch(key)
             if bracket and not is_item:
                 kind = "a list" if read[name] == "list" else "one value"
-                raise FormError(BAD_FIELD, f"{name} must be {kind}; {key[:60]!r} is none")
+                raise FormError(BAD_FIELD, f"{name} must be {kind}, not {key[:60]!r}")
             continue
         if unread is None or unread.neutral is None:
             found[name] = None
