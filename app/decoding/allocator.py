@@ -17,8 +17,8 @@ threshold to the largest freed block (up to 32 MiB) and keeps smaller blocks, so
 unused after a long window. The blocks of a short command are smaller and stay cached."""
 
 LASTING_BYTES = 256 << 10
-"""The threshold for blocks that live as long as a loaded model. Whisper.cpp asks for zeros and uses
-few of them: in memory that the process has used before they take up 10 MiB, in new memory 2."""
+"""The threshold for blocks that live as long as a loaded model. whisper.cpp asks for zeros and uses
+few of them. In memory that the process has used before, they take up 10 MiB; in new memory, 2."""
 
 _M_MMAP_THRESHOLD = -3
 """M_MMAP_THRESHOLD of glibc's malloc.h."""

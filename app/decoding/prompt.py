@@ -19,7 +19,7 @@ MOST_TOKENS = 223
 """Most tokens that whisper.cpp's decoder reads of a prompt: half of its 448 positions, less one."""
 
 CARRIED_TOKENS = 24
-"""Most tokens of the preceding text. Whisper.cpp computes the probabilities of the whole vocabulary
+"""Most tokens of the preceding text. whisper.cpp computes the probabilities of the whole vocabulary
 for each and keeps them twice, 0.4 MiB. More of them make more errors (docs/lab-book.md, "Shorter
 prompts")."""
 

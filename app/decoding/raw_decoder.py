@@ -35,7 +35,7 @@ sizes."""
 
 
 STEP_TOKENS = 24
-"""Most tokens in one call. Whisper.cpp computes the logits of the whole vocabulary for each and
+"""Most tokens in one call. whisper.cpp computes the logits of the whole vocabulary for each and
 keeps them twice: 0.4 MiB a token."""
 
 

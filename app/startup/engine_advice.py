@@ -17,7 +17,7 @@ from app.model_files.folders import ROOT
 from app.network.interfaces import in_container
 
 WHEEL = "wheel"
-"""How `app/decoding/engine_build.py` names the engine of the package index."""
+"""The name in `app/decoding/engine_build.py` for the engine of the package index."""
 
 _GAINS = {
     "x86_64": "1.3 times the speed on commands, 1.6 on long files (measured on an AMD Zen 4)",
@@ -25,7 +25,7 @@ _GAINS = {
 """The gain of native+tinyblas over the wheel, from the table in docs/benchmarks.md ("Engines").
 Nothing was measured on ARM."""
 
-_NEEDS = "it takes a C++ compiler and about a minute a core"
+_NEEDS = "it needs a C++ compiler and about a minute on two cores"
 
 _INSTRUCTIONS = {
     "x86_64": (

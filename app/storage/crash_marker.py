@@ -1,10 +1,11 @@
 """The crash marker: which journal entries are in the engines, so that a crash is counted against
 them.
 
-A small file of a fixed size, overwritten in place. The worker's threads write it directly before
-each turn that belongs to another job. By way of the disk thread the name could still be waiting
-after a sync while a bad file crashes the process, and the crash would be counted against the wrong
+A small file of a fixed size, overwritten in place. The worker's threads write it themselves before
+each turn that belongs to another job. The disk thread may be busy with a sync. A bad file could
+then crash the process before its name is written, and the crash would count against the wrong
 entry.
+
 The write goes to the page cache and is never synced: it has to survive the end of the process, not
 of the machine, and no entry is to blame for a power cut.
 """
