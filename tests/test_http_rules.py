@@ -279,7 +279,14 @@ BODIES: dict[str, Case] = {
     "chunks in upper case": Case(upload("Transfer-Encoding: CHUNKED", body=CHUNKS), 200),
     "chunks in a list": Case(upload("Transfer-Encoding: ,chunked ,", body=CHUNKS), 200),
     "chunks in a folded line": Case(upload("Transfer-Encoding:", " chunked", body=CHUNKS), 200),
-    "chunks and a length": Case(sized("Transfer-Encoding: chunked"), 400, False),
+    "chunks and a length": Case(
+        upload("Transfer-Encoding: chunked", f"Content-Length: {len(CHUNKS)}", body=CHUNKS),
+        400,
+        False,
+    ),
+    "chunks and an empty line": Case(
+        upload("Transfer-Encoding: chunked", "Transfer-Encoding:", body=CHUNKS), 400, False
+    ),
     "chunks twice": Case(upload("Transfer-Encoding: chunked, chunked", body=CHUNKS), 400, False),
     "chunks in two lines": Case(
         upload("Transfer-Encoding: chunked", "Transfer-Encoding: chunked", body=CHUNKS), 400, False
