@@ -11,7 +11,8 @@ DECODING_OPTIONS = (
         ("--threads",),
         None,
         values.number(int, 1, 512),
-        "engine threads (default: the number of processors this process may use)",
+        "threads of the engine, or of all engines together (default: the number of processors this"
+        " process may use)",
         "N",
     ),
     Option(
