@@ -1,4 +1,4 @@
-"""Every field that a server's documentation lists is read, refused by name, or ignored openly."""
+"""Every field that a server's documentation lists is read, rejected by name, or ignored openly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from app.protocols.http.dialect import Dialect, ReplyOptions, read
 from app.protocols.http.field_table import Field
 from app.protocols.http.form import Fields, FormError
 from app.protocols.http.routes import ROUTES, Upload
-from app.protocols.http.unread_fields import IGNORED, REFUSED, UNREAD, Unread
+from app.protocols.http.unread_fields import IGNORED, REJECTED, UNREAD, Unread
 
 DIALECTS = {path: found.dialect for path, found in ROUTES.items() if isinstance(found, Upload)}
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "fields.md"
@@ -78,7 +78,7 @@ def test_every_documented_field_has_a_place(path: str, documented: set[str]) -> 
 
 
 def test_no_field_has_two_places() -> None:
-    assert len(UNREAD) == len(REFUSED) + len(IGNORED)
+    assert len(UNREAD) == len(REJECTED) + len(IGNORED)
     for path in DIALECTS:
         assert read_by(path) & UNREAD.keys() == set()
 
@@ -88,7 +88,7 @@ def taken(dialect: Dialect, fields: Fields) -> tuple[Request, ReplyOptions]:
 
 
 @pytest.mark.parametrize("path", DIALECTS)
-@pytest.mark.parametrize("unread", REFUSED, ids=lambda one: one.name)
+@pytest.mark.parametrize("unread", REJECTED, ids=lambda one: one.name)
 def test_refused_field_is_named(path: str, unread: Unread) -> None:
     dialect = DIALECTS[path]
     for key in (unread.name, f"{unread.name}[]", f"{unread.name}[0]"):
@@ -240,7 +240,7 @@ def quoted(values: tuple[str, ...]) -> str:
 def test_document_lists_the_refused_fields() -> None:
     assert rows("Rejected") == [
         (f"`{one.name}`", one.servers, quoted(one.neutral or ()) or "none", one.reason)
-        for one in REFUSED
+        for one in REJECTED
     ]
 
 

@@ -44,7 +44,7 @@ _SPEAKERS = "the node does not tell speakers apart"
 _PART = "the node transcribes the whole file; cut it first"
 _SAMPLING = "the node has its own way of sampling"
 
-REFUSED: tuple[Unread, ...] = (
+REJECTED: tuple[Unread, ...] = (
     Unread("include", _OPENAI, "the node has no probabilities of tokens", ()),
     Unread("logprobs", _OPENAI, "the node has no probabilities of tokens", _OFF),
     Unread("known_speaker_names", _OPENAI, _SPEAKERS, ()),
@@ -118,7 +118,7 @@ IGNORED: tuple[Unread, ...] = (
 )
 """Fields without a meaning here."""
 
-UNREAD = {one.name: one for one in (*REFUSED, *IGNORED)}
+UNREAD = {one.name: one for one in (*REJECTED, *IGNORED)}
 
 
 def ignored(fields: Fields, known: Iterable[Field]) -> tuple[str, ...]:
