@@ -100,6 +100,21 @@ def test_careless_slashes_are_forgiven(path: str) -> None:
     assert ask("//").status == 200
 
 
+@pytest.mark.parametrize("base", ["", "/v1", "/v1/v1", "/openai/v1", "/api/v1", "/api/openai/v1"])
+def test_base_addresses_of_clients_are_understood(base: str) -> None:
+    assert send(f"{base}/audio/transcriptions", b"a", "audio/wav").answer.status == 200
+    assert send(f"{base}/audio/translations", b"a", "audio/wav").seen[-1][1].task == "translate"
+    assert ask(f"{base}/models").json["object"] == "list"
+    assert ask(f"{base}/models/tiny.en").json["id"] == "tiny.en"
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2/audio/transcriptions", "/v1x/models", "/v1/audio", "/audio/transcriptions/v1"]
+)
+def test_other_addresses_stay_unknown(path: str) -> None:
+    assert send(path, b"a", "audio/wav").answer.status == 404
+
+
 # JSON.
 
 

@@ -177,6 +177,15 @@ def test_openai_key_in_a_subprotocol_selects_realtime(make_live: Callable[..., L
         assert heard(client)["type"] == "transcription_session.created"
 
 
+@pytest.mark.parametrize(
+    "path", ["/realtime", "//v1/realtime/", "/v1/audio/transcriptions", "/audio/transcriptions"]
+)
+def test_realtime_is_found_below_the_base_addresses_of_clients(live: LiveWorker, path: str) -> None:
+    """Obsidian's Whisper plugin has one address, of transcriptions, and replaces http by ws."""
+    with dialled(live, f"{path}?intent=transcription", subprotocols=["realtime"]) as client:
+        assert heard(client)["type"] == "session.created"
+
+
 def test_message_in_fragments_is_one_event(live: LiveWorker) -> None:
     with dialled(live) as client:
         heard(client)
@@ -246,7 +255,9 @@ def test_token_in_the_address_is_for_upgrades_only(make_live: Callable[..., Live
         assert client.recv(65_536).startswith(b"HTTP/1.1 401 ")
 
 
-@pytest.mark.parametrize("path", ["/v1/realtime", "/vosk", "/"])
+@pytest.mark.parametrize(
+    "path", ["/v1/realtime", "/realtime", "/v1/audio/transcriptions", "/vosk", "/"]
+)
 @pytest.mark.parametrize(
     "headers", [{"Origin": "https://elsewhere.example"}, {"Host": "rebound.example"}]
 )

@@ -77,12 +77,19 @@ MODEL = "/v1/models/"
 """The path of one model is this and its name."""
 
 _SLASHES = re.compile("//+")
+_OPENAI = re.compile(
+    "(?:/openai|/api|/v1)*(/audio/(?:transcriptions|translations)|/models(?:/.*)?|/realtime)"
+)
+"""Paths of OpenAI's API below the base addresses that programs and people make of it."""
 
 
 def normal_path(path: str) -> str:
-    """Return a path without doubled slashes and one at its end: clients join addresses
-    carelessly."""
-    return _SLASHES.sub("/", path).rstrip("/") or "/"
+    """Return a path without doubled slashes and one at its end, and OpenAI's routes below `/v1`:
+    clients join addresses carelessly. Some expect a base address without `/v1`, some add
+    `/openai/v1` (Groq's), and some people enter one too many."""
+    path = _SLASHES.sub("/", path).rstrip("/") or "/"
+    found = _OPENAI.fullmatch(path)
+    return path if found is None else f"/v1{found[1]}"
 
 
 def route(method: str, path: str, site: Site) -> Route:

@@ -16,6 +16,9 @@ from app.protocols.http.routes import normal_path
 from app.protocols.http.site import Site, SocketRoute, right_origin
 from app.protocols.websocket.handshake import HandshakeError, Opening, is_upgrade, read_opening
 
+# Programs with one address for files and for live audio, such as Obsidian's Whisper plugin.
+_SAME = {"/v1/audio/transcriptions": "/v1/realtime"}
+
 
 @dataclass(frozen=True, slots=True)
 class PendingUpgrade:
@@ -47,7 +50,8 @@ def read_upgrade(head: Head, site: Site) -> PendingUpgrade | Answer | None:
     except HandshakeError as failed:
         version = (("Sec-WebSocket-Version", "13"),) if failed.status == 426 else ()
         return error(failed.status, "bad_header", failed.message, more=version)
-    route = site.socket(normal_path(opening.path))
+    path = normal_path(opening.path)
+    route = site.socket(_SAME.get(path, path))
     if route is None:
         return fixed.no_socket()
     if not right_origin(head, site):
