@@ -1,7 +1,7 @@
 // Requests to the node. Addresses are relative because the node may be behind a proxy.
 
 import { Failure } from "./failures.js";
-import { keep } from "./own.js";
+import { keep } from "./own_requests.js";
 
 const KEY = "node-whisper token";
 const CUE_COLUMNS = "42"; // has the node divide segments into cues of two lines and 7 s

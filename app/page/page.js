@@ -6,13 +6,13 @@ import { available, Captions } from "./captions.js";
 import { curlLine } from "./curl.js";
 import { onDrop } from "./drop.js";
 import { explain, explainMicrophone, Failure, noMicrophone } from "./failures.js";
-import { listen } from "./listen.js";
 import { hasToken } from "./node.js";
 import { offer, options } from "./options.js";
 import { Recorder } from "./recorder.js";
 import * as result from "./result.js";
 import { askForToken, isAskingForToken, onToken } from "./token.js";
 import { clock } from "./transcript.js";
+import { transcribeAndShow } from "./transcription.js";
 
 const element = (id) => document.getElementById(id);
 
@@ -177,7 +177,7 @@ async function work(promised, name, title = name) {
     const ready = await prepare(file);
     signal.throwIfAborted();
     if (ready.seconds !== null) result.play(ready.file);
-    found = await listen(ready, name, asked, signal);
+    found = await transcribeAndShow(ready, name, asked, signal);
     result.showCurl(curlLine(location, name, asked, hasToken()));
   } catch (error) {
     if (error.name === "AbortError") {

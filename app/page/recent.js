@@ -1,7 +1,7 @@
 // The table of the last requests: how long they took, or why they failed.
 
 import { adviceFor } from "./failures.js";
-import { nameOf } from "./own.js";
+import { nameOf } from "./own_requests.js";
 import { clock } from "./transcript.js";
 
 const ROWS = 8;

@@ -7,7 +7,7 @@ import { clock } from "./transcript.js";
 
 /** Sends a file, `seconds` long if that is known. Returns the whole text, and the facts about it that
  * a saved JSON file has. Throws what `transcribe` throws. */
-export async function listen({ file, seconds }, name, options, signal) {
+export async function transcribeAndShow({ file, seconds }, name, options, signal) {
   result.step(`Sending ${size(file.size)}…`);
   const languages = new Set();
   let text = "";
