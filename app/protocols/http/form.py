@@ -172,7 +172,7 @@ def _charset(content_type: bytes, name: str) -> str:
     if kind not in ("", "text/plain"):
         return "utf-8"
     if charset not in _CHARSETS:
-        raise FormError(BAD_FIELD, f"{name[:40]} has a charset other than UTF-8")
+        raise FormError(BAD_FIELD, f"{name[:40]} has an unknown charset; send it in UTF-8")
     return _CHARSETS[charset]
 
 

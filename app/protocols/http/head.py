@@ -84,7 +84,7 @@ def checked(head: bytes) -> bytes:
     if not codings or codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
         raise BadInput(400, "the last transfer coding must be chunked, once")
     if len(codings) > 1:
-        raise BadInput(501, "the only transfer coding of this node is chunked")
+        raise BadInput(501, "this node reads no transfer coding but chunked; leave the others out")
     if len(found) > 1:
         raise BadInput(400, "Transfer-Encoding occurs twice; send it once")
     return _TRANSFER.sub(b"Transfer-Encoding: chunked", head)
@@ -104,7 +104,7 @@ def read_head(request: h11.Request, secure: bool) -> Head:
     old = version == b"1.0"
     expectations = _list_of(_joined(fields, b"expect"))
     if not old and set(expectations) - {"100-continue"}:
-        raise BadInput(417, "the only expectation that this node meets is 100-continue")
+        raise BadInput(417, "this node meets no expectation but 100-continue; leave Expect out")
     host = headers.get(b"host")
     if host is None and not old:
         raise BadInput(400, "a request needs one Host field")
@@ -113,7 +113,7 @@ def read_head(request: h11.Request, secure: bool) -> Head:
     target, authority = _target(request.target.decode("latin-1"), request.method, secure)
     path, _, query = target.partition("?")
     if _ESCAPE.search(path):
-        raise BadInput(400, "the address has a % without two hexadecimal digits")
+        raise BadInput(400, "the address has a % without two hexadecimal digits; write %25 for it")
     connection = _list_of(_joined(fields, b"connection"))
     return Head(
         method=request.method.decode("latin-1"),

@@ -215,7 +215,7 @@ class HttpProtocol:
         self._expect_reply()
         if isinstance(found, PendingUpgrade):
             if self._input.in_body:
-                raise BadInput(400, "the opening of a WebSocket has no body")
+                raise BadInput(400, "the opening of a WebSocket must have no body")
             self._pending = found
             return Upgrade(found.opening.token)
         if isinstance(found, Private):
