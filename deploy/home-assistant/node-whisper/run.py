@@ -48,7 +48,7 @@ def variables(options: Mapping[str, Any], data: Path = DATA) -> dict[str, str]:
         "NODE_WHISPER_OUTPUT": "text",
         # Only Home Assistant reaches the Wyoming port, unless the user opens it.
         "NODE_WHISPER_WYOMING_OPEN": "1",
-        # The Supervisor and the host are proxies before the page, and state the browsers' addresses.
+        # The Supervisor and the host pass the page on, and state the addresses of its browsers.
         "NODE_WHISPER_TRUSTED_PROXY": "172.30.32.1,172.30.32.2",
     }
     if options.get("keep_requests"):
