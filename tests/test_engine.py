@@ -403,7 +403,7 @@ def test_longest_prompt_is_used_by_its_end(engine: Engine, speech: Any, filler: 
 def test_tokens_equal_those_of_whisper_cpp(engine: Engine, speech: Any) -> None:
     """A prompt gives the same decode through our tokens and through `initial_prompt`."""
     text = " Grüezi mitenand, it's 1961's inauguration;  Mr. O'Neill"
-    tokens = engine._prompts.encode(text, "", 223, timed=False)
+    _, *tokens, _, _ = engine._prompts.encode(text, "", 223)
     params = pw.whisper_full_default_params(pw.WHISPER_SAMPLING_GREEDY)
     found = []
     for ours in (True, False):

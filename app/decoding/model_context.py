@@ -25,6 +25,7 @@ from app.decoding.context import REDUCED_PROMPT_TOKENS
 from app.decoding.decoded import TIMESTAMP_SECONDS, Decoded, Token
 from app.decoding.heads import Shape, alignment_heads
 from app.decoding.language_probe import LanguageProbe
+from app.decoding.mel import FRAME_MILLISECONDS, read_filters
 from app.decoding.raw_decoder import RawDecoder, RawDecoderError, attach
 from app.decoding.stop_flag import StopFlag
 from app.decoding.transcriber import DecodeOptions, EngineError, ModelInfo
@@ -82,6 +83,7 @@ class ModelContext:
         self.end_of_text = int(pw.whisper_token_eot(self.handle))
         # whisper_full decodes at most this many tokens, text and timestamps, in one run.
         self.most_tokens = int(pw.whisper_model_n_text_ctx(self.handle)) // 2 - 4
+        self._filters = read_filters(self._file)
         self.heads = alignment_heads(_shape(self.handle), name)
         self.info = _model_info(self.handle, name)
 
@@ -144,11 +146,15 @@ class ModelContext:
             self.load(self._usual)
 
     def run(self, params: Any, samples: Samples) -> int:
-        """Run whisper.cpp on float32 samples, shape [n], 16 kHz; return its code, 0 for success."""
+        """Run whisper.cpp on at least 1 s of samples, float32, shape [n], 16 kHz; return its code,
+        0 for success."""
         engine_log.enter(self._take_log)
         self._errors.clear()
         self._grown = self._grown or params.prompt_n_tokens > REDUCED_PROMPT_TOKENS
-        return int(pw.whisper_full(self.handle, params, samples, len(samples)))
+        frames = self._set_spectrogram(samples, params.audio_ctx)
+        # whisper.cpp takes the spectrogram's length for the audio's unless it is told another.
+        params.duration_ms = params.duration_ms or frames * FRAME_MILLISECONDS
+        return int(pw.whisper_full(self.handle, params, samples[:0], 0))
 
     def close(self) -> None:
         """Free the model; the context is of no use afterwards."""
@@ -218,6 +224,12 @@ class ModelContext:
                 reason=self._raw_fault,
             )
         return self._probe
+
+    def _set_spectrogram(self, samples: Samples, positions: int) -> int:
+        """Give whisper.cpp the window's spectrogram; return the number of frames within it."""
+        mel, frames = self._filters.spectrogram(samples, positions)
+        pw.whisper_set_mel(self.handle, mel, mel.shape[1], len(mel))
+        return frames
 
     def _free(self) -> None:
         self._probe = None

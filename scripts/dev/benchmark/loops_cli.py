@@ -63,8 +63,8 @@ class _PlainPrompts(PromptEncoder):
     def of(cls, prompts: PromptEncoder) -> _PlainPrompts:
         return cls(prompts._read_token, prompts._text_tokens, prompts._first_timestamp)
 
-    def encode(self, prompt: str, carried: str, most: int, timed: bool) -> list[int]:
-        return super().encode(prompt, carried, most, timed=False)
+    def encode(self, prompt: str, carried: str, most: int) -> list[int]:
+        return super().encode(prompt, carried, most)[1:-2]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
