@@ -57,7 +57,7 @@ class MelFilters:
         lie within the samples.
 
         `samples` are float32, shape [n], n > 200, 16 kHz. The spectrogram is float32, shape
-        [bands, 2 * positions], C-contiguous: cut there, or continued as silence.
+        [bands, 2 * positions], C-contiguous. It is cut there, or continued as silence.
         """
         count = (len(samples) + _HALF) // STEP + 1
         padded = np.zeros((count - 1) * STEP + FRAME, dtype=np.float32)
