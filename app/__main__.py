@@ -175,7 +175,7 @@ def _serve(
     if node.queue is not None:
         node.queue.start()
     notifier.ready(f"{info.name} on port {opened.number or 'off'}")
-    Watchdog(server.loop, notifier, *worker.seats)
+    Watchdog(server.loop, notifier, *worker.threads)
     if opened.announcement is not None:
         opened.announcement.start()
     server.run()
@@ -219,6 +219,7 @@ def _build(
             stream_detectors(),
             loaded.all[1:],
             loaded.threads,
+            loaded.yielding,
         ),
         _sink(settings, base.disk, drain),
         limits,

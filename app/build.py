@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.audio.vad import Detector
-from app.decoding.transcriber import ModelInfo, Transcriber
+from app.decoding.transcriber import ModelInfo, Transcriber, Yielding
 from app.network.loop import Loop
 from app.network.pulse import LoopPulse
 from app.output.stdout import StdoutSink
@@ -57,7 +57,8 @@ class Foundation:
 @dataclass(frozen=True, slots=True)
 class EngineParts:
     """The engine, and what the worker needs beside it. `abort` stops the decodes in progress.
-    `more` are further engines for the same model; all together share `threads` processors."""
+    `more` are further engines for the same model; all together share `threads` processors. A
+    single engine may be `yielding`: it gives windows of files up for live audio."""
 
     transcriber: Transcriber
     model: ModelInfo
@@ -67,6 +68,7 @@ class EngineParts:
     new_live_detector: Callable[[], Detector] | None = None
     more: Sequence[Transcriber] = ()
     threads: int = 1
+    yielding: Yielding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +128,12 @@ def node(
         engine.new_live_detector,
         engine.more,
         engine.threads,
+        engine.yielding,
     )
     access = Access(authorize)
     thread: QueueThread | None = None
     if queue is not None:
-        pulse, health = LoopPulse(loop), Health(*worker.seats)
+        pulse, health = LoopPulse(loop), Health(*worker.threads)
         thread = queue.new_thread(loop.wake, lambda: pulse.stuck() or health.fault())
     pipeline = _pipeline(
         base,

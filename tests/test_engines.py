@@ -10,8 +10,9 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
-from crew import Crew
+from crew import Crew, GivingEngine
 from fakes import RATE, FakeEngine, Samples, body_of, eventually, hypothesis_of, pcm
 from live import RAW, audio
 from structlog.testing import capture_logs
@@ -497,3 +498,144 @@ def test_cancels_at_any_moment_leave_nothing_behind(seed: int) -> None:
         assert all(seat.job is None for seat in worker.seats)
     finally:
         crew.close()
+
+
+# One engine that gives way.
+
+
+@pytest.fixture
+def giving() -> Iterator[Crew]:
+    crew = Crew(count=1, gives_way=True)
+    yield crew
+    crew.close()
+
+
+def test_file_gives_its_window_up_for_speech_once(giving: Crew) -> None:
+    engine = giving.engine
+    assert isinstance(engine, GivingEngine)
+    stream = giving.stream()
+    engine.hold()
+    file = submit(giving, 20 * RATE)
+    engine.wait_for_calls(1)
+    giving.feed(stream, audio(0.5, 1.0, 1.0))
+    # The speech is heard beside the window, which is given up; its utterance is next.
+    engine.wait_for_calls(2)
+    assert len(engine.calls[1][0]) < 3 * RATE
+    engine.step()
+    eventually(lambda: giving.replies(stream), "the text of the utterance")
+    # The file's window is decoded again, and not given up again.
+    engine.wait_for_calls(3)
+    assert np.array_equal(engine.calls[2][0], engine.calls[0][0])
+    giving.feed(stream, audio(0.0, 1.0, 1.0))
+    eventually(lambda: giving.worker._scheduler.has_next(), "the second utterance to be due")
+    assert engine.asked == 1
+    engine.release()
+    outcome = giving.outcome(file)
+    assert isinstance(outcome, Transcript)
+    assert outcome.text == str(len(engine.calls[0][0]))
+    giving.worker.end(stream)
+    assert giving.code(stream) == "ok"
+    assert len([reply for reply in giving.replies(stream) if isinstance(reply, Utterance)]) == 2
+
+
+def test_next_window_of_the_file_gives_way_again(giving: Crew) -> None:
+    engine = giving.engine
+    assert isinstance(engine, GivingEngine)
+    stream = giving.stream()
+    engine.hold()
+    data = audio(0.5, 20, 0.5, 25, 0.5)
+    file = submit(giving, 0, data=data)
+    calls = 0
+    for asked in (1, 2):
+        engine.wait_for_calls(calls + 1)
+        giving.feed(stream, audio(0.5, 1.0, 1.0))
+        engine.wait_for_calls(calls + 2)
+        assert engine.asked == asked
+        engine.step()  # the utterance
+        engine.wait_for_calls(calls + 3)
+        engine.step()  # the window, again
+        calls += 3
+    engine.release()
+    assert giving.code(file) == "ok"
+    giving.worker.end(stream)
+    assert giving.code(stream) == "ok"
+
+
+def test_window_is_not_given_up_for_silence_or_another_file(giving: Crew) -> None:
+    engine = giving.engine
+    assert isinstance(engine, GivingEngine)
+    stream = giving.stream()
+    engine.hold()
+    jobs = [submit(giving, 20 * RATE)]
+    engine.wait_for_calls(1)
+    jobs.append(submit(giving, 2 * RATE, client="other"))
+    giving.feed(stream, audio(3.0))
+    eventually(lambda: giving.consumed(stream), "the silence to be heard beside the window")
+    assert engine.asked == 0
+    engine.release()
+    assert [giving.code(job) for job in jobs] == ["ok", "ok"]
+    giving.worker.end(stream)
+    assert giving.code(stream) == "ok"
+    assert engine.asked == 0
+
+
+def test_cancelled_job_whose_window_was_given_up_leaves_nothing(giving: Crew) -> None:
+    engine = giving.engine
+    stream = giving.stream()
+    engine.hold()
+    file = submit(giving, 20 * RATE)
+    engine.wait_for_calls(1)
+    giving.worker.cancel(file)
+    giving.feed(stream, audio(0.5, 1.0, 1.0))
+    engine.wait_for_calls(2)
+    assert giving.code(file) == "cancelled"
+    engine.release()
+    giving.worker.end(stream)
+    assert giving.code(stream) == "ok"
+    assert not giving.worker._files._jobs
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_giving_way_changes_no_text(seed: int) -> None:
+    found = []
+    for gives_way in (False, True):
+        crew = Crew(count=1, gives_way=gives_way)
+        try:
+            found.append(texts_of(crew, seed))
+        finally:
+            crew.close()
+    assert found[1] == found[0]
+
+
+def test_stop_and_abort_end_an_engine_that_gave_way(giving: Crew) -> None:
+    engine = giving.engine
+    stream = giving.stream()
+    engine.hold()
+    file = submit(giving, 20 * RATE)
+    engine.wait_for_calls(1)
+    giving.feed(stream, audio(0.5, 1.0, 1.0))
+    engine.wait_for_calls(2)
+    giving.worker.stop()
+    engine.abort()
+    assert giving.code(file) == "shutting_down"
+    assert giving.code(stream) == "shutting_down"
+    assert giving.worker.join(30)
+
+
+def test_fault_of_the_hearing_thread_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = Crew(count=1, gives_way=True)
+    crew.hold()
+    job = submit(crew, 2 * RATE)
+    crew.wait_for_calls(1)
+
+    def fail() -> None:
+        raise RuntimeError("hearing")
+
+    monkeypatch.setattr(crew.worker._turns, "give_way", fail)
+    with capture_logs() as log:
+        crew.worker.cancel(0)
+        eventually(lambda: crew.worker.failed, "the fault")
+        crew.release()
+        assert crew.worker.join(30)
+    assert "the worker has failed" in [entry["event"] for entry in log]
+    assert job

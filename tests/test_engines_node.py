@@ -6,6 +6,7 @@ change a word of which the model is not sure; this speech has none.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from typing import Any
 
@@ -14,7 +15,10 @@ import pytest
 import soundfile
 import soxr
 from live_worker import END, framed
-from node import JFK, Node, message
+from node import JFK, ROOT, Node, message
+
+from app.decoding.engine import Engine
+from app.decoding.transcriber import DecodeOptions, EngineAborted, GivenUp
 
 pytestmark = pytest.mark.slow
 
@@ -106,3 +110,38 @@ def test_two_engines_give_the_texts_of_one(speech: Any) -> None:
     assert results[1] == results[0]
     assert all(text for text, _ in results[0][0])
     assert results[0][1]
+
+
+def test_given_up_window_is_decoded_again_to_the_same_text(speech: Any) -> None:
+    """It is given up after the encoder, and after the third token."""
+    window = np.tile(speech, 2)[: 20 * 16_000].astype(np.float32)
+    engine = Engine(ROOT / "models" / "ggml-tiny.en-q8_0.bin", "tiny.en-q8_0", 2, "auto")
+    try:
+        expected = engine.transcribe(window, DecodeOptions())
+        stops = engine._after_pass
+        for passes in (1, 4):
+            left = itertools.count(passes, -1)
+
+            def give_up(left: itertools.count[int] = left) -> bool:
+                if next(left) == 1:
+                    engine.give_up()
+                return stops()
+
+            engine._after_pass = give_up  # type: ignore[method-assign]
+            with pytest.raises(GivenUp):
+                engine.transcribe(window, DecodeOptions())
+            # Until it is resumed nothing is decoded.
+            with pytest.raises(GivenUp):
+                engine.transcribe(window, DecodeOptions())
+            engine.resume()
+            engine._after_pass = stops  # type: ignore[method-assign]
+            short = engine.transcribe(window[: 3 * 16_000], DecodeOptions())
+            assert short.text
+            again = engine.transcribe(window, DecodeOptions())
+            assert (again.text, again.segments) == (expected.text, expected.segments)
+        engine.abort()
+        engine.resume()
+        with pytest.raises(EngineAborted):
+            engine.transcribe(window, DecodeOptions())
+    finally:
+        engine.close()

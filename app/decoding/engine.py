@@ -36,7 +36,7 @@ from app.decoding.prompt import PromptEncoder
 from app.decoding.raw_decoder import RawDecoderError
 from app.decoding.timestamps import LONG_SECONDS, Vocabulary, place
 from app.decoding.tokens import SegmentBuilder
-from app.decoding.transcriber import DecodeOptions, EngineAborted, EngineError
+from app.decoding.transcriber import DecodeOptions, EngineAborted, EngineError, GivenUp
 
 MIN_SAMPLES = SAMPLE_RATE
 """Shorter windows are padded with silence: whisper.cpp ignores audio below 0.1 s and reads out of
@@ -57,11 +57,10 @@ class Engine:
     """
 
     def __init__(self, path: Path, name: str, threads: int, context: EncoderContext) -> None:
-        self._all_threads = threads
         self._threads = threads
-        """The threads of the decode in progress."""
         self._setting = context
         self._aborting = False
+        self._giving_up = False
         self._watch: LanguageWatch | None = None
         # For short windows: flash attention if all windows take the whole encoder.
         usual = LoadMode(flash=contexts_to_try(1.0, context)[0] >= FULL)
@@ -85,10 +84,9 @@ class Engine:
     def transcribe(self, samples: Samples, options: DecodeOptions) -> Hypothesis:
         """Decode one window: float32, shape [n], 16 kHz, at most 30 s; any n from 0 up.
 
-        Raises `EngineError` if whisper.cpp fails, `EngineAborted` after `abort()`.
+        Raises `EngineError` if whisper.cpp fails, `EngineAborted`, and `GivenUp`.
         """
-        self._threads = options.threads or self._all_threads
-        self._model.use_threads(self._threads)
+        self._model.use_threads(options.threads or self._threads)
         seconds = len(samples) / SAMPLE_RATE
         samples = np.ascontiguousarray(samples, dtype=np.float32)
         if len(samples) < MIN_SAMPLES:
@@ -159,6 +157,17 @@ class Engine:
         self._aborting = True
         self._model.stop.set()
 
+    def give_up(self) -> None:
+        """Do as `abort`, with `GivenUp`, until `resume`. May be called on any thread."""
+        self._giving_up = True
+        self._model.stop.set()
+
+    def resume(self) -> None:
+        """Let decodes begin again. No decode is in progress."""
+        self._giving_up = False
+        if not self._aborting:
+            self._model.stop.clear()
+
     def close(self) -> None:
         """Free the model; the engine is of no use afterwards."""
         self._model.close()
@@ -197,8 +206,8 @@ class Engine:
 
     def _after_pass(self) -> bool:
         """Return whether to stop. whisper.cpp calls it after each pass of encoder and decoder."""
-        if self._aborting or self._watch is None:
-            return self._aborting
+        if (stops := self._aborting or self._giving_up) or self._watch is None:
+            return stops
         # Called from within whisper.cpp, which no exception may cross.
         try:
             return self._watch.listen()
@@ -237,15 +246,15 @@ class Engine:
         if self._model.raw is not None and any(
             segment.end - segment.start > LONG_SECONDS for segment in segments
         ):
-            with contextlib.suppress(RawDecoderError):
-                vocabulary = Vocabulary(
-                    self._model.start_of_text(options), self._model.first_timestamp
-                )
-                placed = place(
-                    hypothesis.decoded.tokens, until, options.language, vocabulary, self._model.raw
-                )
+            vocabulary = Vocabulary(self._model.start_of_text(options), self._model.first_timestamp)
+            tokens, raw = hypothesis.decoded.tokens, self._model.raw
+            try:
+                placed = place(tokens, until, options.language, vocabulary, raw)
                 builder = SegmentBuilder(until, options.language, options.words)
                 segments = builder.build(Decoded(placed))
+            except RawDecoderError:
+                if self._giving_up:
+                    raise GivenUp from None
         moved = [word.end for segment in segments for word in segment.words or ()]
         segments = fit(segments, samples[: round(until * SAMPLE_RATE)])
         if not moved:
@@ -259,11 +268,15 @@ class Engine:
     def _run(
         self, params: Any, samples: Samples, aligned: bool = False, reseed: bool = False
     ) -> None:
+        if self._giving_up:
+            raise GivenUp
         mode = LoadMode(flash=params.audio_ctx >= FULL and not aligned, aligned=aligned)
         self._model.prepare(mode, reseed)
         code = self._model.run(params, samples)
         if self._aborting:
             raise EngineAborted
+        if self._giving_up:
+            raise GivenUp
         if self._watch is not None and self._watch.changed:
             raise _OtherLanguage
         if code != 0:
@@ -273,7 +286,7 @@ class Engine:
         self, options: DecodeOptions, attempt: Attempt, prompt: Sequence[int] = ()
     ) -> Any:
         most = self._model.most_tokens
-        return parameters(options, attempt, prompt, self._threads, most, self._after_pass)
+        return parameters(options, attempt, prompt, self._model.threads, most, self._after_pass)
 
 
 def system_info() -> str:

@@ -52,7 +52,8 @@ class ModelContext:
     `OSError` if it cannot be opened."""
 
     def __init__(self, path: Path, name: str, threads: int, usual: LoadMode) -> None:
-        self._threads = threads
+        self.threads = threads
+        """The threads of a run."""
         self._usual = usual
         self._mode = usual
         self._grown = False
@@ -116,7 +117,7 @@ class ModelContext:
             raise EngineError(f"whisper.cpp cannot load the model: {self.last_error}")
         self.handle = context
         try:
-            self.raw = attach(pw, context, self._threads)
+            self.raw = attach(pw, context, self.threads)
             self.raw.read_flag(self.stop)
         except RawDecoderError as error:
             self._raw_fault = str(error)
@@ -125,8 +126,8 @@ class ModelContext:
             )
 
     def use_threads(self, threads: int) -> None:
-        """Let the decoder's own steps use `threads` from now on."""
-        self._threads = threads
+        """Use `threads` from now on, also for the decoder's own steps."""
+        self.threads = threads
         if self.raw is not None:
             self.raw.threads = threads
 

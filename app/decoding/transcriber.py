@@ -21,6 +21,10 @@ class EngineAborted(Exception):
     """The node is stopping and has aborted the decode."""
 
 
+class GivenUp(Exception):
+    """The decode was given up for work that is more urgent; it may be repeated later."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """The loaded model's abilities. `languages` are codes; English-only models have just `en`."""
@@ -74,3 +78,14 @@ class Transcriber(Interface):
 
     def rest(self) -> None:
         """Release memory and prepare for a short window: no work is waiting."""
+
+
+class Yielding(Transcriber, Interface):
+    """An engine whose decode can be given up."""
+
+    def give_up(self) -> None:
+        """Make the decode in progress end soon with `GivenUp`, and any later one, until `resume`.
+        May be called on any thread."""
+
+    def resume(self) -> None:
+        """Let decodes begin again after `give_up`. No decode is in progress."""

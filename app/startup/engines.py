@@ -13,7 +13,7 @@ from typing import Protocol as Interface
 
 import structlog
 
-from app.decoding.transcriber import ModelInfo, Transcriber
+from app.decoding.transcriber import ModelInfo, Yielding
 from app.model_files import catalog
 from app.settings.settings import Settings
 from app.startup import cpus, memory
@@ -33,7 +33,7 @@ class TooManyEngines(Exception):
     """The number of engines is more than this machine can serve; the message is for the user."""
 
 
-class Engine(Transcriber, Interface):
+class Engine(Yielding, Interface):
     """A loaded engine, as `app/decoding/engine.py` has it."""
 
     info: ModelInfo
@@ -65,6 +65,12 @@ class Engines:
     @property
     def info(self) -> ModelInfo:
         return self.first.info
+
+    @property
+    def yielding(self) -> Yielding | None:
+        """The only engine, which gives windows of files up for live audio. Of several one is kept
+        free instead."""
+        return self.first if len(self.all) == 1 else None
 
     def abort(self) -> None:
         """Make all decodes end soon. May be called on any thread."""

@@ -20,7 +20,7 @@ from app.audio.stream import SAMPLE_RATE, AudioStream
 from app.audio.vad import Detector
 from app.audio.windows import Window, Windower
 from app.decoding.hypothesis import Hypothesis, join
-from app.decoding.transcriber import Transcriber
+from app.decoding.transcriber import GivenUp, Transcriber
 from app.messages import Request, Segment, Transcript
 from app.worker.job_settings import JobSettings as JobSettings
 from app.worker.window_decoder import WindowDecoder, resume_at
@@ -109,6 +109,8 @@ class Transcription:
         is_multi = self._decoder.language.is_multi
         self._windower = Windower(detector, settings.vad_threshold, is_multi)
         self._ended = False
+        self._given_up: Window | None = None
+        """A window whose decode was given up, to be decoded again."""
         self._taken_until = 0.0
         """End, in seconds, of the last window of which a part was returned to the windower."""
         self.segments: list[Segment] = []
@@ -134,10 +136,16 @@ class Transcription:
     def turn(self) -> tuple[list[Segment], bool]:
         """Do one piece of work. Return the new segments, and whether the job is done."""
         started = time.monotonic()
-        window = self._next_window()
-        segments = self._transcribe(window) if window is not None else []
+        window = self._given_up or self._next_window()
+        try:
+            segments = self._transcribe(window) if window is not None else []
+            self._given_up = None
+        except GivenUp:
+            self._given_up = window
+            return [], False
+        finally:
+            self._spent += time.monotonic() - started
         self.segments += segments
-        self._spent += time.monotonic() - started
         enough = self.job.request.detect_only and bool(segments)
         return segments, enough or self._windower.exhausted
 

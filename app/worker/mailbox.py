@@ -87,6 +87,11 @@ class Mailbox:
         """Whether there is nothing to take."""
         return not (self._mail or self._stopping)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the worker must end."""
+        return self._stopping
+
     def take(self) -> tuple[list[Mail], bool]:
         """Return all mail in order, and whether the worker must end. Under the worker's lock, so
         that mail is processed in the order in which it is taken."""

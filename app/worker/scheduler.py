@@ -154,13 +154,7 @@ class Scheduler:
         ready = self._ready(without)
         if not ready:
             return None
-        due = {entry.client for entry in ready if entry.is_due}
-
-        def place(entry: _Entry) -> tuple[float, float, int]:
-            time = self._expected_time(entry.client) - HEAD_START * (entry.client in due)
-            return time, entry.rank, entry.job
-
-        chosen = min(ready, key=place)
+        chosen = self._first(ready)
         for entry in ready:
             if entry.client == chosen.client:
                 entry.passed_over += 1
@@ -173,6 +167,14 @@ class Scheduler:
         """Return whether `next` would return a job."""
         return bool(self._ready(without))
 
+    def precedes(self, job: int, without: frozenset[int]) -> bool:
+        """Return whether a job that waits, not among those in `without`, would have its turn before
+        `job`, which has one, if that had not begun."""
+        entry, client = self._entries[job], self._running.pop(job)
+        first = self._first([*self._ready(without | {job}), entry])
+        self._running[job] = client
+        return first is not entry
+
     def begin(self, job: int) -> None:
         """State that the turn of a job begins, beside which others may begin."""
         self._running[job] = self._entries[job].client
@@ -180,6 +182,15 @@ class Scheduler:
     def end(self, job: int) -> None:
         """State that the turn of a job is over, even if the job has been removed."""
         self._running.pop(job, None)
+
+    def _first(self, ready: list[_Entry]) -> _Entry:
+        due = {entry.client for entry in ready if entry.is_due}
+
+        def place(entry: _Entry) -> tuple[float, float, int]:
+            time = self._expected_time(entry.client) - HEAD_START * (entry.client in due)
+            return time, entry.rank, entry.job
+
+        return min(ready, key=place)
 
     def _expected_time(self, name: str) -> float:
         """Return the virtual time of a client once its turns in progress are charged, as far as

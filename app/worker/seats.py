@@ -1,4 +1,4 @@
-"""The engines of a worker, each with the thread that alone uses it.
+"""The threads of a worker, and the engines that each alone uses.
 
 whisper.cpp's contexts and libgomp's teams belong to one thread each, so a job is decoded on the
 engine of the thread that has its turn, whichever that is.
@@ -16,28 +16,15 @@ from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, Transcriber
 
 
-class Seat:
-    """One engine and its thread, which runs `serve` with the seat. Any thread may read it."""
+class WorkerThread:
+    """A thread of the worker, called `name`, which runs `serve`. Any thread may read it."""
 
-    def __init__(self, number: int, engine: Transcriber, serve: Callable[[Seat], None]) -> None:
-        self.number = number
-        self.engine = engine
+    def __init__(self, name: str, serve: Callable[[], None]) -> None:
         self.turn: tuple[int, float] | None = None
         """The number of the turn that the thread is in, and its start (`time.monotonic()`); None
         between two turns."""
-        self.turns = 0
-        self.job: int | None = None
-        """The job whose turn it is; None without one, and while the thread hears."""
-        self.mark = ""
-        """The journal's name for that job."""
-        self.threads = 0
-        """The threads of the decode in progress; 0 without one, and for the engine's own number."""
-        self.has_worked = True
-        """Whether the engine has worked since its last rest."""
-        self.is_warm = False
         self._cpu_clock: int | None = None
-        name = "worker" if number == 1 else f"worker-{number}"
-        self._thread = threading.Thread(target=serve, args=(self,), name=name, daemon=True)
+        self._thread = threading.Thread(target=serve, name=name, daemon=True)
 
     @property
     def alive(self) -> bool:
@@ -52,7 +39,7 @@ class Seat:
         return not self._thread.is_alive()
 
     def take_clock(self) -> None:
-        """Find the clock of the calling thread, which is the seat's."""
+        """Find the clock of the calling thread, which must be this one."""
         # For a thread that has ended the C library may crash.
         self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
 
@@ -62,6 +49,27 @@ class Seat:
             return 0.0 if self._cpu_clock is None else time.clock_gettime(self._cpu_clock)
         except OSError:
             return 0.0
+
+
+class Seat(WorkerThread):
+    """One engine and its thread, which runs `serve` with the seat."""
+
+    def __init__(self, number: int, engine: Transcriber, serve: Callable[[Seat], None]) -> None:
+        name = "worker" if number == 1 else f"worker-{number}"
+        super().__init__(name, lambda: serve(self))
+        self.number = number
+        self.engine = engine
+        self.job: int | None = None
+        """The job whose turn it is; None without one, and while the thread hears."""
+        self.mark = ""
+        """The journal's name for that job."""
+        self.threads = 0
+        """The threads of the decode in progress; 0 without one, and for the engine's own number."""
+        self.has_worked = True
+        """Whether the engine has worked since its last rest."""
+        self.is_warm = False
+        self.gives_way = False
+        """Whether the decode in progress was asked to end for more urgent work."""
 
 
 class OwnEngine:

@@ -1,7 +1,8 @@
 """The turns that jobs have on the engines: which may begin now, and those in progress.
 
 A job has one turn at a time. With several engines one of them is kept free of files' windows while
-a live job is open, so that a speaker never waits for such a window. A job that nodes crashed of has
+a live job is open, so that a speaker never waits for such a window. A single engine gives such a
+window up instead, and decodes it again later. A job that nodes crashed of has
 its turns alone: if the node crashes again, no other job is suspected. Threads of the worker, under
 its lock.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from app.decoding.transcriber import Yielding
 from app.limits import MARK_SEPARATOR
 from app.worker.file_jobs import FileJobs
 from app.worker.live.desk import Desk
@@ -20,7 +22,8 @@ from app.worker.seats import Seat
 
 class Turns:
     """The turns on `seats`. `mark` receives the journal's names of the jobs that are decoded;
-    `threads` is the number of processors for all engines."""
+    `threads` is the number of processors for all engines. `yielding` is the only engine, if files
+    give way to live audio."""
 
     def __init__(
         self,
@@ -30,6 +33,7 @@ class Turns:
         live: Desk,
         mark: Callable[[str], None],
         threads: int,
+        yielding: Yielding | None = None,
     ) -> None:
         self._seats = seats
         self._scheduler = scheduler
@@ -37,6 +41,9 @@ class Turns:
         self._live = live
         self._mark = mark
         self._threads = threads
+        self._yielding = yielding
+        self._gave_way: set[int] = set()
+        """The files whose present window was given up once."""
         self._is_alone = False
         """Whether a suspect has its turn."""
         self._awaits_end = False
@@ -86,10 +93,36 @@ class Turns:
 
     def end(self, seat: Seat) -> None:
         """End the turn on `seat`."""
+        if seat.gives_way and self._yielding is not None:
+            self._yielding.resume()
+        elif seat.job is not None:
+            self._gave_way.discard(seat.job)
+        seat.gives_way = False
         seat.job, seat.mark, seat.threads = None, "", 0
         self._is_alone = False
         if self.in_progress:
             self._write_mark()
+
+    @property
+    def decodes_file(self) -> bool:
+        """Whether a window of a file is in progress."""
+        return any(seat.job is not None and self._files.get(seat.job) for seat in self._seats)
+
+    def give_way(self) -> None:
+        """Ask the only engine to give up the window of a file, if live audio that is due would be
+        decoded before it. A window is given up once at most."""
+        seat = self._seats[0]
+        number = seat.job
+        if self._yielding is None or number is None or self._files.get(number) is None:
+            return
+        if seat.gives_way or number in self._gave_way:
+            return
+        files = frozenset(self._files.numbers)
+        if self._scheduler.precedes(number, files):
+            self._gave_way.intersection_update(files)
+            self._gave_way.add(number)
+            seat.gives_way = True
+            self._yielding.give_up()
 
     def rest(self) -> None:
         """State that there is no work."""

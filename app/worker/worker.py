@@ -20,8 +20,9 @@ import structlog
 
 from app.audio.probe import ChannelProbe
 from app.audio.vad import Detector
-from app.decoding.transcriber import Transcriber
+from app.decoding.transcriber import Transcriber, Yielding
 from app.worker.completions import Completion
+from app.worker.crew import Crew
 from app.worker.detectors import Detectors
 from app.worker.file_jobs import FileJobs
 from app.worker.front import Front
@@ -32,7 +33,7 @@ from app.worker.live.job import LiveJob
 from app.worker.mailbox import Cancel, Mail
 from app.worker.monitor import Monitor
 from app.worker.scheduler import Scheduler
-from app.worker.seats import OwnEngine, Seat
+from app.worker.seats import OwnEngine, Seat, WorkerThread
 from app.worker.turns import Turns
 
 _PROBE_THRESHOLD = 0.5
@@ -41,14 +42,15 @@ _PROBE_THRESHOLD = 0.5
 _log = structlog.get_logger("worker")
 
 
-class Worker(Front):
+class Worker(Front, Crew):
     """Runs jobs with `engine` and `more_engines`, on a thread for each.
 
     `new_detector` makes a voice activity detector for a job, and `new_live_detector`, if given, one
     for a live job. `wake` is called, on a thread of the worker, whenever there are completions to
     take. `mark` is called before each turn with the job's `journal_entry`, and with an empty name
     when no job is left; `MARK_SEPARATOR` of `app/limits.py` is between the names of several turns
-    in progress. `threads` is the number of processors that several engines share.
+    in progress. `threads` is the number of processors that several engines share. If `yielding`,
+    the only engine, is given, windows of files are given up for live audio.
     """
 
     def __init__(
@@ -61,15 +63,13 @@ class Worker(Front):
         new_live_detector: Callable[[], Detector] | None = None,
         more_engines: Sequence[Transcriber] = (),
         threads: int = 1,
+        yielding: Yielding | None = None,
     ) -> None:
-        super().__init__()
-        engines = (engine, *more_engines)
+        Front.__init__(self)
+        ear = None if yielding is None else self._run_ear
+        Crew.__init__(self, (engine, *more_engines), self._run, ear)
         self._monitor = Monitor()
         self._own_engine = OwnEngine()
-        self.seats = tuple(
-            Seat(number, engine, self._run) for number, engine in enumerate(engines, start=1)
-        )
-        """The engines with their threads. Any thread may read it."""
         self._detectors = Detectors(new_detector, 0)
         self._probe = ChannelProbe(new_detector, settings.vad_threshold or _PROBE_THRESHOLD)
         self._wake = wake
@@ -80,11 +80,12 @@ class Worker(Front):
         own = self._own_engine
         self._files = FileJobs(own, self._detectors, *parts, self._announce, left)
         self._live = Desk(own, self._live_detectors, *parts, self._files.accept, left)
-        self._turns = Turns(self.seats, self._scheduler, self._files, self._live, mark, threads)
+        jobs = self._scheduler, self._files, self._live
+        self._turns = Turns(self.seats, *jobs, mark, threads, yielding)
         self._late_mail: dict[int, list[Mail]] = {}
         """Mail of the jobs whose turn is in progress."""
-        self._receiver: Seat | None = None
-        """The seat whose thread sleeps until there is mail."""
+        self._receiver: WorkerThread | None = None
+        """The thread that sleeps until there is mail."""
         self._serving = len(self.seats)
         """Number of threads that have not ended their service."""
         self.failed = False
@@ -92,33 +93,10 @@ class Worker(Front):
         self._warm = threading.Event()
         self._turn_count = 0
 
-    def start(self) -> None:
-        for seat in self.seats:
-            seat.start()
-
     def wait_until_warm(self) -> bool:
         """Wait until the first job would be as fast as any other; False if the engine failed."""
         self._warm.wait()
         return not self.failed
-
-    @property
-    def alive(self) -> bool:
-        """Whether all its threads run."""
-        return all(seat.alive for seat in self.seats)
-
-    @property
-    def turn(self) -> tuple[int, float] | None:
-        """The turn of the first engine, as `Seat.turn`."""
-        return self.seats[0].turn
-
-    @property
-    def busy_engines(self) -> int:
-        """Number of engines that decode, or read what they decode next. Any thread."""
-        return sum(seat.job is not None for seat in self.seats)
-
-    def cpu_seconds(self) -> float:
-        """Processor time that the first engine's thread has used."""
-        return self.seats[0].cpu_seconds()
 
     @property
     def utterances(self) -> int:
@@ -129,13 +107,6 @@ class Worker(Front):
     def live_counts(self) -> LiveCounts:
         """What live audio has done so far. Any thread."""
         return self._live.counter.counts
-
-    def join(self, seconds: float) -> bool:
-        """Wait for the threads to end, at most `seconds`; whether they did."""
-        until = time.monotonic() + seconds
-        for seat in self.seats:
-            seat.join(until)
-        return not any(seat.alive for seat in self.seats)
 
     def _run(self, seat: Seat) -> None:
         try:
@@ -151,12 +122,42 @@ class Worker(Front):
                     self._warm.set()
                 self._serve(seat)
         except Exception:
-            # Not a job's fault, those are caught: without a worker the node is of no use.
-            _log.critical("the worker has failed", exc_info=True)
-            self.failed = True
-            self._warm.set()
-            self._mailbox.stop()
-            self._wake()
+            self._fail()
+
+    def _run_ear(self) -> None:
+        assert self._ear is not None
+        try:
+            self._ear.take_clock()
+            with self._monitor:
+                self._listen(self._ear)
+        except Exception:
+            self._fail()
+
+    def _fail(self) -> None:
+        # Not a job's fault, those are caught: without a worker the node is of no use.
+        _log.critical("the worker has failed", exc_info=True)
+        self.failed = True
+        self._warm.set()
+        self._mailbox.stop()
+        self._wake()
+
+    def _listen(self, ear: WorkerThread) -> None:
+        """Take the mail and hear while a window of a file is decoded, and let it give way."""
+        while not self._mailbox.is_stopping:
+            if self._turns.decodes_file:
+                mail, _ = self._mailbox.take()
+                for item in mail:
+                    self._take(item)
+                if self._live.is_hungry:
+                    self._in_turn(ear, self._live.hear)
+                self._announce(self._live.take_completions())
+                self._turns.give_way()
+                if self._live.is_hungry:
+                    continue
+            received = self._sleep(ear, may_receive=self._turns.decodes_file)
+            if received and not self._turns.decodes_file:
+                # The thread of the engine receives the mail again.
+                self._mailbox.nudge()
 
     def _serve(self, seat: Seat) -> None:
         live = self._live
@@ -186,19 +187,22 @@ class Worker(Front):
             live.stop()
             self._announce(live.take_completions())
 
-    def _in_turn(self, seat: Seat, work: Callable[[], None]) -> None:
+    def _in_turn(self, thread: WorkerThread, work: Callable[[], None]) -> None:
         self._turn_count += 1
-        seat.turn = self._turn_count, time.monotonic()
+        thread.turn = self._turn_count, time.monotonic()
         work()
-        seat.turn = None
+        thread.turn = None
 
     def _have_turn(self, seat: Seat, number: int, work: Callable[[], None]) -> None:
         self._turns.begin(seat, number)
-        if len(self.seats) > 1:
+        has_other = len(self.seats) > 1 or (self._ear is not None and self._turns.decodes_file)
+        if has_other:
             # Another thread may receive the mail, or begin the turn of another job.
             self._mailbox.nudge()
         self._in_turn(seat, work)
         self._turns.end(seat)
+        if has_other and self._ear is not None:
+            self._mailbox.nudge()
 
     @property
     def _wants_partial(self) -> bool:
@@ -221,14 +225,17 @@ class Worker(Front):
             if not self._rest(seat):
                 self._sleep(seat)
 
-    def _sleep(self, seat: Seat) -> None:
-        nudges, receives = self._mailbox.nudges, self._receiver is None
+    def _sleep(self, thread: WorkerThread, may_receive: bool = True) -> bool:
+        """Sleep until there may be work for `thread`. Return whether it was the one to receive the
+        mail."""
+        nudges, receives = self._mailbox.nudges, may_receive and self._receiver is None
         if receives:
-            self._receiver = seat
+            self._receiver = thread
         with self._monitor.left():
             self._mailbox.wait(nudges, receives)
         if receives:
             self._receiver = None
+        return receives
 
     def _rest(self, seat: Seat) -> bool:
         """Let the engine rest if it has worked; return whether it did. Others may have worked

@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-from fakes import RATE, FakeEngine, eventually
+from fakes import HANG, RATE, FakeEngine, Samples, eventually
 from live import LiveBench
 
+from app.decoding.hypothesis import Hypothesis
+from app.decoding.transcriber import DecodeOptions, EngineAborted, GivenUp
 from app.worker.job import JobSettings
 from app.worker.worker import Worker
+
+
+class GivingEngine(FakeEngine):
+    """An engine that a held window is given up on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given_up = False
+        self.asked = 0
+        """Number of calls of `give_up`."""
+
+    def give_up(self) -> None:
+        self.asked += 1
+        self.given_up = True
+
+    def resume(self) -> None:
+        self.given_up = False
+
+    def transcribe(self, samples: Samples, options: DecodeOptions) -> Hypothesis:
+        self.calls.append((samples, options))
+        end = time.monotonic() + HANG
+        while not (self._gate.is_set() or self._turns.acquire(timeout=0.002)):
+            if self.given_up:
+                raise GivenUp
+            assert time.monotonic() < end, "the test did not release the engine"
+        if self.aborted:
+            raise EngineAborted
+        return self.answer(samples, options)
 
 
 class Crew(LiveBench):
     """A worker with `count` engines that share `threads` processors."""
 
-    def __init__(self, count: int = 2, threads: int = 2, **settings: Any) -> None:
-        super().__init__(start=False, **settings)
+    def __init__(
+        self, count: int = 2, threads: int = 2, gives_way: bool = False, **settings: Any
+    ) -> None:
+        super().__init__(GivingEngine(), start=False, **settings)
         self.engines = [self.engine, *(FakeEngine() for _ in range(count - 1))]
         fields: dict[str, Any] = {"max_seconds": 3600.0, "vad_threshold": 0.5, "language": "en"}
         fields |= {"prompt": "", "model": "fake", **settings}
@@ -28,6 +61,7 @@ class Crew(LiveBench):
             None,
             self.engines[1:],
             threads,
+            self.engine if gives_way else None,  # type: ignore[arg-type]
         )
         self.worker.start()
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from app.decoding.hypothesis import Hypothesis  # noqa: E402
-from app.decoding.transcriber import DecodeOptions, EngineAborted, ModelInfo  # noqa: E402
+from app.decoding.transcriber import DecodeOptions, EngineAborted, GivenUp, ModelInfo  # noqa: E402
 from app.messages import Segment  # noqa: E402
 
 WINDOW_SECONDS = float(os.environ.get("FAKE_NODE_WINDOW_SECONDS", "0.02"))
@@ -32,6 +32,7 @@ class Engine:
     def __init__(self, *_: Any, **__: Any) -> None:
         self.info = ModelInfo("fake.en", False, frozenset({"en"}))
         self._aborted = False
+        self._giving_up = False
 
     def warm_up(self) -> None:
         pass
@@ -47,12 +48,20 @@ class Engine:
         while time.monotonic() < end:
             if self._aborted:
                 raise EngineAborted
+            if self._giving_up:
+                raise GivenUp
             time.sleep(0.002)
         seconds = len(samples) / 16_000
         return Hypothesis((Segment(0.0, seconds, text, 0.9),), "en", -0.1, seconds)
 
     def abort(self) -> None:
         self._aborted = True
+
+    def give_up(self) -> None:
+        self._giving_up = True
+
+    def resume(self) -> None:
+        self._giving_up = False
 
     def close(self) -> None:
         pass
