@@ -125,9 +125,11 @@ def test_container_sees_its_group_at_the_mount(machine: Machine) -> None:
     assert machine.free_mib == 500
 
 
-def test_group_of_version_1_limits_it(machine: Machine) -> None:
-    folder = machine.mount / "memory"
-    folder.mkdir()
+@pytest.mark.parametrize("path", ["", "docker/abc", "docker"])
+def test_group_of_version_1_limits_it(machine: Machine, path: str) -> None:
+    machine.groups.write_text("5:cpu,cpuacct:/x\n4:memory:/docker/abc\n0::/\n")
+    folder = machine.mount / "memory" / path
+    folder.mkdir(parents=True)
     (folder / "memory.limit_in_bytes").write_text(str(300 * MIB))
     (folder / "memory.usage_in_bytes").write_text(str(50 * MIB))
     assert machine.free_mib == 250

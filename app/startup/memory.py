@@ -21,13 +21,15 @@ def free_bytes(
     have a lower limit (kernel documentation, admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst).
     A container sees its own group at the mount.
     """
-    path = _group_path(own_groups)
-    groups = {mount, mount / path, *(mount / part for part in path.parents)}
-    first = mount / "memory"
+    second = _groups(mount, _own_path(own_groups, ""))
+    first = _groups(mount / "memory", _own_path(own_groups, "memory"))
     known = [
         _available(meminfo),
-        *(_left(group / "memory.max", group / "memory.current") for group in groups),
-        _left(first / "memory.limit_in_bytes", first / "memory.usage_in_bytes"),
+        *(_left(group / "memory.max", group / "memory.current") for group in second),
+        *(
+            _left(group / "memory.limit_in_bytes", group / "memory.usage_in_bytes")
+            for group in first
+        ),
     ]
     return min((value for value in known if value is not None), default=None)
 
@@ -43,15 +45,21 @@ def _available(meminfo: Path) -> int | None:
     return None
 
 
-def _group_path(own_groups: Path) -> Path:
-    """Return the path of the process's group of version 2, without its leading slash."""
+def _groups(mount: Path, path: Path) -> set[Path]:
+    """Return the directories of the group at `path`, of those above it, and of the mount."""
+    return {mount, mount / path, *(mount / part for part in path.parents)}
+
+
+def _own_path(own_groups: Path, controller: str) -> Path:
+    """Return the path of the process's group, without its leading slash: with a `controller` that
+    of version 1, else that of version 2 (cgroups(7), "/proc/pid/cgroup")."""
     try:
-        lines = own_groups.read_text().splitlines()
+        lines = [line.split(":", 2) for line in own_groups.read_text().splitlines()]
     except OSError:
         return Path()
-    path = next((line[3:] for line in lines if line.startswith("0::")), "")
-    # Outside of the namespace of a container a path begins with "/..".
-    return Path() if ".." in path else Path(path.strip("/"))
+    paths = [parts[2] for parts in lines if len(parts) == 3 and controller in parts[1].split(",")]
+    # From outside of a container's namespace a path begins with "/..".
+    return Path() if not paths or ".." in paths[0] else Path(paths[0].strip("/"))
 
 
 def _left(limit: Path, current: Path) -> int | None:
