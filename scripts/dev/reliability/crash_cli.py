@@ -66,11 +66,12 @@ def main() -> int:
     parser.add_argument(
         "--journal", type=Path, help="the node's journal (default: a temporary folder)"
     )
+    parser.add_argument("node", nargs="*", metavar="-- OPTION", help="options for the node")
     options = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="node-whisper-crash-") as temporary:
         journal = options.journal or Path(temporary) / "journal"
-        command = FAKE if options.fake else NODE
+        command = (*(FAKE if options.fake else NODE), *options.node)
         crashes = Crashes(command, journal, clips(large=options.fake), options.seed)
         try:
             crashes.run(options.kills, options.clients, options.longest)
