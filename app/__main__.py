@@ -128,10 +128,7 @@ def _load(settings: Settings, file: catalog.ModelFile) -> Engines:
 
 
 def _serve(
-    settings: Settings,
-    protected: Protection,
-    file: catalog.ModelFile,
-    loaded: Engines,
+    settings: Settings, protected: Protection, file: catalog.ModelFile, loaded: Engines
 ) -> NoReturn:
     """Build the node, open the ports, run, wind down."""
     info = loaded.info
