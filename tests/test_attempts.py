@@ -69,7 +69,7 @@ def test_attempts_start_at_the_given_temperature(temperature: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "context"), [(1.0, 256), (5.0, 378), (20.0, 1128), (29.5, FULL)]
+    ("seconds", "context"), [(1.0, 256), (5.0, 384), (20.0, 1136), (29.5, FULL)]
 )
 def test_partial_gets_one_attempt_at_a_reduced_context(seconds: float, context: int) -> None:
     (attempt,) = ways(seconds, partial=True, prompt="names")

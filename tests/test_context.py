@@ -14,6 +14,7 @@ from app.decoding.context import (
     LONGEST_SECONDS,
     MARGIN,
     MOST_FOR_DETECTION,
+    MULTIPLE,
     POSITIONS_PER_SECOND,
     EncoderContext,
     contexts_to_try,
@@ -46,6 +47,19 @@ def test_first_context_covers_the_window(seconds: float, setting: EncoderContext
 
 
 @given(SECONDS)
+def test_reduced_contexts_are_whole_blocks(seconds: float) -> None:
+    contexts = (*contexts_to_try(seconds, "auto"), for_detection(seconds, "auto"))
+    for context in (*contexts, for_partial(seconds, "auto")):
+        assert context == FULL or context % MULTIPLE == 0
+
+
+@given(SECONDS)
+def test_block_adds_less_than_its_own_length(seconds: float) -> None:
+    least = max(FLOOR, math.ceil(seconds * POSITIONS_PER_SECOND) + MARGIN)
+    assert for_partial(seconds, "auto") < least + MULTIPLE
+
+
+@given(SECONDS)
 def test_full_gives_only_the_full_context(seconds: float) -> None:
     assert contexts_to_try(seconds, "full") == (FULL,)
 
@@ -62,7 +76,8 @@ def test_longer_window_never_gets_a_smaller_context(seconds: float) -> None:
         (0.0, FLOOR),
         (1.0, FLOOR),
         ((FLOOR - MARGIN) / POSITIONS_PER_SECOND, FLOOR),
-        (5.0, 5 * POSITIONS_PER_SECOND + MARGIN),
+        (5.12, 384),  # 256 + MARGIN is 24 blocks,
+        (5.14, 400),  # and a position more takes another one
         (LONGEST_SECONDS + 0.1, FULL),
         (30.0, FULL),
     ],

@@ -38,6 +38,11 @@ REDUCED_PROMPT_TOKENS = 27
 the processor time of the shortest window, because whisper.cpp computes the probabilities of the
 whole vocabulary for each. A longer prompt also causes errors (docs/lab-book.md, "Prompts")."""
 
+MULTIPLE = 16
+"""A reduced context is rounded up to a multiple of this. tinyBLAS multiplies blocks of 16 positions
+with AVX-512, of 8 with AVX2 and on ARM; other contexts take ggml's slow product, which makes a
+command of 3 s a third dearer (docs/lab-book.md, "Contexts in blocks")."""
+
 LONGEST_SECONDS = 12.0
 """Longest window, in seconds, with a reduced context. On long recordings a reduced context doubles
 the errors, and the repeated windows take more time than it saves (docs/lab-book.md, "Encoder
@@ -55,8 +60,8 @@ def contexts_to_try(seconds: float, setting: EncoderContext) -> tuple[int, ...]:
     if setting == "full" or (setting == "auto" and seconds > LONGEST_SECONDS):
         return (FULL,)
     if setting == "auto":
-        first = max(FLOOR, needed + MARGIN)
-        contexts = [first, max(WIDER_FLOOR, needed + WIDER_MARGIN)]
+        first = _whole_blocks(max(FLOOR, needed + MARGIN))
+        contexts = [first, _whole_blocks(max(WIDER_FLOOR, needed + WIDER_MARGIN))]
     else:
         # A fixed number must still cover the whole window.
         contexts = [max(setting, needed)]
@@ -68,7 +73,8 @@ def for_partial(seconds: float, setting: EncoderContext) -> int:
     window itself gets the whole encoder, because its text is decoded again."""
     if setting != "auto":
         return contexts_to_try(seconds, setting)[0]
-    return min(FULL, max(FLOOR, math.ceil(POSITIONS_PER_SECOND * seconds) + MARGIN))
+    needed = math.ceil(POSITIONS_PER_SECOND * seconds)
+    return min(FULL, _whole_blocks(max(FLOOR, needed + MARGIN)))
 
 
 def most_prompt_tokens(context: int) -> int:
@@ -80,3 +86,7 @@ def for_detection(seconds: float, setting: EncoderContext) -> int:
     """Return the positions for detecting the language of a window of `seconds`."""
     first = contexts_to_try(seconds, setting)[0]
     return min(first, MOST_FOR_DETECTION) if setting == "auto" else first
+
+
+def _whole_blocks(positions: int) -> int:
+    return math.ceil(positions / MULTIPLE) * MULTIPLE
