@@ -144,7 +144,7 @@ def test_quick_build_is_installed_without_a_comparison(
     assert (built / "_pywhispercpp.so").read_bytes() == b"built"
     note = json.loads((built / "_pywhispercpp_build.json").read_text())
     assert note["recipe"] == "native+tinyblas"
-    assert len(note["patches"]) == 5
+    assert len(note["patches"]) == 4
     assert "--restore" in capsys.readouterr().out
     # It ran only to show that it works: before the installation, and in its final place.
     assert Runner.runs == [("", "native+tinyblas")] * 3

@@ -81,7 +81,7 @@ def test_patch_without_changes_is_rejected(tmp_path: Path, source: Path) -> None
 
 
 def test_patches_state_their_reason_and_change_the_engine_alone() -> None:
-    assert len(patches()) == 5
+    assert len(patches()) == 4
     for patch in patches():
         text = patch.read_text()
         reason, _, _ = text.partition("\n--- a/")
