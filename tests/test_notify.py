@@ -218,43 +218,44 @@ def job(number: int) -> Job:
 
 
 def test_worker_reports_turn_and_processor_time(worker: Worker, engine: FakeEngine) -> None:
-    assert (worker.alive, worker.turn, worker.cpu_seconds()) == (False, None, 0.0)
+    (seat,) = worker.seats
+    assert (worker.alive, seat.turn, seat.cpu_seconds()) == (False, None, 0.0)
     worker.start()
     assert worker.alive
     engine.hold()
     before = time.monotonic()
     worker.submit(job(1))
     engine.wait_for_calls(1)
-    assert worker.turn is not None
-    number, began = worker.turn
+    assert seat.turn is not None
+    number, began = seat.turn
     assert before <= began <= time.monotonic()
     engine.release()
-    eventually(lambda: worker.turn is None)
-    assert worker.cpu_seconds() > 0
+    eventually(lambda: seat.turn is None)
+    assert seat.cpu_seconds() > 0
     engine.hold()
     worker.submit(job(2))
     engine.wait_for_calls(2)
-    assert worker.turn is not None
-    assert worker.turn[0] > number
+    assert seat.turn is not None
+    assert seat.turn[0] > number
     engine.release()
     worker.stop()
     assert worker.join(30)
-    assert (worker.alive, worker.turn) == (False, None)
-    assert worker.cpu_seconds() >= 0
+    assert (worker.alive, seat.turn) == (False, None)
+    assert seat.cpu_seconds() >= 0
 
 
 def test_hanging_engine_is_detected(worker: Worker, engine: FakeEngine) -> None:
     hangs = threading.Event()
     engine.answer = lambda *_: hangs.wait(60)  # type: ignore[assignment,return-value]
     loop = Loop()
-    health = Health(worker)
+    health = Health(*worker.threads)
     worker.start()
     worker.submit(job(1))
     engine.wait_for_calls(1)
     # The first call may come before the thread is idle.
     eventually(lambda: health.fault() == "the worker is stuck in a window")
     hangs.set()
-    eventually(lambda: worker.turn is None)
+    eventually(lambda: worker.seats[0].turn is None)
     assert health.fault() is None
     loop.close()
 

@@ -158,7 +158,7 @@ class Engine:
         self._model.stop.set()
 
     def give_up(self) -> None:
-        """Do as `abort`, with `GivenUp`, until `resume`. May be called on any thread."""
+        """Make decodes end soon with `GivenUp`, until `resume`. May be called on any thread."""
         self._giving_up = True
         self._model.stop.set()
 

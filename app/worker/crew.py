@@ -39,18 +39,9 @@ class Crew:
         return all(thread.alive for thread in self.threads)
 
     @property
-    def turn(self) -> tuple[int, float] | None:
-        """The turn of the first engine, as `Seat.turn`."""
-        return self.seats[0].turn
-
-    @property
     def busy_engines(self) -> int:
         """Number of engines that decode, or read what they decode next. Any thread."""
         return sum(seat.job is not None for seat in self.seats)
-
-    def cpu_seconds(self) -> float:
-        """Processor time that the first engine's thread has used."""
-        return self.seats[0].cpu_seconds()
 
     def join(self, seconds: float) -> bool:
         """Wait for the threads to end, at most `seconds`; whether they did."""

@@ -2,9 +2,8 @@
 
 A job has one turn at a time. With several engines one of them is kept free of files' windows while
 a live job is open, so that a speaker never waits for such a window. A single engine gives such a
-window up instead, and decodes it again later. A job that nodes crashed of has
-its turns alone: if the node crashes again, no other job is suspected. Threads of the worker, under
-its lock.
+window up instead, and decodes it again later. A job that crashed a node has its turns alone: if the
+node crashes again, no other job is suspected. Threads of the worker, under its lock.
 """
 
 from __future__ import annotations
@@ -148,7 +147,7 @@ class Turns:
         """The jobs that may not have a turn now."""
         if len(self._seats) == 1:
             return frozenset()
-        # Of a stream with a partial in progress the final may be due already.
+        # The final of a stream may be due while its partial is in progress.
         left_out = frozenset(seat.job for seat in self._seats if seat.job is not None)
         if self._live.is_open and len(self._seats) - self.in_progress == 1:
             return left_out.union(self._files.numbers)

@@ -47,10 +47,10 @@ class Worker(Front, Crew):
 
     `new_detector` makes a voice activity detector for a job, and `new_live_detector`, if given, one
     for a live job. `wake` is called, on a thread of the worker, whenever there are completions to
-    take. `mark` is called before each turn with the job's `journal_entry`, and with an empty name
-    when no job is left; `MARK_SEPARATOR` of `app/limits.py` is between the names of several turns
-    in progress. `threads` is the number of processors that several engines share. If `yielding`,
-    the only engine, is given, windows of files are given up for live audio.
+    take. `mark` is called before each turn with the journal's name of the job, or the names of all
+    jobs that have a turn, with `MARK_SEPARATOR` between them; the name is empty when no job is
+    left. `threads` is the number of processors that several engines share. `yielding` is the only
+    engine, if windows of files are to be given up for live audio.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Worker(Front, Crew):
             self._fail()
 
     def _fail(self) -> None:
-        # Not a job's fault, those are caught: without a worker the node is of no use.
+        # The fault is not a job's: those are caught. Without a worker the node is of no use.
         _log.critical("the worker has failed", exc_info=True)
         self.failed = True
         self._warm.set()
