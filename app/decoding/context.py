@@ -40,8 +40,8 @@ whole vocabulary for each. A longer prompt also causes errors (docs/lab-book.md,
 
 MULTIPLE = 16
 """A reduced context is rounded up to a multiple of this. tinyBLAS multiplies blocks of 16 positions
-with AVX-512, of 8 with AVX2 and on ARM; other contexts take ggml's slow product, which makes a
-command of 3 s a third dearer (docs/lab-book.md, "Contexts in blocks")."""
+with AVX-512, of 8 with AVX2 and on ARM. Other contexts take ggml's slow product, and a command of
+3 s then takes a third more processor time (docs/lab-book.md, "Contexts in blocks")."""
 
 LONGEST_SECONDS = 12.0
 """Longest window, in seconds, with a reduced context. On long recordings a reduced context doubles

@@ -23,9 +23,9 @@ EVENTS = "text/event-stream"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What differs between the dialects in the document: the formats of the answers by the value of
-    the field `choice`, the schemas of the two JSON formats and of errors, and further `examples`
-    beside one for each format."""
+    """The parts of the document that differ between dialects. `formats` are those of the answers by
+    the value of the field `choice`; `text`, `verbose` and `error` name the schemas of the two JSON
+    formats and of errors. The document has an example for each format, and `examples`."""
 
     about: str
     formats: dict[str, Format]
