@@ -1,9 +1,15 @@
-"""The limits of prompts, of engines and of subtitle cues, and a separator, which several layers
+"""The limits of samples, prompts, engines and subtitle cues, and a separator, which several layers
 share. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 384_000
+"""Hz, for raw samples and files. Speech needs more, and no microphone exceeds the maximum."""
+
+MAX_CHANNELS, MAX_SPLIT_CHANNELS = 64, 8
+"""Most channels of a recording: without and with `split`, which transcribes each by itself."""
 
 MAX_PROMPT_BYTES = 16_384
 """Most bytes of a prompt in UTF-8, the text that Whisper treats as the preceding transcript: enough

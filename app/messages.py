@@ -50,21 +50,8 @@ class Failure:
     unrecognised: bool = False
 
 
-MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 384_000
-"""Hz, for raw samples and files. Speech needs more, and no microphone exceeds the maximum."""
-
-MAX_CHANNELS, MAX_SPLIT_CHANNELS = 64, 8
-"""Most channels of a recording: without and with `split`, which transcribes each by itself."""
-
-SAMPLE_BYTES: dict[SampleEncoding, int] = {
-    "s16": 2,
-    "s24": 3,
-    "s32": 4,
-    "f32": 4,
-    "u8": 1,
-    "ulaw": 1,
-    "alaw": 1,
-}
+_Sizes = dict[SampleEncoding, int]
+SAMPLE_BYTES: _Sizes = {"s16": 2, "s24": 3, "s32": 4, "f32": 4, "u8": 1, "ulaw": 1, "alaw": 1}
 """Encodings with whole bytes a sample, which live audio can have: gsm and g722 have none."""
 
 
@@ -89,7 +76,8 @@ class Request:
     temperature, 0 to 1. `token` is the client's token. With the `channel_mode` `split` each channel
     is transcribed by itself. With `live` options it is a stream, never kept. With `cues` the
     segments are divided into cues of that size. `model` is the name that the client asked for;
-    `ignored` are the names of its fields that the node does not read.
+    `ignored` are the names of its fields that the node does not read. With `detect_only` only the
+    first window with words is decoded, for its language; with `logprobs` segments have tokens.
     """
 
     id: str
@@ -109,8 +97,8 @@ class Request:
     cues: CueLayout | None = None
     model: str | None = None
     detect_only: bool = False
-    """True to decode only the first window with words, for its language."""
     ignored: tuple[str, ...] = ()
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +109,14 @@ class Word:
     end: float
     text: str
     confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class TextToken:
+    """A token of the text, maybe a part of a character; `logprob` is a natural log."""
+
+    data: bytes
+    logprob: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +136,8 @@ class Segment:
     """The text in lines if the segment is a cue of a requested size, else None."""
     continues: bool = False
     """True if the text follows that of the cue before without a space."""
+    tokens: tuple[TextToken, ...] | None = None
+    """The tokens, which joined are the text, if they were requested, else None."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ REQUEST = Request(
     token="secret-secret",
     channel_mode="split",
     cues=CueLayout(30, 1, 4.5),
+    logprobs=True,
 )
 RECORD = Record(REQUEST, Origin("[::1]:4711", 1_700_000_000.123456, "http"), 10, 0xFFFFFFFF)
 

@@ -18,16 +18,8 @@ from app.audio.opening import Means, Patcher, open_body
 from app.audio.samples import SAMPLE_RATE as SAMPLE_RATE
 from app.audio.samples import Samples as Samples
 from app.audio.source import OpenMedia, Source
-from app.messages import (
-    AUDIO_TOO_LONG,
-    BAD_AUDIO,
-    BAD_FIELD,
-    MAX_CHANNELS,
-    MAX_SAMPLE_RATE,
-    MAX_SPLIT_CHANNELS,
-    MIN_SAMPLE_RATE,
-    RawFormat,
-)
+from app.limits import MAX_CHANNELS, MAX_SAMPLE_RATE, MAX_SPLIT_CHANNELS, MIN_SAMPLE_RATE
+from app.messages import AUDIO_TOO_LONG, BAD_AUDIO, BAD_FIELD, RawFormat
 
 _BLOCK_VALUES = 262_144
 """Most values in one block, frames times channels: 1 MiB of float32."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from app.decoding.text_breaks import Break, Piece, pieces
+from app.decoding.text_tokens import divided, fitted
 from app.limits import MAX_LINE_WIDTH, CueLayout
 from app.messages import Segment, Word
 
@@ -81,7 +82,8 @@ def lay_out(
         return (segment,)
     fits = segment.end - segment.start <= layout.seconds
     if fits and _reach(page, 0) == count:
-        return (replace(segment, text=text, lines=_lines(page, 0, count)),)
+        whole = replace(segment, text=text, tokens=fitted(segment.tokens, text))
+        return (replace(whole, lines=_lines(page, 0, count)),)
     if segment.words is None:
         breaks = list(times(segment, page.pieces))
     else:
@@ -89,7 +91,9 @@ def lay_out(
     starts, ends = _clamped(segment, breaks)
     words = _words(segment.words, page.pieces)
     cues = []
-    for begin, end in _divisions(page, starts, ends, layout.seconds):
+    divisions = _divisions(page, starts, ends, layout.seconds)
+    tokens = divided(segment.tokens, [page.text(begin, end) for begin, end in divisions])
+    for (begin, end), some in zip(divisions, tokens, strict=True):
         last = min(ends[end - 1], starts[begin] + layout.seconds)
         cues.append(
             replace(
@@ -100,6 +104,7 @@ def lay_out(
                 lines=_lines(page, begin, end),
                 words=None if words is None else _within(words[begin:end], last),
                 continues=begin > 0 and not page.pieces[begin].spaced,
+                tokens=some,
             )
         )
     return tuple(cues)

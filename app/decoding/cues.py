@@ -27,6 +27,7 @@ from app.decoding.pauses import (
     pauses,
     speech_edges,
 )
+from app.decoding.text_tokens import divided, length_of
 from app.messages import Segment, Word
 
 LONGEST_SECONDS = 8.0
@@ -142,10 +143,12 @@ def _divided(segment: Segment, levels: Levels) -> Iterator[Segment]:
     first, last = round(segment.start * 100), round(segment.end * 100)
     end, start = _cut(levels, first, last, offset / len(segment.text))
     texts = segment.text[:offset].strip(), segment.text[offset:].strip()
-    words = _divided_words(segment.words, len("".join(texts[0].split())))
+    words = _divided_words(segment.words, length_of(texts[0]))
+    tokens = divided(segment.tokens, texts)
     parts = (segment.start, end / 100), (start / 100, segment.end)
-    for text, some, (begin, finish) in zip(texts, words, parts, strict=True):
-        part = _with_times(replace(segment, text=text, words=some), begin, finish)
+    for text, some, said, (begin, finish) in zip(texts, words, tokens, parts, strict=True):
+        part = replace(segment, text=text, words=some, tokens=said)
+        part = _with_times(part, begin, finish)
         yield from _divided(part, levels)
 
 

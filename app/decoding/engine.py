@@ -223,7 +223,7 @@ class Engine:
         params = self._parameters(options, attempt, prompt)
         self._run(params, samples, options.words, reseed=attempt.temperature > 0)
         decoded = self._model.decoded()
-        builder = SegmentBuilder(seconds, options.language, options.words)
+        builder = SegmentBuilder(seconds, options.language, options.words, options.tokens)
         segments = builder.build(decoded)
         return Hypothesis(
             segments=segments,
@@ -250,7 +250,7 @@ class Engine:
             tokens, raw = hypothesis.decoded.tokens, self._model.raw
             try:
                 placed = place(tokens, until, options.language, vocabulary, raw)
-                builder = SegmentBuilder(until, options.language, options.words)
+                builder = SegmentBuilder(until, options.language, options.words, options.tokens)
                 segments = builder.build(Decoded(placed))
             except RawDecoderError:
                 if self._giving_up:

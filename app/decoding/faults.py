@@ -21,6 +21,7 @@ from difflib import SequenceMatcher
 from app.decoding.audio_evidence import AudioEvidence
 from app.decoding.decoded import Decoded
 from app.decoding.hypothesis import Hypothesis, compression, normal_words
+from app.decoding.text_tokens import fitted, length_of
 from app.messages import Segment
 
 MAX_COMPRESSION = 2.4
@@ -187,7 +188,8 @@ def cut(hypothesis: Hypothesis, copies: int) -> Hypothesis | None:
         if len(words) > kept:
             timed = None if segment.words is None else segment.words[:kept]
             text = " ".join(words[:kept])
-            segment = replace(segment, text=text, words=timed)
+            tokens = fitted(segment.tokens, text, range(length_of(text)))
+            segment = replace(segment, text=text, words=timed, tokens=tokens)
         if segment.text:
             segments.append(segment)
         kept = max(0, kept - len(words))

@@ -62,12 +62,16 @@ def join(segments: Sequence[Segment]) -> str:
     text = ""
     before: Segment | None = None
     for segment in segments:
-        # Between channels there always is one.
-        is_same = before is not None and segment.channel == before.channel
-        joint = "" if before is None or (segment.continues and is_same) else " "
-        text += joint + segment.text
+        text += joint(before, segment) + segment.text
         before = segment
     return text
+
+
+def joint(before: Segment | None, segment: Segment) -> str:
+    """Return the white space between a segment and that `before` it."""
+    # Between channels there always is one.
+    is_same = before is not None and segment.channel == before.channel
+    return "" if before is None or (segment.continues and is_same) else " "
 
 
 def compression(text: str) -> float:

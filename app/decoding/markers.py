@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from app.decoding.marker_words import folded, makes_clause, names_sound
+from app.decoding.text_tokens import fitted
 from app.messages import Segment, Word
 
 _NOTES = frozenset("♩♪♫♬𝄞🎵🎶🎼")
@@ -82,6 +83,11 @@ def _strip(segment: Segment) -> Segment | None:
     text = " ".join("".join(segment.text[at] for at in kept).split())
     if not text:
         return None
+    if segment.tokens is not None:
+        places = [at for at, character in enumerate(segment.text) if not character.isspace()]
+        inside = frozenset(kept)
+        left = {number for number, at in enumerate(places) if at in inside}
+        segment = replace(segment, tokens=fitted(segment.tokens, text, left))
     if not segment.words:
         return replace(segment, text=text)
     words = _kept_words(segment.text, segment.words, frozenset(kept))

@@ -8,11 +8,12 @@ engine. Times are seconds from the window's beginning.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from app.decoding.decoded import Decoded, Token
 from app.decoding.hypothesis import confidence
-from app.messages import Segment, Word
+from app.decoding.text_tokens import fitted
+from app.messages import Segment, TextToken, Word
 
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 """Languages written without spaces. After each token that completes a character, a new word begins;
@@ -41,10 +42,13 @@ class SegmentBuilder:
     `app/decoding/alignment.py` replaces them.
     """
 
-    def __init__(self, seconds: float, language: str, with_words: bool) -> None:
+    def __init__(
+        self, seconds: float, language: str, with_words: bool, with_tokens: bool = False
+    ) -> None:
         self._seconds = seconds
         self._spaced = language not in UNSPACED
         self._with_words = with_words
+        self._tokens: list[TextToken] | None = [] if with_tokens else None
         self._segments: list[Segment] = []
         self._start = 0.0
         self._text = bytearray()
@@ -74,6 +78,8 @@ class SegmentBuilder:
         self._text += text
         self._logprobs.append(logprob)
         self.logprobs.append(logprob)
+        if self._tokens is not None:
+            self._tokens.append(TextToken(text, logprob))
         if self._with_words:
             if not self._words or self._begins_word(text):
                 self._words.append(_Word(moved))
@@ -120,8 +126,10 @@ class SegmentBuilder:
             end = max(self._start, min(end, self._seconds))
             words = tuple(self._finish_words()) if self._with_words else None
             segment = Segment(self._start, end, text, confidence(self._logprobs), words)
-            self._segments.append(segment)
+            self._segments.append(replace(segment, tokens=fitted(self._tokens, text)))
         self._text.clear()
+        if self._tokens is not None:
+            self._tokens = []
         self._logprobs = []
         self._words = []
 

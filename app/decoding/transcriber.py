@@ -48,7 +48,8 @@ class DecodeOptions:
     is the language of the previous window and of `carried`. The window is decoded in it without a
     detection, unless another language is much more probable; then `carried` is not used.
 
-    `threads` is the number of threads of this decode; 0 is the engine's own number.
+    `threads` is the number of threads of this decode; 0 is the engine's own number. With `tokens`
+    the segments have their tokens.
     """
 
     language: str = "en"
@@ -62,6 +63,7 @@ class DecodeOptions:
     languages: tuple[str, ...] = ()
     expected_language: str | None = None
     threads: int = 0
+    tokens: bool = False
 
 
 class Transcriber(Interface):

@@ -6,11 +6,11 @@ Pure functions that make a `Failure`; the callers decide when to send it.
 from __future__ import annotations
 
 from app.decoding.transcriber import ModelInfo
+from app.limits import MAX_SPLIT_CHANNELS
 from app.messages import (
     AUDIO_TOO_LONG,
     BAD_FIELD,
     BUSY,
-    MAX_SPLIT_CHANNELS,
     NO_SPACE,
     SHUTTING_DOWN,
     TIMEOUT,

@@ -82,6 +82,7 @@ class WindowDecoder:
             words=request.word_timestamps,
             temperature=request.temperature,
             only_sure=only_sure or doubtful,
+            tokens=request.logprobs,
         )
         hypothesis = self._engine.transcribe(amplified(samples), self.language.options(options))
         if doubtful and not is_sure(hypothesis):

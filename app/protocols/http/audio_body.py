@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from app.messages import (
-    BAD_FIELD,
-    MAX_CHANNELS,
-    MAX_SAMPLE_RATE,
-    MIN_SAMPLE_RATE,
-    MISSING_FIELD,
-    RawFormat,
-)
+from app.limits import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
+from app.messages import BAD_FIELD, MISSING_FIELD, RawFormat
 from app.protocols.http.form import Fields, FormError
 from app.protocols.http.parameters import parameters
 

@@ -14,10 +14,13 @@ from typing import Any, Literal, cast, get_args
 
 from app.audio.raw_format import G722_RATE, ONE_CHANNEL
 from app.limits import (
+    MAX_CHANNELS,
     MAX_CUE_SECONDS,
     MAX_LINE_COUNT,
     MAX_LINE_WIDTH,
+    MAX_SAMPLE_RATE,
     MIN_CUE_SECONDS,
+    MIN_SAMPLE_RATE,
     CueLayout,
     prompt_fault,
 )
@@ -25,9 +28,6 @@ from app.live import LiveOptions
 from app.messages import (
     BAD_FIELD,
     BAD_HEADER,
-    MAX_CHANNELS,
-    MAX_SAMPLE_RATE,
-    MIN_SAMPLE_RATE,
     MISSING_FIELD,
     SAMPLE_BYTES,
     TOO_LARGE,

@@ -10,17 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from app.limits import is_text, prompt_fault
-from app.messages import (
-    BAD_FIELD,
-    MAX_CHANNELS,
-    MAX_SAMPLE_RATE,
-    MIN_SAMPLE_RATE,
-    Failure,
-    RawFormat,
-    SampleEncoding,
-    Task,
-)
+from app.limits import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, is_text, prompt_fault
+from app.messages import BAD_FIELD, Failure, RawFormat, SampleEncoding, Task
 from app.protocols.languages import WANTED, language_code
 from app.protocols.model_names import ModelNames
 

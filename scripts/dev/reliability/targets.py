@@ -21,10 +21,10 @@ from app.audio.media.wire import Resume
 from app.audio.raw_format import ONE_CHANNEL
 from app.audio.source import OpenMedia
 from app.audio.stream import AudioError, AudioStream
+from app.limits import MAX_CHANNELS
 from app.live import Commit, Committed
 from app.messages import (
     INTERNAL,
-    MAX_CHANNELS,
     Begin,
     BodyData,
     Broken,
