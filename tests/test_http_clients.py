@@ -92,6 +92,23 @@ def test_openai_client_gets_a_stream(client: openai.OpenAI) -> None:
     assert WORDS in done.text
 
 
+def test_openai_client_gets_the_probabilities_of_tokens(client: openai.OpenAI) -> None:
+    answer = transcribe(client, include=["logprobs"])
+    assert WORDS in answer.text
+    type(answer).model_validate(answer.model_dump(), strict=True)
+    data = b"".join(bytes(int(byte) for byte in token.bytes) for token in answer.logprobs)
+    assert data.decode() == answer.text
+    assert "".join(token.token for token in answer.logprobs) == answer.text
+    assert all(-10 < token.logprob <= 0 for token in answer.logprobs)
+    assert sum(token.logprob for token in answer.logprobs) / len(answer.logprobs) > -1
+    *deltas, done = transcribe(client, stream=True, include=["logprobs"])
+    whole = [token.model_dump() for token in done.logprobs]
+    assert [token.model_dump() for delta in deltas for token in delta.logprobs] == whole
+    assert "".join(token.token for token in done.logprobs) == done.text
+    for delta in deltas:
+        assert "".join(token.token for token in delta.logprobs) == delta.delta
+
+
 def test_openai_client_may_name_any_model(client: openai.OpenAI, node: Node) -> None:
     for _ in range(2):
         answer = transcribe(client, model="gpt-4o-transcribe", response_format="verbose_json")

@@ -32,11 +32,13 @@ from app.messages import (
     BUSY,
     INTERNAL,
     Begin,
+    End,
     Failure,
     RawFormat,
     Request,
     Segment,
     Streamed,
+    TextToken,
     Utterance,
 )
 from app.protocols.model_names import ModelNames
@@ -470,6 +472,57 @@ def test_client_that_asks_for_partials_gets_changing_text_and_confidences() -> N
     assert peer.texts()[-1]["confidence"] == 0.9
     peer.say({"type": "session.update", "session": {"include": None}})
     assert peer.texts()[0]["session"]["include"] is None
+
+
+def test_client_that_asks_for_probabilities_gets_those_of_the_final_text() -> None:
+    wanted = "item.input_audio_transcription.logprobs"
+    peer = opened().say({"type": "session.update", "session": {"include": [wanted]}})
+    assert peer.texts()[0]["session"]["include"] == [wanted]
+    peer.say(append(SECOND))
+    assert request_of(peer).logprobs
+    peer.reply(SpeechBegan(0.0), Partial("and so", " my"), SpeechEnded(1.0))
+    tokens = (TextToken(b"And so", -1.0), TextToken(b", my", -2.0), TextToken(b" own", -3.0))
+    segment = Segment(0.0, 1.0, "And so, my own", 0.9, tokens=tokens)
+    peer.reply(Utterance(0.0, 1.0, (segment,), "en"))
+    events = peer.texts()
+    deltas = [event for event in events if event["type"] == f"{TRANSCRIPTION}.delta"]
+    assert [event["delta"] for event in deltas] == ["and so", " my own"]
+    # A text that may still change has no probabilities.
+    assert "logprobs" not in deltas[0]
+    assert deltas[1]["logprobs"] == [
+        {"token": " my", "bytes": [32, 109, 121], "logprob": -2.0},
+        {"token": " own", "bytes": [32, 111, 119, 110], "logprob": -3.0},
+    ]
+    assert [one["token"] for one in events[-1]["logprobs"]] == ["And so", ", my", " own"]
+    for event in events:
+        if event["type"] in SERVER_EVENTS:
+            SERVER_EVENTS[event["type"]].model_validate(event)
+
+
+def test_item_of_several_utterances_has_the_tokens_of_its_whole_text() -> None:
+    wanted = "item.input_audio_transcription.logprobs"
+    peer = manual().say({"type": "session.update", "session": {"include": [wanted]}})
+    peer.say(append(SECOND), COMMIT)
+    for word in ("one", "", "two"):
+        found = utterance(word)
+        segments = tuple(
+            replace(segment, tokens=(TextToken(word.encode(), -0.5),)) for segment in found.segments
+        )
+        peer.reply(replace(found, segments=segments))
+    peer.reply(Committed(1.0))
+    completed = peer.texts()[-1]
+    assert completed["transcript"] == "one two"
+    assert [one["token"] for one in completed["logprobs"]] == ["one", " two"]
+
+
+def test_request_for_probabilities_begins_another_stream() -> None:
+    peer = opened().say(append(SECOND))
+    wanted = "item.input_audio_transcription.logprobs"
+    peer.say({"type": "session.update", "session": {"include": [wanted]}})
+    assert isinstance(peer.events[-1], End)
+    peer.reply(STREAMED)
+    peer.say(append(SECOND))
+    assert request_of(peer).logprobs
 
 
 def test_deltas_go_on_where_only_case_and_punctuation_differ() -> None:

@@ -67,8 +67,10 @@ def test_openai_client_transcribes_with_server_vad(node: Node) -> None:
     client = OpenAI(base_url=f"{place(node)}/v1", api_key="none")
     deltas: dict[str, str] = {}
     texts: dict[str, str] = {}
+    include = ["item.input_audio_transcription.logprobs"]
     with client.realtime.connect(extra_query={"intent": "transcription"}) as connection:
-        connection.session.update(session=input_of(turn_detection={"type": "server_vad"}))
+        session = input_of(turn_detection={"type": "server_vad"})
+        connection.session.update(session={**session, "include": include})
         for piece in pieces(samples(24_000, silence=1.0)):
             connection.input_audio_buffer.append(audio=piece)
         stopped = 0
@@ -80,6 +82,8 @@ def test_openai_client_transcribes_with_server_vad(node: Node) -> None:
                 deltas[event.item_id] = deltas.get(event.item_id, "") + (event.delta or "")
             elif event.type == DONE:
                 texts[event.item_id] = event.transcript
+                tokens = [token.token for token in event.logprobs or ()]
+                assert "".join(tokens) == event.transcript
                 if stopped > 10_000:
                     break
     assert "what your country can do for you" in words(" ".join(texts.values()))

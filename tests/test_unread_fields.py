@@ -121,6 +121,7 @@ def test_neutral_number_may_be_written_in_any_way() -> None:
 
 OTHERS = {
     "response_format": "verbose_json",
+    "include": "logprobs",
     "timestamp_granularities": "segment,word",
     "max_line_width": "20",
     "max_line_count": "1",
@@ -185,7 +186,7 @@ def test_answer_names_ignored_and_unknown_fields() -> None:
 
 def test_openai_error_has_the_refused_field_as_param() -> None:
     for name, param in (("include[]", "include"), ("known_speaker_names[]", "known_speaker_names")):
-        answer = Peer().feed(post(TRANSCRIPTIONS, (name, "logprobs"), ("file", b"a"))).answer
+        answer = Peer().feed(post(TRANSCRIPTIONS, (name, "other"), ("file", b"a"))).answer
         assert (answer.status, answer.error["code"]) == (400, "bad_field")
         assert answer.error["param"] == param
     diarized = post(TRANSCRIPTIONS, ("response_format", "diarized_json"), ("file", b"a"))

@@ -41,6 +41,8 @@ class ReplyOptions:
     """The size of cues from a field that only this dialect has; None without one."""
     ignored: tuple[str, ...] = ()
     """The names of the fields that the node does not read."""
+    logprobs: bool = False
+    """True if the reply has the probabilities of the tokens."""
 
 
 class Dialect(Interface):
@@ -109,6 +111,7 @@ def read(
         temperature=options.temperature,
         cues=_cues(fields, options),
         ignored=ignored,
+        logprobs=options.logprobs,
     )
     return request, options
 

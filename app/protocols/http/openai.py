@@ -9,6 +9,7 @@ import math
 from typing import Any, get_args
 
 from app.decoding.hypothesis import compression
+from app.decoding.text_tokens import led
 from app.messages import BAD_FIELD, RawFormat, Segment, Task, Transcript, Word
 from app.protocols.http import field_table
 from app.protocols.http import fields as form_fields
@@ -19,10 +20,12 @@ from app.protocols.http.form import FILE, Fields, FormError
 from app.protocols.http.lists import list_of
 from app.protocols.http.unread_fields import UNREAD
 from app.protocols.languages import NAMES
+from app.protocols.logprobs import joined, logprobs_json
 
 FORMATS: tuple[Format, ...] = ("json", "text", "srt", "verbose_json", "vtt")
 _STREAMED: tuple[Format, ...] = ("json", "text")
 _GRANULARITIES = ("segment", "word")
+_LOGPROBS = "logprobs"
 
 
 class OpenAi:
@@ -42,6 +45,13 @@ class OpenAi:
             "list",
             values=_GRANULARITIES,
             default="segment",
+        ),
+        Field(
+            "include",
+            "`logprobs` adds the probabilities of the tokens; it needs `response_format` `json`. "
+            "Clients of OpenAI write `include[]`.",
+            "list",
+            values=(_LOGPROBS,),
         ),
         Field("task", "`translate` answers in English.", values=get_args(Task)),
         field_table.flag("translate", "The same as `task=translate`."),
@@ -69,6 +79,7 @@ class OpenAi:
             words="word" in granularities,
             stream=stream,
             temperature=form_fields.temperature(fields),
+            logprobs=_includes_logprobs(fields, form),
         )
 
     def read_language(self, fields: Fields) -> str | None:
@@ -95,6 +106,7 @@ class OpenAi:
         return {
             "text": self.text(transcript, options),
             "languages": _languages(transcript),
+            **_logprobs(transcript, options.logprobs),
             **self.extra(transcript),
         }
 
@@ -145,27 +157,33 @@ def mean_logprob(segment: Segment) -> float:
 def delta(segment: Segment, first: bool) -> bytes:
     """Return the event of a final segment. The deltas joined are the whole text. Words are there if
     they were requested; OpenAI has none in a stream."""
-    words = {} if segment.words is None else {"words": [_word(word) for word in segment.words]}
+    space = "" if first or segment.continues else " "
+    more: dict[str, Any] = {}
+    if segment.words is not None:
+        more["words"] = [_word(word) for word in segment.words]
+    if segment.tokens is not None:
+        more[_LOGPROBS] = logprobs_json(led(segment.tokens, space))
     return event(
         {
             "type": "transcript.text.delta",
-            "delta": segment.text if first or segment.continues else f" {segment.text}",
+            "delta": space + segment.text,
             "start": round(segment.start, 3),
             "end": round(segment.end, 3),
             **segment_extra(segment),
-            **words,
+            **more,
         }
     )
 
 
-def done(transcript: Transcript) -> bytes:
-    """Return the last event of a stream."""
+def done(transcript: Transcript, logprobs: bool = False) -> bytes:
+    """Return the last event of a stream, with the probabilities of the tokens if requested."""
     return event(
         {
             "type": "transcript.text.done",
             "text": transcript.text,
             "language": transcript.language,
             "languages": _languages(transcript),
+            **_logprobs(transcript, logprobs),
             "usage": _usage(transcript),
             "duration": round(transcript.audio_seconds, 3),
             "queue_seconds": round(transcript.queue_seconds, 4),
@@ -208,6 +226,20 @@ def _granularities(fields: Fields) -> frozenset[str]:
         shown = min(unknown)[:40]
         raise FormError(BAD_FIELD, f"{name}[] must be segment or word, not {shown!r}")
     return frozenset(values or ["segment"])
+
+
+def _includes_logprobs(fields: Fields, form: Format) -> bool:
+    values = list_of(fields, "include")
+    if unknown := set(values) - {_LOGPROBS}:
+        shown = min(unknown)[:40]
+        raise FormError(BAD_FIELD, f"include must be {_LOGPROBS}, not {shown!r}")
+    if values and form != "json":
+        raise FormError(BAD_FIELD, f"include {_LOGPROBS} needs response_format json")
+    return bool(values)
+
+
+def _logprobs(transcript: Transcript, wanted: bool) -> dict[str, Any]:
+    return {_LOGPROBS: logprobs_json(joined(transcript.segments))} if wanted else {}
 
 
 def _word(word: Word) -> dict[str, Any]:

@@ -45,8 +45,7 @@ _PART = "the node transcribes the whole file; cut it first"
 _SAMPLING = "the node has its own way of sampling"
 
 REJECTED: tuple[Unread, ...] = (
-    Unread("include", _OPENAI, "the node has no probabilities of tokens", ()),
-    Unread("logprobs", _OPENAI, "the node has no probabilities of tokens", _OFF),
+    Unread("logprobs", _OPENAI, "`include=logprobs` asks for the probabilities of tokens", _OFF),
     Unread("known_speaker_names", _OPENAI, _SPEAKERS, ()),
     Unread("known_speaker_references", _OPENAI, _SPEAKERS, ()),
     Unread("offset_t", _CPP, _PART, ("0",)),

@@ -125,7 +125,11 @@ class Writer:
     def end_stream(self, outcome: Transcript | Failure) -> bytes:
         """Return the last event and the end of the stream."""
         start = b"" if self.exchange.streaming else self._begin_stream()
-        event = openai.done(outcome) if isinstance(outcome, Transcript) else error_event(outcome)
+        if isinstance(outcome, Transcript):
+            options = self.exchange.options
+            event = openai.done(outcome, options is not None and options.logprobs)
+        else:
+            event = error_event(outcome)
         return start + self._send(h11.Data(data=event)) + self._send(h11.EndOfMessage())
 
     def _begin_stream(self) -> bytes:

@@ -1,4 +1,4 @@
-"""The configuration of a transcription session: updates by the client, and its JSON.
+"""The configuration of a transcription session, and its updates by the client.
 
 The current API nests the fields in `audio.input`; the older one (`OpenAI-Beta: realtime=v1`) has
 them flat. An update may use either form. A field that is absent stays; null restores the default.
@@ -21,7 +21,7 @@ from app.protocols.languages import (
     language_codes,
 )
 from app.protocols.model_names import ModelNames
-from app.protocols.realtime.turns import DEFAULT_TURNS, Turns, read_turns, turns_json
+from app.protocols.realtime.turns import DEFAULT_TURNS, Turns, read_turns
 
 MIN_RATE, MAX_RATE = 8_000, 48_000
 """Hz of PCM. OpenAI takes 24,000 only."""
@@ -32,10 +32,13 @@ G711_RATE = 8_000
 PARTIALS = "item.input_audio_transcription.partial"
 """A value of `include` that OpenAI's API does not have: partial results whole, and confidences."""
 
+LOGPROBS = "item.input_audio_transcription.logprobs"
+"""A value of `include`: the probabilities of the tokens."""
+
 Coding = Literal["pcm", "pcmu", "pcma"]
 
-_MODERN: dict[str, Coding] = {"audio/pcm": "pcm", "audio/pcmu": "pcmu", "audio/pcma": "pcma"}
-_OLDER: dict[str, Coding] = {"pcm16": "pcm", "g711_ulaw": "pcmu", "g711_alaw": "pcma"}
+MODERN: dict[str, Coding] = {"audio/pcm": "pcm", "audio/pcmu": "pcmu", "audio/pcma": "pcma"}
+OLDER: dict[str, Coding] = {"pcm16": "pcm", "g711_ulaw": "pcmu", "g711_alaw": "pcma"}
 
 
 class ConfigError(Exception):
@@ -87,6 +90,14 @@ class Config:
     turns: Turns | None = DEFAULT_TURNS
     partials: bool = False
     """The client also wants the text that may still change."""
+    logprobs: bool = False
+    """The client also wants the probabilities of the tokens."""
+
+    @property
+    def include(self) -> list[str]:
+        """The values of `include` in effect."""
+        known = {PARTIALS: self.partials, LOGPROBS: self.logprobs}
+        return [name for name, wanted in known.items() if wanted]
 
     @property
     def whole_prompt(self) -> str:
@@ -104,7 +115,7 @@ def updated(config: Config, session: Mapping[str, Any], node: Node) -> Config:
         )
     if "include" in session:
         wanted = _texts(session["include"], "session.include")
-        config = replace(config, partials=PARTIALS in wanted)
+        config = replace(config, partials=PARTIALS in wanted, logprobs=LOGPROBS in wanted)
     config = _older(config, session, node)
     audio = _object(session, "audio", "session.audio")
     if "input" in audio:
@@ -126,7 +137,7 @@ def _modern(config: Config, fields: Mapping[str, Any], node: Node) -> Config:
 def _older(config: Config, session: Mapping[str, Any], node: Node) -> Config:
     if "input_audio_format" in session:
         coding = _choice(
-            session["input_audio_format"] or "pcm16", _OLDER, "session.input_audio_format"
+            session["input_audio_format"] or "pcm16", OLDER, "session.input_audio_format"
         )
         rate = DEFAULT_RATE if coding == "pcm" else G711_RATE
         config = replace(config, format=AudioFormat(coding, rate))
@@ -143,11 +154,11 @@ def _format(value: Any, path: str) -> AudioFormat:
         return AudioFormat()
     if isinstance(value, str):
         # Some clients send the older name here.
-        coding = _choice(value, {**_OLDER, **_MODERN}, path)
+        coding = _choice(value, {**OLDER, **MODERN}, path)
         return AudioFormat(coding, DEFAULT_RATE if coding == "pcm" else G711_RATE)
     if not isinstance(value, dict):
         raise ConfigError(path, "format must be an object with a type", "invalid_type")
-    coding = _choice(value.get("type", "audio/pcm"), _MODERN, f"{path}.type")
+    coding = _choice(value.get("type", "audio/pcm"), MODERN, f"{path}.type")
     if coding != "pcm":
         return AudioFormat(coding, G711_RATE)
     rate = value.get("rate")
@@ -251,47 +262,3 @@ def _choice(value: Any, choices: Mapping[str, Coding], path: str) -> Coding:
     if not isinstance(value, str) or value not in choices:
         raise ConfigError(path, f"the format must be one of {', '.join(choices)}")
     return choices[value]
-
-
-# Writing.
-
-
-def session_json(config: Config, session_id: str, node: Node, *, older: bool) -> dict[str, Any]:
-    """Return the session with all values in effect, in the older form or today's."""
-    transcription: dict[str, Any] = {
-        "model": node.names.name,
-        "language": config.language or node.language,
-        "prompt": config.whole_prompt,
-    }
-    if config.languages:
-        transcription["languages"] = list(config.languages)
-    turns = None if config.turns is None else turns_json(config.turns, node.threshold)
-    session = {
-        "id": session_id,
-        "object": "realtime.transcription_session",
-        "type": "transcription",
-        # Sessions have no longest duration.
-        "expires_at": None,
-        "include": [PARTIALS] if config.partials else None,
-    }
-    if older:
-        return session | {
-            "input_audio_format": {value: key for key, value in _OLDER.items()}[
-                config.format.coding
-            ],
-            "input_audio_transcription": transcription,
-            "input_audio_noise_reduction": None,
-            "turn_detection": turns,
-        }
-    format_json: dict[str, Any] = {
-        "type": {value: key for key, value in _MODERN.items()}[config.format.coding]
-    }
-    if config.format.coding == "pcm":
-        format_json["rate"] = config.format.rate
-    source = {
-        "format": format_json,
-        "noise_reduction": None,
-        "transcription": transcription,
-        "turn_detection": turns,
-    }
-    return session | {"audio": {"input": source}}

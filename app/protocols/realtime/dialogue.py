@@ -2,8 +2,8 @@
 
 The client's events are JSON objects in text messages; audio is base64 within them. An event that
 cannot be followed gets an event `error`, and the session goes on. A change of the audio's format,
-of the candidate languages, or between turn detection and the client's commits ends the stream and
-begins another; other changes apply to the next utterance. Loop thread.
+of the candidate languages, to probabilities of tokens, or between turn detection and the client's
+commits ends the stream and begins another; other changes apply to the next utterance. Loop thread.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from app.protocols.realtime.config import (
     Config,
     ConfigError,
     Node,
-    session_json,
     updated,
 )
 from app.protocols.realtime.events import Events
 from app.protocols.realtime.g711 import ALAW, ULAW, expanded
 from app.protocols.realtime.items import MIN_COMMIT_SECONDS, Items, empty_commit
+from app.protocols.realtime.session_json import session_json
 from app.protocols.realtime.turns import live_options
 from app.protocols.websocket.dialogue import Action, Audio, EndStream, Leave, Say
 from app.protocols.websocket.frames import INVALID_DATA, UNSUPPORTED_DATA
@@ -118,6 +118,7 @@ class RealtimeDialogue:
             keep_alive=True,
             live=live_options(self._config.turns),
             model=self._config.model,
+            logprobs=self._config.logprobs,
         )
 
     def on_reply(self, reply: Reply) -> Sequence[Say | Leave]:
@@ -198,6 +199,7 @@ class RealtimeDialogue:
         before, self._config = self._config, config
         self._events.older = older or self._beta
         self._items.partials = config.partials
+        self._items.logprobs = config.logprobs
         actions: list[Action] = [self._session("updated", older)]
         if self._stream.open and config != before:
             actions.append(self._change(before))
@@ -206,9 +208,7 @@ class RealtimeDialogue:
     def _change(self, before: Config) -> Action:
         """Return the action with which the stream follows a change of the configuration."""
         config = self._config
-        if (config.format, config.languages) != (before.format, before.languages):
-            return EndStream()
-        if (config.turns is None) != (before.turns is None):
+        if _of_stream(config) != _of_stream(before):
             return EndStream()
         return Configure(
             live_options(config.turns),
@@ -235,6 +235,11 @@ class RealtimeDialogue:
         self, code: str, message: str, param: str | None = None, event_id: str | None = None
     ) -> Say:
         return Say(self._events.error(code, message, param, event_id))
+
+
+def _of_stream(config: Config) -> tuple[object, ...]:
+    """Return the values that cannot change within a stream."""
+    return config.format, config.languages, config.logprobs, config.turns is None
 
 
 def _marks(text: str) -> int:

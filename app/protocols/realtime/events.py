@@ -6,7 +6,11 @@ Pure, but for the numbers of the events. Loop thread.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
+
+from app.messages import TextToken
+from app.protocols.logprobs import logprobs_json
 
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
 _BUFFER = "input_audio_buffer"
@@ -50,9 +54,15 @@ class Events:
     def cleared(self) -> str:
         return self._event(f"{_BUFFER}.cleared")
 
-    def delta(self, item: str, text: str) -> str:
+    def delta(self, item: str, text: str, tokens: Sequence[TextToken] | None = None) -> str:
         """Further text of `item`; the deltas joined are its text so far."""
-        return self._event(f"{_TRANSCRIPTION}.delta", item_id=item, content_index=0, delta=text)
+        return self._event(
+            f"{_TRANSCRIPTION}.delta",
+            item_id=item,
+            content_index=0,
+            delta=text,
+            **_logprobs(tokens),
+        )
 
     def partial(self, item: str, stable: str, rest: str) -> str:
         """All text of `item` so far; `rest` may change. Not an event of OpenAI's."""
@@ -61,7 +71,12 @@ class Events:
         )
 
     def completed(
-        self, item: str, text: str, seconds: float, confidence: float | None = None
+        self,
+        item: str,
+        text: str,
+        seconds: float,
+        confidence: float | None = None,
+        tokens: Sequence[TextToken] | None = None,
     ) -> str:
         """The text of `item`, which took `seconds` of audio. A `confidence` is not OpenAI's."""
         more = {} if confidence is None else {"confidence": round(confidence, 4)}
@@ -73,6 +88,7 @@ class Events:
             transcript=text,
             usage=usage,
             **more,
+            **_logprobs(tokens),
         )
 
     def failed(self, item: str, code: str, message: str) -> str:
@@ -103,6 +119,10 @@ class Events:
         self._number += 1
         event = {"type": kind, "event_id": f"event_{self._session}_{self._number}", **fields}
         return json.dumps(event, ensure_ascii=False)
+
+
+def _logprobs(tokens: Sequence[TextToken] | None) -> dict[str, Any]:
+    return {} if tokens is None else {"logprobs": logprobs_json(tokens)}
 
 
 def _item_json(item: str) -> dict[str, Any]:

@@ -13,8 +13,10 @@ import re
 from collections import deque
 from dataclasses import dataclass, field
 
+from app.decoding.text_tokens import fitted, led, length_of
 from app.live import Committed, LiveReport, Partial, SpeechBegan, SpeechEnded
-from app.messages import Failure, Utterance
+from app.messages import Failure, TextToken, Utterance
+from app.protocols.logprobs import joined
 from app.protocols.realtime.events import Events
 
 COMMIT_EMPTY = "input_audio_buffer_commit_empty"
@@ -34,6 +36,8 @@ class _Item:
     """The texts of its utterances, which are final."""
     confidences: list[float] = field(default_factory=list)
     """Those of its segments, 0 to 1."""
+    tokens: list[TextToken] = field(default_factory=list)
+    """Those of its text, if they were requested."""
     sent: str = ""
     """The text of its deltas."""
 
@@ -43,7 +47,11 @@ class _Item:
 
     def add(self, utterance: Utterance) -> None:
         """Add an utterance, which is final."""
-        self.texts.append(text_of(utterance))
+        words = text_of(utterance)
+        if words:
+            space = " " if self.text else ""
+            self.tokens += led(joined(utterance.segments), space)
+        self.texts.append(words)
         self.confidences += [segment.confidence for segment in utterance.segments]
 
     def with_partial(self, partial: Partial) -> tuple[str, str]:
@@ -82,6 +90,8 @@ class Items:
         self._marks: deque[_Mark] = deque()
         self.partials = False
         """The client also wants text that may change, and confidences."""
+        self.logprobs = False
+        """The client also wants the probabilities of the tokens."""
         self._before = 0.0
         """Seconds of audio in earlier streams of the session."""
 
@@ -121,7 +131,7 @@ class Items:
         if isinstance(report, Utterance):
             item = mark.item if mark and mark.item else self._growing()
             item.add(report)
-            return self._advance(item, item.text)
+            return self._advance(item, item.text, final=True)
         return []
 
     def end(self, seconds: float, failure: Failure | None) -> list[str]:
@@ -176,7 +186,7 @@ class Items:
             self._ended.append(item)
         item = self._ended.popleft()
         item.add(utterance)
-        return events + self._advance(item, item.text) + self._complete(item)
+        return events + self._advance(item, item.text, final=True) + self._complete(item)
 
     # Both.
 
@@ -203,12 +213,18 @@ class Items:
         self._committed += 1
         return self._events.committed(item.id, previous)
 
-    def _advance(self, item: _Item, text: str) -> list[str]:
+    def _advance(self, item: _Item, text: str, final: bool = False) -> list[str]:
         """Send the part of `text` that was not sent. Deltas only grow: if the words differ from
-        those that were sent, the item's last event corrects them."""
+        those that were sent, the item's last event corrects them. Only `final` text has tokens."""
         more = _beyond(item.sent, text)
         item.sent += more
-        return [self._events.delta(item.id, more)] if more else []
+        if not more:
+            return []
+        tokens = None
+        if self.logprobs and final:
+            places = range(length_of(text) - length_of(more), length_of(text))
+            tokens = fitted(item.tokens, more, places)
+        return [self._events.delta(item.id, more, tokens)]
 
     def _partial(self, item: _Item, partial: Partial) -> list[str]:
         stable, rest = item.with_partial(partial)
@@ -221,7 +237,8 @@ class Items:
         seconds = max(0.0, item.end - item.begin)
         known = item.confidences if self.partials else []
         confidence = sum(known) / len(known) if known else None
-        return [self._events.completed(item.id, item.text, seconds, confidence)]
+        tokens = item.tokens if self.logprobs else None
+        return [self._events.completed(item.id, item.text, seconds, confidence, tokens)]
 
     def _growing(self) -> _Item:
         if self._open is None:

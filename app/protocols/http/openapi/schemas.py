@@ -59,10 +59,19 @@ _VERBOSE = {
 }
 _TRUNCATED = {"truncated": described(FLAG, "True if the file broke off.")}
 _USAGE = {"usage": record({"type": one_of("duration"), "seconds": WHOLE})}
+_LOGPROBS = {
+    "logprobs": described(
+        list_of(
+            record({"token": TEXT, "bytes": list_of(WHOLE), "logprob": NUMBER}),
+        ),
+        "With `include=logprobs`: the tokens of the text, with the natural logs of their "
+        "probabilities. The bytes joined are the text.",
+    )
+}
 _LANGUAGES = {"languages": described(list_of(record({"code": TEXT})), "Empty without speech.")}
 
 SCHEMAS: dict[str, Schema] = {
-    "OpenAiText": record({"text": TEXT, **_LANGUAGES, **_USAGE, **_TRUNCATED}),
+    "OpenAiText": record({"text": TEXT, **_LANGUAGES, **_USAGE, **_TRUNCATED}, _LOGPROBS),
     "OpenAiVerbose": record(
         {**_VERBOSE, **_USAGE, **_TRUNCATED},
         {"segments": list_of(ref("OpenAiSegment")), "words": list_of(ref("OpenAiWord"))},
@@ -88,7 +97,7 @@ SCHEMAS: dict[str, Schema] = {
     },
     "OpenAiDelta": record(
         {"type": one_of("transcript.text.delta"), "delta": TEXT, **_TIMES},
-        {**_EXTRA, "words": list_of(ref("OpenAiWord"))},
+        {**_EXTRA, "words": list_of(ref("OpenAiWord")), **_LOGPROBS},
     ),
     "OpenAiDone": record(
         {
@@ -102,7 +111,8 @@ SCHEMAS: dict[str, Schema] = {
             "processing_seconds": SECONDS,
             "model": TEXT,
             **_TRUNCATED,
-        }
+        },
+        _LOGPROBS,
     ),
     "OpenAiError": record(
         {

@@ -50,6 +50,7 @@ SHAPES: dict[Dialect, Shape] = {
                 "response_format": "verbose_json",
                 "timestamp_granularities": ["segment", "word"],
             },
+            {"include": ["logprobs"]},
             {"stream": True},
             {"language": "en", "prompt": "Ask not", "temperature": 0.2, "keywords": ["country"]},
             {"response_format": "vtt", "max_line_width": 32, "max_cue_seconds": 5},
