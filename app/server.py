@@ -183,6 +183,7 @@ class Server:
             queue=counts,
             engines=len(self._threads.worker.seats),
             busy_engines=self._threads.worker.busy_engines,
+            given_up=self._threads.worker.given_up,
         )
 
     # Connections.

@@ -257,9 +257,10 @@ def test_counts_are_read_from_the_metrics() -> None:
 node_whisper_speculations_total{result="used"} 12.0
 node_whisper_speculations_total{result="wasted"} 3.0
 node_whisper_live_finals_total 14.0
+node_whisper_windows_given_up_total 2.0
 node_whisper_requests_total{protocol="wyoming",outcome="ok"} 9.0
 """
-    assert counts_in(metrics) == {"used": 12.0, "wasted": 3.0, "finals": 14.0}
+    assert counts_in(metrics) == {"used": 12.0, "wasted": 3.0, "finals": 14.0, "given up": 2.0}
 
 
 def test_latency_of_a_stream_is_that_of_the_first_segment_after_the_speech() -> None:

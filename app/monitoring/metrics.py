@@ -164,6 +164,7 @@ class _Now(Collector):
         ):
             yield GaugeMetricFamily(f"node_whisper_{name}", text, value=float(value))
         for name, text, count in (
+            ("windows_given_up", "Windows of files given up for live audio", load.given_up),
             ("live_finals", "Utterances of live audio that were decoded", load.live.finals),
             (
                 "live_final_seconds",

@@ -16,7 +16,8 @@ class Load:
     `buffered_bytes` of bodies and streams are held or reserved. `ready` is False if a further
     request would wait or be rejected. The journal has `journal_entries` without a written outcome
     and `quarantined` ones; 0 without a journal. `cut_off` is true if all requests come from a
-    broker that is away; `queue` is None without one. Of the `engines`, `busy_engines` decode now.
+    broker that is away; `queue` is None without one. Of the `engines`, `busy_engines` decode now;
+    `given_up` windows of files were given up for live audio.
     """
 
     ready: bool
@@ -37,3 +38,4 @@ class Load:
     queue: Counts | None = None
     engines: int = 1
     busy_engines: int = 0
+    given_up: int = 0

@@ -41,6 +41,8 @@ class Turns:
         self._mark = mark
         self._threads = threads
         self._yielding = yielding
+        self.given_up = 0
+        """Number of windows that were given up. Any thread."""
         self._gave_way: set[int] = set()
         """The files whose present window was given up once."""
         self._is_alone = False
@@ -121,6 +123,7 @@ class Turns:
             self._gave_way.intersection_update(files)
             self._gave_way.add(number)
             seat.gives_way = True
+            self.given_up += 1
             self._yielding.give_up()
 
     def rest(self) -> None:

@@ -70,7 +70,7 @@ class Worker(Front, Crew):
         Crew.__init__(self, (engine, *more_engines), self._run, ear)
         self._monitor = Monitor()
         self._own_engine = OwnEngine()
-        self._detectors = Detectors(new_detector, 0)
+        self._detectors = Detectors(new_detector, len(self.seats))
         self._probe = ChannelProbe(new_detector, settings.vad_threshold or _PROBE_THRESHOLD)
         self._wake = wake
         self._scheduler = Scheduler()
@@ -102,6 +102,11 @@ class Worker(Front, Crew):
     def utterances(self) -> int:
         """Number of streams with an utterance in progress. Any thread."""
         return self._live.utterances
+
+    @property
+    def given_up(self) -> int:
+        """Number of windows of files that were given up for live audio. Any thread."""
+        return self._turns.given_up
 
     @property
     def live_counts(self) -> LiveCounts:

@@ -144,6 +144,8 @@ def _percentiles(values: Sequence[float]) -> str:
 def _notes(result: Result) -> list[str]:
     name = f"- {result.load}, {result.server}: "
     notes = []
+    if given_up := result.counts.get("given up"):
+        notes.append(f"{name}{given_up:.0f} windows of files were given up and decoded again")
     if result.file_texts:
         found = difference(
             [(reference, text, result.file_texts[one]) for one, reference, text in result.texts]

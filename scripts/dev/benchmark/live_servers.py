@@ -144,4 +144,6 @@ def counts_in(metrics: str) -> dict[str, float]:
             found[result] = float(value)
         elif name == "live_finals":
             found["finals"] = float(value)
+        elif name == "windows_given_up":
+            found["given up"] = float(value)
     return found
