@@ -2,7 +2,7 @@
 
 A segment is divided, or loses markers and repetitions. Its tokens change with its text, so that
 their bytes joined remain the text. Places in a text are counted in characters without white space,
-because the white space differs. Bytes that are no UTF-8 are U+FFFD in the text, and stay in the
+because the white space differs. Bytes that are not UTF-8 are U+FFFD in the text, and stay in the
 tokens. Pure.
 """
 
@@ -23,9 +23,9 @@ def fitted(
 ) -> tuple[TextToken, ...] | None:
     """Return `tokens` reduced to `text`; None for None.
 
-    `kept` are the places of the text's characters in that of the tokens, None for all. White space
-    that `text` has and the tokens have not goes to the token after it. A token of which nothing
-    remains is dropped.
+    `text` is the characters that remain of the text of the tokens: those at the places `kept`, or
+    all for None. White space that `text` has and the tokens have not goes to the token after it. A
+    token of which nothing remains is dropped.
     """
     if tokens is None:
         return None
