@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -348,3 +349,24 @@ def test_cues_of_later_windows_count_from_the_start_of_the_audio() -> None:
     assert starts == sorted(starts)
     assert starts[-1] > 41.0
     assert transcript.text == " ".join([LONG] * 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "windows"),
+    [(bytes(2 * 40 * RATE), [30 * RATE]), (pcm(2 * RATE), [2 * RATE, 2 * RATE])],
+    ids=["silence", "noise without words"],
+)
+def test_detection_without_words_tells_the_language_of_the_beginning(
+    data: bytes, windows: list[int]
+) -> None:
+    def engine() -> FakeEngine:
+        guess = replace(hypothesis_of("", 1.0, "haw"), language_probability=0.125)
+        return FakeEngine(lambda _samples, _options: guess)
+
+    used = engine()
+    _, transcript = run(used, data, language="auto", detect_only=True)
+    assert (transcript.language, transcript.language_probability) == ("haw", 0.125)
+    assert (transcript.text, transcript.segments) == ("", ())
+    assert [len(samples) for samples, _ in used.calls] == windows
+    assert all(options.language == "auto" for _, options in used.calls)
+    assert run(engine(), data, language="auto")[1].language is None

@@ -12,13 +12,15 @@ import time
 from dataclasses import dataclass
 from typing import Protocol as Interface
 
+import numpy as np
+
 from app.audio.extract import Parts
 from app.audio.mix import SpeechTest
 from app.audio.patch import Patch
 from app.audio.raw_format import bytes_per_second
-from app.audio.stream import SAMPLE_RATE, AudioStream
+from app.audio.stream import SAMPLE_RATE, AudioStream, Samples
 from app.audio.vad import Detector
-from app.audio.windows import Window, Windower
+from app.audio.windows import MAX_SECONDS, Window, Windower
 from app.decoding.hypothesis import Hypothesis, join
 from app.decoding.transcriber import GivenUp, Transcriber
 from app.messages import Request, Segment, Transcript
@@ -114,6 +116,10 @@ class Transcription:
         self._taken_until = 0.0
         """End, in seconds, of the last window of which a part was returned to the windower."""
         self.segments: list[Segment] = []
+        self._beginning: list[Samples] = []
+        """The first blocks, if only the language is wanted: also of audio without words."""
+        self._kept = 0
+        """Samples in them."""
 
     @property
     def channels(self) -> int:
@@ -139,6 +145,8 @@ class Transcription:
         window = self._given_up or self._next_window()
         try:
             segments = self._transcribe(window) if window is not None else []
+            if self._beginning and (segments or self._windower.exhausted):
+                self._guess_language()
             self._given_up = None
         except GivenUp:
             self._given_up = window
@@ -181,7 +189,19 @@ class Transcription:
                 self._windower.end()
             else:
                 self._windower.push(block)
+                self._keep(block)
         return window
+
+    def _keep(self, block: Samples) -> None:
+        left = round(MAX_SECONDS * SAMPLE_RATE) - self._kept
+        if self.job.request.detect_only and left > 0 and len(block):
+            self._beginning.append(block[:left])
+            self._kept += len(self._beginning[-1])
+
+    def _guess_language(self) -> None:
+        """Detect the language of the first 30 s, as whisper-asr-webservice does with all audio."""
+        if self._decoder.language.last is None:
+            self._decoder.guess_language(np.concatenate(self._beginning))
 
     def _transcribe(self, window: Window) -> list[Segment]:
         hypothesis = self._decoder.decode(

@@ -93,6 +93,12 @@ class SpokenLanguage:
             self._language = hypothesis.language
             self._probability = hypothesis.language_probability
 
+    def guess(self, hypothesis: Hypothesis) -> None:
+        """Take the language of audio without words, if none is known."""
+        if self._language == "auto":
+            self._language = hypothesis.language
+            self._probability = hypothesis.language_probability
+
     def tagged(self, segment: Segment, hypothesis: Hypothesis) -> Segment:
         """Return `segment` of `hypothesis`; with `multi`, with its language."""
         return replace(segment, language=hypothesis.language) if self.is_multi else segment

@@ -105,6 +105,13 @@ class WindowDecoder:
             options = replace(options, language=language)
         return self._engine.transcribe(amplified(samples), options)
 
+    def guess_language(self, samples: Samples) -> None:
+        """Take the most probable language of a window in which no words were found. Raises as
+        `decode` does."""
+        hypothesis = self.decode_partial(samples, None)
+        self.language.guess(hypothesis)
+        self.passes += hypothesis.passes
+
     def accept(self, hypothesis: Hypothesis, window: Window) -> list[Segment]:
         """Take the hypothesis of `window`. Return its segments, or cues if the request asks for
         them, with times from the beginning of the audio."""

@@ -143,7 +143,7 @@ SCHEMAS: dict[str, Schema] = {
     "AsrError": record({"detail": TEXT, "code": ref("Code")}),
     "Language": record(
         {
-            "detected_language": described(TEXT, "An English name, empty without speech."),
+            "detected_language": described(TEXT, "An English name; a guess without speech."),
             "language_code": TEXT,
             "confidence": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
             **_TRUNCATED,
