@@ -441,7 +441,8 @@ def test_transcript_in_every_format() -> None:
     assert plain.headers["content-type"] == "application/json"
     # OpenAI's reference rounds up: 8.47 s of audio are 9.
     usage = {"type": "duration", "seconds": 3664}
-    about = {"languages": [{"code": "de"}], "usage": usage, "truncated": False}
+    groq = {"id": "made"}
+    about = {"languages": [{"code": "de"}], "usage": usage, "x_groq": groq, "truncated": False}
     assert plain.json == {"text": "Hello <you> & me", **about}
     assert answer("text").body == b"Hello <you> & me\n"
     assert answer("srt").body.decode() == (
@@ -454,8 +455,10 @@ def test_transcript_in_every_format() -> None:
     )
     verbose = answer("verbose_json", ("temperature", "0.5")).json
     assert verbose.keys() == {
-        *("task", "model", "language", "duration", "text", "segments", "usage", "truncated")
+        *("task", "model", "language", "duration", "text", "segments"),
+        *("usage", "x_groq", "truncated"),
     }
+    assert verbose["x_groq"] == groq
     assert (verbose["task"], verbose["language"]) == ("transcribe", "german")
     assert verbose["usage"] == usage
     assert verbose["segments"][0] == {

@@ -76,7 +76,7 @@ class AsrWebservice:
     def brief(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
         return {"text": transcript.text}
 
-    def extra(self, transcript: Transcript) -> dict[str, Any]:
+    def extra(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
         return {}
 
     def language(self, transcript: Transcript, options: ReplyOptions) -> str:

@@ -43,6 +43,7 @@ class ReplyOptions:
     """The names of the fields that the node does not read."""
     logprobs: bool = False
     """True if the reply has the probabilities of the tokens."""
+    request_id: str = ""
 
 
 class Dialect(Interface):
@@ -78,7 +79,7 @@ class Dialect(Interface):
     def brief(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
         """Return the reply in the format `json`."""
 
-    def extra(self, transcript: Transcript) -> dict[str, Any]:
+    def extra(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
         """Return the fields of `verbose_json` that come last."""
 
     def language(self, transcript: Transcript, options: ReplyOptions) -> str:
@@ -94,7 +95,8 @@ def read(
     """Return `request` with the form's values, and the options of its reply. Raises `FormError`."""
     ignored = unread_fields.ignored(fields, dialect.fields)
     model = form_fields.model(fields, served)
-    options = replace(dialect.read_options(fields, request.task), ignored=ignored)
+    options = dialect.read_options(fields, request.task)
+    options = replace(options, ignored=ignored, request_id=request.id)
     language = dialect.read_language(fields)
     request = replace(
         request,

@@ -107,11 +107,12 @@ class OpenAi:
             "text": self.text(transcript, options),
             "languages": _languages(transcript),
             **_logprobs(transcript, options.logprobs),
-            **self.extra(transcript),
+            **self.extra(transcript, options),
         }
 
-    def extra(self, transcript: Transcript) -> dict[str, Any]:
-        return {"usage": _usage(transcript)}
+    def extra(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
+        # Groq's API has the second, and the AI SDK's package for Groq rejects answers without it.
+        return {"usage": _usage(transcript), "x_groq": {"id": options.request_id}}
 
     def language(self, transcript: Transcript, options: ReplyOptions) -> str:
         # Of the text, not of the speech.

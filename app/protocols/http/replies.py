@@ -109,7 +109,7 @@ def rendered(transcript: Transcript, options: ReplyOptions) -> tuple[str, bytes]
         "duration": round(transcript.audio_seconds, 3),
         "text": text,
         **dialect.details(transcript, options),
-        **dialect.extra(transcript),
+        **dialect.extra(transcript, options),
         **truncated,
     }
     return kind, encoded(fields)

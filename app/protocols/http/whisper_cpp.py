@@ -73,7 +73,7 @@ class WhisperCpp:
     def brief(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
         return {"text": self.text(transcript, options)}
 
-    def extra(self, transcript: Transcript) -> dict[str, Any]:
+    def extra(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
         return {}
 
     def language(self, transcript: Transcript, options: ReplyOptions) -> str:

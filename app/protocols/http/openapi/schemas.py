@@ -59,6 +59,7 @@ _VERBOSE = {
 }
 _TRUNCATED = {"truncated": described(FLAG, "True if the file broke off.")}
 _USAGE = {"usage": record({"type": one_of("duration"), "seconds": WHOLE})}
+_GROQ = {"x_groq": described(record({"id": TEXT}), "The id of the request, as Groq's API has it.")}
 _LOGPROBS = {
     "logprobs": described(
         list_of(
@@ -71,9 +72,9 @@ _LOGPROBS = {
 _LANGUAGES = {"languages": described(list_of(record({"code": TEXT})), "Empty without speech.")}
 
 SCHEMAS: dict[str, Schema] = {
-    "OpenAiText": record({"text": TEXT, **_LANGUAGES, **_USAGE, **_TRUNCATED}, _LOGPROBS),
+    "OpenAiText": record({"text": TEXT, **_LANGUAGES, **_USAGE, **_GROQ, **_TRUNCATED}, _LOGPROBS),
     "OpenAiVerbose": record(
-        {**_VERBOSE, **_USAGE, **_TRUNCATED},
+        {**_VERBOSE, **_USAGE, **_GROQ, **_TRUNCATED},
         {"segments": list_of(ref("OpenAiSegment")), "words": list_of(ref("OpenAiWord"))},
     ),
     "OpenAiSegment": record(
