@@ -20,7 +20,7 @@ WHEEL = "wheel"
 """The name in `app/decoding/engine_build.py` for the engine of the package index."""
 
 _GAINS = {
-    "x86_64": "1.7 times the speed on commands, 1.6 on long files (measured on an AMD Zen 4)",
+    "x86_64": "1.5 times the speed on commands, 1.5 on long files (measured on an AMD Zen 4)",
 }
 """The gain of native+tinyblas over the wheel, from the table in docs/benchmarks.md ("Engines").
 Nothing was measured on ARM."""
