@@ -94,7 +94,7 @@ class SpokenLanguage:
             self._probability = hypothesis.language_probability
 
     def guess(self, hypothesis: Hypothesis) -> None:
-        """Take the language of audio without words, if none is known."""
+        """Take the likely language of audio without words, if none is known."""
         if self._language == "auto":
             self._language = hypothesis.language
             self._probability = hypothesis.language_probability

@@ -111,7 +111,7 @@ class OpenAi:
         }
 
     def extra(self, transcript: Transcript, options: ReplyOptions) -> dict[str, Any]:
-        # Groq's API has the second, and the AI SDK's package for Groq rejects answers without it.
+        # Groq's API has `x_groq`, and the AI SDK's package for Groq rejects answers without it.
         return {"usage": _usage(transcript), "x_groq": {"id": options.request_id}}
 
     def language(self, transcript: Transcript, options: ReplyOptions) -> str:
