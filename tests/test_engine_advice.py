@@ -73,11 +73,16 @@ def test_advice_for_an_installed_package_names_the_repository(tmp_path: Path) ->
     assert "in a clone of the repository" in found.what_to_do
 
 
-def test_advice_in_a_container_names_no_command_that_is_missing_there(clone: Path) -> None:
-    found = given(clone, container=True)
+def test_advice_in_a_container_names_no_command_that_is_missing_there(
+    tmp_path: Path, clone: Path
+) -> None:
+    image = tmp_path / "image"
+    found = given(image, container=True)
     assert found is not None
     assert "Dockerfile" in found.what_to_do
     assert "build_engine" not in found.what_to_do
+    # A clone in a development container or an LXC machine has it.
+    assert given(clone, container=True) == given(clone)
 
 
 @pytest.mark.parametrize("engine", ["built here: native+tinyblas", "built here: every-cpu, x64"])

@@ -112,13 +112,12 @@ def lacking(system: str, cpuinfo: str, machine: str) -> list[str]:
 
 
 def _what_to_do(folder: Path, container: bool) -> str:
+    if (folder / "scripts" / "build_engine").exists():
+        other = "" if Path(sys.prefix) == folder / ".venv" else f" --venv {sys.prefix}"
+        return f"run scripts/build_engine --quick{other}: {_NEEDS}"
     if container:
         return "use an image of this repository's Dockerfile: its engine fits every processor"
-    script = folder / "scripts" / "build_engine"
-    if not script.exists():
-        return f"run scripts/build_engine --quick --venv {sys.prefix} in a clone of the repository"
-    other = "" if Path(sys.prefix) == folder / ".venv" else f" --venv {sys.prefix}"
-    return f"run scripts/build_engine --quick{other}: {_NEEDS}"
+    return f"run scripts/build_engine --quick --venv {sys.prefix} in a clone of the repository"
 
 
 def _cpuinfo() -> str:
