@@ -143,6 +143,7 @@ def test_options_of_a_user_reach_the_node(run: Any, tmp_path: Path) -> None:
         "prompt": "Küche, Flur",
         "task": "translate",
         "threads": 3,
+        "engines": "auto",
         "wyoming_streaming": True,
         "keep_requests": False,
         "token": "secret",
@@ -152,6 +153,7 @@ def test_options_of_a_user_reach_the_node(run: Any, tmp_path: Path) -> None:
     settings = read([], environment)
     assert (settings.model, settings.language, settings.prompt) == ("small", "de", "Küche, Flur")
     assert (settings.task, settings.threads, settings.journal) == ("translate", 3, None)
+    assert settings.engines == "auto"
     assert settings.wyoming_streaming
     assert settings.log_verbose
     assert settings.languages == ()

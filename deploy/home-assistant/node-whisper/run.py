@@ -32,6 +32,7 @@ VARIABLES = {
     "task": "NODE_WHISPER_TASK",
     "wyoming_streaming": "NODE_WHISPER_WYOMING_STREAMING",
     "threads": "NODE_WHISPER_THREADS",
+    "engines": "NODE_WHISPER_ENGINES",
     "token": "NODE_WHISPER_TOKEN",
     "log_verbose": "NODE_WHISPER_LOG_VERBOSE",
 }
