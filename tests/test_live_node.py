@@ -162,7 +162,7 @@ def test_command_that_has_ended_is_answered_without_a_further_decode(
         whole = message(COMMAND, id="c")
         client.send(whole[:-2])
         node.engine.wait_for_calls(1)
-        eventually(lambda: node.worker.turn is None)
+        eventually(lambda: node.worker.seats[0].turn is None)
         client.send(whole[-2:])
         (reply,) = client.replies()
     assert len(node.engine.calls) == 1

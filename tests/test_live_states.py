@@ -506,10 +506,10 @@ def test_crash_mark_is_empty_during_a_live_decode(bench: LiveBench) -> None:
 
 def test_live_decode_is_a_turn_for_the_watchdog(bench: LiveBench) -> None:
     speculating(bench)
-    turn = bench.worker.turn
-    assert turn is not None
+    (seat,) = bench.worker.seats
+    assert seat.turn is not None
     bench.engine.release()
-    eventually(lambda: bench.worker.turn is None)
+    eventually(lambda: seat.turn is None)
 
 
 def test_final_of_a_stream_precedes_windows_of_a_file(bench: LiveBench) -> None:

@@ -151,7 +151,7 @@ class LiveBench:
                 worker._mailbox.is_empty
                 and not worker._live.is_hungry
                 and not worker._scheduler
-                and worker.turn is None
+                and all(thread.turn is None for thread in worker.threads)
             )
 
         eventually(lambda: idle() and idle(), "the worker to be idle")
