@@ -655,7 +655,7 @@ def test_unreadable_file_does_not_stop_the_others(start, clip, tmp_path):
     assert done.stdout.decode() == "Größe <b> & Co. At last.\n"
     first, second = done.stderr.decode().splitlines()
     assert "missing.wav: cannot be opened: No such file" in first
-    assert f"{tmp_path}: cannot be opened: Is a directory" in second
+    assert f"{tmp_path}: is a folder: add --output-dir" in second
 
 
 def test_file_that_shrinks_during_the_upload_is_reported(start, tmp_path):
