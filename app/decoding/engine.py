@@ -120,9 +120,8 @@ class Engine:
             AudioEvidence(samples[: round(seconds * SAMPLE_RATE)]),
             options.only_sure or options.partial,
         )
-        if options.partial:
-            return hypothesis  # Its times are of no use.
-        return self._timed(hypothesis, samples, seconds, options)
+        # The times of a partial are of no use.
+        return hypothesis if options.partial else self._timed(hypothesis, samples, seconds, options)
 
     def _expect(
         self, expected: str, samples: Samples, seconds: float, options: DecodeOptions

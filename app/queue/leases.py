@@ -207,13 +207,8 @@ class Leases:
 
     async def _read(self, lease: Lease) -> Job | Refused:
         delivery = lease.delivery
-        job = read_job(
-            delivery.subject,
-            delivery.headers,
-            len(delivery.data),
-            delivery.sequence,
-            self._max_body,
-        )
+        size = len(delivery.data)
+        job = read_job(delivery.subject, delivery.headers, size, delivery.sequence, self._max_body)
         lease.request_id = job.request_id if isinstance(job, Refused) else job.request.id
         lease.object_name = delivery.headers.get(OBJECT)
         died = lease.deaths = await deaths.deaths_of(self._link, delivery)

@@ -76,9 +76,6 @@ class Desk:
         self.counter = Counter()
         self._make = Works(engine, detectors, speaks, settings, self._places, self.counter)
 
-    def __contains__(self, number: int) -> bool:
-        return number in self._works
-
     @property
     def is_open(self) -> bool:
         """Whether there is any live job, also one in which nobody speaks."""
