@@ -358,18 +358,18 @@ def test_command_takes_no_place_and_is_not_heard_without_one(bench: LiveBench) -
     first = heard(bench, audio(0.5, 1.0))
     bench.settled()
     assert bench.worker.utterances == 0
-    assert first in bench.worker._live
+    assert first in bench.worker._live._works
     number = without_place(bench)
     late = heard(bench, audio(0.5, 1.0))
     bench.settled()
-    assert late not in bench.worker._live
-    assert number in bench.worker._live
+    assert late not in bench.worker._live._works
+    assert number in bench.worker._live._works
 
 
 def test_few_commands_are_heard_at_one_time(bench: LiveBench) -> None:
     numbers = [bench.listen() for _ in range(6)]
     bench.settled()
-    assert [number in bench.worker._live for number in numbers] == [True] * 4 + [False] * 2
+    assert [number in bench.worker._live._works for number in numbers] == [True] * 4 + [False] * 2
 
 
 # Bounds.
