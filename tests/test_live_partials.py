@@ -198,5 +198,5 @@ def test_client_that_vanishes_during_a_partial_leaves_nothing(bench: LiveBench) 
     bench.engine.release()
     assert bench.code(number) == "cancelled"
     bench.settled()
-    assert number not in bench.worker._live
+    assert number not in bench.worker._live._works
     assert len(bench.engine.calls) == 1

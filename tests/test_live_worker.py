@@ -568,7 +568,7 @@ def test_failed_speculation_of_a_command_leaves_it_to_its_body(bench: LiveBench)
     number, data = bench.listen(), audio(0.5, 2.0, 0.8)
     bench.feed(number, data)
     bench.settled()
-    assert number not in bench.worker._live
+    assert number not in bench.worker._live._works
     bench.engine.answer = good
     bench.submit(number, data)
     assert transcript(bench, number).text
@@ -590,7 +590,7 @@ def test_multi_command_with_a_pause_is_transcribed_from_its_body(bench: LiveBenc
     for at in range(0, len(data), 8192):
         bench.worker.feed(number, data[at : at + 8192])
         bench.settled()
-    assert number not in bench.worker._live
+    assert number not in bench.worker._live._works
     bench.submit(number, data, language="multi")
     heard = transcript(bench, number)
     assert same(heard, as_file(bench, data, language="multi"))
