@@ -513,14 +513,21 @@ def giving() -> Iterator[Crew]:
     crew.close()
 
 
+def speech_beside_a_file(giving: Crew) -> tuple[int, int]:
+    """Hold a file's window in the engine and let somebody speak meanwhile; return the numbers of
+    the stream and of the file."""
+    stream = giving.stream()
+    giving.engine.hold()
+    file = submit(giving, 20 * RATE)
+    giving.engine.wait_for_calls(1)
+    giving.feed(stream, audio(0.5, 1.0, 1.0))
+    return stream, file
+
+
 def test_file_gives_its_window_up_for_speech_once(giving: Crew) -> None:
     engine = giving.engine
     assert isinstance(engine, GivingEngine)
-    stream = giving.stream()
-    engine.hold()
-    file = submit(giving, 20 * RATE)
-    engine.wait_for_calls(1)
-    giving.feed(stream, audio(0.5, 1.0, 1.0))
+    stream, file = speech_beside_a_file(giving)
     # The speech is heard beside the window, which is given up; its utterance is next.
     engine.wait_for_calls(2)
     assert len(engine.calls[1][0]) < 3 * RATE
@@ -612,11 +619,7 @@ def test_giving_way_changes_no_text(seed: int) -> None:
 
 def test_stop_and_abort_end_an_engine_that_gave_way(giving: Crew) -> None:
     engine = giving.engine
-    stream = giving.stream()
-    engine.hold()
-    file = submit(giving, 20 * RATE)
-    engine.wait_for_calls(1)
-    giving.feed(stream, audio(0.5, 1.0, 1.0))
+    stream, file = speech_beside_a_file(giving)
     engine.wait_for_calls(2)
     giving.worker.stop()
     engine.abort()

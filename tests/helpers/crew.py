@@ -10,8 +10,6 @@ from live import LiveBench
 
 from app.decoding.hypothesis import Hypothesis
 from app.decoding.transcriber import DecodeOptions, EngineAborted, GivenUp
-from app.worker.job import JobSettings
-from app.worker.worker import Worker
 
 
 class GivingEngine(FakeEngine):
@@ -48,22 +46,14 @@ class Crew(LiveBench):
     def __init__(
         self, count: int = 2, threads: int = 2, gives_way: bool = False, **settings: Any
     ) -> None:
-        super().__init__(GivingEngine(), start=False, **settings)
-        self.engines = [self.engine, *(FakeEngine() for _ in range(count - 1))]
-        fields: dict[str, Any] = {"max_seconds": 3600.0, "vad_threshold": 0.5, "language": "en"}
-        fields |= {"prompt": "", "model": "fake", **settings}
-        self.worker = Worker(
-            self.engine,
-            self._new_detector,
-            JobSettings(**fields),
-            lambda: None,
-            self.marks.append,
-            None,
-            self.engines[1:],
-            threads,
-            self.engine if gives_way else None,  # type: ignore[arg-type]
-        )
-        self.worker.start()
+        engine, more = GivingEngine(), [FakeEngine() for _ in range(count - 1)]
+        self.engines = [engine, *more]
+        worker = {
+            "more_engines": more,
+            "threads": threads,
+            "yielding": engine if gives_way else None,
+        }
+        super().__init__(engine, worker=worker, **settings)
 
     def close(self) -> None:
         for engine in self.engines:

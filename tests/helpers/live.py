@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,14 @@ def audio(*seconds: float) -> bytes:
 
 
 class LiveBench:
-    """A worker, and what it completed."""
+    """A worker, and what it completed. `worker` are further arguments of `Worker`, `settings` those
+    of `JobSettings`."""
 
     def __init__(
         self,
         engine: FakeEngine | None = None,
         new_detector: Callable[[], FakeDetector] = FakeDetector,
-        start: bool = True,
+        worker: Mapping[str, Any] = MappingProxyType({}),
         **settings: Any,
     ) -> None:
         self.engine = engine or FakeEngine()
@@ -52,11 +54,11 @@ class LiveBench:
             JobSettings(**fields),
             lambda: None,
             self.marks.append,
+            **worker,
         )
         self._numbers = 0
         self._lock = threading.Lock()
-        if start:
-            self.worker.start()
+        self.worker.start()
 
     def _new_detector(self) -> FakeDetector:
         self.detectors.append(self._make())
