@@ -272,17 +272,18 @@ def _log_listening(
 
     if len(loaded.all) > 1:
         others["engines"] = len(loaded.all)
+    build = decoding_engine.build()
     _log.info(
         "listening",
         host=settings.host,
         port=port,
         model=loaded.info.name,
-        engine=decoding_engine.build(),
+        engine=build,
         threads=loaded.threads,
         version=__version__,
         **others,
     )
-    engine_advice.report(decoding_engine.build(), decoding_engine.system_info())
+    engine_advice.report(build, decoding_engine.system_info())
 
 
 def _exit_at_once(code: int) -> NoReturn:
